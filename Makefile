@@ -1,0 +1,65 @@
+# The template's commands. `make` alone lists them. What they need goes into .build/: `tools` to
+# generate projects and to make locks, `venv` is the environment of a project with the defaults.
+
+PYTHON ?= python3
+ARGS ?=
+
+# Nothing leaks in from outside.
+export PYTHONNOUSERSITE ?= 1
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+export PIP_USER = 0
+# cookiecutter copies every file of the template's folder, caches too: write none, take old ones away.
+export PYTHONDONTWRITEBYTECODE ?= 1
+# ARGS is for the command here, not for the projects' own make that it may start.
+unexport ARGS
+MAKEOVERRIDES :=
+
+tools := .build/tools
+venv := .build/venv
+project := {{cookiecutter.project_slug}}
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint lock results bench venv tidy
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict
+	@$(tools)/bin/python tools/demo.py
+
+test: venv ## run the template's tests
+	@$(venv)/bin/python -m pytest $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+
+lint: venv ## check style and types, of the template and of the project
+	@$(venv)/bin/python -m ruff check --cache-dir .build/ruff .
+	@$(venv)/bin/python -m ruff format --check --cache-dir .build/ruff .
+	@$(venv)/bin/python -m mypy --strict --ignore-missing-imports --cache-dir .build/mypy \
+		local_extensions.py tools
+	@cd '$(project)' && ../$(venv)/bin/python -m mypy --cache-dir ../.build/mypy-project
+
+lock: $(tools)/ready ## write all locks anew (Python 3.11); ARGS=--upgrade renews the versions
+	@$(tools)/bin/python tools/lock.py $(ARGS)
+
+results: venv ## measure the results that a project carries
+	@$(tools)/bin/python tools/results.py $(ARGS)
+
+bench: venv ## measure the overhead against a plain loop
+	@$(venv)/bin/python benchmarks/throughput.py $(ARGS)
+
+# The tools: made again when their lock is newer. bootstrap.py finds a Python that fits, and says in
+# one line what to do where there is none (or no Linux, or no x86-64).
+$(tools)/ready: requirements-tools.lock
+	@python=$$($(PYTHON) -I '$(project)/bootstrap.py' --check) || exit 2; \
+	echo "Installing the template's tools into $(tools)"; \
+	rm -rf $(tools) && "$$python" -I -m venv $(tools) && \
+	$(tools)/bin/python -I -m pip install -qq --disable-pip-version-check \
+		--require-hashes --no-deps --only-binary=:all: -r requirements-tools.lock && touch $@
+
+# The environment of a generated project, shared by demo, tests and results.
+venv: $(tools)/ready tidy
+	@rm -rf .build/project
+	@$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/project .
+	@$(MAKE) --no-print-directory -C .build/project/* setup VENV='$(CURDIR)/$(venv)' PYTHON='$(PYTHON)'
+
+tidy:
+	@find '$(project)' \( -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +

@@ -1,0 +1,85 @@
+"""Training throughput of a generated project beside a plain PyTorch loop.
+
+Same model, data, batch size, optimizer, threads and profile; both in one process, in turn, epoch by
+epoch, so that a machine whose speed drifts slows both. Run it with `make bench`.
+
+    python benchmarks/throughput.py PROJECT [key=value ...]
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+project = Path(sys.argv[1]).resolve()
+sys.path.insert(0, str(project))
+
+from experiment.config import load_config  # noqa: E402
+from repro import environment  # noqa: E402
+
+config = load_config(sys.argv[2:])
+environment.enter(config.profile, config.threads)
+
+import torch  # noqa: E402
+from experiment.trainer import Trainer  # noqa: E402
+from repro.sampling import batches_of_steps  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+
+ROUNDS = 25
+
+
+def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
+    """What an author would write without this template: no seeds, no shards, no checks."""
+    model, optimizer = trainer.model, trainer.optimizer
+    model.train()
+    for images, labels in loader:
+        images, labels = images.to(trainer.device), labels.to(trainer.device)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.training.gradient_clip or float("inf"))
+        optimizer.step()
+        loss.item()
+
+
+def our_epoch(trainer: Trainer, epoch: int) -> None:
+    steps = range(epoch * trainer.epoch_steps, (epoch + 1) * trainer.epoch_steps)
+    batches = batches_of_steps(trainer.data.train, *trainer.batches[1:], steps, config.num_workers)
+    for step, batch in zip(steps, batches, strict=True):
+        trainer.train_step(step, batch)
+
+
+def main() -> None:
+    plain, ours = Trainer(config), Trainer(config)
+    loader = DataLoader(
+        plain.data.train,
+        config.training.batch_size,
+        shuffle=True,
+        drop_last=config.training.drop_last,
+        num_workers=config.num_workers,
+    )
+    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    for round_number in range(ROUNDS + 2):
+        for name in ("plain", "ours") if round_number % 2 else ("ours", "plain"):
+            torch.use_deterministic_algorithms(name == "ours")
+            started = time.perf_counter()
+            if name == "ours":
+                our_epoch(ours, round_number)
+            else:
+                plain_epoch(plain, loader, config.optimizer.learning_rate)
+            seconds[name].append(time.perf_counter() - started)
+    samples = len(plain.data.train)
+    median = {name: statistics.median(values[2:]) for name, values in seconds.items()}
+    ratios = [a / b for a, b in zip(seconds["plain"][2:], seconds["ours"][2:], strict=True)]
+    for name, value in median.items():
+        print(f"{name:5}  {samples / value:8.0f} samples/s  (median of {ROUNDS} epochs)")
+    low, high = min(ratios), max(ratios)
+    ratio = statistics.median(ratios)
+    print(f"throughput ours/plain {ratio:.3f}  ({low:.3f} to {high:.3f}, epoch by epoch)")
+
+
+if __name__ == "__main__":
+    main()

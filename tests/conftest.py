@@ -1,0 +1,111 @@
+"""Generated projects and the shared environment, which `make test` makes from the project's lock.
+
+Everything here is real: cookiecutter writes the projects, their own commands run in processes of
+their own, with the environment that `make setup` installed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
+VENV = ROOT / ".build" / "venv"
+COOKIECUTTER = ROOT / ".build" / "tools" / "bin" / "cookiecutter"
+
+sys.path.insert(0, str(TEMPLATE))  # tests of single functions import the kit where it stands
+
+PROFILE_VARIABLES = [
+    "REPRO_PROFILE",
+    "PYTHONHASHSEED",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "NPY_DISABLE_CPU_FEATURES",
+    "OPENBLAS_CORETYPE",
+]
+
+
+def clean_environ(**variables: str) -> dict[str, str]:
+    """This process's environment as a newcomer's: without the profile, without make's own."""
+    left_out = {*PROFILE_VARIABLES, "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CI"}
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**kept, **variables}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A generated project that uses the shared environment."""
+
+    path: Path
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project's folder; `python` is the shared environment's."""
+        words = [str(VENV / "bin" / "python") if word == "python" else word for word in command]
+        return subprocess.run(
+            words,
+            cwd=self.path,
+            env=clean_environ(**variables),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.run("make", f"VENV={VENV}", *arguments, **variables)
+
+    def train(self, *settings: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.run("python", "-m", "experiment.train", *settings, **variables)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Change one place of a file, as an author would."""
+        text = (self.path / name).read_text()
+        assert text.count(old) == 1, f"{name} has {old!r} {text.count(old)} times"
+        (self.path / name).write_text(text.replace(old, new))
+
+    def copy(self, target: Path) -> "Project":
+        shutil.copytree(self.path, target, symlinks=True)
+        return Project(target)
+
+
+def generate(folder: Path, *answers: str) -> Project:
+    """Run cookiecutter with the defaults, and with `answers` such as license=MIT."""
+    done = subprocess.run(
+        [COOKIECUTTER, "--no-input", "--default-config", "-o", folder, ROOT, *answers],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.iterdir()
+    return Project(path)
+
+
+def last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
+
+
+def faults(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines on standard error of a command that must refuse: exit code 2, no traceback."""
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    lines = done.stderr.splitlines()
+    assert lines
+    assert all(line.startswith("error: ") for line in lines), done.stderr
+    return lines
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the defaults that no test changes: read it, train in it with own folders."""
+    return generate(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def own_project(project: Project, tmp_path: Path) -> Project:
+    """A fresh copy to change."""
+    return project.copy(tmp_path / project.path.name)

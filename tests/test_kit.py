@@ -1,0 +1,489 @@
+# ruff: noqa: NPY002  (the global generator is what is tested)
+"""The kit's functions where they stand: seeds, environment, scatter_add, shards, checkpoints."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TEMPLATE, clean_environ
+from repro import checkpoint, environment
+from repro.checkpoint import find_fault, load, save, weights_digest
+from repro.command import UserError
+from repro.determinism import deterministic_scatter_add, flags, set_determinism
+from repro.hashing import derive_seed
+from repro.parallel import TreeSum, backward_in_shards, shard_slices
+from repro.record import fill_blocks
+from repro.sampling import batch_of_step, split_indices, steps_per_epoch
+from repro.seeding import (
+    ExperimentSeeds,
+    get_seed_state,
+    seed_generators,
+    set_seed,
+    set_seed_state,
+    worker_init_fn,
+)
+from repro.verify import prediction_interval
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+
+@pytest.fixture(autouse=True)
+def _leave_torch_as_it_was() -> Any:
+    yield
+    set_determinism("off")
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), torch.rand(1).item()
+
+
+# Seeds ---------------------------------------------------------------------------------------
+
+
+def test_set_seed_seeds_every_generator_and_zero_is_a_seed() -> None:
+    for seed in (0, 1, 2**63 - 1):
+        set_seed(seed)
+        first = draws()
+        draws()
+        set_seed(seed)
+        assert draws() == first
+    set_seed(0)
+    zero = draws()
+    set_seed(1)
+    assert all(a != b for a, b in zip(zero, draws(), strict=True))
+
+
+def test_set_seed_chooses_the_flags() -> None:
+    set_seed(1, deterministic=True)
+    assert flags()["deterministic_algorithms"] == 2
+    assert not flags()["cudnn.benchmark"]
+    set_seed(1, deterministic=False)
+    assert flags()["deterministic_algorithms"] == 0
+    assert flags()["cudnn.benchmark"]
+
+
+def test_seed_state_comes_back_through_a_checkpoint(tmp_path: Path) -> None:
+    set_seed(3)
+    random.gauss(0, 1), np.random.randn(), torch.randn(3)  # half-used pairs of normals too
+    save(tmp_path / "state", get_seed_state())
+    expected = (random.gauss(0, 1), np.random.randn(), torch.randn(3).tolist(), *draws())
+    set_seed(4)
+    set_seed_state(load(tmp_path / "state"))
+    assert (random.gauss(0, 1), np.random.randn(), torch.randn(3).tolist(), *draws()) == expected
+
+
+def test_phases_do_not_disturb_each_other() -> None:
+    seeds = ExperimentSeeds(data_split=1, model_init=2, training=3, evaluation=4)
+    seeds.apply_for_phase("train")
+    expected = draws()
+    seeds.apply_for_phase("init")
+    torch.rand(1000)
+    seeds.apply_for_phase("train")
+    assert draws() == expected
+    same = ExperimentSeeds(5, 5, 5, 5)  # equal seeds still give each phase its own numbers
+    values = set()
+    for phase in ("split", "init", "train", "eval"):
+        same.apply_for_phase(phase)
+        values.add(draws())
+    assert len(values) == 4
+    with pytest.raises(ValueError, match="training"):
+        seeds.apply_for_phase("training")
+
+
+def test_derived_seeds_are_the_same_for_ever() -> None:
+    assert derive_seed(42, "sample", 0, 7) == derive_seed(42, "sample", 0, 7)
+    assert derive_seed(42, "sample", 0, 7) == 5693156994392566682
+    parts = [(1, 23), (12, 3), (1, "23"), ("1", 23), (1, 2, 3), ("a", "b"), ("ab",)]
+    assert len({derive_seed(*p) for p in parts}) == len(parts)
+    assert all(0 <= derive_seed(k) < 2**63 for k in range(1000))
+
+
+class Draws(Dataset[list[float]]):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> list[float]:
+        return list(draws())
+
+
+def test_worker_init_fn_gives_each_worker_its_own_numbers_again() -> None:
+    def epoch() -> list[list[float]]:
+        generator = torch.Generator().manual_seed(1)
+        loader = DataLoader(
+            Draws(), batch_size=2, num_workers=2, worker_init_fn=worker_init_fn, generator=generator
+        )
+        return [values.tolist() for batch in loader for values in batch]
+
+    first = epoch()
+    assert first == epoch()
+    numbers = [number for values in first for number in values]
+    assert len(set(numbers)) == len(numbers)
+
+
+# Sampling ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "batch", "drop"), [(10, 4, False), (10, 4, True), (7, 7, False)])
+def test_an_epoch_takes_every_sample_once(size: int, batch: int, drop: bool) -> None:
+    steps = steps_per_epoch(size, batch, drop)
+    epochs = [
+        [key for step in range(e * steps, (e + 1) * steps)
+         for key in batch_of_step(size, batch, 5, drop, step)]
+        for e in range(2)
+    ]  # fmt: skip
+    for number, keys in enumerate(epochs):
+        assert {epoch for epoch, _ in keys} == {number}
+        indices = [index for _, index in keys]
+        assert len(set(indices)) == len(indices) == (size // batch * batch if drop else size)
+    assert [i for _, i in epochs[0]] != [i for _, i in epochs[1]]
+
+
+def test_any_step_of_any_epoch_is_found_in_under_50_ms() -> None:
+    started = time.perf_counter()
+    batch_of_step(1_281_167, 256, 42, False, 123_456_789)
+    assert time.perf_counter() - started < 0.05
+
+
+def test_a_split_is_disjoint_and_whole() -> None:
+    parts = split_indices(1000, (0.2, 0.1, 1.0), 7)
+    assert [len(part) for part in parts] == [200, 100, 700]
+    assert sorted(index for part in parts for index in part) == list(range(1000))
+    assert parts == split_indices(1000, (0.2, 0.1, 1.0), 7)
+    assert parts != split_indices(1000, (0.2, 0.1, 1.0), 8)
+
+
+# Environment ---------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, sys
+sys.path.insert(0, {path!r})
+from repro import environment
+from repro.command import run_command
+def main():
+    environment.enter({profile!r}, 3)
+    import torch
+    print(os.environ.get("MKL_CBWR"), os.environ["OMP_NUM_THREADS"], hash("repro"), sys.argv[1:],
+          torch.backends.cpu.get_cpu_capability(), "REPRO_REEXEC" in os.environ)
+    return 0
+if __name__ == "__main__":
+    sys.exit(run_command(main))
+"""
+
+
+def start(
+    *arguments: str, profile: str = "portable", stdin: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    script = SCRIPT.format(path=str(TEMPLATE), profile=profile)
+    words = [script if word == "SCRIPT" else word for word in arguments]
+    return subprocess.run(
+        [sys.executable, *words],
+        env=clean_environ(**variables),
+        input=script if stdin == "SCRIPT" else stdin,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_command_puts_the_profile_in_force_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(path=str(TEMPLATE), profile="portable"))
+    outputs = set()
+    for arguments in (
+        ["-c", "SCRIPT", "a b"],
+        ["-W", "ignore", str(tmp_path / "script.py"), "a b"],
+    ):
+        done = start(*arguments)
+        assert done.returncode == 0, done.stderr
+        outputs.add(done.stdout)
+    (output,) = outputs  # the hash of a string too: PYTHONHASHSEED acts
+    assert output.startswith("COMPATIBLE 3 ")
+    assert output.endswith("['a b'] AVX2 False\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MKL_CBWR", "AVX2"),
+        ("ATEN_CPU_CAPABILITY", "avx512"),
+        ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE"),
+        ("CUBLAS_WORKSPACE_CONFIG", ":16:8"),
+        ("OPENBLAS_CORETYPE", "SkylakeX"),
+        ("NVIDIA_TF32_OVERRIDE", "1"),
+    ],
+)
+def test_a_contradicting_variable_is_refused_with_both_values(name: str, value: str) -> None:
+    for marker in ({}, {"REPRO_PROFILE": "portable"}):
+        done = start("-c", "SCRIPT", **{name: value}, **marker)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert f"{name}={value}" in line
+        assert f"unset {name}" in line
+        assert environment.PROFILES["portable"].get(name, "") in line
+
+
+def test_thread_variables_are_never_a_conflict() -> None:
+    done = start("-c", "SCRIPT", OMP_NUM_THREADS="1", MKL_NUM_THREADS="8")
+    assert done.stdout.startswith("COMPATIBLE 3 ")
+
+
+def test_native_takes_back_what_our_image_set_and_leaves_a_users_own() -> None:
+    ours = environment.PROFILES["portable"]
+    done = start("-c", "SCRIPT", profile="native", REPRO_PROFILE="portable", **ours)
+    assert done.stdout.startswith("None 3 ")
+    done = start("-c", "SCRIPT", profile="native", MKL_CBWR="AVX2")
+    assert done.stdout.startswith("AVX2 3 ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"), [(["-I", "-c", "SCRIPT"], None), (["-"], "SCRIPT"), ([], "SCRIPT")]
+)
+def test_what_cannot_be_started_anew_is_told_how_to_start(
+    arguments: list[str], stdin: str | None
+) -> None:
+    done = start(*arguments, stdin=stdin)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "MKL_CBWR=COMPATIBLE" in line
+
+
+def test_importing_the_kit_changes_nothing() -> None:
+    code = (
+        f"import sys, os; sys.path.insert(0, {str(TEMPLATE)!r}); before = dict(os.environ); "
+        "import repro.environment, repro.command, repro.hashing, repro.provenance; "
+        "assert dict(os.environ) == before; assert 'torch' not in sys.modules"
+    )
+    assert start("-c", code).returncode == 0
+
+
+def test_require_refuses_where_nothing_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment.PROFILES["portable"]:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="not in force"):
+        environment.require("portable")
+
+
+# Operations ----------------------------------------------------------------------------------
+
+
+def scatter_loop(input: Any, dim: int, index: Any, src: Any) -> Any:
+    output = input.clone()
+    for place in np.ndindex(*index.shape):
+        target = list(place)
+        target[dim] = index[place].item()
+        output[tuple(target)] += src[place]
+    return output
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("shape", "index_shape", "dim"),
+    [((50,), (400,), 0), ((9, 7), (40, 7), 0), ((9, 7), (9, 30), 1), ((3, 4, 5), (3, 4, 60), -1)],
+)
+def test_scatter_add_has_the_bits_of_a_loop(
+    shape: tuple[int, ...], index_shape: tuple[int, ...], dim: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    input = torch.randn(shape, generator=generator)
+    src = torch.randn([size + 1 for size in index_shape], generator=generator) * 1e3
+    index = torch.randint(0, shape[dim], index_shape, generator=generator)
+    for source in (src, src[tuple(slice(size) for size in index_shape)].contiguous()):
+        expected = scatter_loop(input, dim, index, source)
+        assert torch.equal(deterministic_scatter_add(input, dim, index, source), expected)
+    torch.set_num_threads(before)
+
+
+def test_scatter_add_is_differentiable_and_leaves_the_flags() -> None:
+    set_determinism("warn")
+    index = torch.randint(0, 5, (4, 3))
+    inputs = (torch.randn(5, 3).double().requires_grad_(), torch.randn(6, 3).double())
+    inputs[1].requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: deterministic_scatter_add(a, 0, index, b), inputs)
+    assert flags()["deterministic_algorithms"] == 1
+
+
+# Shards --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
+def test_the_tree_sum_is_the_fixed_binary_tree(count: int) -> None:
+    values = [torch.randn(5) * 10.0**k for k in range(count)]
+
+    def tree(part: list[torch.Tensor]) -> torch.Tensor:
+        middle = len(part) // 2
+        return part[0] if len(part) == 1 else tree(part[:middle]) + tree(part[middle:])
+
+    sums = TreeSum()
+    for value in values:
+        sums.add([value, None])
+    total, empty = sums.total()
+    assert total is not None
+    assert torch.equal(total, tree(values))
+    assert empty is None
+
+
+def test_a_number_of_summands_that_is_no_power_of_two_is_refused() -> None:
+    sums = TreeSum()
+    for _ in range(3):
+        sums.add([torch.ones(1)])
+    with pytest.raises(ValueError, match="power of two"):
+        sums.total()
+
+
+@pytest.mark.parametrize("size", [3, 8, 13])
+def test_shards_give_the_gradient_of_the_batch(size: int) -> None:
+    """Near in value (the bits differ by design), with unused parameters and empty shards."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+    model.unused = nn.Parameter(torch.ones(2))
+    images, labels = torch.randn(size, 4), torch.randint(0, 3, (size,))
+
+    def forward(shard: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(images), labels, reduction="sum")
+
+    gradients, losses = [], []
+    for shards in (1, 4):
+        model.zero_grad()
+        losses.append(backward_in_shards(model, [images, labels], shards, forward))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(losses[0], losses[1])
+    for one, four in zip(*gradients, strict=True):
+        assert (one is None) == (four is None)
+        if one is not None:
+            torch.testing.assert_close(one, four)
+    assert [s.stop - s.start for s in shard_slices(13, 4)] == [3, 3, 3, 4]
+
+
+def test_batchnorm_in_shards_counts_the_step_once_and_averages() -> None:
+    model = nn.BatchNorm1d(2, momentum=1.0)
+    batch = torch.randn(8, 2)
+    backward_in_shards(model, [batch], 4, lambda shard, images: model(images).square().sum())
+    assert model.num_batches_tracked == 1
+    expected = torch.stack([batch[k : k + 2].mean(0) for k in range(0, 8, 2)]).mean(0)
+    torch.testing.assert_close(model.running_mean, expected)
+
+
+# Checkpoints ---------------------------------------------------------------------------------
+
+
+def state(order: int = 1) -> dict[str, Any]:
+    weight = torch.arange(6.0).reshape(2, 3)
+    items = {"tied": weight, "weight": weight, "view": weight.t(), "empty": torch.empty(0, 3)}
+    return {
+        "model": dict(list(items.items())[::order]),
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "groups": [{"lr": 0.1}]},
+        "scalar": torch.tensor(True),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "none": None,
+        "text": "é\n",
+    }
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
+    save(tmp_path / "a", state())
+    saved, loaded = state(), load(tmp_path / "a")
+    for part in ("model", "optimizer", "scalar", "half"):
+        torch.testing.assert_close(loaded.pop(part), saved.pop(part), rtol=0, atol=0)
+    assert loaded == saved
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        "tensors.safetensors",
+        "state.json",
+        "SHA256SUMS",
+    }
+
+
+def test_equal_states_have_equal_bytes(tmp_path: Path) -> None:
+    save(tmp_path / "a", state())
+    save(tmp_path / "b", state())
+    save(tmp_path / "b", state())  # over an older one
+    for name in ("tensors.safetensors", "state.json", "SHA256SUMS"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_what_needs_pickle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"a\.b: set"):
+        save(tmp_path / "a", {"a": {"b": {1, 2}}})
+    assert not (tmp_path / "a").exists()
+
+
+def test_every_damage_of_a_checkpoint_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    save(folder, {"x": torch.arange(20.0), "y": 1})
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for position in range(0, len(whole), 7):
+            damaged = bytearray(whole)
+            damaged[position] ^= 0x10
+            path.write_bytes(bytes(damaged))
+            assert find_fault(folder), (path.name, position)
+        for damaged_file in (b"", whole[:-1], whole + b"x"):
+            path.write_bytes(damaged_file)
+            assert find_fault(folder), path.name
+        path.unlink()
+        assert find_fault(folder)
+        path.write_bytes(whole)
+        assert find_fault(folder) is None
+    with pytest.raises(UserError, match="no such folder"):
+        load(tmp_path / "b")
+
+
+def test_pruning_keeps_best_and_last(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        folder = checkpoint.step_folder(tmp_path, step)
+        save(folder, {"step": step})
+        checkpoint.point(tmp_path / "last", folder)
+        if step == 2:
+            checkpoint.point(tmp_path / "best", folder)
+        checkpoint.prune(tmp_path, 2)
+    assert [path.name for path in checkpoint.steps_newest_first(tmp_path)] == [
+        "step-000000006",
+        "step-000000005",
+        "step-000000002",
+    ]
+    assert os.readlink(tmp_path / "best") == "step-000000002"
+
+
+def test_bits_see_names_types_shapes_and_every_bit() -> None:
+    weights = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    digest = weights_digest(weights)
+    assert digest == weights_digest(dict(reversed(weights.items())))
+    flipped = weights["a"].clone()
+    flipped.view(torch.int32)[1, 2] ^= 1
+    others = [
+        {**weights, "a": flipped},
+        {**weights, "a": torch.zeros(3, 2)},
+        {**weights, "a": torch.zeros(2, 3).double()},
+        {**weights, "a": -torch.zeros(2, 3)},
+        {"a": weights["a"], "c": weights["b"]},
+    ]
+    assert len({digest, *map(weights_digest, others)}) == 6
+
+
+# Results -------------------------------------------------------------------------------------
+
+
+def test_filling_changes_nothing_outside_the_marks() -> None:
+    text = "mine\n<!-- repro:a -->\nold\n<!-- /repro:a -->\nmine \\1 too\n"
+    filled = fill_blocks(text, {"a": r"new \g<1>", "b": "nowhere"})
+    assert filled == text.replace("old", r"new \g<1>")
+    assert fill_blocks(filled, {"a": r"new \g<1>"}) == filled
+
+
+def test_the_prediction_interval_is_students() -> None:
+    low, high = prediction_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.9683, 2 + 4.9683), abs=1e-3)  # t(0.975, 2) = 4.3027
+
+
+def test_seeding_generators_costs_little() -> None:
+    started = time.perf_counter()
+    for seed in range(1000):
+        seed_generators(seed)
+    assert time.perf_counter() - started < 0.1  # 6 us each where this was written

@@ -1,0 +1,425 @@
+"""A project with the defaults: it trains, its results come out again, and differences are named."""
+
+import json
+import os
+import pty
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import VENV, Project, clean_environ, faults, last_line
+
+SHORT = ("training.max_steps=25", "output.log_every=1")
+
+
+def weights(run: Path) -> bytes:
+    return (run / "checkpoints" / "last" / "tensors.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def reference(project: Project) -> Path:
+    """A short run of the default config."""
+    done = project.train("run_dir=runs/reference", *SHORT)
+    assert done.returncode == 0, done.stderr
+    return project.path / "runs" / "reference"
+
+
+# The verdict ---------------------------------------------------------------------------------
+
+
+def test_the_default_project_reproduces_identically(project: Project) -> None:
+    done = project.make("reproduce")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert last_line(done.stdout) == "IDENTICAL"
+
+
+def test_the_recorded_accuracy_is_at_least_985_per_mille(project: Project) -> None:
+    recorded = json.loads((project.path / "results" / "expected_metrics.json").read_text())
+    claim = recorded["claims"]["digits_baseline"]
+    assert len(claim["values"]) == 5
+    assert claim["mean"] >= 0.985
+    assert f"{claim['mean']:.4f}" in (project.path / "REPRODUCE.md").read_text()
+
+
+def test_a_default_run_takes_under_20_seconds(project: Project) -> None:
+    started = time.monotonic()
+    done = project.train("run_dir=runs/timed")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("configs/optimizer/adamw.yaml", "0.003", "0.002", "optimizer.learning_rate is 0.002"),
+        ("configs/config.yaml", "\nthreads: 1", "\nthreads: 2", "threads is 2, recorded 1"),
+        ("configs/config.yaml", "shards: 1", "shards: 2", "training.shards is 2, recorded 1"),
+        ("experiment/model.py", "nn.ReLU()", "nn.GELU()", "code: experiment/model.py changed"),
+        ("repro/seeding.py", "random.seed(seed)", "random.seed(1)", "repro/seeding.py changed"),
+        ("requirements.lock", "pydantic==", "pydantic==9.", "lock: changed"),
+        ("requirements.lock", "pydantic==", "pydantic==9.", "packages: pydantic is"),
+        ("experiment/data.py", '"maximum": 16', '"maximum": 17', "data: changed"),
+    ],
+)
+def test_a_changed_condition_is_named_before_training(
+    own_project: Project, file: str, old: str, new: str, named: str
+) -> None:
+    own_project.edit(file, old, new)
+    done = own_project.make("reproduce")
+    assert last_line(done.stdout) == "DIFFERENT"
+    assert named in done.stdout
+    assert "nothing was trained" in done.stdout
+    assert not (own_project.path / "runs").exists()
+    verdict = own_project.run("python", "-m", "repro", "verify")
+    assert verdict.returncode == 1
+
+
+def test_an_added_and_a_missing_file_are_named(own_project: Project) -> None:
+    (own_project.path / "experiment" / "extra.py").write_text("x = 1\n")
+    (own_project.path / "configs" / "experiment" / "sgd.yaml").unlink()
+    done = own_project.run("python", "-m", "repro", "verify")
+    assert "code: experiment/extra.py is new" in done.stdout
+    assert "code: configs/experiment/sgd.yaml is missing" in done.stdout
+
+
+def test_names_licence_and_results_are_no_conditions(own_project: Project) -> None:
+    for name in ("README.md", "LICENSE", "CITATION.cff"):
+        (own_project.path / name).write_text("another\n")
+    own_project.edit("configs/claims.yaml", "small CNN", "SMALL CNN")
+    done = own_project.run("python", "-m", "repro", "verify", "--seed", "44")
+    assert last_line(done.stdout) == "IDENTICAL"
+
+
+def test_a_wrong_recorded_value_is_different(own_project: Project) -> None:
+    path = own_project.path / "results" / "expected_metrics.json"
+    whole = path.read_text()
+    for part, seeds in (("bits", lambda claim: claim["bits"]["cpu x86-64-v3 portable"]),
+                        ("values", lambda claim: claim["values"])):  # fmt: skip
+        recorded = json.loads(whole)
+        values = seeds(recorded["claims"]["digits_baseline"])
+        values["42"] = values["43"]
+        path.write_text(json.dumps(recorded))
+        done = own_project.run("python", "-m", "repro", "verify")
+        assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), part
+
+
+def test_another_hardware_class_is_equivalent_inside_the_interval_only(
+    own_project: Project,
+) -> None:
+    path = own_project.path / "results" / "expected_metrics.json"
+    recorded = json.loads(path.read_text())
+    claim = recorded["claims"]["digits_baseline"]
+    claim["bits"] = {"cuda NVIDIA H100": claim["bits"]["cpu x86-64-v3 portable"]}
+    path.write_text(json.dumps(recorded))
+    verify = ("python", "-m", "repro", "verify")
+    done = own_project.run(*verify)
+    assert (done.returncode, last_line(done.stdout)) == (0, "EQUIVALENT")
+    assert own_project.run(*verify, "--require", "identical").returncode == 1
+    claim["values"] = {seed: value - 0.1 for seed, value in claim["values"].items()}
+    path.write_text(json.dumps(recorded))
+    done = own_project.run(*verify)
+    assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT")
+
+
+def test_nothing_recorded_is_exit_code_2(own_project: Project) -> None:
+    assert (
+        "recorded are digits_baseline"
+        in faults(own_project.run("python", "-m", "repro", "verify", "no_such_claim"))[0]
+    )
+    (own_project.path / "results" / "expected_metrics.json").unlink()
+    done = own_project.run("python", "-m", "repro", "verify")
+    assert "make record" in faults(done)[0]
+
+
+# Bits ----------------------------------------------------------------------------------------
+
+
+def test_the_projects_own_tests_pass(project: Project) -> None:
+    """Seeds, data workers, resuming, refusals: the tests that every author gets."""
+    started = time.monotonic()
+    done = project.make("test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in last_line(done.stdout)
+    assert time.monotonic() - started < 120
+
+
+@pytest.mark.parametrize(
+    "generator", ["random.random()", "np.random.rand()", "torch.rand(1).item()"]
+)
+def test_a_transform_may_draw_from_any_generator(own_project: Project, generator: str) -> None:
+    own_project.edit("experiment/data.py", "import json\n", "import json\nimport random\n")
+    own_project.edit(
+        "experiment/data.py",
+        "        return image, self.labels[index]",
+        f"        return image * (1 + 0.1 * {generator}), self.labels[index]",
+    )
+    runs = {}
+    for name, settings in {
+        "none": ["num_workers=0"],
+        "two": ["num_workers=2"],
+        "stopped": ["num_workers=1", "training.max_steps=11"],
+        "resumed": ["num_workers=3", "resume=runs/stopped"],
+        "other": ["seed=1"],
+    }.items():
+        done = own_project.train(f"run_dir=runs/{name}", *SHORT, *settings)
+        assert done.returncode == 0, done.stderr
+        runs[name] = weights(own_project.path / "runs" / name)
+    assert runs["none"] == runs["two"] == runs["resumed"]
+    assert runs["other"] != runs["none"]
+
+
+def test_two_threads_give_the_same_bits_again_with_and_without_workers(project: Project) -> None:
+    runs = []
+    for name, workers in (("a", 0), ("b", 2)):
+        run = f"run_dir=runs/threads-{name}"
+        done = project.train(run, "threads=2", f"num_workers={workers}", *SHORT)
+        assert done.returncode == 0, done.stderr
+        runs.append(weights(project.path / "runs" / f"threads-{name}"))
+    assert runs[0] == runs[1]
+
+
+def test_a_run_in_shards_resumes_with_the_same_bits(project: Project) -> None:
+    settings = (*SHORT, "training.shards=4")
+    assert project.train("run_dir=runs/s", *settings).returncode == 0
+    assert project.train("run_dir=runs/t", *settings, "training.max_steps=9").returncode == 0
+    assert project.train("run_dir=runs/t", *settings, "resume=auto").returncode == 0
+    assert weights(project.path / "runs" / "s") == weights(project.path / "runs" / "t")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["experiment=sgd"],
+        ["training.precision=bf16"],
+        ["training.drop_last=true", "training.gradient_clip=null", "dataset.shift=0"],
+        ["profile=native", "determinism=warn"],
+        ["determinism=off", "training.warmup_epochs=0"],
+    ],
+)
+def test_other_settings_train(project: Project, tmp_path: Path, settings: list[str]) -> None:
+    done = project.train(f"run_dir={tmp_path / 'run'}", *SHORT, *settings)
+    assert done.returncode == 0, done.stderr
+    assert "bits " in done.stdout
+
+
+def test_the_environment_of_another_profile_is_replaced(project: Project, tmp_path: Path) -> None:
+    """make and the image set the portable profile; profile=native must not be refused there."""
+    run = tmp_path / "run"
+    done = project.make("train", f"ARGS=profile=native run_dir={run} {' '.join(SHORT)}")
+    assert done.returncode == 0, done.stderr
+    context = json.loads((run / "experiment_context.json").read_text())
+    assert "MKL_CBWR" not in context["environment"]
+
+
+def test_preparing_twice_gives_the_same_bytes(project: Project, tmp_path: Path) -> None:
+    contents = []
+    for name in ("a", "b"):
+        done = project.run("python", "-m", "experiment.prepare", f"data_dir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        files = sorted((tmp_path / name).rglob("*.*"))
+        contents.append([(file.name, file.read_bytes()) for file in files])
+    assert len(contents[0]) == 3
+    assert contents[0] == contents[1]
+
+
+# What a person sees --------------------------------------------------------------------------
+
+
+def test_a_runs_folder_holds_what_the_readme_lists(project: Project, reference: Path) -> None:
+    done = project.run(
+        "python", "-m", "experiment.evaluate", "--checkpoint", str(reference / "checkpoints/last")
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in reference.iterdir()} == {
+        "config_used.yaml",
+        "command.txt",
+        "experiment_context.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "metrics.json",
+        "figures",
+    }
+    assert {path.name for path in (reference / "figures").iterdir()} == {
+        "confusion_matrix.png",
+        "learning_curves.png",
+    }
+    metrics = json.loads((reference / "metrics.json").read_text())
+    assert sum(map(sum, metrics["confusion"])) == metrics["samples"] == 359
+    assert set(metrics["class_accuracy"]) == set("0123456789")
+    assert "not compared" in done.stdout  # 25 steps are recorded nowhere
+    check = subprocess.run(
+        ["sha256sum", "-c", "SHA256SUMS"], cwd=reference / "checkpoints" / "last"
+    )
+    assert check.returncode == 0
+    compared = [reference / "metrics.jsonl", reference / "checkpoints" / "last" / "state.json"]
+    for file in compared:  # nothing of this machine in what is compared byte for byte
+        assert str(project.path) not in file.read_text()
+
+
+def test_an_unfinished_line_of_metrics_is_ignored(own_project: Project) -> None:
+    whole = ("run_dir=runs/a", *SHORT)
+    assert own_project.train(*whole).returncode == 0
+    expected = (own_project.path / "runs/a/metrics.jsonl").read_bytes()
+    assert own_project.train("run_dir=runs/b", *SHORT, "training.max_steps=21").returncode == 0
+    with (own_project.path / "runs/b/metrics.jsonl").open("a") as file:
+        file.write('{"step": 22, "loss": 1.0}\n{"step": 23, "lo')
+    assert own_project.train("run_dir=runs/b", *SHORT, "resume=auto").returncode == 0
+    assert (own_project.path / "runs/b/metrics.jsonl").read_bytes() == expected
+
+
+def test_a_damaged_checkpoint_is_said_and_an_older_one_taken(own_project: Project) -> None:
+    settings = (*SHORT, "output.checkpoint_every=10")
+    assert own_project.train("run_dir=runs/a", *settings).returncode == 0
+    run = own_project.path / "runs" / "a"
+    expected = weights(run)
+    path = run / "checkpoints" / "step-000000025" / "tensors.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    done = own_project.train("run_dir=runs/a", *settings, "resume=auto")
+    assert done.returncode == 0, done.stderr
+    assert "step-000000025 is damaged" in done.stdout
+    assert "going back to step-000000020" in done.stdout
+    assert weights(run) == expected
+    for path in (run / "checkpoints").glob("step-*/SHA256SUMS"):
+        path.write_text("")
+    done = own_project.train("run_dir=runs/a", *settings, "resume=auto")
+    assert "no whole checkpoint" in faults(done)[-1]
+
+
+def test_resuming_an_older_checkpoint_or_elsewhere_leaves_the_run_alone(
+    own_project: Project,
+) -> None:
+    settings = (*SHORT, "output.checkpoint_every=10")
+    assert own_project.train("run_dir=runs/a", *settings).returncode == 0
+    run = own_project.path / "runs" / "a"
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    older = f"resume={run / 'checkpoints' / 'step-000000010'}"
+    assert own_project.train(older, *settings).returncode == 0
+    assert own_project.train(older, "run_dir=runs/b", *settings).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    latest = (own_project.path / "runs" / "latest").resolve()
+    for fork in (latest, own_project.path / "runs" / "b"):
+        assert weights(fork) == weights(run)
+        assert (fork / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    done = own_project.train("run_dir=runs/b", *SHORT)
+    assert "holds a run already" in faults(done)[0]
+
+
+def test_a_terminal_shows_a_bar_and_other_output_shows_lines(project: Project) -> None:
+    done = project.train("run_dir=runs/lines", *SHORT)
+    assert "epoch   1/" in done.stdout
+    assert "left" in done.stdout
+    assert "\x1b" not in done.stdout
+    main, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [VENV / "bin/python", "-m", "experiment.train", "run_dir=runs/bar", *SHORT],
+        cwd=project.path,
+        env=clean_environ(TERM="xterm-256color", COLUMNS="100"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    while chunk := _read(main):
+        shown += chunk
+    assert process.wait() == 0
+    assert "25/25" in shown.decode()
+    assert "━" in shown.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def test_a_sweep_runs_every_combination(own_project: Project) -> None:
+    done = own_project.train("-m", "seed=1,2", "model.width=4,8", "training.max_steps=2", "name=s")
+    assert done.returncode == 0, done.stderr
+    runs = list((own_project.path / "runs" / "s").iterdir())
+    assert len(runs) == 4
+    assert "job 4/4: seed=2 model.width=8" in done.stdout
+    refused = own_project.train("-m", "seed=1,-2", "training.max_steps=2", "name=t")
+    assert "seed=-2" in faults(refused)[0]
+    assert not (own_project.path / "runs" / "t").exists()
+
+
+# Faults --------------------------------------------------------------------------------------
+
+
+def test_all_faults_of_a_config_at_once_and_nothing_written(own_project: Project) -> None:
+    done = own_project.train(
+        "training.epoch=3",
+        "training.batch_size=big",
+        "optimizer.learnig_rate=1",
+        "model=transformer",
+        "seed=-1",
+        "training.shards=3",
+        "name=../outside",
+        "[x",
+    )
+    text = "\n".join(faults(done))
+    assert len(faults(done)) == 8, text
+    for words in (
+        "did you mean training.epochs?",
+        "training.batch_size=big: should be a valid integer",
+        "did you mean optimizer.learning_rate?",
+        "configs/model/ has small_cnn",
+        "seed=-1: should be greater than or equal to 0",
+        "name=../outside",
+        "[x: not of the form key=value",
+    ):
+        assert words in text
+    assert not (own_project.path / "runs").exists()
+    assert not (own_project.path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["training.shards=3"], "power of two"),
+        (["device=cuda"], "no GPU"),
+        (["resume=nowhere"], "neither a run nor a whole checkpoint"),
+        (["training.batch_size=5000", "training.drop_last=true"], "larger than"),
+        (["seed=1,2"], "needs -m"),
+        (["--no-such-option"], "unrecognized arguments"),
+        (["data_dir=/proc/nowhere"], "/proc/nowhere"),
+        (["run_dir=/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_a_fault_is_one_line(own_project: Project, arguments: list[str], words: str) -> None:
+    lines = faults(own_project.train(*arguments))
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not (own_project.path / "runs").exists()
+
+
+def test_a_loss_that_is_not_finite_says_where_and_how_to_see_it_again(own_project: Project) -> None:
+    settings = ("run_dir=runs/a", "optimizer.learning_rate=1e30", "optimizer=sgd")
+    first = faults(own_project.train(*settings))
+    assert "loss" in first[0]
+    assert "samples" in first[1]
+    step = int(first[0].partition("step ")[2].partition(":")[0])
+    again = faults(own_project.train(*settings, "resume=auto", f"training.max_steps={step}"))
+    assert again == first
+
+
+def test_changed_data_are_named(own_project: Project) -> None:
+    assert own_project.run("python", "-m", "experiment.prepare").returncode == 0
+    path = own_project.path / "data" / "digits" / "data.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    lines = faults(own_project.train(*SHORT))
+    assert str(path) in lines[0]
+    assert "make data" in lines[0]
+    assert own_project.make("data").returncode == 0
+    assert own_project.train(*SHORT).returncode == 0
+
+
+@pytest.mark.parametrize("checkpoint", ["nowhere", "results"])
+def test_evaluating_what_is_no_checkpoint(project: Project, checkpoint: str) -> None:
+    done = project.run("python", "-m", "experiment.evaluate", "--checkpoint", checkpoint)
+    assert "is no checkpoint" in faults(done)[0]

@@ -1,0 +1,199 @@
+"""Make the project's virtual environment from its locks: `make setup` runs this.
+
+Promises: what does not fit the lock ends in one line (exit code 2) before anything is written;
+every file is checked by its hash; an environment that is up to date costs a fraction of a second;
+after a changed lock or an interrupted installation it is made anew, from nothing. Only a folder
+that this program made is ever deleted. Python 3.8 can still run it, to say that it is too old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
+
+ROOT = Path(__file__).resolve().parent
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+FREE_GB = 7  # 5.9 GB when installed
+STAMP, UNFINISHED = "repro-setup.json", "repro-setup.unfinished"
+CONTAINER = "use the container: make image, then make image-run"
+ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
+
+# The user's index, proxy and certificates stay; settings that would send the packages elsewhere or
+# judge them otherwise do not. (Values, not gaps, where a pip.conf may say something too.)
+OVERRULED = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_CONSTRAINT": os.devnull}
+DROPPED = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PIP_QUIET")
+
+# A Python's path, version, whether it can make environments (Debian splits that off), and kind.
+PROBE = """if 1:
+    import importlib.util as u, platform, sys
+    print(sys.executable, platform.python_version(), bool(u.find_spec("ensurepip")), sep="\\n")
+    print(platform.python_implementation(), "%d.%d" % sys.version_info[:2], sys.maxsize > 2**32)"""
+
+
+class Refused(Exception):
+    """One line for the user: what was found, what is expected, what to do."""
+
+    def __init__(self, line: str, exit_code: int = 2) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code
+
+
+def check_platform() -> None:
+    system, machine = platform.system(), platform.machine()
+    if system != "Linux" or machine != "x86_64":
+        raise Refused(f"this is {system} on {machine}, the lock fits Linux on x86-64; {CONTAINER}")
+    library, version = platform.libc_ver()
+    if library != "glibc" or [int(number) for number in re.findall(r"\d+", version)] < [2, 28]:
+        found = f"{library} {version}".strip() or "another C library"
+        raise Refused(f"found {found}, the lock (manylinux_2_28) needs glibc 2.28; {CONTAINER}")
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    missing = {"avx2", "fma"}.difference(flags.group(1).split() if flags else ())
+    if missing:
+        raise Refused(f"this CPU lacks {' and '.join(sorted(missing))}: use a newer x86-64 CPU")
+
+
+def fitting_python() -> tuple[str, str]:
+    """Path and version of the running Python if it fits the lock, else of the newest that does."""
+    span = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text("pyproject.toml"))
+    if not span:
+        raise Refused('pyproject.toml: expected a line requires-python = ">=3.11,<3.14"')
+    # A lock fits the Python that it was compiled on, and newer ones.
+    compiled = re.search(r"pip-compile with Python 3\.(\d+)", text(LOCKS[0]))
+    lowest = max(int(span.group(1)), int(compiled.group(1)) if compiled else 0)
+    minors = range(int(span.group(2)) - 1, lowest - 1, -1)
+    kinds = [f"CPython 3.{minor} True" for minor in minors]
+    found = f"Python {platform.python_version()}: the lock needs 3.{lowest} to 3.{minors[0]}"
+    running = getattr(sys, "_base_executable", "") or sys.executable  # not that of a venv
+    bare = ""
+    for name in [running, *(f"python3.{minor}" for minor in minors)]:
+        try:  # by running it: pyenv puts names on PATH with nothing behind them
+            path, version, can_make_venv, kind = run([name, "-I", "-c", PROBE], quiet=True)
+        except (OSError, ValueError, Refused):
+            continue
+        if kind in kinds and can_make_venv == "True":
+            if name != running:
+                print(f"setup: this is {found}, using {path}", file=sys.stderr)
+            return path, version
+        bare = bare or (f"Python {version} ({path})" if kind in kinds else "")
+    if bare:
+        raise Refused(f"{bare} has no venv module; on Debian: apt install python3-venv")
+    raise Refused(f"this is {found}, install one (or make setup PYTHON=PATH), or {CONTAINER}")
+
+
+def check_folder(venv: Path) -> None:
+    """Refuse a folder that is not ours to replace, and a disk that is too full for a new one."""
+    inside = {path.name for path in venv.iterdir()} if venv.is_dir() else set()
+    ours = inside & {STAMP, UNFINISHED} and ("pyvenv.cfg" in inside or inside == {UNFINISHED})
+    if (inside and not ours) or (venv.exists() and not venv.is_dir()):
+        raise Refused(f"{venv} was not made by make setup, so it stays: delete it or {ELSEWHERE}")
+    free = shutil.disk_usage(next(path for path in venv.parents if path.exists())).free / 1e9
+    if not inside and free < FREE_GB:
+        raise Refused(f"{venv}: {free:.1f} GB are free, {FREE_GB} are needed: {ELSEWHERE}")
+
+
+def build(venv: Path, python: str, stamp: str) -> None:
+    """Make the environment from nothing; after a failure nothing of it stays."""
+    remove(venv)
+    venv.mkdir(parents=True)
+    (venv / UNFINISHED).touch()
+    try:
+        pip = [str(venv / "bin" / "python"), "-I", "-m", "pip", "--disable-pip-version-check"]
+        options = "--require-hashes --no-deps --only-binary=:all: --no-input --progress-bar=off"
+        run([python, "-I", "-m", "venv", str(venv)])
+        run([*pip, "install", *options.split(), *(f"--requirement={lock}" for lock in LOCKS)])
+        run([*pip, "check"])
+        (venv / STAMP).write_text(stamp + "\n", encoding="utf-8")
+        (venv / UNFINISHED).unlink()
+    except BaseException:
+        remove(venv)
+        raise
+
+
+def remove(venv: Path) -> None:
+    if venv.exists():
+        (venv / UNFINISHED).touch()  # when this is cut short it is still known as ours
+        shutil.rmtree(venv / "lib", ignore_errors=True)
+        shutil.rmtree(venv)
+
+
+def run(command: list[str], quiet: bool = False) -> list[str]:
+    """Run a command and return its last lines of output; show pip's progress, and a failure."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in DROPPED}
+    env.update(OVERRULED)
+    lines: list[str] = []
+    with Popen(command, cwd=ROOT, env=env, stdout=PIPE, stderr=STDOUT, errors="replace") as process:
+        try:
+            for line in process.stdout or ():
+                lines.append(line.rstrip())
+                if line.startswith("Collecting "):
+                    show("getting and checking " + line.split()[1], passing=True)
+                elif line.startswith("Installing collected packages"):
+                    show("every package has the hash of the lock; unpacking them")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        first = next((i for i, line in enumerate(lines) if line.startswith("ERROR")), -12)
+        if not quiet:
+            print("", *(line[:300] for line in lines[first:][:15]), sep="\n", file=sys.stderr)
+        wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", "\n".join(lines), re.MULTILINE)
+        cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
+        raise Refused(f"{cause} (see above); nothing is installed", exit_code=1)
+    return lines
+
+
+def show(line: str, passing: bool = False) -> None:
+    """Progress: on a terminal `passing` lines are overwritten, elsewhere they are left out."""
+    if sys.stdout.isatty():
+        print(f"\r\033[Ksetup: {line}", end="" if passing else "\n", flush=True)
+    elif not passing:
+        print(f"setup: {line}", flush=True)
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="make the environment from the locks")
+    parser.add_argument("--venv", default=".venv", help="its folder (default: .venv)")
+    parser.add_argument("--check", action="store_true", help="make nothing, print a fitting Python")
+    options = parser.parse_args()
+    try:
+        check_platform()
+        python, version = fitting_python()
+        if options.check:
+            print(python)
+            return 0
+        venv = (ROOT / options.venv).resolve()
+        digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in LOCKS]
+        stamp = json.dumps({"locks": digests, "Python": version, "folder": str(venv)})
+        check_folder(venv)
+        ready = os.access(venv / "bin" / "python", os.X_OK) and not (venv / UNFINISHED).exists()
+        if ready and text(str(venv / STAMP)).strip() == stamp:
+            show(f"{options.venv} is up to date")
+            return 0
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends pip too
+        show(f"making {options.venv} with Python {version}; takes minutes the first time")
+        build(venv, python, stamp)
+        show(f"{options.venv} is ready")
+    except (Refused, OSError) as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    except KeyboardInterrupt:
+        print("setup: interrupted; nothing is installed", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

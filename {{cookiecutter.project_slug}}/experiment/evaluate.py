@@ -1,0 +1,126 @@
+"""Evaluate a checkpoint on the test samples; writes metrics.json and pictures into its run.
+
+examples:
+  python -m experiment.evaluate                                        the newest run
+  python -m experiment.evaluate --checkpoint runs/mine/checkpoints/best
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiment.config import FREE, ROOT, Config, load_config, validate
+from repro import environment
+from repro.command import Parser, UserError, run_command
+
+
+def main() -> int:
+    parser = Parser("experiment.evaluate", __doc__)
+    default = ROOT / "runs" / "latest" / "checkpoints" / "last"
+    parser.add_argument("--checkpoint", type=Path, default=default, help="a checkpoint's folder")
+    folder = parser.parse_args().checkpoint.resolve()
+    config = read_config(folder)
+    environment.enter(config.profile, config.threads)
+    return evaluate(config, folder)
+
+
+def read_config(folder: Path) -> Config:
+    """The config of a checkpoint; its run's config_used.yaml tells where the data lie."""
+    if not (folder / "state.json").is_file():
+        raise UserError(f"{folder} is no checkpoint: expected e.g. runs/latest/checkpoints/last")
+    used = folder.parent.parent / "config_used.yaml"
+    try:
+        values = json.loads((folder / "state.json").read_text())["config"]
+        free: Any = OmegaConf.to_container(OmegaConf.load(used)) if used.is_file() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is damaged: {type(error).__name__}") from error
+    today = load_config([]).model_dump(mode="json")
+    return validate({**{key: free.get(key, today[key]) for key in FREE}, **values}, [])
+
+
+def evaluate(config: Config, folder: Path) -> int:
+    """Write metrics and pictures; 1 if a recorded result of the same training is another one."""
+    # Imported here, because torch reads the environment when it is imported.
+    from torch.nn import functional
+
+    from experiment.train import conditions_of
+    from experiment.trainer import Trainer
+    from repro import checkpoint
+    from repro.record import compare_with_recorded
+    from repro.run import read_metrics
+
+    trainer = Trainer(config)
+    trainer.load_state_dict(checkpoint.load(folder))
+    logits, labels = trainer.predict("test")
+    classes = trainer.data.classes
+    confusion = (labels * len(classes) + logits.argmax(1)).bincount(minlength=len(classes) ** 2)
+    confusion = confusion.view(len(classes), len(classes))  # rows: the true class
+    correct, per_class = confusion.diagonal(), confusion.sum(1)
+    metrics: dict[str, Any] = {
+        "accuracy": correct.sum().item() / len(labels),
+        "loss": functional.cross_entropy(logits.double(), labels).item(),
+        "samples": len(labels),
+        "class_accuracy": {
+            name: correct[i].item() / max(1, per_class[i].item()) for i, name in enumerate(classes)
+        },
+        "confusion": confusion.tolist(),
+        "step": trainer.step,
+        "steps": trainer.total_steps,
+        "seed": config.seed,
+        "bits": checkpoint.weights_digest(trainer.model.state_dict()),
+    }
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
+    (run / "metrics.json").write_text(text)
+    draw(run / "figures", confusion.tolist(), classes, read_metrics(run))
+    print(f"accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}  step {trainer.step}")
+    print(f"bits {metrics['bits']}")
+    print(f"written: {run / 'metrics.json'}, {run / 'figures'}")
+    verdict, equal = compare_with_recorded(ROOT, conditions_of(config), metrics)
+    print(verdict)
+    return 0 if equal else 1
+
+
+def draw(
+    folder: Path, confusion: list[list[int]], classes: list[str], entries: list[dict[str, Any]]
+) -> None:
+    """The confusion matrix and, where metrics.jsonl tells them, the learning curves, as PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no display needed
+    from matplotlib import pyplot as plt
+
+    folder.mkdir(exist_ok=True)
+    figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    axes.imshow([[count**0.5 for count in row] for row in confusion], cmap="Blues")
+    half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
+    for y, row in enumerate(confusion):
+        for x, count in enumerate(row):
+            if count:
+                axes.text(
+                    x, y, str(count), ha="center", va="center", color="w" if count > half else "k"
+                )
+    ticks = range(len(classes))
+    axes.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes)
+    axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
+    figure.savefig(folder / "confusion_matrix.png", dpi=150)
+    steps = [entry for entry in entries if "epoch" not in entry]
+    epochs = [entry for entry in entries if "epoch" in entry]
+    if steps and epochs:
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+        at = [entry["step"] for entry in epochs]
+        left.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
+        left.plot(at, [entry["loss"] for entry in epochs], label="validation")
+        left.set(xlabel="step", ylabel="cross-entropy", yscale="log")
+        left.legend()
+        right.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
+        right.set(xlabel="step", ylabel="validation accuracy")
+        figure.savefig(folder / "learning_curves.png", dpi=150)
+    plt.close("all")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

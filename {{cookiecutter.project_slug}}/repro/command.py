@@ -1,0 +1,51 @@
+"""What every command shares: faults of the user end in one line each, never in a traceback.
+
+A fault raises `UserError`: what was found, what was expected, what to do. `run_command` prints the
+lines on standard error and returns exit code 2. Anything else is a bug and keeps its traceback.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Faults that the user can mend, one line each."""
+
+    def __init__(self, lines: str | Iterable[str]) -> None:
+        self.lines = [lines] if isinstance(lines, str) else list(lines)
+        super().__init__("\n".join(self.lines))
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments of `python -m program`; `description` keeps its lines: it holds examples."""
+
+    def __init__(self, prog: str, description: str | None) -> None:
+        style = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"python -m {prog}", description=description, formatter_class=style)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help shows examples")
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command's main function and return its exit code, faults printed as lines."""
+    try:
+        return command()
+    except UserError as error:
+        for line in error.lines:
+            print("error: " + " ".join(line.splitlines()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; resume=auto continues a training", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2

@@ -1,0 +1,85 @@
+"""The conditions of a run: all that may change its bits, and how two runs differ in them.
+
+Not among them: names, licence, results, and settings that only say where to run. The seed is not
+either: a claim is about several.
+"""
+
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from repro.environment import PROFILES
+from repro.hashing import file_digests, sha256_file
+from repro.provenance import get_hardware
+
+LOCK = "requirements.lock"
+
+
+def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
+    """The conditions as JSON. `config`: the settings that may change the bits; `data`: a digest."""
+    code = file_digests(root, ("experiment", "repro", "configs"))
+    code.pop("configs/claims.yaml", None)  # says what to record, not how to train
+    return {
+        "code": code,
+        "config": {k: v for k, v in config.items() if k not in ("seed", "seeds")},
+        "data": data,
+        "environment": {k: os.environ[k] for k in PROFILES["portable"] if k in os.environ},
+        "lock": sha256_file(root / LOCK),
+        "packages": _not_as_locked(root / LOCK),
+    }
+
+
+def differences(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """One line for each condition that differs, in words; empty if all agree."""
+    then, now = _flat(recorded), _flat(found)
+    lines = []
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) == now.get(key):
+            continue
+        kind, _, name = key.partition(": ")
+        if kind in ("code", "lock", "data"):  # digests tell a person nothing
+            change = "is missing" if key not in now else "is new" if key not in then else "changed"
+            lines.append(f"{kind}: {name} {change}" if name else f"{kind}: {change}")
+        else:
+            lines.append(f"{key} is {now.get(key, 'not set')}, recorded {then.get(key, 'not set')}")
+    return lines
+
+
+def hardware_class(profile: str, device: str) -> str:
+    """Machines of one hardware class are promised the same bits under the same conditions."""
+    if device == "cuda":
+        import torch  # only here: this module serves commands that need no torch
+
+        name = torch.cuda.get_device_name()
+        return f"cuda {name}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+    return (
+        "cpu x86-64-v3 portable"
+        if profile == "portable"
+        else f"cpu {get_hardware()['cpu_model']} native"
+    )
+
+
+def _not_as_locked(lock: Path) -> dict[str, str]:
+    """Packages whose installed version is not the lock's, e.g. {"numpy": "2.5.2 (lock: 2.4.6)"}."""
+    found = {}
+    for name, locked in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock.read_text(), re.M):
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            installed = "not installed"
+        if installed.partition("+")[0] != locked and installed != locked:
+            found[name] = f"{installed} (lock: {locked})"
+    return found
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict, keys like "config: training.epochs"."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat = {}
+    for key, item in value.items():
+        name = key if not prefix else f"{prefix}.{key}" if ": " in prefix else f"{prefix}: {key}"
+        flat.update(_flat(item, name))
+    return flat

@@ -1,0 +1,98 @@
+"""Backend flags: which operations may run, and how they round.
+
+`set_determinism("strict")` promises that an operation either gives the same bits each time on the
+same hardware class or raises an error; `warn` prints a warning instead; `off` restores the fastest
+settings and promises nothing. `flags()` reads back what is really in force, for the conditions of a
+run. Rounding is part of it: TF32 and reduced-precision sums are deterministic, but differ between
+GPU generations.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+MODES = ("strict", "warn", "off")
+
+
+def set_determinism(mode: str) -> None:
+    """Set all backend flags for `mode`, one of MODES."""
+    if mode not in MODES:
+        raise ValueError(f"determinism {mode!r}: expected one of {', '.join(MODES)}")
+    exact = mode != "off"
+    torch.use_deterministic_algorithms(exact, warn_only=mode == "warn")
+    # Filling new tensors with NaN finds buffers that are read before they are written, but costs
+    # time: for tests and replays only.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    for _, where, name, value in _flags(exact):
+        setattr(where, name, value)
+
+
+def _flags(exact: bool) -> list[tuple[str, Any, str, bool]]:
+    """The back ends' flags: name of the place, place, name, value."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return [
+        # benchmark times several algorithms and takes the fastest: another one on another day.
+        ("cudnn", cudnn, "benchmark", not exact),
+        ("cudnn", cudnn, "deterministic", exact),
+        # TF32 rounds inputs to 10 bits of mantissa, on Ampere and later only. Through one API: to
+        # set `cudnn.conv.fp32_precision` and to read `cudnn.allow_tf32` afterwards raises an error.
+        ("cudnn", cudnn, "allow_tf32", not exact),
+        ("matmul", matmul, "allow_tf32", not exact),
+        # Partial sums in 16 bits: how many there are depends on how the GPU cuts the matrix.
+        ("matmul", matmul, "allow_bf16_reduced_precision_reduction", not exact),
+        ("matmul", matmul, "allow_fp16_reduced_precision_reduction", not exact),
+        ("matmul", matmul, "allow_fp16_accumulation", False),
+    ]
+
+
+def set_threads(threads: int) -> None:
+    """Set torch's number of CPU threads; sums are cut differently for another number.
+
+    OMP_NUM_THREADS alone does not do: more than there are cores is silently cut (measured), and
+    torchrun sets it to 1. Warns of more threads than cores: the same bits, but slow.
+    """
+    torch.set_num_threads(threads)
+    cores = len(os.sched_getaffinity(0))
+    if threads > cores:
+        print(f"warning: threads={threads} on {cores} cores: the same bits, but slow", flush=True)
+
+
+def flags() -> dict[str, Any]:
+    """The flags and the number of threads in force, read back from torch."""
+    return {
+        **{f"{place}.{name}": getattr(where, name) for place, where, name, _ in _flags(True)},
+        "deterministic_algorithms": torch.get_deterministic_debug_mode(),  # 0 off, 1 warn, 2 strict
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One CPU thread inside: samples get the same bits in a worker and in the training process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def deterministic_scatter_add(
+    input: torch.Tensor, dim: int, index: torch.Tensor, src: torch.Tensor
+) -> torch.Tensor:
+    """`torch.scatter_add` with the same bits each time, whatever `determinism` says.
+
+    Differentiable. On the CPU with the bits of a plain loop over `index` in row-major order; on
+    CUDA, where sums are cut differently, with those of the GPU model. See torch.use_deterministic_algorithms.
+    """
+    src = src[tuple(slice(size) for size in index.shape)]  # its gradient needs the shape of index
+    mode = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True)
+    try:
+        return input.scatter_add(dim, index, src)
+    finally:
+        torch.set_deterministic_debug_mode(mode)

@@ -1,0 +1,52 @@
+"""Digests and derived seeds: pure functions of bytes, with the standard library alone.
+
+Promises that equal input gives equal output on every machine and in every year: BLAKE2b and
+SHA-256 are standards, and nothing here depends on `hash()`, which changes from process to process.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed of 63 bits as a function of its parts, e.g. (42, "sample", epoch, index).
+
+    Parts are told apart: (1, 23) and (12, 3) differ, so do 1 and "1". 63 bits, because
+    `torch.Generator.manual_seed` takes a signed 64-bit number.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a JSON value: the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256_bytes(text.encode())
+
+
+def file_digests(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of every file below `folders` of `root`, by path relative to `root`, sorted.
+
+    Left out: caches and hidden files, which editors and tools leave behind.
+    """
+    digests = {}
+    for folder in folders:
+        for path in sorted((root / folder).rglob("*")):
+            parts = path.relative_to(root).parts
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+            if path.is_file() and not hidden and path.suffix != ".pyc":
+                digests["/".join(parts)] = sha256_file(path)
+    return digests

@@ -1,0 +1,195 @@
+"""Record what a claim's training gives, to be compared with later.
+
+`record` trains and evaluates every seed of every claim through the author's own commands, and
+writes results/expected_metrics.json, results/figures/ and the marked blocks of REPRODUCE.md. A
+training that was stopped is resumed. Nothing outside the marked blocks is changed.
+"""
+
+import json
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from repro.command import UserError
+from repro.conditions import LOCK, differences
+from repro.hashing import sha256_file, sha256_json
+from repro.provenance import get_git_info, get_hardware
+
+RESULTS = Path("results") / "expected_metrics.json"
+
+
+def read_claims(root: Path) -> list[dict[str, Any]]:
+    """The claims of configs/claims.yaml, checked."""
+    path = root / str(settings(root)["claims"])
+    claims: Any
+    try:
+        claims = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(claims, list) or not claims:
+            raise ValueError("expected a list of claims")
+        for claim in claims:
+            missing = {"name", "text", "arguments", "metric", "seeds"} - set(claim)
+            if missing or not claim["seeds"]:
+                raise ValueError(f"a claim lacks {', '.join(sorted(missing)) or 'seeds'}")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(claim["name"])):
+                raise ValueError(f"{claim['name']!r} is no name of letters, digits, . _ -")
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"{path}: {error}") from error
+    return claims
+
+
+def read_results(root: Path) -> dict[str, Any]:
+    """The recorded claims by name; UserError if nothing is recorded."""
+    try:
+        claims: dict[str, Any] = json.loads((root / RESULTS).read_text())["claims"]
+    except FileNotFoundError as error:
+        raise UserError(f"{RESULTS}: nothing is recorded yet: make record") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{RESULTS} is damaged: restore it, or make record") from error
+    return claims
+
+
+def settings(root: Path) -> dict[str, Any]:
+    """The section [tool.repro] of pyproject.toml: it names the author's commands."""
+    table: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["repro"]
+    return table
+
+
+def run_command_of(root: Path, name: str, arguments: list[str], capture: bool = False) -> str:
+    """Run the author's command `name`; its standard output if captured. UserError if it fails."""
+    module = str(settings(root)[name])
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE if capture else None)
+    if done.returncode not in ((0, 1) if name == "evaluate" else (0,)):  # 1: another result
+        raise UserError(f"python -m {module} {' '.join(arguments)} ended with {done.returncode}")
+    return done.stdout or ""
+
+
+def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+    """Train and evaluate one seed of a claim in `folder`; its metrics.json and its cost."""
+    started = time.monotonic()
+    arguments = [*claim["arguments"], f"seed={seed}", f"run_dir={folder}", "resume=auto"]
+    run_command_of(root, "train", arguments)
+    seconds = time.monotonic() - started
+    (folder / "metrics.json").unlink(missing_ok=True)  # of an earlier attempt
+    run_command_of(root, "evaluate", ["--checkpoint", str(folder / "checkpoints" / "last")])
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    if not isinstance(metrics.get(claim["metric"]), float):
+        known = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
+        raise UserError(f"claim {claim['name']}: no metric {claim['metric']}; there are {known}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # KiB on Linux
+    return {**metrics, "seconds": seconds, "peak_memory_mib": peak}
+
+
+def conditions_now(root: Path, claim: dict[str, Any]) -> dict[str, Any]:
+    """Conditions and hardware class of a claim's training on this machine, before it starts."""
+    output = run_command_of(root, "train", [*claim["arguments"], "--conditions"], capture=True)
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def record(root: Path) -> None:
+    """Train every seed of every claim and write the results."""
+    recorded = {}
+    for claim in read_claims(root):
+        now = conditions_now(root, claim)
+        # Another code or config is another folder: no half-done training of it is taken up.
+        folder = root / "runs" / "record" / claim["name"] / sha256_json(now)[:12]
+        seeds = {}
+        for seed in claim["seeds"]:
+            print(f"\nrecording {claim['name']}, seed {seed}", flush=True)
+            seeds[str(seed)] = measure(root, claim, seed, folder / f"seed-{seed}")
+        values = [metrics[claim["metric"]] for metrics in seeds.values()]
+        hardware = get_hardware()
+        recorded[claim["name"]] = {
+            "text": claim["text"],
+            "arguments": claim["arguments"],
+            "metric": claim["metric"],
+            "mean": statistics.fmean(values),
+            "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
+            "values": dict(zip(seeds, values, strict=True)),
+            "bits": {now["hardware_class"]: {s: metrics["bits"] for s, metrics in seeds.items()}},
+            "steps": {metrics["steps"] for metrics in seeds.values()}.pop(),
+            "conditions": now["conditions"],
+            "cost": {
+                "hardware": ", ".join([hardware["cpu_model"], *hardware["gpus"]]),
+                "seconds_per_seed": round(statistics.median(m["seconds"] for m in seeds.values())),
+                "peak_memory_mib": round(max(m["peak_memory_mib"] for m in seeds.values())),
+            },
+        }
+        figures = root / RESULTS.parent / "figures"
+        shutil.copytree(
+            folder / f"seed-{claim['seeds'][0]}" / "figures",
+            figures / claim["name"],
+            dirs_exist_ok=True,
+        )
+    results = {"commit": get_git_info(root)["commit_hash"], "claims": recorded}
+    (root / RESULTS).write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    path = root / "REPRODUCE.md"
+    path.write_text(fill_blocks(path.read_text(), blocks(root, recorded)))
+
+
+def compare_with_recorded(
+    root: Path, now: dict[str, Any], metrics: dict[str, Any]
+) -> tuple[str, bool]:
+    """A line that compares a whole training with the recorded one; False if they differ."""
+    try:
+        claims = read_results(root)
+    except UserError as error:
+        return str(error), True
+    for name, claim in claims.items():
+        seed = str(metrics["seed"])
+        same = not differences(claim["conditions"], now["conditions"])
+        if same and seed in claim["values"] and metrics["step"] == claim["steps"]:
+            found, expected = metrics[claim["metric"]], claim["values"][seed]
+            if found == expected:
+                return f"equal to the recorded {claim['metric']} of {name}, seed {seed}", True
+            return f"recorded for {name}, seed {seed}: {claim['metric']} {expected:.4f}", False
+    return "not compared: nothing is recorded for this config, seed and number of steps", True
+
+
+def fill_blocks(text: str, contents: dict[str, str]) -> str:
+    """Replace what stands between `<!-- repro:NAME -->` and `<!-- /repro:NAME -->`."""
+    for name, content in contents.items():
+        pattern = rf"(<!-- repro:{name} -->\n).*?(<!-- /repro:{name} -->)"
+        replacement = f"\\g<1>{content.replace(chr(92), chr(92) * 2)}\n\\g<2>"
+        text = re.sub(pattern, replacement, text, flags=re.S)
+    return text
+
+
+def blocks(root: Path, claims: dict[str, Any]) -> dict[str, str]:
+    """The measured parts of REPRODUCE.md as Markdown."""
+    rows = ["| claim | command | expected | spread | seeds |", "|---|---|---|---|---|"]
+    bits = [
+        "| claim | hardware class | seed | value | bits (SHA-256 of the weights) |",
+        "|---|---|---|---|---|",
+    ]
+    costs = ["| claim | hardware | time per seed | memory |", "|---|---|---|---|"]
+    for name, claim in claims.items():
+        command = " ".join(["python -m experiment.train", *claim["arguments"], "seed=SEED"])
+        spread = claim["standard_deviation"]
+        rows.append(
+            f"| {claim['text']} (`{name}`) | `{command}` | {claim['metric']} {claim['mean']:.4f} | "
+            f"{'one seed' if spread is None else f'± {spread:.4f} (standard deviation)'} | "
+            f"{', '.join(claim['values'])} |"
+        )
+        for hardware, digests in claim["bits"].items():
+            bits += [
+                f"| `{name}` | {hardware} | {seed} | {claim['values'][seed]:.4f} | `{digest}` |"
+                for seed, digest in digests.items()
+            ]
+        cost = claim["cost"]
+        costs.append(
+            f"| `{name}` | {cost['hardware']} | {cost['seconds_per_seed']} s | "
+            f"{cost['peak_memory_mib']} MiB |"
+        )
+    lock = f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`."
+    return {"results": "\n".join([*rows, "", *bits]), "cost": "\n".join(costs), "lock": lock}

@@ -1,0 +1,110 @@
+"""Secrets kept out of what is written: names, shapes, the environment's values, URLs.
+
+Recognises a secret by its name, its shape, as a value of the environment or in a URL. Does not see
+into compressed data, nor a secret that looks like any other word.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+MASK = "***"
+# Searched in a name's words, lower case, joined by "_". `token` counts as the last word alone, and
+# not after a word of language modelling: HF_TOKEN does; max_tokens, pad_token, tokenizer do not.
+_SECRET_NAME = re.compile(
+    r"secret|passw(or)?d|passphrase|credential|(^|_)authorization(_|$)|(^|_)auth$"
+    r"|(api|access|auth|private|account|storage|encryption|kaggle)_?(key|token)s?(_|$)"
+    r"|(^|_)(?<!(?:pad|eos|bos|cls|sep|unk|per|max|num)_)(?<!mask_)(?<!special_)token$"
+)
+# Patterns start at a boundary and repeat boundedly: a line of a megabyte must not take minutes.
+_SHAPES = re.compile(
+    r"(?<![A-Za-z0-9])(gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_[A-Za-z0-9]{20,}"
+    r"|sk-(?=[a-z-]{0,40}[A-Z0-9])[\w-]{20,}|A[KS]IA[0-9A-Z]{16}|xox[a-z]-[\w-]{10,}"
+    r"|eyJ[\w-]{8,999}\.[\w-]{8,}\.[\w-]{8,})"  # a JSON Web Token
+    r"|(?<=[Bb]earer )[\w.~+/=-]{8,}|(?<=uthorization: Basic )[\w+/=-]{8,}"
+    r"|(?<=://)(?!git@|(\$?\{\w*\}:?)+@)[^\s/\"'<>]{1,512}(?=@)"  # not f"https://{user}:{token}@"
+)
+# Keys that may be secret names, so that a match of any other key hides none: text = 'api_key="..."'
+_KEY = r"(?P<key>[\w.-]{0,60}(?i:secret|passw|passph|credential|auth|token|key)[\w.-]{0,60})"
+_LITERALS = (  # the values go, if is_secret_name(key)
+    # key = "value", "key": "value", key: str = "value"; in a notebook's JSON quotes follow a "\"
+    rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?[\w.|\[\] ]{{1,40}}?)?[ \t]*[:=][=>]?[ \t]*"""
+    r"""[bfruBFRU]{0,2}(?P<quote>\\?["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
+    # key: value of YAML, key = value of INI; a type or a variable in that place is code
+    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?(:[ \t]+(?!([a-z]+\.)*(Tensor|SecretStr|string"""
+    r"""|object|Callable)[ \t\r]*$)|[ \t]+=[ \t]*(?![A-Za-z_.]+[ \t\r]*$))"""
+    r"""(?P<value>[^\s"'()\[\]{},;<>$]{6,})(?=[ \t\r]*$|[ \t]+#)""",
+    # KEY=value of a shell or of a URL's query
+    rf"""(?<![\w.-]){_KEY}=(?![$=])"""
+    r"""(?P<value>[^\s"'()\[\]{},;<>&\\]{6,})(?=[\s"'&\\;]|$)""",
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value under this name is a secret: apiKey, HF_TOKEN; not max_tokens, not author."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    return _SECRET_NAME.search("_".join(words).lower()) is not None
+
+
+def redact_url(url: str) -> str:
+    """The URL without user, password, token, query, fragment; ssh keeps `git@`, which it needs."""
+    # The user's part ends at the host's last "@", or, where a password holds "/", at the last "@".
+    match = re.match(r"((?:[^/@]*:)?//)?([^/]*@|[^/@]*:(?!\d*(?:/|$)).*@)?([^?#]*)", url.strip())
+    scheme, login, rest = match.groups("") if match else ("", "", "")
+    ssh_user = "git@" if login.startswith(("git@", "git:")) and "http" not in scheme else ""
+    return scheme + ssh_user + rest
+
+
+def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Values of variables with secret names, logins in URLs: those of 8 characters or more."""
+    values: set[str] = set()
+    for name, value in environ.items():
+        if is_secret_name(name):  # by line: in a diff every line of a key has a "+" before it
+            values.update(line.strip() for line in value.splitlines())
+        for user, password in re.findall(r"(?<!ssh)://([^\s/@:]*)(?::([^\s/]*))?@", value):
+            secret = user if password in ("", "x-oauth-basic") else password
+            values.update((secret, unquote(secret)))
+    # Longest first: a secret inside another one must not leave the rest of it.
+    return tuple(sorted((v for v in values if len(v) >= 8), key=lambda v: (-len(v), v)))
+
+
+def redact_text(text: str) -> str:
+    """The text with every recognised secret replaced by ***; lines stay lines."""
+
+    def mask(match: re.Match[str]) -> str:
+        kept = match[0][: match.start("value") - match.start()]
+        return kept + MASK if is_secret_name(match["key"]) else match[0]
+
+    for secret in known_secrets():
+        text = text.replace(secret, MASK)
+    text = _SHAPES.sub(MASK, text)
+    for literal in _LITERALS:
+        text = re.sub(literal, mask, text)
+    return text
+
+
+def redact_mapping(value: Any) -> Any:
+    """A deep copy in plain JSON types with secrets as ***; None and booleans hide nothing."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [redact_mapping(item) for item in value]
+    if not isinstance(value, Mapping):
+        return redact_text(str(value))
+    copy = {redact_text(str(key)): redact_mapping(item) for key, item in value.items()}
+    hidden = {k for k, v in copy.items() if is_secret_name(k) and not isinstance(v, bool | None)}
+    return copy | dict.fromkeys(hidden, MASK)
+
+
+def redact_command(argv: list[str]) -> str:
+    """The command as one shell-quoted line; `key=value` with a secret key becomes `key=***`."""
+    shown = []
+    for argument in argv:  # a Hydra override may hold a mapping: tracker={api_key: VALUE}
+        key, equals, _ = argument.partition("=")
+        names = re.findall(r"[\w.-]+(?=['\"]?\s*[:=])", argument)
+        hide = equals and any(is_secret_name(name) for name in names)
+        shown.append(f"{key}={MASK}" if hide else redact_text(argument))
+    return shlex.join(shown)

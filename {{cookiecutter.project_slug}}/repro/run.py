@@ -1,0 +1,119 @@
+"""A run's folder: one training and all that belongs to it, never mixed with another one.
+
+`open_run` makes a new folder, or takes up an old one to resume it; it overwrites nothing.
+`metrics.jsonl` holds one JSON object per line; on resume the lines after the checkpoint's step are
+cut, so that the file has the bytes of a training that was never stopped.
+"""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repro import checkpoint
+from repro.command import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """`folder` exists; `start` is the checkpoint to continue from, None for a fresh start."""
+
+    folder: Path
+    start: Path | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl; floats in full precision, no times."""
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def begin(self, step: int) -> None:
+        """Make the folder what it was after `step` steps: metrics cut, checkpoints at hand.
+
+        A run that continues another one in a folder of its own gets that one's metrics and the
+        checkpoints `last` and `best`.
+        """
+        source = self.start.parent.parent if self.start else self.folder
+        kept = [entry for entry in read_metrics(source) if entry["step"] <= step]
+        temporary = self.folder / ".metrics.partial"
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        temporary.replace(self.folder / "metrics.jsonl")
+        if self.start and source != self.folder:
+            for path in {self.start, (self.start.parent / "best").resolve()}:
+                shutil.copytree(path, self.checkpoints / path.name)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a half-written last line (a crash) is ignored."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | None:
+    """The checkpoint to continue from; None for a fresh start.
+
+    `resume`: None; "auto": the newest whole checkpoint of the run in `run_dir` (without it: of the
+    newest run), if there is any; else the path of a run or of a checkpoint. Relative paths count
+    from `root`.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        run = root / run_dir if run_dir else newest_run(root)
+        started = run and checkpoint.steps_newest_first(run / "checkpoints")
+        return checkpoint.newest_whole(run / "checkpoints") if run and started else None
+    path = root / resume
+    if (path / "checkpoints").is_dir():
+        return checkpoint.newest_whole(path / "checkpoints")
+    if fault := checkpoint.find_fault(path):
+        raise UserError(f"resume={path}: neither a run nor a whole checkpoint ({fault})")
+    return path.resolve()
+
+
+def open_run(
+    root: Path, name: str, seed: int, run_dir: str | None, resume: str | None, start: Path | None
+) -> Run:
+    """The folder for a training that continues from `start`; see `find_start`.
+
+    Without `run_dir` the newest checkpoint of a run is continued in its folder, an older one in a
+    new folder. Raises UserError for a `run_dir` that holds another run.
+    """
+    own = start.parent.parent if start else None
+    folder = (root / run_dir).resolve() if run_dir else None
+    if start and folder is None and start == checkpoint.newest_whole(start.parent):
+        folder = own
+    if folder is None:
+        folder = create_folder(
+            root / "runs" / name / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{seed}"
+        )
+    elif folder != own and resume != "auto" and (folder / "config_used.yaml").exists():
+        raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    if root / "runs" in folder.parents:  # runs elsewhere are found by their path
+        checkpoint.point(root / "runs" / "latest", folder)
+    return Run(folder, start)
+
+
+def newest_run(root: Path) -> Path | None:
+    """Where runs/latest points to; None if there is no run."""
+    latest = root / "runs" / "latest"
+    return latest.resolve() if latest.is_dir() else None
+
+
+def create_folder(wanted: Path) -> Path:
+    """Make a folder of that name, or with a suffix where another run was faster."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(1, 10_000):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"{wanted}: too many runs of that name")

@@ -1,0 +1,127 @@
+"""Which samples make up step k, and with which random numbers: functions of (seed, position).
+
+`batch_of_step` gives the samples of any step of any epoch without reading the steps before it, so
+resuming is a matter of starting to count elsewhere. `SeededDataset` seeds the generators for each
+sample, so its augmentation does not depend on the number of workers, nor on which of them does the
+work, nor on the samples before it.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from repro.determinism import single_thread
+from repro.hashing import derive_seed
+from repro.seeding import seed_generators, worker_init_fn
+
+SampleKey = tuple[int, int]  # (epoch, index in the data set)
+
+
+def split_indices(size: int, fractions: Sequence[float], seed: int) -> list[list[int]]:
+    """Split 0..size-1 at random into sorted parts of the given fractions; the last gets the rest.
+
+    The order is that of a hash of (seed, index): the same in every version of every library.
+    """
+    order = sorted(range(size), key=lambda index: (derive_seed(seed, "split", index), index))
+    parts = []
+    for fraction in fractions[:-1]:
+        count = round(size * fraction)
+        parts.append(sorted(order[:count]))
+        order = order[count:]
+    return [*parts, sorted(order)]
+
+
+def steps_per_epoch(size: int, batch_size: int, drop_last: bool = False) -> int:
+    """How many batches an epoch has; a short last one counts unless it is dropped."""
+    return size // batch_size if drop_last else -(-size // batch_size)
+
+
+@lru_cache(maxsize=2)  # the loader may work ahead into the next epoch
+def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of the samples in an epoch, an int64 permutation of 0..size-1."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(size, generator=generator)
+
+
+def batch_of_step(
+    size: int, batch_size: int, seed: int, drop_last: bool, step: int
+) -> list[SampleKey]:
+    """The samples of step `step` (0 is the first step of the first epoch)."""
+    epoch, position = divmod(step, steps_per_epoch(size, batch_size, drop_last))
+    start = position * batch_size
+    return [(epoch, i) for i in epoch_order(size, seed, epoch)[start : start + batch_size].tolist()]
+
+
+class SeededDataset(Dataset[Any]):
+    """A map-style data set whose every sample is made with generators seeded for that sample.
+
+    Takes keys (epoch, index): another epoch gives another augmentation. Whichever of the global
+    generators of Python, NumPy and torch a sample draws from, its numbers are its own. To seed
+    Python's and NumPy's takes 4 us, which is much for a small sample, so they are seeded only for a
+    data set that draws from them: if their state has moved, the batch is made again.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.seed_all = False
+
+    def __getitems__(self, keys: list[SampleKey]) -> list[Any]:  # torch's loader calls this
+        if not self.seed_all:
+            before = _python_and_numpy_states()
+            samples = [self._sample(key) for key in keys]
+            if before == _python_and_numpy_states():
+                return samples
+            self.seed_all = True
+        return [self._sample(key) for key in keys]
+
+    def __getitem__(self, key: SampleKey) -> Any:
+        return self.__getitems__([key])[0]
+
+    def _sample(self, key: SampleKey) -> Any:
+        seed = derive_seed(self.seed, "sample", *key)
+        if self.seed_all:
+            seed_generators(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+        return self.dataset[key[1]]
+
+
+def _python_and_numpy_states() -> tuple[object, ...]:
+    numpy_state: Any = np.random.get_state()
+    _, key, position, has_gauss, gauss = numpy_state
+    return random.getstate(), key.tobytes(), position, has_gauss, gauss
+
+
+def batches_of_steps(
+    dataset: Dataset[Any],
+    batch_size: int,
+    seed: int,
+    drop_last: bool,
+    steps: range,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Any]:
+    """The batches of `steps`, across epochs: the same tensors for every `num_workers`.
+
+    With 0 workers samples are made in the training process, under one thread as in a worker.
+    """
+    place = (len(dataset), batch_size, seed, drop_last)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(
+        SeededDataset(dataset, seed),
+        batch_sampler=(batch_of_step(*place, step) for step in steps),
+        num_workers=num_workers,
+        worker_init_fn=worker_init_fn,
+        pin_memory=pin_memory,
+        # The loader draws a base seed for its workers: not from the global generator.
+        generator=torch.Generator().manual_seed(derive_seed(seed, "workers")),
+    )
+    batches = iter(loader)
+    for _ in steps:
+        with single_thread():
+            batch = next(batches)
+        yield batch

@@ -1,0 +1,118 @@
+"""Every random number is a function of (seed, purpose, position), not of what ran before.
+
+`seed_generators(derive_seed(...))` puts all generators at a position; training does so for every
+shard of every step, the data pipeline for every sample. So nothing has to be replayed on resume,
+no worker's or process's number matters, and phases cannot disturb each other. The states are saved
+in checkpoints all the same (`get_seed_state`), for code that draws outside these scopes.
+
+`PYTHONHASHSEED` cannot be set here: it acts before the interpreter starts (see environment.py).
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from repro.determinism import set_determinism
+from repro.hashing import derive_seed
+
+
+def seed_generators(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators (CPU, and CUDA where it is in use).
+
+    The generator's own `manual_seed` takes 1 us; `torch.manual_seed`, which also visits back ends
+    that are not in use, 115 us: too much for once per step.
+    """
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # NumPy takes 32 bits
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+
+
+def set_seed(seed: int, deterministic: bool = True) -> None:
+    """Seed all generators and choose the backend flags; 0 is a seed like any other.
+
+    `deterministic=True` makes an operation without a deterministic implementation an error
+    (`determinism: strict`); `False` restores the fastest settings (`off`).
+    """
+    set_determinism("strict" if deterministic else "off")
+    torch.manual_seed(seed)  # also the CUDA generators, now or when CUDA starts
+    seed_generators(seed)
+
+
+@dataclass(frozen=True)
+class ExperimentSeeds:
+    """One seed per phase: changing one leaves the random numbers of the others alone."""
+
+    data_split: int
+    model_init: int
+    training: int
+    evaluation: int
+
+    def apply_for_phase(self, phase: str) -> None:
+        """Seed all generators for `phase`: "split", "init", "train" or "eval"."""
+        seeds = {
+            "split": self.data_split,
+            "init": self.model_init,
+            "train": self.training,
+            "eval": self.evaluation,
+        }
+        if phase not in seeds:
+            raise ValueError(f"phase {phase!r}: expected one of {', '.join(seeds)}")
+        seed_generators(derive_seed(seeds[phase], phase))
+
+
+def worker_init_fn(worker_id: int) -> None:
+    """Start a data worker: one thread, and a seed of its own for all generators.
+
+    torch gives each worker another seed (base seed + id) but seeds neither Python's nor NumPy's
+    generator well. Samples do not depend on this seed: `sampling.SeededDataset` seeds each of them.
+    """
+    torch.set_num_threads(1)
+    seed_generators(torch.initial_seed())
+
+
+def get_seed_state() -> dict[str, Any]:
+    """The state of all generators as tensors and numbers: nothing that would need pickle."""
+    version, internal, gauss_next = random.getstate()
+    numpy_state: Any = np.random.get_state()
+    name, key, pos, has_gauss, gauss = numpy_state
+    return {
+        "python": {
+            "version": version,
+            "internal": torch.tensor(internal, dtype=torch.int64),
+            "gauss_next": gauss_next,
+        },
+        "numpy": {
+            "name": name,
+            "key": torch.from_numpy(key.astype(np.int64)),
+            "pos": pos,
+            "has_gauss": has_gauss,
+            "gauss": gauss,
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_seed_state(state: dict[str, Any]) -> None:
+    """Put back what `get_seed_state` returned.
+
+    Raises ValueError if CUDA generators were saved and this machine has another number of GPUs.
+    """
+    python, numpy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss_next"]))
+    key = numpy["key"].numpy().astype(np.uint32)
+    np.random.set_state((numpy["name"], key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        if len(state["cuda"]) != torch.cuda.device_count():
+            raise ValueError(
+                f"the states of {len(state['cuda'])} CUDA generators were saved, "
+                f"this machine has {torch.cuda.device_count()} GPUs"
+            )
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,57 @@
+"""Runs the project's real commands, as a user would, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Crosses the end of an epoch in the default config: 20 steps.
+STEPS = 25
+
+
+class Commands:
+    """`train` returns the folder of a run of STEPS steps of the author's own config."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+        )
+
+    def train(self, name: str, *settings: str, steps: int = STEPS) -> Path:
+        run = self.folder / name
+        done = self.run(
+            "experiment.train",
+            f"run_dir={run}",
+            f"training.max_steps={steps}",
+            "output.log_every=1",
+            *settings,
+        )
+        assert done.returncode == 0, done.stderr
+        return run
+
+    @staticmethod
+    def files(run: Path) -> dict[str, bytes]:
+        """What must be equal byte for byte: the metrics and every file of the last checkpoint."""
+        last = run / "checkpoints" / "last"
+        return {path.name: path.read_bytes() for path in [run / "metrics.jsonl", *last.iterdir()]}
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
+    return Commands(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def reference(commands: Commands) -> Path:
+    """An uninterrupted run."""
+    return commands.train("reference")

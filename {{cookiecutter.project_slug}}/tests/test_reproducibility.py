@@ -1,0 +1,67 @@
+"""Protects you: fails when a change of yours makes results depend on more than the conditions.
+
+Trains your own config (configs/config.yaml) for a few steps, through the real commands.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import STEPS, Commands
+
+
+def test_the_same_seed_gives_the_same_bits(commands: Commands, reference: Path) -> None:
+    again = commands.train("again")
+    assert commands.files(again) == commands.files(reference)
+
+
+def test_another_seed_gives_other_bits(commands: Commands, reference: Path) -> None:
+    other = commands.train("other", "seed=1234567")
+    name = "tensors.safetensors"
+    assert commands.files(other)[name] != commands.files(reference)[name]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_data_workers_do_not_change_the_bits(
+    commands: Commands, reference: Path, workers: int
+) -> None:
+    run = commands.train(f"workers{workers}", f"num_workers={workers}")
+    assert commands.files(run) == commands.files(reference)
+
+
+@pytest.mark.parametrize("stop", [1, 7, STEPS - 4])
+def test_stopping_and_resuming_does_not_change_the_bits(
+    commands: Commands, reference: Path, stop: int
+) -> None:
+    commands.train(f"stop{stop}", steps=stop)
+    run = commands.train(f"stop{stop}", "resume=auto")
+    assert commands.files(run) == commands.files(reference)
+
+
+def test_a_typo_is_refused_before_anything_is_written(commands: Commands, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = commands.run("experiment.train", f"run_dir={run}", "trainig.epochs=3", "seed=-1")
+    assert done.returncode == 2
+    assert "did you mean training" in done.stderr
+    assert len(done.stderr.splitlines()) == 2  # one line per fault, all faults at once
+    assert not run.exists()
+
+
+def test_resuming_with_another_config_names_the_setting(
+    commands: Commands, reference: Path
+) -> None:
+    done = commands.run("experiment.train", f"run_dir={reference}", "resume=auto", "seed=7")
+    assert done.returncode == 2
+    assert "seed is 7, recorded" in done.stderr
+
+
+def test_evaluation_twice_gives_the_same_bytes(commands: Commands, reference: Path) -> None:
+    results = []
+    for _ in range(2):
+        done = commands.run(
+            "experiment.evaluate", "--checkpoint", str(reference / "checkpoints" / "last")
+        )
+        assert done.returncode == 0, done.stderr
+        results.append((reference / "metrics.json").read_bytes())
+    assert results[0] == results[1]
+    assert 0 <= json.loads(results[0])["accuracy"] <= 1
