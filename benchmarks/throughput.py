@@ -26,7 +26,7 @@ from repro.sampling import batches_of_steps  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
-ROUNDS = 25
+ROUNDS = 101
 
 
 def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:

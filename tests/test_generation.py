@@ -271,8 +271,6 @@ def test_answers_come_out_as_they_were_typed(tmp_path: Path) -> None:
         "project_slug=" + "x" * 300,
         "description=" + "x" * 400,
         "author_name=a\nb",
-        "license=GPL",
-        "base_image=debian",
     ],
 )
 def test_a_bad_answer_is_one_line_and_leaves_nothing(tmp_path: Path, answer: str) -> None:

@@ -63,7 +63,8 @@ class Trainer:
         Returns loss, learning rate and gradient norm; raises UserError if one is not finite.
         """
         batch = [tensor.to(self.device) for tensor in batch]
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         self.optimizer.zero_grad()
         rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:

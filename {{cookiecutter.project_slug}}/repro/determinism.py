@@ -87,7 +87,8 @@ def deterministic_scatter_add(
     """`torch.scatter_add` with the same bits each time, whatever `determinism` says.
 
     Differentiable. On the CPU with the bits of a plain loop over `index` in row-major order; on
-    CUDA, where sums are cut differently, with those of the GPU model. See torch.use_deterministic_algorithms.
+    CUDA, where sums are cut differently, with those of the GPU model. See
+    torch.use_deterministic_algorithms.
     """
     src = src[tuple(slice(size) for size in index.shape)]  # its gradient needs the shape of index
     mode = torch.get_deterministic_debug_mode()

@@ -62,11 +62,11 @@ def backward_in_shards(
     averaged over the shards that have samples; integer ones (its counter) advance once per step.
     """
     size = len(batch[0])
-    parameters = list(model.parameters())
     if shards == 1:
         loss = forward(0, *batch) / size
         loss.backward()
         return loss.detach()
+    parameters = list(model.parameters())
     buffers = list(model.buffers())
     floating = [b for b in buffers if b.is_floating_point()]
     before = [b.clone() for b in buffers]

@@ -143,8 +143,8 @@ def compare_with_recorded(
     """A line that compares a whole training with the recorded one; False if they differ."""
     try:
         claims = read_results(root)
-    except UserError as error:
-        return str(error), True
+    except UserError:
+        return "not compared: nothing is recorded yet", True
     for name, claim in claims.items():
         seed = str(metrics["seed"])
         same = not differences(claim["conditions"], now["conditions"])
@@ -153,7 +153,7 @@ def compare_with_recorded(
             if found == expected:
                 return f"equal to the recorded {claim['metric']} of {name}, seed {seed}", True
             return f"recorded for {name}, seed {seed}: {claim['metric']} {expected:.4f}", False
-    return "not compared: nothing is recorded for this config, seed and number of steps", True
+    return "not compared: nothing is recorded for these conditions, seed and steps", True
 
 
 def fill_blocks(text: str, contents: dict[str, str]) -> str:

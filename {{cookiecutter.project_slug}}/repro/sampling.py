@@ -7,7 +7,7 @@ work, nor on the samples before it.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -62,39 +62,35 @@ class SeededDataset(Dataset[Any]):
 
     Takes keys (epoch, index): another epoch gives another augmentation. Whichever of the global
     generators of Python, NumPy and torch a sample draws from, its numbers are its own. To seed
-    Python's and NumPy's takes 4 us, which is much for a small sample, so they are seeded only for a
-    data set that draws from them: if their state has moved, the batch is made again.
+    Python's and NumPy's takes 4 us, which is much for a small sample, so that is done only for a
+    data set that draws from them: if one did not stay where it was put, the batch is made again.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset, self.seed = dataset, seed
         self.seed_all = False
+        self.mark = derive_seed(seed, "mark") & 0xFFFFFFFF
+        self.next = (random.Random(self.mark).random(), np.random.RandomState(self.mark).rand())
 
     def __getitems__(self, keys: list[SampleKey]) -> list[Any]:  # torch's loader calls this
         if not self.seed_all:
-            before = _python_and_numpy_states()
-            samples = [self._sample(key) for key in keys]
-            if before == _python_and_numpy_states():
+            random.seed(self.mark)
+            np.random.seed(self.mark)
+            samples = self._make(keys, torch.default_generator.manual_seed)
+            if (random.random(), np.random.rand()) == self.next:
                 return samples
             self.seed_all = True
-        return [self._sample(key) for key in keys]
+        return self._make(keys, seed_generators)
 
     def __getitem__(self, key: SampleKey) -> Any:
         return self.__getitems__([key])[0]
 
-    def _sample(self, key: SampleKey) -> Any:
-        seed = derive_seed(self.seed, "sample", *key)
-        if self.seed_all:
-            seed_generators(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
-        return self.dataset[key[1]]
-
-
-def _python_and_numpy_states() -> tuple[object, ...]:
-    numpy_state: Any = np.random.get_state()
-    _, key, position, has_gauss, gauss = numpy_state
-    return random.getstate(), key.tobytes(), position, has_gauss, gauss
+    def _make(self, keys: list[SampleKey], seed_with: Callable[[int], Any]) -> list[Any]:
+        samples = []
+        for epoch, index in keys:
+            seed_with(derive_seed(self.seed, "sample", epoch, index))
+            samples.append(self.dataset[index])
+        return samples
 
 
 def batches_of_steps(
