@@ -70,7 +70,8 @@ class Project:
         (self.path / name).write_text(text.replace(old, new))
 
     def copy(self, target: Path) -> "Project":
-        shutil.copytree(self.path, target, symlinks=True)
+        left_out = shutil.ignore_patterns("runs", "data", "__pycache__", ".*_cache")
+        shutil.copytree(self.path, target, symlinks=True, ignore=left_out)
         return Project(target)
 
 

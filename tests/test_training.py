@@ -411,7 +411,8 @@ def test_a_loss_that_is_not_finite_says_where_and_how_to_see_it_again(own_projec
 def test_changed_data_are_named(own_project: Project) -> None:
     assert own_project.run("python", "-m", "experiment.prepare").returncode == 0
     path = own_project.path / "data" / "digits" / "data.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     lines = faults(own_project.train(*SHORT))
     assert str(path) in lines[0]
     assert "make data" in lines[0]

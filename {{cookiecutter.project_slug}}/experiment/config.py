@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from repro.command import UserError
 from repro.hashing import derive_seed
@@ -81,10 +81,16 @@ class Seeds(Settings):
     evaluation: Seed
 
 
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("should be a power of two")
+    return value
+
+
 class Training(Settings):
     epochs: Count
     batch_size: Count
-    shards: Count
+    shards: Annotated[Count, AfterValidator(_power_of_two)]
     drop_last: bool
     warmup_epochs: Annotated[float, Field(ge=0)]
     gradient_clip: Annotated[float, Field(gt=0)] | None
@@ -93,8 +99,8 @@ class Training(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Training":
-        if self.shards & (self.shards - 1) or self.shards > self.batch_size:
-            raise ValueError("shards should be a power of two and at most batch_size")
+        if self.shards > self.batch_size:
+            raise ValueError("shards should be at most batch_size")
         if self.warmup_epochs > self.epochs:
             raise ValueError("warmup_epochs should be at most epochs")
         return self

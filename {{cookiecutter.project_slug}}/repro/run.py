@@ -45,7 +45,8 @@ class Run:
         temporary.replace(self.folder / "metrics.jsonl")
         if self.start and source != self.folder:
             for path in {self.start, (self.start.parent / "best").resolve()}:
-                shutil.copytree(path, self.checkpoints / path.name)
+                if path.is_dir():  # there is no best one before the first validation
+                    shutil.copytree(path, self.checkpoints / path.name)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
