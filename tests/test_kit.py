@@ -215,6 +215,8 @@ def test_a_command_puts_the_profile_in_force_before_torch_is_imported(tmp_path: 
         ("CUBLAS_WORKSPACE_CONFIG", ":16:8"),
         ("OPENBLAS_CORETYPE", "SkylakeX"),
         ("NVIDIA_TF32_OVERRIDE", "1"),
+        ("OMP_DYNAMIC", "true"),
+        ("OMP_THREAD_LIMIT", "1"),
     ],
 )
 def test_a_contradicting_variable_is_refused_with_both_values(name: str, value: str) -> None:

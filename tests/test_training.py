@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -388,6 +389,10 @@ def test_all_faults_of_a_config_at_once_and_nothing_written(own_project: Project
         (["seed=1,2"], "needs -m"),
         (["--no-such-option"], "unrecognized arguments"),
         (["data_dir=/proc/nowhere"], "/proc/nowhere"),
+        (["dataset.validation_fraction=0.0001"], "no validation samples"),
+        (["run_dir=configs"], "folder of the project's code"),
+        (["name=latest"], "another name"),
+        (["seed=abc"], "seed=abc"),
         (["run_dir=/proc/nowhere"], "/proc/nowhere"),
     ],
 )
@@ -418,6 +423,74 @@ def test_changed_data_are_named(own_project: Project) -> None:
     assert "make data" in lines[0]
     assert own_project.make("data").returncode == 0
     assert own_project.train(*SHORT).returncode == 0
+
+
+def test_a_folder_of_any_name_will_do(project: Project, tmp_path: Path) -> None:
+    """Hydra's own grammar refuses umlauts, brackets and "=" in a value."""
+    odd = project.copy(tmp_path / "m\u00fcller (1) a=b 'c'" / "project")
+    done = odd.make("reproduce")
+    assert last_line(done.stdout) == "IDENTICAL", done.stdout + done.stderr
+
+
+def test_a_copied_checkpoint_continues_in_a_new_run(own_project: Project, tmp_path: Path) -> None:
+    assert own_project.train("run_dir=runs/a", *SHORT).returncode == 0
+    assert own_project.train("run_dir=runs/b", *SHORT, "training.max_steps=9").returncode == 0
+    copied = tmp_path / "elsewhere" / "checkpoint"
+    shutil.copytree(own_project.path / "runs/b/checkpoints/step-000000009", copied)
+    assert own_project.train(f"resume={copied}", *SHORT).returncode == 0
+    assert [path.name for path in copied.parent.iterdir()] == ["checkpoint"]
+    latest = own_project.path / "runs" / "latest"
+    assert weights(latest) == weights(own_project.path / "runs" / "a")
+
+
+def test_a_run_without_a_checkpoint_is_not_taken_over_by_another(own_project: Project) -> None:
+    assert own_project.train("run_dir=runs/a", *SHORT).returncode == 0
+    shutil.rmtree(own_project.path / "runs" / "a" / "checkpoints")
+    done = own_project.train("run_dir=runs/a", *SHORT, "resume=auto", "seed=7")
+    assert "seed is 7, recorded 42" in faults(done)[1]
+
+
+def test_the_older_checkpoint_of_a_run_is_not_continued_inside_it(own_project: Project) -> None:
+    settings = ("run_dir=runs/a", *SHORT, "output.checkpoint_every=10")
+    assert own_project.train(*settings).returncode == 0
+    done = own_project.train(*settings, "resume=runs/a/checkpoints/step-000000010")
+    assert "is not the newest checkpoint" in faults(done)[0]
+
+
+def test_a_secret_of_the_environment_changes_no_condition(project: Project) -> None:
+    plain = project.train("--conditions")
+    other = project.train("--conditions", DB_PASSWORD="portable")
+    assert plain.stdout == other.stdout
+
+
+def test_prepared_data_follow_the_code_that_makes_them(own_project: Project) -> None:
+    before = own_project.train("--conditions").stdout
+    own_project.edit("experiment/data.py", '"maximum": 16', '"maximum": 8')
+    after = own_project.train("--conditions").stdout
+    own_project.run("rm", "-r", "data")
+    assert own_project.train("--conditions").stdout == after != before
+
+
+def test_a_checkpoint_of_another_model_is_one_line(own_project: Project) -> None:
+    assert own_project.train("run_dir=runs/a", *SHORT).returncode == 0
+    own_project.edit("experiment/model.py", "nn.Flatten(), ", "nn.Flatten(), nn.Identity(), ")
+    done = own_project.train("run_dir=runs/a", "resume=auto")
+    assert "is of another model" in faults(done)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- {name: a", "claims.yaml"),
+        ("[]", "at least 1 item"),
+        ("- {name: x, text: y, arguments: a=b, metric: m, seeds: 42}", "0.seeds"),
+        ("- {name: ../x, text: y, arguments: [], metric: m, seeds: [1]}", "0.name"),
+        ("- &a {name: x, text: y, arguments: [], metric: m, seeds: [1]}\n- *a", "same name"),
+    ],
+)
+def test_mistakes_in_claims_are_lines(own_project: Project, text: str, words: str) -> None:
+    (own_project.path / "configs" / "claims.yaml").write_text(text)
+    assert words in " ".join(faults(own_project.run("python", "-m", "repro", "verify")))
 
 
 @pytest.mark.parametrize("checkpoint", ["nowhere", "results"])

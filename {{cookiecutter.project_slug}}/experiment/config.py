@@ -9,6 +9,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -110,6 +111,12 @@ class Evaluation(Settings):
     batch_size: Count
 
 
+def _not_taken(name: str) -> str:
+    if name in ("latest", "record", "verify"):
+        raise ValueError("should be another name: runs/ has a folder of that name for other things")
+    return name
+
+
 class Output(Settings):
     log_every: Count
     checkpoint_every: Count | None
@@ -117,7 +124,7 @@ class Output(Settings):
 
 
 class Config(Settings):
-    name: PathName
+    name: Annotated[PathName, AfterValidator(_not_taken)]
     seed: Seed
     seeds: Seeds
     profile: Literal["portable", "native"]
@@ -140,14 +147,17 @@ class Config(Settings):
     def _derive_seeds(cls, values: Any) -> Any:
         """Fill the phases' seeds that were not given, each as a function of the master seed."""
         seed, seeds = values.get("seed"), values.get("seeds")
-        if not (isinstance(seed, int) and isinstance(seeds, dict)):
-            seed, seeds = 0, {}  # the fields' own checks will say so
+        if not isinstance(seeds, dict):
+            return values  # the field's own check will say so
+        seed = seed if isinstance(seed, int) else 0  # likewise
         derived = {k: derive_seed(seed, k) if v is None else v for k, v in seeds.items()}
-        return {**values, "seeds": derived or values.get("seeds")}
+        return {**values, "seeds": derived}
 
     def bits_settings(self) -> dict[str, Any]:
         """The settings that may change the bits, as JSON: all but FREE, and no secrets."""
-        settings: dict[str, Any] = redact_mapping(self.model_dump(mode="json", exclude=set(FREE)))
+        settings: dict[str, Any] = redact_mapping(
+            self.model_dump(mode="json", exclude=set(FREE)), clean=str
+        )
         return settings
 
 
@@ -171,8 +181,8 @@ def load_config(overrides: list[str]) -> Config:
     try:
         with initialize_config_dir(str(CONFIGS)):
             values = OmegaConf.to_container(compose("config", lines), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError([*faults, str(error).strip().split("\n")[0]]) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError([*faults, " ".join(str(error).split())]) from error
     return validate(values, faults)
 
 
@@ -192,9 +202,9 @@ def parse_overrides(overrides: list[str]) -> tuple[list[Override], list[str]]:
     parser, parsed, faults = OverridesParser.create(), [], []
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            override = parser.parse_override(_quoted(text))
         except HydraException:
-            faults.append(f"{text}: not of the form key=value")
+            faults.append(f"{text}: not of the form key=value (Hydra reads key='any text')")
             continue
         choices, key = _choices(override), override.key_or_group
         if choices and not override.is_sweep_override() and override.value() not in choices:
@@ -202,6 +212,19 @@ def parse_overrides(overrides: list[str]) -> tuple[list[Override], list[str]]:
         else:
             parsed.append(override)
     return parsed, faults
+
+
+def _quoted(text: str) -> str:
+    """The override with a path in quotes: Hydra's grammar refuses spaces, brackets and umlauts."""
+    key, _, value = text.partition("=")
+    if (
+        key not in ("run_dir", "data_dir", "resume")
+        or value[:1] in ("'", '"', "")
+        or value == "null"
+    ):
+        return text
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def _choices(override: Override) -> list[str]:

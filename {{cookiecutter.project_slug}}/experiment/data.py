@@ -66,6 +66,7 @@ def prepare(config: Config) -> dict[str, Any]:
         "samples": len(labels),
         "shape": list(images.shape[1:]),
         "files": {TENSORS: sha256_bytes(data)},
+        "code": sha256_file(Path(__file__)),
     }
     _write(folder / TENSORS, data)
     _write(folder / f"split-{config.seeds.data_split}.json", _json(split(config, len(labels))))
@@ -81,8 +82,12 @@ def read_manifest(config: Config) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
         files = manifest["files"].items()
-    except (ValueError, KeyError, AttributeError) as error:
+        code = manifest["code"]
+        manifest["samples"], manifest["shape"], manifest["maximum"], manifest["classes"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: make data writes it anew") from error
+    if code != sha256_file(Path(__file__)):
+        return prepare(config)  # the code that made the data was changed
     for name, expected in files:
         file = path.parent / name
         found = sha256_file(file) if file.is_file() else "no file"
@@ -139,6 +144,8 @@ def load(config: Config) -> Splits:
     tensors = load_file(data_folder(config) / TENSORS)
     parts = {}
     for name, indices in split(config, manifest["samples"]).items():
+        if not indices:
+            raise UserError(f"no {name} samples of {manifest['samples']}: raise dataset.*_fraction")
         shift = config.dataset.shift if name == "train" else 0
         images, labels = tensors["images"][indices], tensors["labels"][indices]
         parts[name] = Images(images, labels, manifest["maximum"], shift)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from omegaconf import OmegaConf
 
 from experiment.config import FREE, ROOT, Config, load_config, validate
@@ -35,7 +36,7 @@ def read_config(folder: Path) -> Config:
     try:
         values = json.loads((folder / "state.json").read_text())["config"]
         free: Any = OmegaConf.to_container(OmegaConf.load(used)) if used.is_file() else {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is damaged: {type(error).__name__}") from error
     today = load_config([]).model_dump(mode="json")
     return validate({**{key: free.get(key, today[key]) for key in FREE}, **values}, [])
@@ -53,7 +54,7 @@ def evaluate(config: Config, folder: Path) -> int:
     from repro.run import read_metrics
 
     trainer = Trainer(config)
-    trainer.load_state_dict(checkpoint.load(folder))
+    trainer.load_weights(checkpoint.load(folder))
     logits, labels = trainer.predict("test")
     classes = trainer.data.classes
     confusion = (labels * len(classes) + logits.argmax(1)).bincount(minlength=len(classes) ** 2)
@@ -79,7 +80,7 @@ def evaluate(config: Config, folder: Path) -> int:
     print(f"accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}  step {trainer.step}")
     print(f"bits {metrics['bits']}")
     print(f"written: {run / 'metrics.json'}, {run / 'figures'}")
-    verdict, equal = compare_with_recorded(ROOT, conditions_of(config), metrics)
+    verdict, equal = compare_with_recorded(ROOT, conditions_of(config), metrics, run)
     print(verdict)
     return 0 if equal else 1
 

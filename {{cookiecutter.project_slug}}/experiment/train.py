@@ -17,7 +17,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
-from experiment.config import ROOT, Config, load_config, parse_overrides
+from experiment.config import FREE, ROOT, Config, load_config, parse_overrides
 from repro import environment
 from repro.command import Parser, UserError, run_command
 
@@ -91,6 +91,14 @@ def train(config: Config) -> None:
         if lines:
             raise UserError([f"{start} was trained with another config:", *lines])
         trainer.load_state_dict(state)
+    elif config.resume == "auto" and config.run_dir:
+        used = ROOT / config.run_dir / "config_used.yaml"  # of a run that saved nothing
+        old: Any = OmegaConf.to_container(OmegaConf.load(used)) if used.is_file() else None
+        old = old and {key: value for key, value in old.items() if key not in FREE}
+        if lines := old and differences(
+            {"config": comparable(old)}, {"config": comparable(config)}
+        ):
+            raise UserError([f"{used.parent} holds a run with another config:", *lines])
     # The folder is made last: what is refused above leaves nothing behind.
     run = open_run(ROOT, config.name, config.seed, config.run_dir, config.resume, start)
     run.begin(trainer.step)

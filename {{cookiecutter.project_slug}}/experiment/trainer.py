@@ -191,11 +191,23 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        set_seed_state(state["generators"])
-        self.step, self.best = state["step"], state["best"]
+        """Put back what `state_dict` returned; UserError if it does not fit."""
+        self.load_weights(state)
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            set_seed_state(state["generators"])
+        except ValueError as error:
+            raise UserError(f"the checkpoint cannot be continued here: {error}") from error
+        self.best = state["best"]
+
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """Enough to evaluate, on any device."""
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            words = " ".join(str(error).split())
+            raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
+        self.step = state["step"]
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,7 +8,6 @@ examples:
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 nothing to compare with
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     parser = Parser("repro", __doc__)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="record|verify", parser_class=argparse.ArgumentParser
+        dest="command", required=True, metavar="record|verify", parser_class=Parser
     )
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
     commands.add_parser("record", help=text, description=text)

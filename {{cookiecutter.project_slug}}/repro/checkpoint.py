@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.command import UserError
@@ -36,7 +37,7 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a crash
     temporary.mkdir(parents=True)
     # No metadata: several keys come out in random order (measured), and bytes would differ.
-    save_file(tensors, temporary / TENSORS)
+    (temporary / TENSORS).write_bytes(serialize(tensors))
     (temporary / STATE).write_text(text)
     (temporary / SUMS).write_text(_sums(temporary))
     for path in (*temporary.iterdir(), temporary):

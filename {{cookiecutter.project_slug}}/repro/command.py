@@ -22,9 +22,10 @@ class UserError(Exception):
 class Parser(argparse.ArgumentParser):
     """Arguments of `python -m program`; `description` keeps its lines: it holds examples."""
 
-    def __init__(self, prog: str, description: str | None) -> None:
+    def __init__(self, prog: str, description: str | None = None) -> None:
         style = argparse.RawDescriptionHelpFormatter
-        super().__init__(f"python -m {prog}", description=description, formatter_class=style)
+        prog = prog if prog.startswith("python") else f"python -m {prog}"
+        super().__init__(prog, description=description, formatter_class=style)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help shows examples")
@@ -39,13 +40,11 @@ def run_command(command: Callable[[], int]) -> int:
             print("error: " + " ".join(line.splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; resume=auto continues a training", file=sys.stderr)
+        print("interrupted (a training goes on with resume=auto)", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return 2

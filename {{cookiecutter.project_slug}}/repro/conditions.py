@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.environment import PROFILES
-from repro.hashing import file_digests, sha256_file
+from repro.hashing import derive_seed, file_digests, sha256_file, sha256_json
 from repro.provenance import get_hardware
 
 LOCK = "requirements.lock"
@@ -21,9 +21,12 @@ def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
     """The conditions as JSON. `config`: the settings that may change the bits; `data`: a digest."""
     code = file_digests(root, ("experiment", "repro", "configs"))
     code.pop("configs/claims.yaml", None)  # says what to record, not how to train
+    # Of the seeds only those that were set by hand: the others follow from the master seed.
+    by_hand = {k: v for k, v in config["seeds"].items() if v != derive_seed(config["seed"], k)}
+    settings = {k: v for k, v in config.items() if k not in ("seed", "seeds")}
     return {
         "code": code,
-        "config": {k: v for k, v in config.items() if k not in ("seed", "seeds")},
+        "config": {**settings, "seeds": by_hand},
         "data": data,
         "environment": {k: os.environ[k] for k in PROFILES["portable"] if k in os.environ},
         "lock": sha256_file(root / LOCK),
@@ -54,11 +57,10 @@ def hardware_class(profile: str, device: str) -> str:
 
         name = torch.cuda.get_device_name()
         return f"cuda {name}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
-    return (
-        "cpu x86-64-v3 portable"
-        if profile == "portable"
-        else f"cpu {get_hardware()['cpu_model']} native"
-    )
+    if profile == "portable":
+        return "cpu x86-64-v3 portable"
+    found = get_hardware()  # virtual machines hide the model: the features tell more
+    return f"cpu {found['cpu_model']} ({sha256_json(found['cpu_features'])[:8]}) native"
 
 
 def _not_as_locked(lock: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 `set_determinism("strict")` promises that an operation either gives the same bits each time on the
 same hardware class or raises an error; `warn` prints a warning instead; `off` restores the fastest
-settings and promises nothing. `flags()` reads back what is really in force, for the conditions of a
+settings and promises nothing. `flags()` reads back what is really in force, for the record of a
 run. Rounding is part of it: TF32 and reduced-precision sums are deterministic, but differ between
 GPU generations.
 """

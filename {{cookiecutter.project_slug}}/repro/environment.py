@@ -39,6 +39,9 @@ FORBIDDEN = {
     "DNNL_MAX_CPU_ISA": "the old name of ONEDNN_MAX_CPU_ISA",
     "ONEDNN_DEFAULT_FPMATH_MODE": "it lets convolutions round to bfloat16",
     "DNNL_DEFAULT_FPMATH_MODE": "it lets convolutions round to bfloat16",
+    "OMP_THREAD_LIMIT": "fewer threads than asked for give wrong gradients (measured)",
+    "OMP_DYNAMIC": "a changing number of threads gives wrong gradients (measured)",
+    "MKL_DYNAMIC": "MKL would choose its own number of threads",
     "MKL_ENABLE_INSTRUCTIONS": "it chooses MKL's kernels beside MKL_CBWR",
     "NPY_ENABLE_CPU_FEATURES": "it contradicts NPY_DISABLE_CPU_FEATURES",
     "NVIDIA_TF32_OVERRIDE": "it switches TF32 on or off whatever the program asks for",
@@ -70,8 +73,8 @@ def enter(profile: str, threads: int = 1) -> None:
         for name in [name for name, value in changes.items() if value is None]:
             del environ[name]
         environ[_GUARD] = "1"
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
     os.environ.pop(_GUARD, None)  # not for children: they may need a start of their own
     # The number of threads changes sums. torch gets it by call (determinism.set_threads); the

@@ -15,9 +15,11 @@ import sys
 import time
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from omegaconf import OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repro.command import UserError
 from repro.conditions import LOCK, differences
@@ -27,33 +29,45 @@ from repro.provenance import get_git_info, get_hardware
 RESULTS = Path("results") / "expected_metrics.json"
 
 
+class Claim(BaseModel):
+    """One entry of configs/claims.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    text: str
+    arguments: list[str]  # of the training command
+    metric: str
+    seeds: Annotated[list[int], Field(min_length=1)]
+
+
 def read_claims(root: Path) -> list[dict[str, Any]]:
     """The claims of configs/claims.yaml, checked."""
     path = root / str(settings(root)["claims"])
-    claims: Any
     try:
-        claims = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(claims, list) or not claims:
-            raise ValueError("expected a list of claims")
-        for claim in claims:
-            missing = {"name", "text", "arguments", "metric", "seeds"} - set(claim)
-            if missing or not claim["seeds"]:
-                raise ValueError(f"a claim lacks {', '.join(sorted(missing)) or 'seeds'}")
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", str(claim["name"])):
-                raise ValueError(f"{claim['name']!r} is no name of letters, digits, . _ -")
-    except (ValueError, TypeError, OSError) as error:
-        raise UserError(f"{path}: {error}") from error
-    return claims
+        found: Any = OmegaConf.to_container(OmegaConf.load(path))
+        claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(found)
+    except ValidationError as error:
+        faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
+        raise UserError([f"{path}: {place}: {words}" for place, words in faults]) from error
+    except (yaml.YAMLError, OSError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    if len({claim.name for claim in claims}) < len(claims):
+        raise UserError(f"{path}: two claims have the same name")
+    return [claim.model_dump() for claim in claims]
 
 
 def read_results(root: Path) -> dict[str, Any]:
     """The recorded claims by name; UserError if nothing is recorded."""
+    needed = {"text", "arguments", "metric", "values", "bits", "steps", "conditions"}
     try:
         claims: dict[str, Any] = json.loads((root / RESULTS).read_text())["claims"]
+        complete = all(needed <= claim.keys() for claim in claims.values())
     except FileNotFoundError as error:
         raise UserError(f"{RESULTS}: nothing is recorded yet: make record") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{RESULTS} is damaged: restore it, or make record") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        raise UserError(f"{RESULTS} is damaged: restore it, or make record")
     return claims
 
 
@@ -78,7 +92,10 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
     started = time.monotonic()
     arguments = [*claim["arguments"], f"seed={seed}", f"run_dir={folder}", "resume=auto"]
     run_command_of(root, "train", arguments)
-    seconds = time.monotonic() - started
+    cost = folder / "cost.json"
+    if not cost.is_file():  # one that was trained before keeps what it cost then
+        cost.write_text(json.dumps({"seconds": time.monotonic() - started}) + "\n")
+    seconds = json.loads(cost.read_text())["seconds"]
     (folder / "metrics.json").unlink(missing_ok=True)  # of an earlier attempt
     run_command_of(root, "evaluate", ["--checkpoint", str(folder / "checkpoints" / "last")])
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
@@ -92,7 +109,8 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
 def conditions_now(root: Path, claim: dict[str, Any]) -> dict[str, Any]:
     """Conditions and hardware class of a claim's training on this machine, before it starts."""
     output = run_command_of(root, "train", [*claim["arguments"], "--conditions"], capture=True)
-    found: dict[str, Any] = json.loads(output)
+    # The last line: the author's code may print, too.
+    found: dict[str, Any] = json.loads(output.strip().rpartition("\n")[2])
     return found
 
 
@@ -102,7 +120,8 @@ def record(root: Path) -> None:
     for claim in read_claims(root):
         now = conditions_now(root, claim)
         # Another code or config is another folder: no half-done training of it is taken up.
-        folder = root / "runs" / "record" / claim["name"] / sha256_json(now)[:12]
+        digest = sha256_json([now, claim["arguments"]])[:12]
+        folder = root / "runs" / "record" / claim["name"] / digest
         seeds = {}
         for seed in claim["seeds"]:
             print(f"\nrecording {claim['name']}, seed {seed}", flush=True)
@@ -125,12 +144,9 @@ def record(root: Path) -> None:
                 "peak_memory_mib": round(max(m["peak_memory_mib"] for m in seeds.values())),
             },
         }
-        figures = root / RESULTS.parent / "figures"
-        shutil.copytree(
-            folder / f"seed-{claim['seeds'][0]}" / "figures",
-            figures / claim["name"],
-            dirs_exist_ok=True,
-        )
+        target = root / RESULTS.parent / "figures" / claim["name"]
+        first = folder / f"seed-{claim['seeds'][0]}" / "figures"
+        shutil.copytree(first, target, dirs_exist_ok=True)
     results = {"commit": get_git_info(root)["commit_hash"], "claims": recorded}
     (root / RESULTS).write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     path = root / "REPRODUCE.md"
@@ -138,21 +154,26 @@ def record(root: Path) -> None:
 
 
 def compare_with_recorded(
-    root: Path, now: dict[str, Any], metrics: dict[str, Any]
+    root: Path, now: dict[str, Any], metrics: dict[str, Any], run: Path
 ) -> tuple[str, bool]:
-    """A line that compares a whole training with the recorded one; False if they differ."""
+    """A line that compares a whole training with the recorded one; False if they differ.
+
+    Compared are trainings under the recorded conditions, on a recorded hardware class.
+    """
+    context = run / "experiment_context.json"
+    then = json.loads(context.read_text()) if context.is_file() else now
     try:
         claims = read_results(root)
     except UserError:
         return "not compared: nothing is recorded yet", True
     for name, claim in claims.items():
-        seed = str(metrics["seed"])
-        same = not differences(claim["conditions"], now["conditions"])
-        if same and seed in claim["values"] and metrics["step"] == claim["steps"]:
-            found, expected = metrics[claim["metric"]], claim["values"][seed]
-            if found == expected:
-                return f"equal to the recorded {claim['metric']} of {name}, seed {seed}", True
-            return f"recorded for {name}, seed {seed}: {claim['metric']} {expected:.4f}", False
+        known = claim["bits"].get(now["hardware_class"], {}).get(str(metrics["seed"]))
+        same = not any(differences(claim["conditions"], c["conditions"]) for c in (now, then))
+        if same and known and metrics["step"] == claim["steps"]:
+            expected = claim["values"][str(metrics["seed"])]
+            if (metrics["bits"], metrics[claim["metric"]]) == (known, expected):
+                return f"equal to the recorded {claim['metric']} and bits of {name}", True
+            return f"DIFFERENT from {name}: {claim['metric']} {expected:.4f}, bits {known}", False
     return "not compared: nothing is recorded for these conditions, seed and steps", True
 
 

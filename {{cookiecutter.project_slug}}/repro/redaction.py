@@ -7,7 +7,7 @@ into compressed data, nor a secret that looks like any other word.
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -86,15 +86,19 @@ def redact_text(text: str) -> str:
     return text
 
 
-def redact_mapping(value: Any) -> Any:
-    """A deep copy in plain JSON types with secrets as ***; None and booleans hide nothing."""
+def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any:
+    """A deep copy in plain JSON types with secrets as ***; None and booleans hide nothing.
+
+    `clean=str` looks at names alone: for what is compared or read back, which must not depend on
+    the values of the environment's secrets.
+    """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):
-        return [redact_mapping(item) for item in value]
+        return [redact_mapping(item, clean) for item in value]
     if not isinstance(value, Mapping):
-        return redact_text(str(value))
-    copy = {redact_text(str(key)): redact_mapping(item) for key, item in value.items()}
+        return clean(str(value))
+    copy = {clean(str(key)): redact_mapping(item, clean) for key, item in value.items()}
     hidden = {k for k, v in copy.items() if is_secret_name(k) and not isinstance(v, bool | None)}
     return copy | dict.fromkeys(hidden, MASK)
 

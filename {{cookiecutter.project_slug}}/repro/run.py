@@ -15,6 +15,8 @@ from typing import Any
 from repro import checkpoint
 from repro.command import UserError
 
+_CODE = ("experiment", "repro", "configs", "results", "tests")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,8 +40,9 @@ class Run:
         A run that continues another one in a folder of its own gets that one's metrics and the
         checkpoints `last` and `best`.
         """
-        source = self.start.parent.parent if self.start else self.folder
-        kept = [entry for entry in read_metrics(source) if entry["step"] <= step]
+        source = _run_of(self.start)
+        entries = read_metrics(source) if source else []
+        kept = [entry for entry in entries if entry["step"] <= step]
         temporary = self.folder / ".metrics.partial"
         temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         temporary.replace(self.folder / "metrics.jsonl")
@@ -85,20 +88,31 @@ def open_run(
     Without `run_dir` the newest checkpoint of a run is continued in its folder, an older one in a
     new folder. Raises UserError for a `run_dir` that holds another run.
     """
-    own = start.parent.parent if start else None
+    own = _run_of(start)
+    newest = checkpoint.newest_whole(own / "checkpoints") if own else None
     folder = (root / run_dir).resolve() if run_dir else None
-    if start and folder is None and start == checkpoint.newest_whole(start.parent):
+    if folder is None and start == newest:
         folder = own
     if folder is None:
         folder = create_folder(
             root / "runs" / name / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{seed}"
         )
+    elif folder == own and start != newest:
+        raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
+    elif folder == root or any(root / name in (folder, *folder.parents) for name in _CODE):
+        raise UserError(f"run_dir={folder}: a folder of the project's code; take one in runs/")
     elif folder != own and resume != "auto" and (folder / "config_used.yaml").exists():
         raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
     folder.mkdir(parents=True, exist_ok=True)
     if root / "runs" in folder.parents:  # runs elsewhere are found by their path
         checkpoint.point(root / "runs" / "latest", folder)
     return Run(folder, start)
+
+
+def _run_of(start: Path | None) -> Path | None:
+    """The run that a checkpoint lies in; None for a copy of the checkpoint alone."""
+    run = start.parent.parent if start and start.parent.name == "checkpoints" else None
+    return run if run and (run / "config_used.yaml").is_file() else None
 
 
 def newest_run(root: Path) -> Path | None:
