@@ -29,7 +29,7 @@ from repro.seeding import (
     set_seed_state,
     worker_init_fn,
 )
-from repro.verify import prediction_interval
+from repro.verify import judge, prediction_interval
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -482,6 +482,31 @@ def test_filling_changes_nothing_outside_the_marks() -> None:
 def test_the_prediction_interval_is_students() -> None:
     low, high = prediction_interval([1.0, 2.0, 3.0])
     assert (low, high) == pytest.approx((2 - 4.9683, 2 + 4.9683), abs=1e-3)  # t(0.975, 2) = 4.3027
+
+
+@pytest.mark.parametrize(
+    ("hardware", "bits", "value", "verdict"),
+    [
+        ("here", "aa", 0.98, "IDENTICAL"),
+        ("here", "bb", 0.98, "DIFFERENT"),  # other weights
+        ("here", "aa", 0.99, "DIFFERENT"),  # a value that was edited
+        ("there", "bb", 0.985, "EQUIVALENT"),
+        ("there", "bb", 0.9, "DIFFERENT"),  # outside the interval
+    ],
+)
+def test_the_verdict(hardware: str, bits: str, value: float, verdict: str) -> None:
+    expected = {
+        "metric": "accuracy",
+        "values": {"1": 0.98, "2": 0.99, "3": 0.97},
+        "bits": {"here": {"1": "aa", "2": "cc", "3": "dd"}},
+    }
+    found = {"accuracy": value, "bits": bits}
+    assert judge(expected, found, hardware, "1") == verdict
+
+
+def test_two_seeds_do_not_tell_a_spread() -> None:
+    expected = {"metric": "accuracy", "values": {"1": 0.98, "2": 0.99}, "bits": {"here": {}}}
+    assert judge(expected, {"accuracy": 0.98, "bits": "aa"}, "there", "1") == "DIFFERENT"
 
 
 def test_seeding_generators_costs_little() -> None:
