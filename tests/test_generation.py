@@ -61,6 +61,7 @@ FILES = [
     "repro/parallel.py",
     "repro/provenance.py",
     "repro/record.py",
+    "repro/redaction.py",
     "repro/run.py",
     "repro/sampling.py",
     "repro/seeding.py",

@@ -213,4 +213,5 @@ def blocks(root: Path, claims: dict[str, Any]) -> dict[str, str]:
             f"{cost['peak_memory_mib']} MiB |"
         )
     lock = f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`."
-    return {"results": "\n".join([*rows, "", "The trained weights:", "", *bits]), "cost": "\n".join(costs), "lock": lock}
+    results = "\n".join([*rows, "", "The trained weights:", "", *bits])
+    return {"results": results, "cost": "\n".join(costs), "lock": lock}
