@@ -59,8 +59,7 @@ def judge(expected: dict[str, Any], found: dict[str, Any], hardware: str, seed: 
         if bits == known and value != recorded:
             print("the same weights with another value: results/ or the evaluation was changed")
         return IDENTICAL if bits == known and value == recorded else DIFFERENT
-    known = "; ".join(expected["bits"])
-    print(f"bits       not comparable: recorded on {known}; this is {hardware}")
+    print(f"bits       recorded on {'; '.join(expected['bits'])}, but this is {hardware}")
     values = list(expected["values"].values())
     if len(values) < 3:
         print(f"{len(values)} recorded seeds do not tell the spread: at least 3 are needed")
