@@ -44,7 +44,7 @@ results: venv ## measure the results that a project carries
 	@$(tools)/bin/python tools/results.py $(ARGS)
 
 bench: venv ## measure the overhead against a plain loop
-	@$(venv)/bin/python benchmarks/throughput.py $(ARGS)
+	@$(venv)/bin/python benchmarks/throughput.py .build/project/* $(ARGS)
 
 # The tools: made again when their lock is newer. bootstrap.py finds a Python that fits, and says in
 # one line what to do where there is none (or no Linux, or no x86-64).
