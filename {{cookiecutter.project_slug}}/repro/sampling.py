@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from repro.determinism import single_thread
 from repro.hashing import derive_seed
@@ -82,9 +82,6 @@ class SeededDataset(Dataset[Any]):
             self.seed_all = True
         return self._make(keys, seed_generators)
 
-    def __getitem__(self, key: SampleKey) -> Any:
-        return self.__getitems__([key])[0]
-
     def _make(self, keys: list[SampleKey], seed_with: Callable[[int], Any]) -> list[Any]:
         samples = []
         for epoch, index in keys:
@@ -106,18 +103,20 @@ def batches_of_steps(
 
     With 0 workers samples are made in the training process, under one thread as in a worker.
     """
-    place = (len(dataset), batch_size, seed, drop_last)  # type: ignore[arg-type]
-    loader: DataLoader[Any] = DataLoader(
-        SeededDataset(dataset, seed),
-        batch_sampler=(batch_of_step(*place, step) for step in steps),
+    samples, size = SeededDataset(dataset, seed), len(dataset)  # type: ignore[arg-type]
+    batches = (batch_of_step(size, batch_size, seed, drop_last, step) for step in steps)
+    if num_workers == 0:  # without torch's loader, whose own work is 1 % of a small step
+        for keys in batches:
+            with single_thread():
+                batch = default_collate(samples.__getitems__(keys))
+            yield batch
+        return
+    yield from DataLoader(
+        samples,
+        batch_sampler=batches,
         num_workers=num_workers,
         worker_init_fn=worker_init_fn,
         pin_memory=pin_memory,
         # The loader draws a base seed for its workers: not from the global generator.
         generator=torch.Generator().manual_seed(derive_seed(seed, "workers")),
     )
-    batches = iter(loader)
-    for _ in steps:
-        with single_thread():
-            batch = next(batches)
-        yield batch
