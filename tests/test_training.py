@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -488,3 +489,22 @@ def test_mistakes_in_claims_are_lines(own_project: Project, text: str, words: st
 def test_evaluating_what_is_no_checkpoint(project: Project, checkpoint: str) -> None:
     done = project.run("python", "-m", "experiment.evaluate", "--checkpoint", checkpoint)
     assert "is no checkpoint" in faults(done)[0]
+
+
+@pytest.mark.parametrize("command", [["experiment.train"], ["repro", "verify"]])
+def test_ctrl_c_shows_no_traceback_at_any_moment(own_project: Project, command: list[str]) -> None:
+    """Also while modules are imported, which takes a second or two."""
+    for seconds in (0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0):
+        process = subprocess.Popen(
+            [VENV / "bin" / "python", "-m", *command],
+            cwd=own_project.path,
+            env=clean_environ(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        assert error in ("", "interrupted (a training goes on with resume=auto)\n"), seconds
+        assert process.returncode in (-signal.SIGINT, 130)

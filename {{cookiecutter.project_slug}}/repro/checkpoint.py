@@ -66,9 +66,8 @@ def load(folder: Path) -> dict[str, Any]:
     fault = find_fault(folder)
     if fault:
         raise UserError(f"checkpoint {folder}: {fault}")
-    state: dict[str, Any] = _unpack(
-        json.loads((folder / STATE).read_text()), load_file(folder / TENSORS)
-    )
+    text = (folder / STATE).read_text()
+    state: dict[str, Any] = _unpack(json.loads(text), load_file(folder / TENSORS))
     return state
 
 

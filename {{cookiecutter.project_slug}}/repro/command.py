@@ -6,6 +6,7 @@ lines on standard error and returns exit code 2. Anything else is a bug and keep
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -33,18 +34,24 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(command: Callable[[], int]) -> int:
     """Run a command's main function and return its exit code, faults printed as lines."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # repro/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command()
     except UserError as error:
         for line in error.lines:
             print("error: " + " ".join(line.splitlines()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted (a training goes on with resume=auto)", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, Exception) as error:
+        # What is interrupted half-way may raise an error of its own, e.g. an import.
+        chain = (error, error.__cause__, error.__context__)
+        if not any(isinstance(link, KeyboardInterrupt) for link in chain):
+            raise
+        print("interrupted (a training goes on with resume=auto)", file=sys.stderr)
+        return 130

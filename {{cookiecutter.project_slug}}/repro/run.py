@@ -94,9 +94,8 @@ def open_run(
     if folder is None and start == newest:
         folder = own
     if folder is None:
-        folder = create_folder(
-            root / "runs" / name / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_seed{seed}"
-        )
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        folder = create_folder(root / "runs" / name / f"{stamp}_seed{seed}")
     elif folder == own and start != newest:
         raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
     elif folder == root or any(root / name in (folder, *folder.parents) for name in _CODE):

@@ -80,20 +80,10 @@ def get_seed_state() -> dict[str, Any]:
     """The state of all generators as tensors and numbers: nothing that would need pickle."""
     version, internal, gauss_next = random.getstate()
     numpy_state: Any = np.random.get_state()
-    name, key, pos, has_gauss, gauss = numpy_state
+    name, key, *rest = numpy_state  # rest: position, and a normal number kept for later
     return {
-        "python": {
-            "version": version,
-            "internal": torch.tensor(internal, dtype=torch.int64),
-            "gauss_next": gauss_next,
-        },
-        "numpy": {
-            "name": name,
-            "key": torch.from_numpy(key.astype(np.int64)),
-            "pos": pos,
-            "has_gauss": has_gauss,
-            "gauss": gauss,
-        },
+        "python": [version, torch.tensor(internal, dtype=torch.int64), gauss_next],
+        "numpy": [name, torch.from_numpy(key.astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
@@ -104,10 +94,10 @@ def set_seed_state(state: dict[str, Any]) -> None:
 
     Raises ValueError if CUDA generators were saved and this machine has another number of GPUs.
     """
-    python, numpy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["internal"].tolist()), python["gauss_next"]))
-    key = numpy["key"].numpy().astype(np.uint32)
-    np.random.set_state((numpy["name"], key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss_next))
+    name, key, *rest = state["numpy"]
+    np.random.set_state((name, key.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         if len(state["cuda"]) != torch.cuda.device_count():
