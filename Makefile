@@ -19,7 +19,7 @@ venv := .build/venv
 project := {{cookiecutter.project_slug}}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock results bench venv tidy
+.PHONY: help demo test test-long lint lock results bench venv tidy
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,7 +28,10 @@ demo: $(tools)/ready tidy ## generate a project, train it on real data, verify i
 	@$(tools)/bin/python tools/demo.py
 
 test: venv ## run the template's tests
-	@$(venv)/bin/python -m pytest $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+	@$(venv)/bin/python -m pytest -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+
+test-long: venv ## run the tests that take long
+	@$(venv)/bin/python -m pytest -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
 lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m ruff check --cache-dir .build/ruff .

@@ -14,10 +14,10 @@ from pathlib import Path
 project = Path(sys.argv[1]).resolve()
 sys.path.insert(0, str(project))
 
-from experiment.config import load_config  # noqa: E402
+from experiment.config import LOADER  # noqa: E402
 from repro import environment  # noqa: E402
 
-config = load_config(sys.argv[2:])
+config = LOADER.load(sys.argv[2:])
 environment.enter(config.profile, config.threads)
 
 import torch  # noqa: E402

@@ -110,3 +110,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def own_project(project: Project, tmp_path: Path) -> Project:
     """A fresh copy to change."""
     return project.copy(tmp_path / project.path.name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes minutes; run by make test-long")

@@ -36,9 +36,17 @@ FILES = [
     "requirements.lock",
     "configs/claims.yaml",
     "configs/config.yaml",
+    "configs/dataset/cifar10.yaml",
     "configs/dataset/digits.yaml",
+    "configs/dataset/fashion_mnist.yaml",
+    "configs/dataset/image_folder.yaml",
     "configs/experiment/baseline.yaml",
+    "configs/experiment/resnet18_cifar10.yaml",
+    "configs/experiment/resnet18_image_folder.yaml",
     "configs/experiment/sgd.yaml",
+    "configs/experiment/transformer_fashion_mnist.yaml",
+    "configs/model/image_transformer.yaml",
+    "configs/model/resnet18.yaml",
     "configs/model/small_cnn.yaml",
     "configs/optimizer/adamw.yaml",
     "configs/optimizer/sgd.yaml",
@@ -48,6 +56,7 @@ FILES = [
     "experiment/evaluate.py",
     "experiment/model.py",
     "experiment/prepare.py",
+    "experiment/sources.py",
     "experiment/train.py",
     "experiment/trainer.py",
     "repro/__init__.py",
@@ -55,6 +64,12 @@ FILES = [
     "repro/checkpoint.py",
     "repro/command.py",
     "repro/conditions.py",
+    "repro/configuration.py",
+    "repro/download.py",
+    "repro/figures.py",
+    "repro/manifest.py",
+    "repro/progress.py",
+    "repro/sweep.py",
     "repro/determinism.py",
     "repro/environment.py",
     "repro/hashing.py",
@@ -144,7 +159,7 @@ def code_lines(text: str) -> int:
     return sum(bool(line) and line[0] != "#" and n not in documented for n, line in lines)
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("experiment", 800), ("repro", 1200)])
+@pytest.mark.parametrize(("folder", "limit"), [("experiment", 850), ("repro", 1700)])
 def test_it_can_be_read_in_one_sitting(folder: str, limit: int) -> None:
     texts = [path.read_text() for path in (TEMPLATE / folder).rglob("*.py")]
     assert sum(map(code_lines, texts)) <= limit
@@ -228,8 +243,8 @@ def test_what_is_asked_for_is_locked_and_imported(fresh: Project) -> None:
                 imported.add(node.module.split(".")[0])
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
-    distributions = {"hydra-core": "hydra", "scikit-learn": None, "torchvision": None}
-    for name in asked:  # scikit-learn carries the data, torchvision is for models to come
+    distributions = {"hydra-core": "hydra", "scikit-learn": None, "pillow": "PIL"}
+    for name in asked:  # scikit-learn carries the data
         module = distributions.get(name, name)
         assert module is None or module in imported, name
 

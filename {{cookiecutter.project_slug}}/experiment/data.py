@@ -1,76 +1,61 @@
-"""Data sets: where the raw data come from, how they are split, what a sample is.
+"""Data sets: how raw data are kept and split, and what a sample is.
 
-`prepare` promises the same bytes every time: it checks the SHA-256 of the raw data and writes them
-in one simple format, with a manifest and the split. `load` promises data that match the manifest.
-To add a data set: write a function like `_digits`, name it in SOURCES, and add its settings in
+`prepare` promises the same bytes every time: it checks the raw data and writes a manifest with
+SHA-256 of every file, and the split. `load` promises data that match the manifest. To add a data
+set: write a function like those in sources.py, name it in SOURCES, and add its settings in
 config.py and configs/dataset/.
 """
 
-import json
-import os
-import tempfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from experiment.config import ROOT, Config
+from experiment.sources import SOURCES
 from repro.command import UserError
 from repro.hashing import sha256_bytes, sha256_file
+from repro.manifest import read_json, refuse, refuse_changes, tree_digests, write_file, write_json
+from repro.progress import progress
 from repro.sampling import split_indices
 
 TENSORS = "data.safetensors"
 
-
-def _digits() -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """8 x 8 images of 1,797 handwritten digits, values 0 to 16, from scikit-learn's wheel.
-
-    https://archive.ics.uci.edu/dataset/80. Returns images uint8 (n, 1, 8, 8), labels int64 (n) and
-    facts for the manifest.
-    """
-    package = find_spec("sklearn")  # not imported: that takes a second
-    raw = Path(package.origin if package and package.origin else "") / "../datasets/data"
-    raw = (raw / "digits.csv.gz").resolve()
-    expected = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
-    found = sha256_file(raw) if raw.is_file() else "no file"
-    if found != expected:
-        raise UserError(f"{raw}: SHA-256 {found}, expected {expected}: install scikit-learn again")
-    table = torch.from_numpy(np.loadtxt(raw, delimiter=",").astype(np.int64))
-    facts = {
-        "source": "scikit-learn: sklearn/datasets/data/digits.csv.gz",
-        "raw_sha256": expected,
-        "maximum": 16,
-        "classes": [str(digit) for digit in range(10)],
-    }
-    return table[:, :64].to(torch.uint8).reshape(-1, 1, 8, 8), table[:, 64].contiguous(), facts
-
-
-SOURCES = {"digits": _digits}
+Sample = tuple[Tensor, Tensor]
 
 
 def prepare(config: Config) -> dict[str, Any]:
-    """Write data, manifest and split to data_dir/<dataset>/ and return the manifest."""
+    """Write manifest, split and, for SOURCES, data to data_dir/<dataset>/; return the manifest."""
     folder, name = data_folder(config), config.dataset.name
-    images, labels, facts = SOURCES[name]()
-    data = save({"images": images, "labels": labels})
-    manifest = {
-        "dataset": name,
-        **facts,
-        "samples": len(labels),
-        "shape": list(images.shape[1:]),
-        "files": {TENSORS: sha256_bytes(data)},
-        "code": sha256_file(Path(__file__)),
-    }
-    _write(folder / TENSORS, data)
-    _write(folder / f"split-{config.seeds.data_split}.json", _json(split(config, len(labels))))
-    _write(folder / "manifest.json", _json(manifest))
+    if name == "image_folder":
+        files = tree_digests(image_dir(config))
+        _refuse_what_is_no_image(image_dir(config), list(files))
+        manifest: dict[str, Any] = {
+            "classes": sorted({path.partition("/")[0] for path in files}),
+            "samples": len(files),
+            "files": files,
+        }
+    else:
+        images, labels, facts = SOURCES[name](folder / "raw")
+        data = save({"images": images, "labels": labels})
+        manifest = {
+            **facts,
+            "samples": len(labels),
+            "shape": list(images.shape[1:]),
+            "files": {TENSORS: sha256_bytes(data)},
+            "code": _code(),
+        }
+        write_file(folder / TENSORS, data)
+    manifest["dataset"] = name
+    write_json(folder / f"split-{config.seeds.data_split}.json", split(config, manifest))
+    write_json(folder / "manifest.json", manifest)
     return manifest
 
 
@@ -79,77 +64,121 @@ def read_manifest(config: Config) -> dict[str, Any]:
     path = data_folder(config) / "manifest.json"
     if not path.is_file():
         return prepare(config)
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        files = manifest["files"].items()
-        code = manifest["code"]
-        manifest["samples"], manifest["shape"], manifest["maximum"], manifest["classes"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: make data writes it anew") from error
-    if code != sha256_file(Path(__file__)):
-        return prepare(config)  # the code that made the data was changed
-    for name, expected in files:
-        file = path.parent / name
-        found = sha256_file(file) if file.is_file() else "no file"
-        if found != expected:
-            raise UserError(
-                f"{file}: SHA-256 {found}, the manifest says {expected}: make data writes it anew"
-            )
+    manifest = read_json(path, {"files", "samples", "classes"})
+    recorded = manifest["files"]
+    if config.dataset.name == "image_folder":
+        where, found = image_dir(config), tree_digests(image_dir(config))
+    else:
+        if manifest.get("code") != _code():
+            return prepare(config)  # the code that made the data was changed; raw data are checked
+        where, file = path.parent, path.parent / TENSORS
+        found = {TENSORS: sha256_file(file)} if file.is_file() else {}
+    refuse_changes(where, recorded, found, path)
     return manifest
 
 
-def split(config: Config, samples: int) -> dict[str, list[int]]:
+def split(config: Config, manifest: dict[str, Any]) -> dict[str, list[int]]:
     """Indices of the training, validation and test samples: a function of seeds.data_split."""
-    fractions = {
-        "test": config.dataset.test_fraction,
-        "validation": config.dataset.validation_fraction,
-        "train": 1.0,  # the rest
-    }
-    parts = split_indices(samples, list(fractions.values()), config.seeds.data_split)
-    return dict(zip(fractions, parts, strict=True))
+    settings, samples = config.dataset, manifest["samples"] - manifest.get("test_samples", 0)
+    # The last part is the rest.
+    fractions = (getattr(settings, "test_fraction", 0.0), settings.validation_fraction, 1.0)
+    parts = split_indices(samples, fractions, config.seeds.data_split)
+    named = dict(zip(("test", "validation", "train"), parts, strict=True))
+    return {**named, "test": named["test"] or list(range(samples, manifest["samples"]))}
 
 
-class Images(Dataset[tuple[Tensor, Tensor]]):
-    """Images in memory, float32 in 0 to 1, and labels; moved at random by up to `shift` pixels."""
+class Images(Dataset[Sample]):
+    """Images in memory, uint8; a sample is float32 in 0 to 1 with its label."""
 
-    def __init__(self, images: Tensor, labels: Tensor, maximum: int, shift: int = 0) -> None:
-        self.size = images.shape[-2:]
-        self.padded = functional.pad(images.float() / maximum, (shift, shift, shift, shift))
-        self.labels, self.shift = labels, shift
+    def __init__(
+        self, images: Tensor, labels: Tensor, maximum: int, shift: int, flip: bool
+    ) -> None:
+        self.padded = functional.pad(images, (shift, shift, shift, shift))
+        self.labels, self.maximum, self.shift, self.flip = labels, maximum, shift, flip
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image (channels, height, width) and label; draws from torch's global generator."""
-        image, (height, width) = self.padded[index], self.size
-        if self.shift:
-            y, x = torch.randint(2 * self.shift + 1, (2,)).tolist()
-            image = image[:, y : y + height, x : x + width]
-        return image, self.labels[index]
+    def __getitem__(self, index: int) -> Sample:
+        image = augment(self.padded[index], self.shift, self.flip)
+        return image.float() / self.maximum, self.labels[index]
+
+
+class ImageFiles(Dataset[Sample]):
+    """Images read when they are needed, as RGB of size x size pixels, with their labels."""
+
+    def __init__(
+        self, paths: list[Path], labels: Tensor, size: int, shift: int, flip: bool
+    ) -> None:
+        self.paths, self.labels, self.size = paths, labels, size
+        self.shift, self.flip = shift, flip
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        side = self.size + 2 * self.shift
+        with Image.open(self.paths[index]) as file:
+            # Pillow resizes in integers: the same bits on every CPU.
+            pixels = np.array(file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        return augment(image, self.shift, self.flip).float() / 255, self.labels[index]
+
+
+def augment(image: Tensor, shift: int, flip: bool) -> Tensor:
+    """Cut `shift` pixels off each side, moved at random, and mirror half of the images.
+
+    Draws from torch's global generator, which is seeded for each sample (repro/sampling.py).
+    """
+    if shift:
+        height, width = image.shape[-2] - 2 * shift, image.shape[-1] - 2 * shift
+        y, x = torch.randint(2 * shift + 1, (2,)).tolist()
+        image = image[:, y : y + height, x : x + width]
+    if flip and torch.rand(()) < 0.5:
+        image = image.flip(-1)
+    return image
 
 
 @dataclass(frozen=True)
 class Splits:
-    train: Images
-    validation: Images
-    test: Images
+    train: Images | ImageFiles
+    validation: Images | ImageFiles
+    test: Images | ImageFiles
     shape: tuple[int, int, int]  # channels, height, width
-    classes: list[str]
+    classes: list[str]  # the names of the labels 0, 1, ...
+    manifest: dict[str, Any]
 
 
 def load(config: Config) -> Splits:
-    """The prepared data, checked against the manifest."""
-    manifest = read_manifest(config)
-    tensors = load_file(data_folder(config) / TENSORS)
-    parts = {}
-    for name, indices in split(config, manifest["samples"]).items():
+    """The prepared data, checked against the manifest; only training samples are augmented."""
+    manifest, settings = read_manifest(config), config.dataset
+    tensors = {} if settings.name == "image_folder" else load_file(data_folder(config) / TENSORS)
+    parts: dict[str, Images | ImageFiles] = {}
+    for name, indices in split(config, manifest).items():
         if not indices:
             raise UserError(f"no {name} samples of {manifest['samples']}: raise dataset.*_fraction")
-        shift = config.dataset.shift if name == "train" else 0
-        images, labels = tensors["images"][indices], tensors["labels"][indices]
-        parts[name] = Images(images, labels, manifest["maximum"], shift)
-    return Splits(**parts, shape=tuple(manifest["shape"]), classes=manifest["classes"])
+        training = name == "train"
+        shift, flip = settings.shift * training, getattr(settings, "flip", False) and training
+        if settings.name == "image_folder":
+            files, places = (
+                list(manifest["files"]),
+                {c: i for i, c in enumerate(manifest["classes"])},
+            )
+            labels = torch.tensor([places[files[i].partition("/")[0]] for i in indices])
+            paths = [image_dir(config) / files[i] for i in indices]
+            parts[name] = ImageFiles(paths, labels, settings.size, shift, flip)
+        else:
+            images, labels = tensors["images"][indices], tensors["labels"][indices]
+            parts[name] = Images(images, labels, manifest["maximum"], shift, flip)
+    channels, height, width = parts["test"][0][0].shape
+    return Splits(
+        **parts, shape=(channels, height, width), classes=manifest["classes"], manifest=manifest
+    )
+
+
+def _code() -> list[str]:
+    """Of the files that make the prepared data: when they change, it is prepared anew."""
+    return [sha256_file(Path(__file__).with_name(name)) for name in ("data.py", "sources.py")]
 
 
 def data_folder(config: Config) -> Path:
@@ -157,15 +186,25 @@ def data_folder(config: Config) -> Path:
     return ROOT / config.data_dir / config.dataset.name
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+def image_dir(config: Config) -> Path:
+    """The folder of the author's own images, for dataset=image_folder."""
+    root = ROOT / str(config.image_dir)
+    if not root.is_dir():
+        raise UserError(f"image_dir={root}: no such folder; expected one with a folder per class")
+    return root
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file as a whole or not at all: another job may read it meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    os.chmod(temporary, 0o644)  # mkstemp makes it private
-    os.replace(temporary, path)
+def _refuse_what_is_no_image(root: Path, names: list[str]) -> None:
+    """Name all files that are no whole images or lie outside a class's folder."""
+    if not names:
+        raise UserError(f"image_dir={root}: no files; expected a folder of images per class")
+    faults = [f"{root / name}: not in the folder of a class" for name in names if "/" not in name]
+    with progress(f"reading {len(names)} images", len(names)) as advance:
+        for name in names:
+            try:
+                with Image.open(root / name) as image:
+                    image.convert("RGB")
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                faults.append(f"{root / name}: no image that can be read: {error}")
+            advance(1)
+    refuse(faults)

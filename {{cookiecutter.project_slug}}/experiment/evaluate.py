@@ -13,7 +13,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from omegaconf import OmegaConf
 
-from experiment.config import FREE, ROOT, Config, load_config, validate
+from experiment.config import FREE, LOADER, ROOT, Config
 from repro import environment
 from repro.command import Parser, UserError, run_command
 
@@ -38,8 +38,8 @@ def read_config(folder: Path) -> Config:
         free: Any = OmegaConf.to_container(OmegaConf.load(used)) if used.is_file() else {}
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is damaged: {type(error).__name__}") from error
-    today = load_config([]).model_dump(mode="json")
-    return validate({**{key: free.get(key, today[key]) for key in FREE}, **values}, [])
+    today = LOADER.load([]).model_dump(mode="json")
+    return LOADER.validate({**{key: free.get(key, today[key]) for key in FREE}, **values}, [])
 
 
 def evaluate(config: Config, folder: Path) -> int:
@@ -50,6 +50,7 @@ def evaluate(config: Config, folder: Path) -> int:
     from experiment.train import conditions_of
     from experiment.trainer import Trainer
     from repro import checkpoint
+    from repro.figures import draw
     from repro.record import compare_with_recorded
     from repro.run import read_metrics
 
@@ -80,47 +81,10 @@ def evaluate(config: Config, folder: Path) -> int:
     print(f"accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}  step {trainer.step}")
     print(f"bits {metrics['bits']}")
     print(f"written: {run / 'metrics.json'}, {run / 'figures'}")
-    verdict, equal = compare_with_recorded(ROOT, conditions_of(config), metrics, run)
+    now = conditions_of(config, trainer.data.manifest)
+    verdict, equal = compare_with_recorded(ROOT, now, metrics, run)
     print(verdict)
     return 0 if equal else 1
-
-
-def draw(
-    folder: Path, confusion: list[list[int]], classes: list[str], entries: list[dict[str, Any]]
-) -> None:
-    """The confusion matrix and, where metrics.jsonl tells them, the learning curves, as PNG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")  # no display needed
-    from matplotlib import pyplot as plt
-
-    folder.mkdir(exist_ok=True)
-    figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
-    axes.imshow([[count**0.5 for count in row] for row in confusion], cmap="Blues")
-    half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
-    for y, row in enumerate(confusion):
-        for x, count in enumerate(row):
-            if count:
-                axes.text(
-                    x, y, str(count), ha="center", va="center", color="w" if count > half else "k"
-                )
-    ticks = range(len(classes))
-    axes.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes)
-    axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
-    figure.savefig(folder / "confusion_matrix.png", dpi=150)
-    steps = [entry for entry in entries if "epoch" not in entry]
-    epochs = [entry for entry in entries if "epoch" in entry]
-    if steps and epochs:
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-        at = [entry["step"] for entry in epochs]
-        left.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
-        left.plot(at, [entry["loss"] for entry in epochs], label="validation")
-        left.set(xlabel="step", ylabel="cross-entropy", yscale="log")
-        left.legend()
-        right.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
-        right.set(xlabel="step", ylabel="validation accuracy")
-        figure.savefig(folder / "learning_curves.png", dpi=150)
-    plt.close("all")
 
 
 if __name__ == "__main__":

@@ -1,49 +1,136 @@
 """Models. To add one: write the module, name it in `build_model`, add its settings in config.py.
 
 The weights a model starts from are drawn from torch's global generator, which the trainer seeds
-with `seeds.model_init` just before.
+with `seeds.model_init` just before. Weights that were trained before come from a file of the
+author's, known by its SHA-256: nothing is downloaded.
 """
 
+from functools import partial
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision.models import resnet18
 
-from experiment.config import Config
+from experiment.config import ROOT, Config, ImageTransformer, ResNet18, SmallCNN
+from repro.command import UserError
+from repro.hashing import sha256_file
+
+Shape = tuple[int, int, int]  # channels, height, width
 
 
-class SmallCNN(nn.Module):
+def build_model(config: Config, shape: Shape, classes: int) -> nn.Module:
+    """The model that `config.model` names, for images of `shape`, with random weights."""
+    settings = config.model
+    if isinstance(settings, SmallCNN):
+        return small_cnn(settings, shape, classes)
+    if isinstance(settings, ResNet18):
+        return resnet(settings, shape, classes)
+    return Transformer(settings, shape, classes)
+
+
+def small_cnn(settings: SmallCNN, shape: Shape, classes: int) -> nn.Module:
     """Three convolutions with BatchNorm, then dropout and a linear layer.
 
     Max pooling and not adaptive average pooling: the latter's gradient is nondeterministic on CUDA
     (torch.use_deterministic_algorithms).
     """
+    channels, height, rows = shape
+    width = settings.width
+    if min(height, rows) < 4:
+        raise UserError(f"small_cnn: images of {height} x {rows} pixels, expected at least 4 x 4")
 
-    def __init__(
-        self, shape: tuple[int, int, int], classes: int, width: int, dropout: float
-    ) -> None:
-        super().__init__()
-        channels, height, rows = shape
-        self.features = nn.Sequential(
-            *self._block(channels, width),
-            *self._block(width, width),
-            nn.MaxPool2d(2),
-            *self._block(width, 2 * width),
-            nn.MaxPool2d(2),
-        )
-        features = 2 * width * (height // 4) * (rows // 4)
-        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, classes))
-
-    @staticmethod
-    def _block(inputs: int, outputs: int) -> list[nn.Module]:
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
         # No bias: BatchNorm subtracts it again.
         convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
+    features = [
+        *block(channels, width),
+        *block(width, width),
+        nn.MaxPool2d(2),
+        *block(width, 2 * width),
+        nn.MaxPool2d(2),
+    ]
+    size = 2 * width * (height // 4) * (rows // 4)
+    head = [nn.Flatten(), nn.Dropout(settings.dropout), nn.Linear(size, classes)]
+    return nn.Sequential(*features, *head)
+
+
+class Normalize(nn.Module):
+    """Images in 0 to 1 as torchvision's weights expect them: the mean and spread of ImageNet."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        return (images - mean) / images.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+def resnet(settings: ResNet18, shape: Shape, classes: int) -> nn.Module:
+    """torchvision's ResNet-18 (https://arxiv.org/abs/1512.03385).
+
+    `stem: small` is for images of about 32 pixels: a first convolution of 3 x 3 that keeps the
+    size, and no pooling after it.
+    """
+    network = resnet18(num_classes=classes)
+    channels = shape[0]
+    if settings.stem == "small":
+        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    elif channels != 3:
+        raise UserError(f"model.stem=imagenet: the images have {channels} channels, expected 3")
+    return nn.Sequential(Normalize() if channels == 3 else nn.Identity(), network)
+
+
+class Transformer(nn.Module):
+    """A small transformer for images (https://arxiv.org/abs/2010.11929), with mean pooling."""
+
+    def __init__(self, settings: ImageTransformer, shape: Shape, classes: int) -> None:
+        super().__init__()
+        channels, height, rows = shape
+        patch, width = settings.patch, settings.width
+        if height % patch or rows % patch:
+            raise UserError(f"model.patch={patch}: expected a divisor of {height} x {rows} pixels")
+        self.patches = nn.Conv2d(channels, width, patch, stride=patch)
+        tokens = (height // patch) * (rows // patch)
+        self.positions = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
+        options: Any = {"activation": "gelu", "batch_first": True, "norm_first": True}
+        sizes = (width, settings.heads, 4 * width, settings.dropout)
+        layer = partial(nn.TransformerEncoderLayer, *sizes, **options)
+        self.layers = nn.ModuleList([layer() for _ in range(settings.depth)])
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
-        logits: Tensor = self.head(self.features(images))
+        tokens = self.patches(images).flatten(2).transpose(1, 2) + self.positions
+        # The fused attention kernels' gradients may differ from run to run on CUDA
+        # (torch.nn.functional.scaled_dot_product_attention); plain matrix products do not.
+        with sdpa_kernel(SDPBackend.MATH):
+            for layer in self.layers:
+                tokens = layer(tokens)
+        logits: Tensor = self.head(tokens.mean(1))
         return logits
 
 
-def build_model(config: Config, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The model that `config.model` names, for images of `shape` (channels, height, width)."""
-    settings = config.model
-    return SmallCNN(shape, classes, settings.width, settings.dropout)
+def load_pretrained(config: Config, model: nn.Module) -> None:
+    """Start from the safetensors file `weights`; its SHA-256 is `model.weights_sha256`.
+
+    Layers whose shape is another one (the head for other classes, a small stem) stay random, and
+    are named. UserError if the file is another one or fits nothing.
+    """
+    expected = getattr(config.model, "weights_sha256", None)
+    if not expected:
+        return
+    path = ROOT / str(config.weights)
+    found = sha256_file(path) if config.weights and path.is_file() else "no file"
+    if found != expected:
+        raise UserError(f"weights={path}: SHA-256 {found}, expected {expected}")
+    network = model[1] if isinstance(model, nn.Sequential) else model
+    own, given = network.state_dict(), load_file(path)
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UserError(f"weights={path}: no tensor of it fits the model {config.model.name}")
+    network.load_state_dict(fitting, strict=False)
+    random = sorted(own.keys() - fitting.keys())
+    print(f"weights of {path.name}: {len(fitting)} tensors; random: {' '.join(random) or 'none'}")

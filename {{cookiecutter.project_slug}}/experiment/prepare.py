@@ -7,7 +7,7 @@ examples:
 
 import sys
 
-from experiment.config import load_config
+from experiment.config import LOADER
 from repro import environment
 from repro.command import Parser, run_command
 
@@ -15,7 +15,7 @@ from repro.command import Parser, run_command
 def main() -> int:
     parser = Parser("experiment.prepare", __doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    config = load_config(parser.parse_args().settings)
+    config = LOADER.load(parser.parse_args().settings)
     environment.enter(config.profile, config.threads)
     from experiment import data  # imports torch, which reads the environment
 

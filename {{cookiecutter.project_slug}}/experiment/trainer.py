@@ -5,6 +5,7 @@ same bits whatever ran before it, so resuming and sharding need no code of their
 """
 
 import math
+import shutil
 import sys
 from datetime import timedelta
 from typing import Any
@@ -49,6 +50,7 @@ class Trainer:
         self.total_steps = training.epochs * self.epoch_steps
         self.seeds.apply_for_phase("init")
         self.model = build_model(config, self.data.shape, len(self.data.classes)).to(self.device)
+        self.forward = compiled(self.model) if training.compile else self.model
         # Fused: the default implementations take the root with MKL, whose last bit depends on the
         # CPU model even in the portable profile (measured); the fused kernels do not.
         settings = config.optimizer.model_dump(exclude={"name", "learning_rate"})
@@ -73,7 +75,7 @@ class Trainer:
         def shard_loss(shard: int, images: Tensor, labels: Tensor) -> Tensor:
             seed_generators(derive_seed(self.seeds.training, "step", step, shard))
             with self.autocast():
-                logits = self.model(images)
+                logits = self.forward(images)
             return functional.cross_entropy(logits.float(), labels, reduction="sum")
 
         loss = backward_in_shards(self.model, batch, self.config.training.shards, shard_loss)
@@ -120,7 +122,7 @@ class Trainer:
             getattr(self.data, split), self.config.evaluation.batch_size
         ):
             with self.autocast():
-                logits.append(self.model(images.to(self.device)).float().cpu())
+                logits.append(self.forward(images.to(self.device)).float().cpu())
             labels.append(targets)
         return torch.cat(logits), torch.cat(labels)
 
@@ -170,14 +172,12 @@ class Trainer:
     def save(self, run: Run) -> None:
         """Write the checkpoint of the current step; `last` and `best` point to theirs."""
         checkpoint.save(checkpoint.step_folder(run.checkpoints, self.step), self.state_dict())
-        self.point(run)
+        self.name_checkpoints(run)
         checkpoint.prune(run.checkpoints, self.config.output.keep_checkpoints)
 
-    def point(self, run: Run) -> None:
-        for name, step in (("last", self.step), ("best", int(self.best["step"]))):
-            target = checkpoint.step_folder(run.checkpoints, step)
-            if target.is_dir():
-                checkpoint.point(run.checkpoints / name, target)
+    def name_checkpoints(self, run: Run) -> None:
+        """Let `last` and `best` point to their checkpoints."""
+        run.name_checkpoints({"last": self.step, "best": int(self.best["step"])})
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, and the config: enough to go on or to evaluate."""
@@ -215,3 +215,10 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The model, compiled by torch when it is first called; shares its weights with `model`."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        raise UserError("training.compile=true: no C++ compiler here (g++); torch needs one")
+    return torch.compile(model)  # type: ignore[return-value]  # a module for a module

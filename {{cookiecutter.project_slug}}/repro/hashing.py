@@ -34,7 +34,7 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """SHA-256 of a JSON value: the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return sha256_bytes(text.encode())
+    return sha256_bytes(text.encode(errors="surrogateescape"))  # names of files may be any bytes
 
 
 def file_digests(root: Path, folders: tuple[str, ...]) -> dict[str, str]:

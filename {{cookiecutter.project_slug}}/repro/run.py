@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from repro import checkpoint
 from repro.command import UserError
+from repro.conditions import differences
+from repro.redaction import redact_command, redact_mapping
 
 _CODE = ("experiment", "repro", "configs", "results", "tests")
 
@@ -33,6 +37,19 @@ class Run:
         """Append a line to metrics.jsonl; floats in full precision, no times."""
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+    def describe(self, settings: dict[str, Any], command: list[str]) -> None:
+        """Write config_used.yaml, and the command to command.txt; secrets are taken out."""
+        OmegaConf.save(OmegaConf.create(redact_mapping(settings)), self.folder / "config_used.yaml")
+        with (self.folder / "command.txt").open("a") as file:
+            file.write(redact_command(command) + "\n")
+
+    def name_checkpoints(self, steps: dict[str, int]) -> None:
+        """Make each name a link to the checkpoint of that step, if there is one."""
+        for name, step in steps.items():
+            target = checkpoint.step_folder(self.checkpoints, step)
+            if target.is_dir():
+                checkpoint.point(self.checkpoints / name, target)
 
     def begin(self, step: int) -> None:
         """Make the folder what it was after `step` steps: metrics cut, checkpoints at hand.
@@ -106,6 +123,21 @@ def open_run(
     if root / "runs" in folder.parents:  # runs elsewhere are found by their path
         checkpoint.point(root / "runs" / "latest", folder)
     return Run(folder, start)
+
+
+def refuse_other_settings(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
+    """UserError if the training in `where` had other settings; where it stops may differ."""
+    old, new = ({**s, "training": {**s["training"], "max_steps": None}} for s in (old, new))
+    if lines := differences({"config": old}, {"config": new}):
+        raise UserError([f"{where} was trained with another config:", *lines])
+
+
+def refuse_other_run(folder: Path, settings: dict[str, Any]) -> None:
+    """UserError if `folder` holds a run of other settings that saved no checkpoint."""
+    used = folder / "config_used.yaml"
+    if used.is_file():
+        old: Any = OmegaConf.to_container(OmegaConf.load(used))
+        refuse_other_settings({k: v for k, v in old.items() if k in settings}, settings, folder)
 
 
 def _run_of(start: Path | None) -> Path | None:

@@ -1,0 +1,120 @@
+"""Where the raw data of each data set come from, each file known by its SHA-256.
+
+A source takes a folder for raw files and returns images (uint8: samples, channels, height, width),
+labels (int64) and facts for the manifest. `classes` names the labels, `maximum` is the largest
+value of a pixel; `test_samples`, if the data set brings its own test samples: they come last.
+Formats that need pickle are avoided: torchvision's CIFAR10 reads one.
+"""
+
+import gzip
+import tarfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repro.command import UserError
+from repro.download import fetch
+from repro.hashing import sha256_file
+
+Raw = tuple[Tensor, Tensor, dict[str, Any]]
+
+
+def digits(folder: Path) -> Raw:
+    """8 x 8 images of 1,797 handwritten digits, values 0 to 16, from scikit-learn's wheel.
+
+    https://archive.ics.uci.edu/dataset/80.
+    """
+    package = find_spec("sklearn")  # not imported: that takes a second
+    raw = Path(package.origin if package and package.origin else "") / "../datasets/data"
+    raw = (raw / "digits.csv.gz").resolve()
+    expected = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
+    found = sha256_file(raw) if raw.is_file() else "no file"
+    if found != expected:
+        raise UserError(f"{raw}: SHA-256 {found}, expected {expected}: install scikit-learn again")
+    table = torch.from_numpy(np.loadtxt(raw, delimiter=",").astype(np.int64))
+    facts = {
+        "source": "scikit-learn: sklearn/datasets/data/digits.csv.gz",
+        "raw_sha256": [expected],
+        "maximum": 16,
+        "classes": [str(digit) for digit in range(10)],
+    }
+    return table[:, :64].to(torch.uint8).reshape(-1, 1, 8, 8), table[:, 64].contiguous(), facts
+
+
+FASHION_MNIST = "https://fashion-mnist.s3.eu-central-1.amazonaws.com/"
+FASHION_MNIST_FILES = {
+    "train-images-idx3-ubyte": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1-ubyte": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3-ubyte": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+}
+
+
+def fashion_mnist(folder: Path) -> Raw:
+    """28 x 28 grey images of 70,000 pieces of clothing, the last 10,000 for testing.
+
+    https://github.com/zalandoresearch/fashion-mnist.
+    """
+    paths = [
+        fetch(f"{FASHION_MNIST}{name}.gz", digest, folder / f"{name}.gz")
+        for name, digest in FASHION_MNIST_FILES.items()
+    ]
+    images, labels, test_images, test_labels = map(_read_idx, paths)
+    names = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot"
+    facts = {
+        "source": FASHION_MNIST,
+        "raw_sha256": list(FASHION_MNIST_FILES.values()),
+        "maximum": 255,
+        "classes": names.split(),
+        "test_samples": len(test_labels),
+    }
+    return (
+        torch.cat([images, test_images])[:, None],
+        torch.cat([labels, test_labels]).long(),
+        facts,
+    )
+
+
+def _read_idx(path: Path) -> Tensor:
+    """An array in the format of MNIST: two zeros, type 8 (uint8), dimensions, sizes, bytes."""
+    data = gzip.decompress(path.read_bytes())
+    sizes = np.frombuffer(data, ">u4", count=data[3], offset=4).astype(int)
+    return torch.from_numpy(
+        np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(sizes).copy()
+    )
+
+
+CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+
+
+def cifar10(folder: Path) -> Raw:
+    """32 x 32 colour images of 60,000 things, the last 10,000 for testing.
+
+    https://www.cs.toronto.edu/~kriz/cifar.html, the binary version: a byte of label and 3,072 of
+    image per sample.
+    """
+    path = fetch(CIFAR10, CIFAR10_SHA256, folder / "cifar-10-binary.tar.gz")
+    batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
+    with tarfile.open(path) as archive:
+        read = {Path(m.name).name: archive.extractfile(m) for m in archive.getmembers()}
+        contents = {name: file.read() for name, file in read.items() if file}
+    rows = [
+        np.frombuffer(contents[n], np.uint8).reshape(-1, 3073) for n in (*batches, "test_batch.bin")
+    ]
+    table = torch.from_numpy(np.concatenate(rows))
+    facts = {
+        "source": CIFAR10,
+        "raw_sha256": [CIFAR10_SHA256],
+        "maximum": 255,
+        "classes": contents["batches.meta.txt"].decode().split(),
+        "test_samples": len(rows[-1]),
+    }
+    return table[:, 1:].reshape(-1, 3, 32, 32).contiguous(), table[:, 0].long(), facts
+
+
+SOURCES = {"digits": digits, "fashion_mnist": fashion_mnist, "cifar10": cifar10}

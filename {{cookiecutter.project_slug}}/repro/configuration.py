@@ -1,0 +1,129 @@
+"""Settings from files and the command line: Hydra composes them, pydantic checks them.
+
+`Loader.load` promises that a typo, a wrong type or a value out of range is refused before anything
+is written, with one line per fault and all faults at once. It knows no setting: those are the
+fields of the pydantic model that it is given.
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args, get_origin
+
+import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from repro.command import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Loader(Generic[Model]):
+    """`model` is the config's type, `folder` holds config.yaml and the groups.
+
+    `paths` names the settings that take any text: a path with spaces needs no quotes of Hydra's.
+    """
+
+    model: type[Model]
+    folder: Path
+    paths: tuple[str, ...] = ()
+
+    def load(self, overrides: list[str]) -> Model:
+        """Compose config.yaml with `overrides` in Hydra's grammar and validate the result.
+
+        Raises UserError with one line per fault.
+        """
+        parsed, faults = self.parse(overrides)
+        lines = []
+        for override in parsed:
+            text = str(override.input_line)
+            if override.is_sweep_override():
+                faults.append(f"{text}: several values are a sweep, which needs -m")
+            elif override.type is OverrideType.CHANGE and not self._choices(override):
+                # ++ adds unknown keys: validation then names all of them at once
+                lines.append(f"++{text}")
+            else:
+                lines.append(text)
+        try:
+            with initialize_config_dir(str(self.folder)):
+                values = OmegaConf.to_container(compose("config", lines), resolve=True)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError([*faults, " ".join(str(error).split())]) from error
+        return self.validate(values, faults)
+
+    def validate(self, values: Any, faults: list[str]) -> Model:
+        """The frozen config, or UserError with `faults` and those that are found here."""
+        try:
+            config = self.model.model_validate(values)
+        except ValidationError as error:
+            faults = faults + [_in_words(self.model, dict(fault)) for fault in error.errors()]
+        if faults:
+            raise UserError(faults)
+        return config
+
+    def parse(self, overrides: list[str]) -> tuple[list[Override], list[str]]:
+        """The overrides that can be understood, and a line for each that cannot."""
+        parser, parsed, faults = OverridesParser.create(), [], []
+        for text in overrides:
+            try:
+                override = parser.parse_override(self._quoted(text))
+            except HydraException:
+                faults.append(f"{text}: not of the form key=value (Hydra reads key='any text')")
+                continue
+            choices, key = self._choices(override), override.key_or_group
+            if choices and not override.is_sweep_override() and override.value() not in choices:
+                faults.append(f"{text}: no such choice; configs/{key}/ has {', '.join(choices)}")
+            else:
+                parsed.append(override)
+        return parsed, faults
+
+    def _quoted(self, text: str) -> str:
+        """The override with a path in quotes: Hydra's grammar refuses spaces and umlauts."""
+        key, _, value = text.partition("=")
+        if key not in self.paths or value[:1] in ("'", '"', "") or value == "null":
+            return text
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{key}="{escaped}"'
+
+    def _choices(self, override: Override) -> list[str]:
+        """The files to choose from if the override names a group's folder."""
+        return sorted(path.stem for path in (self.folder / override.key_or_group).glob("*.yaml"))
+
+
+def _keys(model: Any, prefix: str = "") -> list[str]:
+    """All settings as dotted names, looking into the alternatives of unions."""
+    if get_origin(model) is not None:
+        return [key for part in get_args(model) for key in _keys(part, prefix)]
+    fields = getattr(model, "model_fields", {}).items()
+    return [k for n, f in fields for k in (prefix + n, *_keys(f.annotation, f"{prefix}{n}."))]
+
+
+def _in_words(config: type[BaseModel], fault: dict[str, Any]) -> str:
+    """One line for one of pydantic's faults."""
+    known = dict.fromkeys(_keys(config))
+    loc = [str(part) for part in fault["loc"]]
+    if len(loc) > 2 and ".".join(loc[:2]) not in known:
+        del loc[1]  # pydantic puts the alternative's name (adamw) into the path of a union's field
+    key, value = ".".join(loc), fault["input"]
+    if fault["type"] == "extra_forbidden" and key in known:
+        group = key.rpartition(".")[0]
+        return f"{key}: another {group} has this setting, the chosen one does not"
+    if fault["type"] == "extra_forbidden":
+        siblings = [name for name in known if name.rpartition(".")[0] == key.rpartition(".")[0]]
+        names = {name.rpartition(".")[2]: name for name in [*known, *siblings]}
+        near = difflib.get_close_matches(loc[-1], names, 1, 0.7)
+        hint = f"did you mean {names[near[0]]}?" if near else f"there are {', '.join(siblings)}"
+        return f"{key}: there is no such setting; {hint}"
+    if fault["type"] == "missing":
+        return f"{key}: not set; give it a value in configs/ or on the command line"
+    if fault["type"] == "union_tag_invalid":
+        return f"{key}.name={value['name']}: should be one of {fault['ctx']['expected_tags']}"
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return f"{key}: {message}" if isinstance(value, dict) else f"{key}={value}: {message}"

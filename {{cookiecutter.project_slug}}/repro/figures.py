@@ -1,0 +1,45 @@
+"""Pictures of a run: the confusion matrix and the learning curves, as PNG files.
+
+Drawn without a display, from what metrics.json and metrics.jsonl hold.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # no display needed
+from matplotlib import pyplot as plt
+
+
+def draw(
+    folder: Path, confusion: list[list[int]], classes: list[str], entries: list[dict[str, Any]]
+) -> None:
+    """The confusion matrix and, where metrics.jsonl tells them, the learning curves, as PNG."""
+    folder.mkdir(exist_ok=True)
+    figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    axes.imshow([[count**0.5 for count in row] for row in confusion], cmap="Blues")
+    half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
+    for y, row in enumerate(confusion):
+        for x, count in enumerate(row):
+            if count:
+                axes.text(
+                    x, y, str(count), ha="center", va="center", color="w" if count > half else "k"
+                )
+    ticks = range(len(classes))
+    axes.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes)
+    axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
+    figure.savefig(folder / "confusion_matrix.png", dpi=150)
+    steps = [entry for entry in entries if "epoch" not in entry]
+    epochs = [entry for entry in entries if "epoch" in entry]
+    if steps and epochs:
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+        at = [entry["step"] for entry in epochs]
+        left.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
+        left.plot(at, [entry["loss"] for entry in epochs], label="validation")
+        left.set(xlabel="step", ylabel="cross-entropy", yscale="log")
+        left.legend()
+        right.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
+        right.set(xlabel="step", ylabel="validation accuracy")
+        figure.savefig(folder / "learning_curves.png", dpi=150)
+    plt.close("all")

@@ -1,0 +1,85 @@
+"""Files and their SHA-256: what a data set consisted of, and which files are not the same any more.
+
+Paths are sorted by characters, not in the order of the file system, so the same files give the same
+manifest everywhere. Every file that was changed, is missing or is extra is named.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from repro.command import UserError
+from repro.hashing import sha256_file
+from repro.progress import progress
+
+SHOWN = 20  # faults of files, one line each; more are counted
+
+
+def tree_digests(root: Path) -> dict[str, str]:
+    """SHA-256 of every file below `root` by its path there, sorted; hidden ones are left out.
+
+    Folders that are links are followed, once.
+    """
+    names: list[str] = []
+    for folder, below, files in os.walk(root, followlinks=True):
+        above = {os.path.realpath(path) for path in (Path(folder), *Path(folder).parents)}
+        below[:] = [
+            name
+            for name in below
+            if name[0] != "." and os.path.realpath(os.path.join(folder, name)) not in above
+        ]
+        start = Path(folder).relative_to(root)
+        names += [(start / name).as_posix() for name in files if name[0] != "."]
+    digests = {}
+    with progress(f"checking {len(names)} files", len(names)) as advance:
+        for name in sorted(names):
+            digests[name] = sha256_file(root / name)
+            advance(1)
+    return digests
+
+
+def refuse_changes(
+    root: Path, recorded: dict[str, str], found: dict[str, str], manifest: Path
+) -> None:
+    """UserError with a line for each file that is not as `recorded` in `manifest`."""
+    faults = []
+    for name in sorted(recorded.keys() | found.keys()):
+        if recorded.get(name) != found.get(name):
+            state = "missing" if name not in found else "changed" if name in recorded else "extra"
+            faults.append(f"{root / name}: {state}, says {manifest}: make data writes it anew")
+    refuse(faults)
+
+
+def refuse(faults: list[str]) -> None:
+    """UserError if there are faults: the first SHOWN, and how many more there are."""
+    if faults:
+        more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise UserError(faults[:SHOWN] + more)
+
+
+def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
+    """What `write_json` wrote; UserError if that is damaged or lacks one of `keys`."""
+    try:
+        value: Any = json.loads(path.read_text())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or not keys <= value.keys():
+        raise UserError(f"{path} is damaged: make data writes it anew")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The same bytes for the same value."""
+    write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all: another job may read it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    os.chmod(temporary, 0o644)  # mkstemp makes it private
+    os.replace(temporary, path)
