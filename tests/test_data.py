@@ -295,10 +295,14 @@ def test_a_hundred_thousand_images_are_prepared_in_bounded_memory(
     root = tmp_path / "many"
     for folder in range(100):
         (root / f"class{folder % 10}" / f"{folder}").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
+    for number in range(10):  # a file has at most 65,000 names
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
     for number in range(100_000):
         folder = number % 100
-        os.link(tmp_path / "one.png", root / f"class{folder % 10}" / f"{folder}" / f"{number}.png")
+        os.link(
+            tmp_path / f"{number % 10}.png",
+            root / f"class{folder % 10}" / f"{folder}" / f"{number}.png",
+        )
     command = [VENV / "bin" / "python", "-m", "experiment.prepare", "dataset=image_folder"]
     peaks = []
     for image_dir in (root / "class0" / "0", root):  # 1,000 images, then 100,000

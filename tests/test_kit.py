@@ -243,7 +243,8 @@ def test_native_takes_back_what_our_image_set_and_leaves_a_users_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin"), [(["-I", "-c", "SCRIPT"], None), (["-"], "SCRIPT"), ([], "SCRIPT")]
+    ("arguments", "stdin"),
+    [(["-I", "-B", "-c", "SCRIPT"], None), (["-"], "SCRIPT"), ([], "SCRIPT")],
 )
 def test_what_cannot_be_started_anew_is_told_how_to_start(
     arguments: list[str], stdin: str | None

@@ -508,3 +508,36 @@ def test_ctrl_c_shows_no_traceback_at_any_moment(own_project: Project, command: 
         _, error = process.communicate(timeout=60)
         assert error in ("", "interrupted (a training goes on with resume=auto)\n"), seconds
         assert process.returncode in (-signal.SIGINT, 130)
+
+
+def test_a_python_without_the_packages_is_told_what_to_do(own_project: Project) -> None:
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3"
+    for module in ("experiment.train", "repro"):
+        done = own_project.run(python, "-I", "-c", "import sys; print(sys.prefix)")
+        assert done.stdout.strip() != str(VENV)
+        done = own_project.run(python, "-m", module)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "make setup" in line
+
+
+def test_a_finished_run_is_left_alone(own_project: Project) -> None:
+    settings = ("run_dir=runs/done", "training.max_steps=3")
+    assert own_project.train(*settings).returncode == 0
+    run = own_project.path / "runs" / "done"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = own_project.train("run_dir=runs/done", "resume=auto", "training.max_steps=2")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is left to train" in done.stdout
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_each_checkpoint_has_its_own_metrics(own_project: Project) -> None:
+    settings = ("run_dir=runs/two", "output.checkpoint_every=2", "training.max_steps=4")
+    assert own_project.train(*settings).returncode == 0
+    evaluate = ("python", "-m", "experiment.evaluate", "--checkpoint")
+    run = own_project.path / "runs" / "two"
+    for checkpoint in sorted((run / "checkpoints").glob("step-*")):
+        assert own_project.run(*evaluate, str(checkpoint)).returncode == 0
+    steps = {path.name: json.loads(path.read_text())["step"] for path in run.glob("metrics*.json")}
+    assert steps == {"metrics.json": 4, "metrics-step-2.json": 2}

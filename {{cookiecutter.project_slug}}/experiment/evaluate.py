@@ -75,12 +75,17 @@ def evaluate(config: Config, folder: Path) -> int:
         "bits": checkpoint.weights_digest(trainer.model.state_dict()),
     }
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    text = json.dumps(metrics, indent=1, sort_keys=True) + "\n"
-    (run / "metrics.json").write_text(text)
-    draw(run / "figures", confusion.tolist(), classes, read_metrics(run))
-    print(f"accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}  step {trainer.step}")
+    # Of the last checkpoint; another one does not overwrite its metrics.
+    last = run / "checkpoints" / "last"
+    suffix = f"-step-{trainer.step}" if last.exists() and folder != last.resolve() else ""
+    target, figures = run / f"metrics{suffix}.json", run / f"figures{suffix}"
+    target.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
+    draw(figures, confusion.tolist(), classes, read_metrics(run))
+    print(
+        f"test accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}  step {trainer.step}"
+    )
     print(f"bits {metrics['bits']}")
-    print(f"written: {run / 'metrics.json'}, {run / 'figures'}")
+    print(f"written: {target}, {figures}")
     now = conditions_of(config, trainer.data.manifest)
     verdict, equal = compare_with_recorded(ROOT, now, metrics, run)
     print(verdict)

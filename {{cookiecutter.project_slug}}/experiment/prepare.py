@@ -21,7 +21,8 @@ def main() -> int:
 
     manifest = data.prepare(config)
     folder = data.data_folder(config)
-    print(f"{manifest['samples']} samples in {folder}, split by seed {config.seeds.data_split}")
+    seed = config.seeds.data_split
+    print(f"{manifest['samples']} samples in {folder}, split by seeds.data_split={seed}")
     return 0
 
 

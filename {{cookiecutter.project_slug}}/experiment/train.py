@@ -72,6 +72,10 @@ def train(config: Config) -> None:
         load_pretrained(config, trainer.model)
         if config.resume == "auto" and config.run_dir:
             refuse_other_run(ROOT / config.run_dir, config.bits_settings())
+    if start and trainer.step >= trainer.last_step:
+        print(f"{start} has done {trainer.step} steps: nothing is left to train")
+        print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
+        return
     # The folder is made last: what is refused above leaves nothing behind.
     run = open_run(ROOT, config.name, config.seed, config.run_dir, config.resume, start)
     run.begin(trainer.step)

@@ -135,10 +135,15 @@ class Trainer:
             "accuracy": (logits.argmax(1) == labels).double().mean().item(),
         }
 
+    @property
+    def last_step(self) -> int:
+        """The step after which training ends."""
+        return min(self.total_steps, self.config.training.max_steps or self.total_steps)
+
     def fit(self, run: Run) -> None:
         """Train from `self.step` to the end (or max_steps), logging and saving into the run."""
         training, output = self.config.training, self.config.output
-        stop = min(self.total_steps, training.max_steps or self.total_steps)
+        stop = self.last_step
         every = output.checkpoint_every or self.epoch_steps
         steps, pin = range(self.step, stop), self.device.type == "cuda"
         workers = self.config.num_workers
@@ -168,6 +173,7 @@ class Trainer:
                     self.best = {"accuracy": accuracy, "step": self.step}
                 if improved or self.step % every == 0 or self.step == stop:
                     self.save(run)
+            print(f"step {self.step}/{self.total_steps}  loss {metrics['loss']:.4f}")
 
     def save(self, run: Run) -> None:
         """Write the checkpoint of the current step; `last` and `best` point to theirs."""

@@ -6,8 +6,15 @@ environment, seeding, determinism, sampling, parallel, checkpoint, provenance, r
 
 import signal
 import sys
+from importlib.util import find_spec
 
-# `python -m repro...` takes a second to import what it needs. Ctrl-C then ends it without a
-# traceback; later `run_command` says a line. sys.argv[0] is "-m" while a module is looked for.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# sys.argv[0] is "-m" while `python -m` looks for a module: a command starts. What goes wrong before
+# `run_command` can say it in a line shall show no traceback either.
+if sys.argv[:1] == ["-m"]:
+    if not (find_spec("hydra") and find_spec("torch")):
+        sys.exit(
+            f"error: {sys.executable} lacks the project's packages: run make setup, then use "
+            ".venv/bin/python (or: source .venv/bin/activate)"
+        )
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -52,12 +52,15 @@ def set_threads(threads: int) -> None:
     """Set torch's number of CPU threads; sums are cut differently for another number.
 
     OMP_NUM_THREADS alone does not do: more than there are cores is silently cut (measured), and
-    torchrun sets it to 1. Warns of more threads than cores: the same bits, but slow.
+    torchrun sets it to 1. Warns of more threads than cores: slow, but the bits of that number.
     """
     torch.set_num_threads(threads)
     cores = len(os.sched_getaffinity(0))
     if threads > cores:
-        print(f"warning: threads={threads} on {cores} cores: the same bits, but slow", flush=True)
+        print(
+            f"warning: threads={threads} on {cores} cores: the bits of {threads} threads, but slow",
+            flush=True,
+        )
 
 
 def flags() -> dict[str, Any]:

@@ -120,7 +120,9 @@ def open_run(
     elif folder != own and resume != "auto" and (folder / "config_used.yaml").exists():
         raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
     folder.mkdir(parents=True, exist_ok=True)
-    if root / "runs" in folder.parents:  # runs elsewhere are found by their path
+    # Runs elsewhere are found by their path; those of record and verify are no runs of the user's.
+    kept = root / "runs"
+    if kept in folder.parents and not {kept / "record", kept / "verify"} & {*folder.parents}:
         checkpoint.point(root / "runs" / "latest", folder)
     return Run(folder, start)
 

@@ -28,5 +28,6 @@ def sweep(root: Path, module: str, loader: Loader[Any], settings: list[str]) -> 
         print(f"job {number}/{len(jobs)}: {' '.join(job)}", flush=True)
         if subprocess.run([sys.executable, "-m", module, *job], cwd=root).returncode:
             failed.append(f"failed: {' '.join(job)}")
-    print("\n".join(failed), file=sys.stderr)
+    for line in failed:
+        print(line, file=sys.stderr)
     return 1 if failed else 0
