@@ -15,6 +15,7 @@ unexport ARGS
 MAKEOVERRIDES :=
 
 tools := .build/tools
+checks := .build/checks
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
 
@@ -27,10 +28,10 @@ help: ## list the commands
 demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict
 	@$(tools)/bin/python tools/demo.py
 
-test: venv ## run the template's tests
+test: venv $(checks)/ready ## run the template's tests
 	@$(venv)/bin/python -m pytest -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
-test-long: venv ## run the tests that take long
+test-long: venv $(checks)/ready ## run the tests that take long
 	@$(venv)/bin/python -m pytest -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
 lint: venv ## check style and types, of the template and of the project
@@ -57,6 +58,13 @@ $(tools)/ready: requirements-tools.lock
 	rm -rf $(tools) && "$$python" -I -m venv $(tools) && \
 	$(tools)/bin/python -I -m pip install -qq --disable-pip-version-check \
 		--require-hashes --no-deps --only-binary=:all: -r requirements-tools.lock && touch $@
+
+# What the tests check projects with (docopt, which cffconvert needs, has no wheel).
+$(checks)/ready: requirements-checks.lock $(tools)/ready
+	@rm -rf $(checks) && $(tools)/bin/python -I -m venv $(checks) && \
+	$(checks)/bin/python -I -m pip install -qq --disable-pip-version-check \
+		--require-hashes --no-deps --only-binary=:all: --no-binary=docopt \
+		-r requirements-checks.lock && touch $@
 
 # The environment of a generated project, shared by demo, tests and results.
 venv: $(tools)/ready tidy

@@ -288,7 +288,6 @@ def test_what_is_no_image_is_named(own_project: Project, pictures: Path) -> None
     assert "no such folder" in line
 
 
-@pytest.mark.long
 def test_a_hundred_thousand_images_are_prepared_in_bounded_memory(
     own_project: Project, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ LOCKS = {
     "requirements": ROOT / "templates" / "locks" / "none.lock",
     "requirements-dev": ROOT / "templates" / "locks" / "dev.lock",
     "requirements-tools": ROOT / "requirements-tools.lock",
+    "requirements-checks": ROOT / "requirements-checks.lock",
 }
 
 
@@ -40,8 +41,9 @@ def main() -> int:
         project = Path(
             cookiecutter(str(ROOT), no_input=True, default_config=True, output_dir=scratch)
         )
-        for file in ("requirements-tools.in", "requirements-tools.lock"):
-            shutil.copy(ROOT / file, project)
+        for name in ("requirements-tools", "requirements-checks"):
+            for suffix in (".in", ".lock"):
+                shutil.copy(ROOT / f"{name}{suffix}", project)
         tools = Path(sys.prefix)
         command = ["make", "--no-print-directory", "lock", f"VENV={tools}"]
         command += [f"LOCKS={' '.join(LOCKS)}", f"ARGS={' '.join(sys.argv[1:])}"]
