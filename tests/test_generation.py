@@ -72,12 +72,14 @@ FILES = [
     "experiment/trainer.py",
     "repro/__init__.py",
     "repro/__main__.py",
+    "repro/catalogue.py",
     "repro/checkpoint.py",
     "repro/command.py",
     "repro/conditions.py",
     "repro/configuration.py",
     "repro/download.py",
     "repro/figures.py",
+    "repro/interruption.py",
     "repro/manifest.py",
     "repro/progress.py",
     "repro/sweep.py",
@@ -96,6 +98,7 @@ FILES = [
     "results/figures/digits_baseline/confusion_matrix.png",
     "results/figures/digits_baseline/learning_curves.png",
     "tests/conftest.py",
+    "tests/test_gpu.py",
     "tests/test_reproducibility.py",
 ]
 

@@ -3,6 +3,7 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -13,12 +14,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEMPLATE, clean_environ
-from repro import checkpoint, environment
+from repro import catalogue, checkpoint, environment
 from repro.checkpoint import find_fault, load, save, weights_digest
 from repro.command import UserError
-from repro.determinism import deterministic_scatter_add, flags, set_determinism
+from repro.determinism import (
+    deterministic_bincount,
+    deterministic_index_add,
+    deterministic_scatter_add,
+    flags,
+    refuse_changed_flags,
+    set_determinism,
+)
 from repro.hashing import derive_seed
-from repro.parallel import TreeSum, backward_in_shards, shard_slices
+from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
 from repro.record import fill_blocks
 from repro.sampling import batch_of_step, split_indices, steps_per_epoch
 from repro.seeding import (
@@ -303,6 +311,69 @@ def test_scatter_add_has_the_bits_of_a_loop(
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_index_add_and_weighted_bincount_have_the_bits_of_a_loop(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5000, generator=generator) * 1e3
+    index = torch.randint(0, 37, (5000,), generator=generator)
+    bins, rows = torch.zeros(40), torch.randn(37, 9, generator=generator)
+    table = torch.randn(5000, 9, generator=generator)
+    expected = rows.clone()
+    for place, weight, row in zip(index.tolist(), weights, table, strict=True):
+        bins[place] += weight
+        expected[place] += row
+    assert torch.equal(deterministic_bincount(index, weights, 40), bins)
+    assert torch.equal(deterministic_index_add(rows, 0, index, table), expected)
+    assert deterministic_bincount(index[:0], weights[:0]).shape == (0,)
+    torch.set_num_threads(before)
+
+
+def test_scatter_add_is_200_times_as_fast_as_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    src = torch.randn(512, 512, generator=generator)
+    index = torch.randint(0, 512, (512, 512), generator=generator)
+    zeros, rows = torch.zeros(512, 512), 16  # the loop takes seconds: a part of it tells
+    started = time.perf_counter()
+    scatter_loop(zeros, 0, index[:rows], src)
+    loop = (time.perf_counter() - started) * 512 / rows
+    seconds = []
+    for _ in range(9):
+        started = time.perf_counter()
+        deterministic_scatter_add(zeros, 0, index, src)
+        seconds.append(time.perf_counter() - started)
+    assert loop / sorted(seconds)[4] > 200
+
+
+def test_the_catalogue_has_the_operations_that_pytorch_names() -> None:
+    text = torch.use_deterministic_algorithms.__doc__ or ""
+    refused = text.split("operations will throw a")[1].split("In addition")[0]
+    named = set(re.findall(r"\* :\w+:`([\w.]+)`", refused))
+    assert set(catalogue.NO_DETERMINISTIC_VERSION_ON_CUDA) == named
+
+
+def test_a_flag_that_was_changed_is_noticed() -> None:
+    set_determinism("strict")
+    expected = flags()
+    refuse_changed_flags(expected)
+    torch.backends.cudnn.benchmark = True
+    with pytest.raises(UserError, match=r"cudnn\.benchmark is True, it was False"):
+        refuse_changed_flags(expected)
+
+
+def test_any_step_of_any_epoch_is_found_in_50_milliseconds() -> None:
+    """1.28 million samples; nothing is read to skip the steps before."""
+    seconds = []
+    for epoch in range(9):
+        step = epoch * steps_per_epoch(1_281_167, 256) + 4321
+        started = time.perf_counter()
+        batch = batch_of_step(1_281_167, 256, 42, False, step)
+        seconds.append(time.perf_counter() - started)
+        assert batch[0][0] == epoch
+    assert sorted(seconds)[4] < 0.05
+
+
 def test_scatter_add_is_differentiable_and_leaves_the_flags() -> None:
     set_determinism("warn")
     index = torch.randint(0, 5, (4, 3))
@@ -354,7 +425,8 @@ def test_shards_give_the_gradient_of_the_batch(size: int) -> None:
     gradients, losses = [], []
     for shards in (1, 4):
         model.zero_grad()
-        losses.append(backward_in_shards(model, [images, labels], shards, forward))
+        processes = Processes(shards, torch.device("cpu"))
+        losses.append(backward_in_shards(model, [images, labels], size, processes, forward))
         gradients.append([parameter.grad for parameter in model.parameters()])
     torch.testing.assert_close(losses[0], losses[1])
     for one, four in zip(*gradients, strict=True):
@@ -367,7 +439,9 @@ def test_shards_give_the_gradient_of_the_batch(size: int) -> None:
 def test_batchnorm_in_shards_counts_the_step_once_and_averages() -> None:
     model = nn.BatchNorm1d(2, momentum=1.0)
     batch = torch.randn(8, 2)
-    backward_in_shards(model, [batch], 4, lambda shard, images: model(images).square().sum())
+    processes = Processes(4, torch.device("cpu"))
+    forward = lambda shard, images: model(images).square().sum()  # noqa: E731
+    backward_in_shards(model, [batch], 8, processes, forward)
     assert model.num_batches_tracked == 1
     expected = torch.stack([batch[k : k + 2].mean(0) for k in range(0, 8, 2)]).mean(0)
     torch.testing.assert_close(model.running_mean, expected)

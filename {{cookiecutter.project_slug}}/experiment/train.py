@@ -6,16 +6,16 @@ examples:
   python -m experiment.train run_dir=runs/mine                 a folder of your choice
   python -m experiment.train run_dir=runs/mine resume=auto     continue after a crash
   python -m experiment.train -m seed=1,2,3                     a sweep, one run after the other
+  torchrun --nproc-per-node 2 -m experiment.train training.shards=4    two processes
 """
 
 import json
-import os
 import sys
 from typing import Any
 
 from experiment.config import LOADER, ROOT, Config
 from repro import environment
-from repro.command import Parser, UserError, run_command
+from repro.command import Parser, run_command
 from repro.sweep import sweep
 
 
@@ -28,14 +28,11 @@ def main() -> int:
     if arguments.multirun:
         return sweep(ROOT, "experiment.train", LOADER, arguments.settings)
     config = LOADER.load(arguments.settings)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("several processes (torchrun) are not supported yet: start it without")
     environment.enter(config.profile, config.threads)
     if arguments.conditions:
         print(json.dumps(conditions_of(config)))
         return 0
-    train(config)
-    return 0
+    return train(config)
 
 
 def conditions_of(config: Config, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -52,18 +49,22 @@ def conditions_of(config: Config, manifest: dict[str, Any] | None = None) -> dic
     }
 
 
-def train(config: Config) -> None:
-    """Train in a new run folder, or go on in an old one."""
+def train(config: Config) -> int:
+    """Train in a new run folder, or go on in an old one; the exit code.
+
+    With several processes (torchrun) each comes here; the first one alone writes files.
+    """
     # Imported here, because torch reads the environment when it is imported.
     from experiment.model import load_pretrained
     from experiment.trainer import Trainer
     from repro import checkpoint
     from repro.determinism import flags
+    from repro.interruption import EXIT_CODE, mark
     from repro.provenance import log_experiment_context
     from repro.run import find_start, open_run, refuse_other_run, refuse_other_settings
 
     trainer = Trainer(config)
-    start = find_start(ROOT, config.run_dir, config.resume)
+    start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))
     if start:
         state = checkpoint.load(start)
         refuse_other_settings(state["config"], config.bits_settings(), start)
@@ -73,9 +74,16 @@ def train(config: Config) -> None:
         if config.resume == "auto" and config.run_dir:
             refuse_other_run(ROOT / config.run_dir, config.bits_settings())
     if start and trainer.step >= trainer.last_step:
-        print(f"{start} has done {trainer.step} steps: nothing is left to train")
-        print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
-        return
+        if trainer.processes.rank == 0:
+            print(f"{start} has done {trainer.step} steps: nothing is left to train")
+            print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
+        trainer.processes.close()
+        return 0
+    trainer.processes.wait()  # until all have read what the first one is going to change
+    if trainer.processes.rank:
+        finished = trainer.fit(None)
+        trainer.processes.close()
+        return 0 if finished else EXIT_CODE
     # The folder is made last: what is refused above leaves nothing behind.
     run = open_run(ROOT, config.name, config.seed, config.run_dir, config.resume, start)
     run.begin(trainer.step)
@@ -90,9 +98,15 @@ def train(config: Config) -> None:
     conditions = conditions_of(config, trainer.data.manifest)
     extra = {**conditions, "flags": flags(), "seeds": config.seeds.model_dump()}
     log_experiment_context(context_folder, ROOT, extra)
-    trainer.fit(run)
+    finished = trainer.fit(run)
+    trainer.processes.close()
+    if not finished:
+        mark(run.folder, trainer.step)
+        print(f"SIGTERM: saved after step {trainer.step}: run_dir={run.folder} resume=auto goes on")
+        return EXIT_CODE
     print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
     print(f"run  {run.folder}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ same bits whatever ran before it, so resuming and sharding need no code of their
 """
 
 import math
+import os
 import shutil
 import sys
 from datetime import timedelta
@@ -14,18 +15,19 @@ import torch
 from rich import progress as bars
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from experiment import data
 from experiment.config import Config
 from experiment.model import build_model
 from repro import checkpoint
 from repro.command import UserError
-from repro.determinism import set_determinism, set_threads
+from repro.determinism import flags, refuse_changed_flags, set_determinism, set_threads
 from repro.hashing import derive_seed
-from repro.parallel import backward_in_shards
+from repro.interruption import Interruption
+from repro.parallel import Processes, backward_in_shards
 from repro.run import Run
-from repro.sampling import batch_of_step, batches_of_steps, steps_per_epoch
+from repro.sampling import batch_length, batch_of_step, batches_of_steps, steps_per_epoch
 from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators, set_seed_state
 
 OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -37,11 +39,13 @@ class Trainer:
     def __init__(self, config: Config) -> None:
         set_determinism(config.determinism)
         set_threads(config.threads)
+        self.flags = flags()
         self.config, self.step = config, 0
         self.best: dict[str, float] = {"accuracy": -1.0, "step": 0}
         self.device = choose_device(config.device)
+        self.processes = Processes(config.training.shards, self.device)
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
-        self.data = data.load(config)
+        self.data = self.processes.first(lambda: data.load(config))
         training, size = config.training, len(self.data.train)
         self.batches = (size, training.batch_size, self.seeds.training, training.drop_last)
         self.epoch_steps = steps_per_epoch(size, training.batch_size, training.drop_last)
@@ -59,12 +63,13 @@ class Trainer:
             self.model.parameters(), lr=config.optimizer.learning_rate, fused=True, **settings
         )
 
-    def train_step(self, step: int, batch: list[Tensor]) -> dict[str, float]:
+    def train_step(self, step: int, batch: list[Tensor] | None) -> dict[str, float]:
         """Train on the batch of `step` (0 is the first): images and labels from the loader.
 
-        Returns loss, learning rate and gradient norm; raises UserError if one is not finite.
+        With several processes, `batch` is this one's part of it. Returns loss, learning rate and
+        gradient norm; raises UserError if one is not finite.
         """
-        batch = [tensor.to(self.device) for tensor in batch]
+        batch = batch and [tensor.to(self.device) for tensor in batch]
         if not self.model.training:
             self.model.train()
         self.optimizer.zero_grad()
@@ -78,7 +83,9 @@ class Trainer:
                 logits = self.forward(images)
             return functional.cross_entropy(logits.float(), labels, reduction="sum")
 
-        loss = backward_in_shards(self.model, batch, self.config.training.shards, shard_loss)
+        samples, batch_size, _, drop_last = self.batches
+        size = batch_length(samples, batch_size, drop_last, step)
+        loss = backward_in_shards(self.model, batch, size, self.processes, shard_loss)
         limit = self.config.training.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         metrics = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
@@ -117,14 +124,17 @@ class Trainer:
         """Logits float32 (n, classes) and labels (n) of a split, on the CPU, in fixed chunks."""
         self.model.eval()
         self.seeds.apply_for_phase("eval")
-        logits, labels = [], []
-        for images, targets in DataLoader(
-            getattr(self.data, split), self.config.evaluation.batch_size
-        ):
+        samples, chunk = getattr(self.data, split), self.config.evaluation.batch_size
+        rank, sizes = self.processes.rank, self.processes.chunk_sizes(len(samples), chunk)
+        own = range(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        logits = [torch.empty(0, len(self.data.classes), device=self.device)]
+        labels = [torch.empty(0, dtype=torch.int64, device=self.device)]
+        for images, targets in DataLoader(Subset(samples, own), chunk):
             with self.autocast():
-                logits.append(self.forward(images.to(self.device)).float().cpu())
-            labels.append(targets)
-        return torch.cat(logits), torch.cat(labels)
+                logits.append(self.forward(images.to(self.device)).float())
+            labels.append(targets.to(self.device))
+        together = (self.processes.concatenate(torch.cat(x), sizes).cpu() for x in (logits, labels))
+        return next(together), next(together)
 
     def validate(self) -> dict[str, Any]:
         """Loss and accuracy on the validation samples."""
@@ -140,43 +150,55 @@ class Trainer:
         """The step after which training ends."""
         return min(self.total_steps, self.config.training.max_steps or self.total_steps)
 
-    def fit(self, run: Run) -> None:
-        """Train from `self.step` to the end (or max_steps), logging and saving into the run."""
+    def fit(self, run: Run | None) -> bool:
+        """Train from `self.step` to the end (or max_steps), logging and saving into the run.
+
+        `run` is None in all processes but the first. False: ended early, asked to by SIGTERM.
+        """
         training, output = self.config.training, self.config.output
         stop = self.last_step
         every = output.checkpoint_every or self.epoch_steps
         steps, pin = range(self.step, stop), self.device.type == "cuda"
         workers = self.config.num_workers
-        batches = batches_of_steps(self.data.train, *self.batches[1:], steps, workers, pin)
+        part = self.processes.part
+        batches = batches_of_steps(self.data.train, *self.batches[1:], steps, workers, pin, part)
         columns = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeRemainingColumn())
-        with bars.Progress(*columns, disable=not sys.stdout.isatty()) as progress:
+        interruption = Interruption()
+        with bars.Progress(*columns, disable=not (run and sys.stdout.isatty())) as progress:
             task = progress.add_task("training", total=stop, completed=self.step)
             for batch in batches:
                 metrics = self.train_step(self.step, batch)
                 self.step += 1
                 progress.update(task, completed=self.step)
-                if self.step % output.log_every == 0:
+                if run and self.step % output.log_every == 0:
                     run.log({"step": self.step, **metrics})
                 improved = False
                 if self.step % self.epoch_steps == 0:
                     validation = self.validate()
                     epoch, accuracy = self.step // self.epoch_steps, validation["accuracy"]
-                    run.log({"step": self.step, "epoch": epoch, **validation})
                     left = timedelta(seconds=round(progress.tasks[task].time_remaining or 0))
-                    print(
-                        f"epoch {epoch:3}/{training.epochs}  step {self.step}/{stop}  validation "
-                        f"loss {validation['loss']:.4f}  accuracy {accuracy:.4f}  {left} left",
-                        flush=True,
-                    )
+                    if run:
+                        run.log({"step": self.step, "epoch": epoch, **validation})
+                        loss = f"validation loss {validation['loss']:.4f}  accuracy {accuracy:.4f}"
+                        where = f"epoch {epoch:3}/{training.epochs}  step {self.step}/{stop}"
+                        print(f"{where}  {loss}  {left} left", flush=True)
                     improved = accuracy > self.best["accuracy"]
                 if improved:
                     self.best = {"accuracy": accuracy, "step": self.step}
-                if improved or self.step % every == 0 or self.step == stop:
+                # For code that draws outside of steps and samples: the same in every process.
+                seed_generators(derive_seed(self.seeds.training, "after step", self.step))
+                ending = self.processes.any(interruption.asked) and self.step < stop
+                if run and (improved or ending or self.step % every == 0 or self.step == stop):
                     self.save(run)
+                if ending:
+                    return False
+        if run:
             print(f"step {self.step}/{self.total_steps}  loss {metrics['loss']:.4f}")
+        return True
 
     def save(self, run: Run) -> None:
         """Write the checkpoint of the current step; `last` and `best` point to theirs."""
+        refuse_changed_flags(self.flags)
         checkpoint.save(checkpoint.step_folder(run.checkpoints, self.step), self.state_dict())
         self.name_checkpoints(run)
         checkpoint.prune(run.checkpoints, self.config.output.keep_checkpoints)
@@ -217,10 +239,14 @@ class Trainer:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes the GPU if there is one."""
+    """The device of that name; "auto" takes the GPU if there is one, each process its own."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
 
 
 def compiled(model: nn.Module) -> nn.Module:

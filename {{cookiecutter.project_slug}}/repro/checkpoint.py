@@ -36,12 +36,16 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # left behind by a crash
     temporary.mkdir(parents=True)
-    # No metadata: several keys come out in random order (measured), and bytes would differ.
-    (temporary / TENSORS).write_bytes(serialize(tensors))
-    (temporary / STATE).write_text(text)
-    (temporary / SUMS).write_text(_sums(temporary))
-    for path in (*temporary.iterdir(), temporary):
-        _flush(path)
+    try:
+        # No metadata: several keys come out in random order (measured), and bytes would differ.
+        (temporary / TENSORS).write_bytes(serialize(tensors))
+        (temporary / STATE).write_text(text)
+        (temporary / SUMS).write_text(_sums(temporary))
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+    except OSError:  # a full disk: leave room for what comes next
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if folder.exists():
         replaced = folder.with_name(f".{folder.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)

@@ -8,6 +8,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -39,8 +40,13 @@ def run_command(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
         for line in error.lines:
-            print("error: " + " ".join(line.splitlines()), file=sys.stderr)
+            print("error: " + " ".join(line.splitlines()), file=sys.stderr, flush=True)
+        if "RANK" in os.environ:  # at once: an ordinary end would wait for the other processes
+            sys.stdout.flush()
+            os._exit(2)
         return 2
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

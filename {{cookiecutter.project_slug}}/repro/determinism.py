@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from repro.command import UserError
+
 MODES = ("strict", "warn", "off")
 
 
@@ -46,6 +48,23 @@ def _flags(exact: bool) -> list[tuple[str, Any, str, bool]]:
         ("matmul", matmul, "allow_fp16_reduced_precision_reduction", not exact),
         ("matmul", matmul, "allow_fp16_accumulation", False),
     ]
+
+
+def refuse_changed_flags(expected: dict[str, Any]) -> None:
+    """UserError if a flag or the number of threads is no longer what `flags()` told before.
+
+    Called before each checkpoint: a library that switches cudnn.benchmark on would otherwise spoil
+    the bits in silence.
+    """
+    found = flags()
+    lines = [
+        f"{name} is {found[name]}, it was {value} when training began: the author's code or a "
+        "library changed it, and the bits since the last checkpoint are not those promised"
+        for name, value in expected.items()
+        if found[name] != value
+    ]
+    if lines:
+        raise UserError(lines)
 
 
 def set_threads(threads: int) -> None:
@@ -94,9 +113,32 @@ def deterministic_scatter_add(
     torch.use_deterministic_algorithms.
     """
     src = src[tuple(slice(size) for size in index.shape)]  # its gradient needs the shape of index
+    with _deterministic():
+        return input.scatter_add(dim, index, src)
+
+
+def deterministic_index_add(
+    input: torch.Tensor, dim: int, index: torch.Tensor, src: torch.Tensor
+) -> torch.Tensor:
+    """`torch.index_add` likewise; `index` has one dimension, as long as `src` is in `dim`."""
+    with _deterministic():
+        return input.index_add(dim, index, src)
+
+
+def deterministic_bincount(
+    index: torch.Tensor, weights: torch.Tensor, minlength: int = 0
+) -> torch.Tensor:
+    """`torch.bincount` with weights, which CUDA has no deterministic version of; in their dtype."""
+    length = max(minlength, int(index.max()) + 1 if index.numel() else 0)
+    return deterministic_scatter_add(weights.new_zeros(length), 0, index, weights)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Deterministic algorithms inside, whatever the mode is outside."""
     mode = torch.get_deterministic_debug_mode()
     torch.use_deterministic_algorithms(True)
     try:
-        return input.scatter_add(dim, index, src)
+        yield
     finally:
         torch.set_deterministic_debug_mode(mode)

@@ -1,15 +1,27 @@
-"""Shards: fixed slices of the global batch, computed alone and summed in a fixed order.
+"""Shards and processes: fixed slices of the batch, computed alone and summed in a fixed order.
 
 A shard has its own seed and its own shape, whoever computes it, so the gradient of a step is a
 function of (weights, samples, seed, number of shards) alone. The sum is a fixed binary tree:
-floating-point addition is not associative. One process computes all shards at this stage.
+floating-point addition is not associative. Each of W processes (W divides the shards) computes a
+subtree; what they exchange are bytes, never sums of a library's own order. So W processes give the
+bits of one.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import pairwise
+from typing import TypeVar
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from repro.command import UserError
+
 Summands = list[Tensor | None]
+Result = TypeVar("Result")
 
 
 def shard_slices(size: int, shards: int) -> list[slice]:
@@ -51,18 +63,157 @@ def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a + b
 
 
-def backward_in_shards(
-    model: nn.Module, batch: Sequence[Tensor], shards: int, forward: Callable[..., Tensor]
-) -> Tensor:
-    """Put the mean gradient of the batch into the parameters' `.grad`; return the mean loss.
+class Processes:
+    """The processes that torchrun started; without it, this one alone. `rank` 0 writes the files.
 
-    `batch`: tensors with the samples in their first dimension. `forward(shard, *tensors)` seeds the
-    generators for shard number `shard` and returns the SUM of the losses of its samples.
+    Each has the same weights and computes its `own` shards of every batch.
+    """
+
+    def __init__(self, shards: int, device: torch.device) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.size = int(os.environ.get("WORLD_SIZE", 1))
+        self.shards, self.device = shards, device
+        if shards % self.size:
+            raise UserError(
+                f"{self.size} processes cannot share training.shards={shards}: expected a number "
+                "of processes that divides it; start fewer, or raise training.shards (other bits)"
+            )
+        self.own = range(self.rank * shards // self.size, (self.rank + 1) * shards // self.size)
+        if self.size > 1 and not dist.is_initialized():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+
+    def part(self, size: int) -> slice:
+        """The samples of a batch of `size` that this process computes."""
+        return slice(self.own.start * size // self.shards, self.own.stop * size // self.shards)
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Let process 0 do `work` before the others do it: it finds nothing half-done."""
+        if self.rank == 0:
+            result = work()
+            self.wait()
+            return result
+        self.wait()
+        return work()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._gather(torch.zeros(1))
+
+    def close(self) -> None:
+        """The end: a process that leaves earlier than the others would break their last words."""
+        if self.size > 1:
+            self.wait()
+            dist.destroy_process_group()
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.size == 1:
+            return flag
+        return bool(self._gather(torch.tensor([float(flag)])).any())
+
+    def sum(self, summands: Summands, like: Sequence[Tensor]) -> Summands:
+        """All processes' summands, added in the fixed tree; `like` has their shapes and dtypes.
+
+        `None` counts as minus zero, which changes no number; what is None everywhere stays None.
+        """
+        if self.size == 1:
+            return summands
+        there = torch.tensor([summand is not None for summand in summands])
+        known = self._gather(there.float()).view(self.size, -1).any(0).tolist()
+        result: Summands = [None] * len(summands)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in like):
+            places = [i for i, t in enumerate(like) if known[i] and t.dtype is dtype]
+            if not places:
+                continue
+            filled = [(i, summands[i]) for i in places]
+            own = [torch.full_like(like[i], -0.0) if s is None else s for i, s in filled]
+            flat = torch.cat([tensor.reshape(-1) for tensor in own])
+            pieces = self._sum_flat(flat).split([like[i].numel() for i in places])
+            for i, piece in zip(places, pieces, strict=True):
+                result[i] = piece.view(like[i].shape)
+        return result
+
+    def chunk_sizes(self, samples: int, chunk: int) -> list[int]:
+        """How many samples each process evaluates: whole chunks, as even as they can be shared."""
+        chunks = -(-samples // chunk)
+        edges = [min(samples, r * chunks // self.size * chunk) for r in range(self.size + 1)]
+        return [end - start for start, end in pairwise(edges)]
+
+    def concatenate(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The processes' tensors one after the other, `sizes` rows each."""
+        if self.size == 1:
+            return own
+        with _others_alive():
+            parts = [own.new_empty(size, *own.shape[1:]) for size in sizes]
+            parts[self.rank] = own.contiguous()
+            for source, part in enumerate(parts):
+                dist.broadcast(part, source)
+        return torch.cat(parts)
+
+    def copy_from(self, source: int, tensors: Sequence[Tensor]) -> None:
+        """Give all processes the values that process `source` has."""
+        if self.size > 1:
+            with _others_alive():
+                for tensor in tensors:
+                    dist.broadcast(tensor, source)
+
+    def _gather(self, own: Tensor) -> Tensor:
+        if self.size == 1:
+            return own
+        own = own.to(self.device)
+        gathered = own.new_empty(self.size, len(own))
+        with _others_alive():
+            dist.all_gather(list(gathered), own)
+        return gathered.view(-1).cpu()
+
+    def _sum_flat(self, flat: Tensor) -> Tensor:
+        """Each process adds one slice of all vectors; then all get all slices. Only bytes move.
+
+        The traffic is that of a ring all-reduce: twice the vector, for any number of processes.
+        """
+        length = -(-len(flat) // self.size)
+        padded = flat.new_zeros(length * self.size)
+        padded[: len(flat)] = flat
+        received, sums = torch.empty_like(padded), TreeSum()
+        with _others_alive():
+            dist.all_to_all_single(received, padded)
+            for piece in received.view(self.size, length):
+                sums.add([piece])
+            (total,) = sums.total()
+            assert total is not None
+            dist.all_gather(list(received.view(self.size, length)), total)
+        return received[: len(flat)]
+
+
+@contextmanager
+def _others_alive() -> Iterator[None]:
+    """A lost connection means that another process ended: one line, not a traceback from each."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"another process of this training ended ({words}); start all again with resume=auto"
+        ) from error
+
+
+def backward_in_shards(
+    model: nn.Module,
+    batch: Sequence[Tensor] | None,
+    size: int,
+    processes: Processes,
+    forward: Callable[..., Tensor],
+) -> Tensor:
+    """Put the mean gradient of a batch of `size` into the parameters' `.grad`; return its loss.
+
+    `batch`: this process's part of it (`Processes.part`), tensors with the samples in their first
+    dimension; None if it has none. `forward(shard, *tensors)` seeds the generators for shard number
+    `shard` and returns the SUM of the losses of its samples.
     Floating-point buffers (BatchNorm's statistics) start each shard from the same values and are
     averaged over the shards that have samples; integer ones (its counter) advance once per step.
     """
-    size = len(batch[0])
-    if shards == 1:
+    if processes.shards == 1 and batch is not None:
         loss = forward(0, *batch) / size
         loss.backward()
         return loss.detach()
@@ -70,12 +221,14 @@ def backward_in_shards(
     buffers = list(model.buffers())
     floating = [b for b in buffers if b.is_floating_point()]
     before = [b.clone() for b in buffers]
-    sums, filled = TreeSum(), 0
-    for number, part in enumerate(shard_slices(size, shards)):
-        if part.start == part.stop:
+    slices = shard_slices(size, processes.shards)
+    offset = processes.part(size).start
+    sums = TreeSum()
+    for number in processes.own:
+        part = slice(slices[number].start - offset, slices[number].stop - offset)
+        if batch is None or part.start == part.stop:
             sums.add([None] * (1 + len(parameters) + len(floating)))
             continue
-        filled += 1
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
         loss = forward(number, *(tensor[part] for tensor in batch)) / size
@@ -84,11 +237,17 @@ def backward_in_shards(
         sums.add([loss.detach(), *gradients, *(b.clone() for b in floating)])
         for parameter in parameters:
             parameter.grad = None
-    total_loss, *rest = sums.total()
+    scalar = torch.zeros((), device=processes.device)
+    total_loss, *rest = processes.sum(sums.total(), [scalar, *parameters, *floating])
     for parameter, gradient in zip(parameters, rest, strict=False):
         parameter.grad = gradient
+    filled = sum(part.start < part.stop for part in slices)
     for buffer, total in zip(floating, rest[len(parameters) :], strict=True):
         if total is not None:
             buffer.copy_(total / filled)
+    if size < processes.shards:  # some process may have had no sample: its counters stood still
+        first = next(k for k, part in enumerate(slices) if part.start < part.stop)
+        source = first * processes.size // processes.shards
+        processes.copy_from(source, [b for b in buffers if not b.is_floating_point()])
     assert total_loss is not None  # at least one shard has samples
     return total_loss

@@ -5,6 +5,7 @@
 cut, so that the file has the bytes of a training that was never stopped.
 """
 
+import fcntl
 import json
 import shutil
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from repro import checkpoint
+from repro import checkpoint, interruption
 from repro.command import UserError
 from repro.conditions import differences
 from repro.redaction import redact_command, redact_mapping
@@ -60,6 +61,7 @@ class Run:
         source = _run_of(self.start)
         entries = read_metrics(source) if source else []
         kept = [entry for entry in entries if entry["step"] <= step]
+        (self.folder / interruption.MARKER).unlink(missing_ok=True)
         temporary = self.folder / ".metrics.partial"
         temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
         temporary.replace(self.folder / "metrics.jsonl")
@@ -120,11 +122,25 @@ def open_run(
     elif folder != own and resume != "auto" and (folder / "config_used.yaml").exists():
         raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
     folder.mkdir(parents=True, exist_ok=True)
+    _lock(folder)
     # Runs elsewhere are found by their path; those of record and verify are no runs of the user's.
     kept = root / "runs"
     if kept in folder.parents and not {kept / "record", kept / "verify"} & {*folder.parents}:
         checkpoint.point(root / "runs" / "latest", folder)
     return Run(folder, start)
+
+
+_locks: list[Any] = []  # open for as long as the process lives; the system frees them at its end
+
+
+def _lock(folder: Path) -> None:
+    """One process writes to a run's folder at a time. UserError if another one does so now."""
+    file = (folder / ".lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: another process is training there; wait for its end") from error
+    _locks.append(file)
 
 
 def refuse_other_settings(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:

@@ -41,6 +41,12 @@ def steps_per_epoch(size: int, batch_size: int, drop_last: bool = False) -> int:
     return size // batch_size if drop_last else -(-size // batch_size)
 
 
+def batch_length(size: int, batch_size: int, drop_last: bool, step: int) -> int:
+    """The number of samples of step `step`: fewer in the last step of an epoch."""
+    position = step % steps_per_epoch(size, batch_size, drop_last)
+    return min(batch_size, size - position * batch_size)
+
+
 @lru_cache(maxsize=2)  # the loader may work ahead into the next epoch
 def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of the samples in an epoch, an int64 permutation of 0..size-1."""
@@ -90,6 +96,10 @@ class SeededDataset(Dataset[Any]):
         return samples
 
 
+def _collate(samples: list[Any]) -> Any:
+    return default_collate(samples) if samples else None
+
+
 def batches_of_steps(
     dataset: Dataset[Any],
     batch_size: int,
@@ -98,15 +108,20 @@ def batches_of_steps(
     steps: range,
     num_workers: int = 0,
     pin_memory: bool = False,
+    part: Callable[[int], slice] = slice,
 ) -> Iterator[Any]:
     """The batches of `steps`, across epochs: the same tensors for every `num_workers`.
+
+    `part(size)` says which samples of a batch of `size` to make: all, or this process's share of
+    them. Where that is none, None comes instead of tensors.
 
     With 0 workers samples are made in the training process, under one thread as in a worker.
     """
     samples, size = SeededDataset(dataset, seed), len(dataset)  # type: ignore[arg-type]
 
     def keys(step: int) -> list[SampleKey]:
-        return batch_of_step(size, batch_size, seed, drop_last, step)
+        whole = batch_of_step(size, batch_size, seed, drop_last, step)
+        return whole[part(len(whole))]
 
     if num_workers == 0:  # without torch's loader, whose own work is 1 % of a small step
         # Some small batches at once: another number of threads slows the next step by 3 %.
@@ -114,12 +129,13 @@ def batches_of_steps(
         for first in range(0, len(steps), ahead):
             with single_thread():
                 made = [samples.__getitems__(keys(step)) for step in steps[first : first + ahead]]
-            yield from map(default_collate, made)
+            yield from map(_collate, made)
         return
     yield from DataLoader(
         samples,
         batch_sampler=map(keys, steps),
         num_workers=num_workers,
+        collate_fn=_collate,
         worker_init_fn=worker_init_fn,
         pin_memory=pin_memory,
         # The loader draws a base seed for its workers: not from the global generator.

@@ -9,6 +9,7 @@ in checkpoints all the same (`get_seed_state`), for code that draws outside thes
 """
 
 import random
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,7 @@ def worker_init_fn(worker_id: int) -> None:
     generator well. Samples do not depend on this seed: `sampling.SeededDataset` seeds each of them.
     """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the training process ends in good order
     seed_generators(torch.initial_seed())
 
 

@@ -27,6 +27,12 @@ class Commands:
             text=True,
         )
 
+    def script(self, path: Path) -> subprocess.CompletedProcess[str]:
+        """Run a Python file that may import the project."""
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(path)]
+        return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+
     def train(self, name: str, *settings: str, steps: int = STEPS) -> Path:
         run = self.folder / name
         done = self.run(

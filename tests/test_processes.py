@@ -1,0 +1,320 @@
+"""The same bits with several processes, and after any crash: real trainings, real signals."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import VENV, Project, clean_environ, faults, generate
+
+# BatchNorm, dropout, augmentation and clipping are in the default model and config; 13 samples are
+# in the last batch of an epoch; a parameter that no step uses is added below.
+STEPS = 22
+SETTINGS = (f"training.max_steps={STEPS}", "output.log_every=1", "model.width=8", "threads=1")
+SETTINGS = (*SETTINGS, "output.keep_checkpoints=9")
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose model has an unused parameter."""
+    project = generate(tmp_path_factory.mktemp("parallel"))
+    old = "    return nn.Sequential(*features, *head)\n"
+    new = "    model = nn.Sequential(*features, *head)\n"
+    new += "    model.unused = nn.Parameter(torch.ones(3))\n    return model\n"
+    project.edit("experiment/model.py", old, new)
+    return project
+
+
+def command(processes: int, *settings: str) -> list[str]:
+    """The words of a training command with that many processes."""
+    python, module = str(VENV / "bin" / "python"), ["-m", "experiment.train", *settings]
+    if processes == 1:
+        return [python, *module]
+    torchrun = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [*torchrun, "--master-addr", "127.0.0.1", "--master-port", str(port()), *module]
+
+
+def port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def train(project: Project, processes: int, name: str, *settings: str) -> dict[str, bytes]:
+    """Train in runs/<name>; every byte that must be the same."""
+    done = project.run(*command(processes, f"run_dir=runs/{name}", *SETTINGS, *settings))
+    assert done.returncode == 0, done.stderr
+    return contents(project.path / "runs" / name)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    paths = [run / "metrics.jsonl", *(run / "checkpoints").glob("step-*/*")]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("shards", "sizes"),
+    [(4, [2, 4]), pytest.param(8, [2, 4, 8], marks=pytest.mark.long)],
+)
+def test_any_number_of_processes_gives_the_bits_of_one(
+    parallel: Project, shards: int, sizes: list[int]
+) -> None:
+    """Weights, metrics, validation and every checkpoint file."""
+    settings = (f"training.shards={shards}", "output.checkpoint_every=10")
+    one = train(parallel, 1, f"s{shards}w1", *settings)
+    assert len(one) > 6
+    for processes in sizes:
+        workers = f"num_workers={processes // 4}"
+        assert train(parallel, processes, f"s{shards}w{processes}", *settings, workers) == one
+
+
+def test_resnet18_in_two_processes_gives_the_bits_of_one(project: Project) -> None:
+    settings = ("model=resnet18", "training.shards=2", "training.max_steps=2", "threads=1")
+    settings = (*settings, "training.batch_size=16", "output.log_every=1")
+    runs = []
+    for processes in (1, 2):
+        run = f"run_dir=runs/resnet{processes}"
+        done = project.run(*command(processes, run, *settings))
+        assert done.returncode == 0, done.stderr
+        runs.append(contents(project.path / f"runs/resnet{processes}"))
+    assert runs[0] == runs[1]
+
+
+def test_fewer_samples_than_shards_and_a_process_without_any(parallel: Project) -> None:
+    """The last batch has 3 samples for 4 shards; with 4 processes one has nothing to do."""
+    settings = ("training.shards=4", "training.batch_size=129", "training.max_steps=11")
+    one = train(parallel, 1, "few1", *settings)
+    assert train(parallel, 4, "few4", *settings) == one
+
+
+@pytest.mark.parametrize(("processes", "shards"), [(2, 1), (3, 4)])
+def test_processes_that_do_not_divide_the_shards_are_refused(
+    project: Project, processes: int, shards: int
+) -> None:
+    done = project.run(*command(processes, f"training.shards={shards}"))
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "raise training.shards" in lines[0]
+
+
+def test_shards_that_are_no_power_of_two_are_refused(project: Project) -> None:
+    (line,) = faults(project.train("training.shards=6"))
+    assert "power of two" in line
+
+
+def test_a_killed_process_ends_all_with_one_line(own_project: Project) -> None:
+    process = start(own_project, 2, "run_dir=runs/killed", "training.shards=2", *LONG)
+    wait_for_steps(own_project.path / "runs/killed", 3)
+    ranks = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) <= 1, error
+    for line in lines:
+        assert "another process of this training ended" in line
+    assert (
+        'Traceback (most recent call last):\n  File "<frozen runpy>"'
+        not in error.split("error: ")[0]
+    )
+
+
+# Crashes -------------------------------------------------------------------------------------
+
+LONG = ("training.epochs=500", "output.log_every=1", "model.width=8", "threads=1")
+
+
+def start(project: Project, processes: int, *settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(processes, *settings),
+        cwd=project.path,
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that a signal can go to all of its processes
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a process and all below it at once: torchrun's are in sessions of their own."""
+    pids = [process.pid]
+    for pid in pids:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        pids += [int(child) for child in children]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def steps_of(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def wait_for_steps(run: Path, more: int, process: subprocess.Popen[str] | None = None) -> None:
+    """Until the run has logged `more` lines beyond what it has now."""
+    wanted, deadline = steps_of(run) + more, time.monotonic() + 60
+    while steps_of(run) < wanted and (process is None or process.poll() is None):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def kill_and_resume(project: Project, name: str, kills: int, seed: int) -> None:
+    """Kill trainings at random moments, with 1 and 2 processes in turn, until there is an end."""
+    draw = random.Random(seed)
+    run = project.path / "runs" / name
+    settings = (f"run_dir=runs/{name}", "resume=auto", *SETTINGS, *CRASH)
+    for number in range(kills):
+        process = start(project, 1 + number % 2, *settings)
+        wait_for_steps(run, 1, process)
+        time.sleep(draw.uniform(0, 0.1))
+        assert process.poll() is None, "it ended before all kills: take more steps"
+        kill(process)
+    done = project.run(*command(1, *settings))
+    assert done.returncode == 0, done.stderr
+
+
+CRASH = ("training.shards=2", "output.checkpoint_every=1", "training.max_steps=200")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(parallel: Project) -> dict[str, bytes]:
+    return train(parallel, 1, "uninterrupted", *CRASH)
+
+
+def test_ten_kills_at_random_moments_change_nothing(
+    parallel: Project, uninterrupted: dict[str, bytes]
+) -> None:
+    """During checkpoint writes, too: there is one after every step."""
+    kill_and_resume(parallel, "kills", 10, seed=1)
+    found = contents(parallel.path / "runs" / "kills")
+    assert found == uninterrupted
+
+
+@pytest.mark.long
+def test_a_hundred_kills_at_random_moments_change_nothing(
+    parallel: Project, uninterrupted: dict[str, bytes]
+) -> None:
+    for seed in range(10, 25):
+        shutil.rmtree(parallel.path / "runs" / "kills", ignore_errors=True)
+        kill_and_resume(parallel, "kills", 8, seed)
+        assert contents(parallel.path / "runs" / "kills") == uninterrupted, seed
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_saves_marks_and_goes_on_with_the_same_bits(
+    parallel: Project, uninterrupted: dict[str, bytes], processes: int
+) -> None:
+    name = f"term{processes}"
+    run = parallel.path / "runs" / name
+    settings = (f"run_dir=runs/{name}", "resume=auto", *SETTINGS, *CRASH)
+    settings = (*settings, "output.checkpoint_every=1000")
+    process = start(parallel, processes, *settings)
+    wait_for_steps(run, 5)
+    os.kill(process.pid, signal.SIGTERM)
+    output, error = process.communicate(timeout=60)
+    if processes == 1:
+        assert process.returncode == 75, error
+        assert not error
+    else:
+        assert process.returncode != 0  # torchrun's own; the marker tells
+    assert "SIGTERM: saved after step" in output
+    assert (run / "interrupted").is_file()
+    done = parallel.run(*command(3 - processes, *settings))
+    assert done.returncode == 0, done.stderr
+    assert not (run / "interrupted").exists()
+    last = "checkpoints/step-000000200/tensors.safetensors"
+    assert contents(run)[last] == uninterrupted[last]
+    assert contents(run)["metrics.jsonl"] == uninterrupted["metrics.jsonl"]
+
+
+def test_sigterm_to_everything_ends_in_good_order_with_data_workers(own_project: Project) -> None:
+    process = start(own_project, 1, "run_dir=runs/w", "num_workers=2", *LONG)
+    wait_for_steps(own_project.path / "runs" / "w", 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75, error
+    assert not error
+
+
+def test_a_full_disk_is_one_line_and_leaves_earlier_checkpoints(
+    own_project: Project, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        run = small / "run"
+        settings = (f"run_dir={run}", "output.checkpoint_every=1", "output.keep_checkpoints=99")
+        (line,) = faults(own_project.train(*settings, "model.width=16"))
+        assert "No space left" in line
+        assert "interrupted" not in line
+        whole = sorted((run / "checkpoints").glob("step-*"))
+        assert whole
+        assert not list((run / "checkpoints").glob(".*.partial"))
+        shutil.copytree(run, own_project.path / "runs" / "copy", symlinks=True)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    done = own_project.train(
+        "run_dir=runs/copy", "resume=auto", "model.width=16", f"training.max_steps={len(whole) + 2}"
+    )
+    assert f"resuming after step {len(whole)}" in done.stdout, done.stderr
+
+
+def test_two_trainings_cannot_share_a_folder(own_project: Project) -> None:
+    process = start(own_project, 1, "run_dir=runs/shared", *LONG)
+    wait_for_steps(own_project.path / "runs" / "shared", 1)
+    (line,) = faults(own_project.train("run_dir=runs/shared", "resume=auto", *LONG))
+    assert "another process" in line
+    kill(process)
+
+
+# CPU models ----------------------------------------------------------------------------------
+
+NUMPY = """
+import hashlib, numpy as np
+x = np.random.default_rng(0).random((65, 67)) + 0.1
+parts = [np.exp(x), np.log(x), np.sin(x), x ** 1.7, np.tanh(x), x @ x.T, np.linalg.svd(x)[1]]
+parts += [np.linalg.inv(x[:65, :65] + np.eye(65)), x.sum(), x.mean(0), np.sqrt(x)]
+parts += [part.astype(np.float32) for part in parts] + [np.exp(x.astype(np.float32))]
+print(hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("model", ["Haswell", "EPYC-Rome"])
+def test_cpus_without_avx512_give_the_same_bits(
+    project: Project, model: str, tmp_path: Path
+) -> None:
+    """Emulated by qemu-user, which .ci/run installs; Intel's and AMD's."""
+    qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if not qemu:
+        assert "CI" not in os.environ, "qemu-user is missing"
+        pytest.skip("needs qemu-x86_64 (Debian's and Ubuntu's qemu-user)")
+    import repro.environment as environment
+
+    variables = {**environment.PROFILES["portable"], "REPRO_PROFILE": "portable"}
+    python = str(VENV / "bin" / "python")
+    settings = ("model.width=4", "training.max_steps=6", "output.log_every=1", "threads=1")
+    found = []
+    for name, start in (("real", []), (model, [qemu, "-cpu", model])):
+        run = tmp_path / name
+        # The variables are set before: started anew, Python would leave the emulator.
+        done = project.run(
+            *start, python, "-m", "experiment.train", f"run_dir={run}", *settings, **variables
+        )
+        assert done.returncode == 0, done.stderr
+        digest = project.run(*start, python, "-c", NUMPY, **variables)
+        assert digest.returncode == 0, digest.stderr
+        found.append((contents(run), digest.stdout, re.findall("bits .*", done.stdout)))
+    assert found[0] == found[1]

@@ -1,0 +1,75 @@
+"""The same promises on a GPU: `make test-gpu`. Without a GPU these are skipped.
+
+Other bits than on a CPU, and other ones on another GPU model: here only the same GPU is compared.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import STEPS, Commands
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here"),
+]
+
+
+@pytest.fixture(scope="module")
+def on_gpu(commands: Commands) -> Path:
+    return commands.train("gpu", "device=cuda")
+
+
+def test_twice_on_a_gpu(commands: Commands, on_gpu: Path) -> None:
+    assert commands.files(commands.train("gpu-again", "device=cuda")) == commands.files(on_gpu)
+
+
+def test_data_workers_on_a_gpu(commands: Commands, on_gpu: Path) -> None:
+    run = commands.train("gpu-workers", "device=cuda", "num_workers=3")
+    assert commands.files(run) == commands.files(on_gpu)
+
+
+def test_resuming_on_a_gpu(commands: Commands, on_gpu: Path) -> None:
+    commands.train("gpu-stopped", "device=cuda", steps=7)
+    run = commands.train("gpu-stopped", "device=cuda", "resume=auto")
+    assert commands.files(run) == commands.files(on_gpu)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("training.shards=4",),
+        ("training.precision=bf16",),
+        ("model=resnet18", "training.batch_size=32"),
+        ("model=image_transformer",),
+        ("optimizer=sgd",),
+    ],
+)
+def test_other_settings_on_a_gpu_twice_and_resumed(
+    commands: Commands, settings: tuple[str, ...]
+) -> None:
+    name = "-".join(settings)
+    first = commands.train(name, "device=cuda", *settings)
+    commands.train(f"{name}-resumed", "device=cuda", *settings, steps=STEPS // 2)
+    second = commands.train(f"{name}-resumed", "device=cuda", "resume=auto", *settings)
+    assert commands.files(first) == commands.files(second)
+
+
+def test_tf32_is_really_off_and_the_flags_are_in_force(commands: Commands) -> None:
+    """A product in TF32 keeps 10 bits of mantissa: its error would be a thousand times as large."""
+    program = (
+        "from repro import environment; environment.enter('portable', 1)\n"
+        "import os, torch; from repro.determinism import flags, set_determinism\n"
+        "set_determinism('strict')\n"
+        "x = torch.rand(256, 256, dtype=torch.float64)\n"
+        "error = ((x.float().cuda() @ x.float().cuda()).cpu() - x @ x).abs().max() / 256\n"
+        "found = flags()\n"
+        "assert error < 1e-6, error\n"
+        "assert found['deterministic_algorithms'] == 2 and not found['cudnn.benchmark']\n"
+        "assert found['cudnn.deterministic'] and not found['cudnn.allow_tf32']\n"
+        "assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'"
+    )
+    script = commands.folder / "tf32.py"
+    script.write_text(program)
+    done = commands.script(script)
+    assert done.returncode == 0, done.stderr
