@@ -396,7 +396,7 @@ def test_the_tree_sum_is_the_fixed_binary_tree(count: int) -> None:
 
     sums = TreeSum()
     for value in values:
-        sums.add([value, None])
+        sums.add([value.clone(), None])
     total, empty = sums.total()
     assert total is not None
     assert torch.equal(total, tree(values))
