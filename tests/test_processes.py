@@ -113,18 +113,14 @@ def test_shards_that_are_no_power_of_two_are_refused(project: Project) -> None:
 def test_a_killed_process_ends_all_with_one_line(own_project: Project) -> None:
     process = start(own_project, 2, "run_dir=runs/killed", "training.shards=2", *LONG)
     wait_for_steps(own_project.path / "runs/killed", 3)
-    ranks = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert len(lines) <= 1, error
-    for line in lines:
-        assert "another process of this training ended" in line
-    assert (
-        'Traceback (most recent call last):\n  File "<frozen runpy>"'
-        not in error.split("error: ")[0]
-    )
+    assert len(lines) == 1, error
+    assert "another process of this training ended" in lines[0]
+    assert "experiment/train.py" not in error  # torchrun has a traceback of its own
 
 
 # Crashes -------------------------------------------------------------------------------------
@@ -175,8 +171,8 @@ def kill_and_resume(project: Project, name: str, kills: int, seed: int) -> None:
     settings = (f"run_dir=runs/{name}", "resume=auto", *SETTINGS, *CRASH)
     for number in range(kills):
         process = start(project, 1 + number % 2, *settings)
-        wait_for_steps(run, 1, process)
-        time.sleep(draw.uniform(0, 0.1))
+        wait_for_steps(run, draw.randint(1, 8), process)
+        time.sleep(draw.uniform(0, 0.02))  # about one step: anywhere in it, or in a checkpoint
         assert process.poll() is None, "it ended before all kills: take more steps"
         kill(process)
     done = project.run(*command(1, *settings))
