@@ -512,8 +512,9 @@ def test_ctrl_c_shows_no_traceback_at_any_moment(own_project: Project, command: 
         _, error = process.communicate(timeout=60)
         # Python's own first moments, before it has read a line of ours, are not ours to change.
         ours = str(own_project.path) in error or "site-packages" in error
-        assert "Traceback" not in error or not ours, (seconds, error)
-        assert process.returncode != 0
+        said = error in ("", "interrupted (a training goes on with resume=auto)\n")
+        assert said or not ours, (seconds, error)
+        assert process.returncode in (-signal.SIGINT, 130), (seconds, error)
 
 
 def test_a_python_without_the_packages_is_told_what_to_do(own_project: Project) -> None:

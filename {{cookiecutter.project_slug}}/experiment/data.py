@@ -152,7 +152,13 @@ class Splits:
 def load(config: Config) -> Splits:
     """The prepared data, checked against the manifest; only training samples are augmented."""
     manifest, settings = read_manifest(config), config.dataset
-    tensors = {} if settings.name == "image_folder" else load_file(data_folder(config) / TENSORS)
+    if settings.name == "image_folder":
+        root, files = image_dir(config), list(manifest["files"])
+        place = {name: label for label, name in enumerate(manifest["classes"])}
+        labels = torch.tensor([place[file.partition("/")[0]] for file in files])
+    else:
+        tensors = load_file(data_folder(config) / TENSORS)
+        labels = tensors["labels"]
     parts: dict[str, Images | ImageFiles] = {}
     for name, indices in split(config, manifest).items():
         if not indices:
@@ -160,20 +166,14 @@ def load(config: Config) -> Splits:
         training = name == "train"
         shift, flip = settings.shift * training, getattr(settings, "flip", False) and training
         if settings.name == "image_folder":
-            files, places = (
-                list(manifest["files"]),
-                {c: i for i, c in enumerate(manifest["classes"])},
-            )
-            labels = torch.tensor([places[files[i].partition("/")[0]] for i in indices])
-            paths = [image_dir(config) / files[i] for i in indices]
-            parts[name] = ImageFiles(paths, labels, settings.size, shift, flip)
+            paths = [root / files[i] for i in indices]
+            parts[name] = ImageFiles(paths, labels[indices], settings.size, shift, flip)
         else:
-            images, labels = tensors["images"][indices], tensors["labels"][indices]
-            parts[name] = Images(images, labels, manifest["maximum"], shift, flip)
+            images = tensors["images"][indices]
+            parts[name] = Images(images, labels[indices], manifest["maximum"], shift, flip)
     channels, height, width = parts["test"][0][0].shape
-    return Splits(
-        **parts, shape=(channels, height, width), classes=manifest["classes"], manifest=manifest
-    )
+    shape = (channels, height, width)
+    return Splits(**parts, shape=shape, classes=manifest["classes"], manifest=manifest)
 
 
 def _code() -> list[str]:

@@ -39,7 +39,16 @@ def run_command(command: Callable[[], int]) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command()
-    except UserError as error:
+    except (KeyboardInterrupt, Exception) as error:
+        return _report(error)
+
+
+def _report(error: BaseException) -> int:
+    """Say in a line what ended a command, and return its exit code; a bug is raised again."""
+    if _interrupted(error):
+        print("interrupted (a training goes on with resume=auto)", file=sys.stderr)
+        return 130
+    if isinstance(error, UserError):
         if os.environ.get("RANK", "0") != "0":
             time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
         for line in error.lines:
@@ -48,16 +57,17 @@ def run_command(command: Callable[[], int]) -> int:
             sys.stdout.flush()
             os._exit(2)
         return 2
-    except BrokenPipeError:  # `| head` has read enough
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
+    if isinstance(error, OSError):
         print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, Exception) as error:
-        # What is interrupted half-way may raise an error of its own, e.g. an import.
-        chain = (error, error.__cause__, error.__context__)
-        if not any(isinstance(link, KeyboardInterrupt) for link in chain):
-            raise
-        print("interrupted (a training goes on with resume=auto)", file=sys.stderr)
-        return 130
+    raise error
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: what is interrupted half-way may raise errors of its own."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
