@@ -29,7 +29,6 @@ import torch  # noqa: E402
 from experiment import trainer as room  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
 from PIL import Image  # noqa: E402
-from repro.sampling import batches_of_steps  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 
@@ -64,7 +63,7 @@ def ratio(
     rounds: int,
 ) -> None:
     trainer = first[0]
-    batches = list(batches_of_steps(trainer.data.train, *trainer.batches[1:], range(steps)))
+    batches = [batch for _, batch in trainer.steps(range(steps))]
     found = []
     for number in range(rounds + 1):
         order = (first, second) if number % 2 else (second, first)

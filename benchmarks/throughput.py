@@ -48,7 +48,7 @@ def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
 def our_epoch(trainer: Trainer, epoch: int) -> None:
     steps = range(epoch * trainer.epoch_steps, (epoch + 1) * trainer.epoch_steps)
     batches = batches_of_steps(trainer.data.train, *trainer.batches[1:], steps, config.num_workers)
-    for step, batch in zip(steps, batches, strict=True):
+    for step, (_, batch) in zip(steps, batches, strict=True):
         trainer.train_step(step, batch)
 
 

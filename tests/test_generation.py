@@ -72,7 +72,15 @@ FILES = [
     "experiment/trainer.py",
     "repro/__init__.py",
     "repro/__main__.py",
+    "repro/audit.py",
     "repro/catalogue.py",
+    "repro/diff.py",
+    "repro/explain.py",
+    "repro/lines.py",
+    "repro/metrics.py",
+    "repro/operations.py",
+    "repro/replay.py",
+    "repro/trace.py",
     "repro/checkpoint.py",
     "repro/command.py",
     "repro/conditions.py",
@@ -278,7 +286,7 @@ def code_lines(text: str) -> int:
     return sum(bool(line) and line[0] != "#" and n not in documented for n, line in lines)
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("experiment", 850), ("repro", 1800)])
+@pytest.mark.parametrize(("folder", "limit"), [("experiment", 800), ("repro", 3200)])
 def test_it_can_be_read_in_one_sitting(folder: str, limit: int) -> None:
     texts = [path.read_text() for path in (TEMPLATE / folder).rglob("*.py")]
     assert sum(map(code_lines, texts)) <= limit

@@ -55,7 +55,7 @@ def train(project: Project, processes: int, name: str, *settings: str) -> dict[s
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    paths = [run / "metrics.jsonl", *(run / "checkpoints").glob("step-*/*")]
+    paths = [run / "metrics.jsonl", run / "trace.jsonl", *(run / "checkpoints").glob("step-*/*")]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 

@@ -43,6 +43,11 @@ HITS = [
     ("unseeded-generator", "rng = np.random.Generator(np.random.PCG64())", 1),
     ("unseeded-generator", "s = np.random.SeedSequence()", 1),
     ("unseeded-generator", "rng = random.Random()", 1),
+    (
+        "unseeded-generator",
+        "class A:\n    def f(self):\n        self.g = torch.Generator()\n        self.g.seed()",
+        3,
+    ),
     ("unseeded-generator", "rng = random.SystemRandom()", 1),
     ("unseeded-generator", "def f():\n    random.seed()", 2),
     ("unseeded-generator", "np.random.seed(None)", 1),

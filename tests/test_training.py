@@ -231,6 +231,7 @@ def test_a_runs_folder_holds_what_the_readme_lists(project: Project, reference: 
         "command.txt",
         "experiment_context.json",
         "metrics.jsonl",
+        "trace.jsonl",
         "checkpoints",
         "metrics.json",
         "figures",
@@ -297,7 +298,8 @@ def test_resuming_an_older_checkpoint_or_elsewhere_leaves_the_run_alone(
     latest = (own_project.path / "runs" / "latest").resolve()
     for fork in (latest, own_project.path / "runs" / "b"):
         assert weights(fork) == weights(run)
-        assert (fork / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+        for name in ("metrics.jsonl", "trace.jsonl"):
+            assert (fork / name).read_bytes() == (run / name).read_bytes()
     done = own_project.train("run_dir=runs/b", *SHORT)
     assert "holds a run already" in faults(done)[0]
 

@@ -5,13 +5,12 @@ wrong type or a value out of range is refused before anything is written. The re
 one frozen, typed `Config`. To add a setting: add a field here and its value in configs/.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from repro.configuration import Loader
+from repro.configuration import Loader, power_of_two, run_name
 from repro.hashing import derive_seed
 from repro.redaction import redact_mapping
 
@@ -111,16 +110,10 @@ class Seeds(Settings):
     evaluation: Seed
 
 
-def _power_of_two(value: int) -> int:
-    if value & (value - 1):
-        raise ValueError("should be a power of two")
-    return value
-
-
 class Training(Settings):
     epochs: Count
     batch_size: Count
-    shards: Annotated[Count, AfterValidator(_power_of_two)]
+    shards: Annotated[Count, AfterValidator(power_of_two)]
     drop_last: bool
     warmup_epochs: Annotated[float, Field(ge=0)]
     gradient_clip: Annotated[float, Field(gt=0)] | None
@@ -141,22 +134,15 @@ class Evaluation(Settings):
     batch_size: Count
 
 
-def _folder_name(name: str) -> str:
-    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):  # stays in its folder
-        raise ValueError("should be 1 to 64 letters, digits, dots, dashes or underscores")
-    if name in ("latest", "record", "verify"):
-        raise ValueError("should be another name: runs/ has a folder of that name for other things")
-    return name
-
-
 class Output(Settings):
     log_every: Count
     checkpoint_every: Count | None
     keep_checkpoints: Count
+    trace: bool
 
 
 class Config(Settings):
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: Annotated[str, AfterValidator(run_name)]
     seed: Seed
     seeds: Seeds
     profile: Literal["portable", "native"]

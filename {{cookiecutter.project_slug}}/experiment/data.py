@@ -22,8 +22,14 @@ from experiment.config import ROOT, Config
 from experiment.sources import SOURCES
 from repro.command import UserError
 from repro.hashing import sha256_bytes, sha256_file
-from repro.manifest import read_json, refuse, refuse_changes, tree_digests, write_file, write_json
-from repro.progress import progress
+from repro.manifest import (
+    read_json,
+    refuse_changes,
+    refuse_what_is_no_image,
+    tree_digests,
+    write_file,
+    write_json,
+)
 from repro.sampling import split_indices
 
 TENSORS = "data.safetensors"
@@ -36,7 +42,7 @@ def prepare(config: Config) -> dict[str, Any]:
     folder, name = data_folder(config), config.dataset.name
     if name == "image_folder":
         files = tree_digests(image_dir(config))
-        _refuse_what_is_no_image(image_dir(config), list(files))
+        refuse_what_is_no_image(image_dir(config), list(files))
         manifest: dict[str, Any] = {
             "classes": sorted({path.partition("/")[0] for path in files}),
             "samples": len(files),
@@ -192,19 +198,3 @@ def image_dir(config: Config) -> Path:
     if not root.is_dir():
         raise UserError(f"image_dir={root}: no such folder; expected one with a folder per class")
     return root
-
-
-def _refuse_what_is_no_image(root: Path, names: list[str]) -> None:
-    """Name all files that are no whole images or lie outside a class's folder."""
-    if not names:
-        raise UserError(f"image_dir={root}: no files; expected a folder of images per class")
-    faults = [f"{root / name}: not in the folder of a class" for name in names if "/" not in name]
-    with progress(f"reading {len(names)} images", len(names)) as advance:
-        for name in names:
-            try:
-                with Image.open(root / name) as image:
-                    image.convert("RGB")
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                faults.append(f"{root / name}: no image that can be read: {error}")
-            advance(1)
-    refuse(faults)

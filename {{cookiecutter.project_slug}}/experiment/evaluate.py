@@ -45,34 +45,24 @@ def read_config(folder: Path) -> Config:
 def evaluate(config: Config, folder: Path) -> int:
     """Write metrics and pictures; 1 if a recorded result of the same training is another one."""
     # Imported here, because torch reads the environment when it is imported.
-    from torch.nn import functional
-
     from experiment.train import conditions_of
     from experiment.trainer import Trainer
     from repro import checkpoint
     from repro.figures import draw
+    from repro.lines import METRICS, read_lines
+    from repro.metrics import classification_metrics
     from repro.record import compare_with_recorded
-    from repro.run import read_metrics
 
     trainer = Trainer(config)
     trainer.load_weights(checkpoint.load(folder))
     logits, labels = trainer.predict("test")
     classes = trainer.data.classes
-    confusion = (labels * len(classes) + logits.argmax(1)).bincount(minlength=len(classes) ** 2)
-    confusion = confusion.view(len(classes), len(classes))  # rows: the true class
-    correct, per_class = confusion.diagonal(), confusion.sum(1)
     metrics: dict[str, Any] = {
-        "accuracy": correct.sum().item() / len(labels),
-        "loss": functional.cross_entropy(logits.double(), labels).item(),
-        "samples": len(labels),
-        "class_accuracy": {
-            name: correct[i].item() / max(1, per_class[i].item()) for i, name in enumerate(classes)
-        },
-        "confusion": confusion.tolist(),
+        **classification_metrics(logits, labels, classes),
         "step": trainer.step,
         "steps": trainer.total_steps,
         "seed": config.seed,
-        "bits": checkpoint.weights_digest(trainer.model.state_dict()),
+        "bits": trainer.bits,
     }
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     # Of the last checkpoint; another one does not overwrite its metrics.
@@ -80,7 +70,7 @@ def evaluate(config: Config, folder: Path) -> int:
     suffix = f"-step-{trainer.step}" if last.exists() and folder != last.resolve() else ""
     target, figures = run / f"metrics{suffix}.json", run / f"figures{suffix}"
     target.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
-    draw(figures, confusion.tolist(), classes, read_metrics(run))
+    draw(figures, metrics["confusion"], classes, read_lines(run / METRICS))
     print(
         f"test accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}  step {trainer.step}"
     )

@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision.models import resnet18
 
 from experiment.config import ROOT, Config, ImageTransformer, ResNet18, SmallCNN
+from repro.checkpoint import load_fitting
 from repro.command import UserError
-from repro.hashing import sha256_file
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -114,23 +113,7 @@ class Transformer(nn.Module):
 
 
 def load_pretrained(config: Config, model: nn.Module) -> None:
-    """Start from the safetensors file `weights`; its SHA-256 is `model.weights_sha256`.
-
-    Layers whose shape is another one (the head for other classes, a small stem) stay random, and
-    are named. UserError if the file is another one or fits nothing.
-    """
-    expected = getattr(config.model, "weights_sha256", None)
-    if not expected:
-        return
-    path = ROOT / str(config.weights)
-    found = sha256_file(path) if config.weights and path.is_file() else "no file"
-    if found != expected:
-        raise UserError(f"weights={path}: SHA-256 {found}, expected {expected}")
-    network = model[1] if isinstance(model, nn.Sequential) else model
-    own, given = network.state_dict(), load_file(path)
-    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise UserError(f"weights={path}: no tensor of it fits the model {config.model.name}")
-    network.load_state_dict(fitting, strict=False)
-    random = sorted(own.keys() - fitting.keys())
-    print(f"weights of {path.name}: {len(fitting)} tensors; random: {' '.join(random) or 'none'}")
+    """Start from the safetensors file `weights`, if `model.weights_sha256` asks for it."""
+    if expected := getattr(config.model, "weights_sha256", None):
+        network = model[1] if isinstance(model, nn.Sequential) else model
+        load_fitting(network, ROOT / str(config.weights), expected)

@@ -6,7 +6,6 @@ value of a pixel; `test_samples`, if the data set brings its own test samples: t
 Formats that need pickle are avoided: torchvision's CIFAR10 reads one.
 """
 
-import gzip
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from repro.command import UserError
-from repro.download import fetch
+from repro.download import fetch, read_idx
 from repro.hashing import sha256_file
 
 Raw = tuple[Tensor, Tensor, dict[str, Any]]
@@ -63,7 +62,7 @@ def fashion_mnist(folder: Path) -> Raw:
         fetch(f"{FASHION_MNIST}{name}.gz", digest, folder / f"{name}.gz")
         for name, digest in FASHION_MNIST_FILES.items()
     ]
-    images, labels, test_images, test_labels = map(_read_idx, paths)
+    images, labels, test_images, test_labels = map(read_idx, paths)
     names = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot"
     facts = {
         "source": FASHION_MNIST,
@@ -76,15 +75,6 @@ def fashion_mnist(folder: Path) -> Raw:
         torch.cat([images, test_images])[:, None],
         torch.cat([labels, test_labels]).long(),
         facts,
-    )
-
-
-def _read_idx(path: Path) -> Tensor:
-    """An array in the format of MNIST: two zeros, type 8 (uint8), dimensions, sizes, bytes."""
-    data = gzip.decompress(path.read_bytes())
-    sizes = np.frombuffer(data, ">u4", count=data[3], offset=4).astype(int)
-    return torch.from_numpy(
-        np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(sizes).copy()
     )
 
 

@@ -38,15 +38,11 @@ def main() -> int:
 def conditions_of(config: Config, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the bits of a training depend on (repro/conditions.py); `manifest` if it was read."""
     from experiment import data
-    from experiment.trainer import choose_device
-    from repro.conditions import conditions, hardware_class
-    from repro.hashing import sha256_json
+    from repro.conditions import conditions_here
+    from repro.parallel import choose_device
 
-    digest = sha256_json(manifest or data.read_manifest(config))
-    return {
-        "conditions": conditions(ROOT, config.bits_settings(), digest),
-        "hardware_class": hardware_class(config.profile, choose_device(config.device).type),
-    }
+    manifest, device = manifest or data.read_manifest(config), choose_device(config.device).type
+    return conditions_here(ROOT, config.bits_settings(), manifest, config.profile, device)
 
 
 def train(config: Config) -> int:
@@ -55,13 +51,12 @@ def train(config: Config) -> int:
     With several processes (torchrun) each comes here; the first one alone writes files.
     """
     # Imported here, because torch reads the environment when it is imported.
-    from experiment.model import load_pretrained
     from experiment.trainer import Trainer
     from repro import checkpoint
     from repro.determinism import flags
     from repro.interruption import EXIT_CODE, mark
-    from repro.provenance import log_experiment_context
     from repro.run import find_start, open_run, refuse_other_run, refuse_other_settings
+    from repro.trace import Trace
 
     trainer = Trainer(config)
     start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))
@@ -70,13 +65,13 @@ def train(config: Config) -> int:
         refuse_other_settings(state["config"], config.bits_settings(), start)
         trainer.load_state_dict(state)
     else:
-        load_pretrained(config, trainer.model)
+        trainer.initialize()
         if config.resume == "auto" and config.run_dir:
             refuse_other_run(ROOT / config.run_dir, config.bits_settings())
     if start and trainer.step >= trainer.last_step:
         if trainer.processes.rank == 0:
             print(f"{start} has done {trainer.step} steps: nothing is left to train")
-            print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
+            print(f"bits {trainer.bits}")
         trainer.processes.close()
         return 0
     trainer.processes.wait()  # until all have read what the first one is going to change
@@ -87,24 +82,22 @@ def train(config: Config) -> int:
     # The folder is made last: what is refused above leaves nothing behind.
     run = open_run(ROOT, config.name, config.seed, config.run_dir, config.resume, start)
     run.begin(trainer.step)
-    context_folder = run.folder
     if start:
         trainer.name_checkpoints(run)
-        context_folder = run.folder / f"resumed_at_step_{trainer.step}"
         print(f"resuming after step {trainer.step}")
-    run.describe(
-        config.model_dump(mode="json"), ["python", "-m", "experiment.train", *sys.argv[1:]]
-    )
-    conditions = conditions_of(config, trainer.data.manifest)
-    extra = {**conditions, "flags": flags(), "seeds": config.seeds.model_dump()}
-    log_experiment_context(context_folder, ROOT, extra)
-    finished = trainer.fit(run)
+    seeds = {"seed": config.seed, "seeds": config.seeds.model_dump()}
+    facts = {**conditions_of(config, trainer.data.manifest), "flags": flags(), **seeds}
+    run.describe(ROOT, config.model_dump(mode="json"), facts, trainer.step)
+    trace = Trace(run.folder) if config.output.trace else None
+    if trace:
+        trace.begin(facts, trainer.model, trainer.step)
+    finished = trainer.fit(run, trace)
     trainer.processes.close()
     if not finished:
         mark(run.folder, trainer.step)
         print(f"SIGTERM: saved after step {trainer.step}: run_dir={run.folder} resume=auto goes on")
         return EXIT_CODE
-    print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
+    print(f"bits {trainer.bits}")
     print(f"run  {run.folder}")
     return 0
 

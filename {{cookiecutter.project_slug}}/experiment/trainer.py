@@ -5,31 +5,42 @@ same bits whatever ran before it, so resuming and sharding need no code of their
 """
 
 import math
-import os
-import shutil
-import sys
-from datetime import timedelta
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from rich import progress as bars
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
 from experiment import data
 from experiment.config import Config
-from experiment.model import build_model
+from experiment.model import build_model, load_pretrained
 from repro import checkpoint
 from repro.command import UserError
-from repro.determinism import flags, refuse_changed_flags, set_determinism, set_threads
+from repro.determinism import (
+    compiled,
+    flags,
+    refuse_changed_flags,
+    set_determinism,
+    set_threads,
+)
 from repro.hashing import derive_seed
 from repro.interruption import Interruption
-from repro.parallel import Processes, backward_in_shards
+from repro.parallel import Processes, backward_in_shards, choose_device
+from repro.progress import progress
 from repro.run import Run
-from repro.sampling import batch_length, batch_of_step, batches_of_steps, steps_per_epoch
-from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators, set_seed_state
+from repro.sampling import (
+    batch_length,
+    batches_of_steps,
+    refuse_not_finite,
+    steps_per_epoch,
+)
+from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators
+from repro.trace import Trace, shards_fingerprints, step_quantities
 
+Batch = tuple[Tensor, list[Tensor] | None]  # indices of the samples; None: no sample of its own
+Metrics = dict[str, float]
 OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -63,7 +74,7 @@ class Trainer:
             self.model.parameters(), lr=config.optimizer.learning_rate, fused=True, **settings
         )
 
-    def train_step(self, step: int, batch: list[Tensor] | None) -> dict[str, float]:
+    def train_step(self, step: int, batch: list[Tensor] | None) -> Metrics:
         """Train on the batch of `step` (0 is the first): images and labels from the loader.
 
         With several processes, `batch` is this one's part of it. Returns loss, learning rate and
@@ -83,26 +94,15 @@ class Trainer:
                 logits = self.forward(images)
             return functional.cross_entropy(logits.float(), labels, reduction="sum")
 
-        samples, batch_size, _, drop_last = self.batches
-        size = batch_length(samples, batch_size, drop_last, step)
+        size = batch_length(*self.batches, step)
         loss = backward_in_shards(self.model, batch, size, self.processes, shard_loss)
         limit = self.config.training.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         metrics = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
-        if not math.isfinite(metrics["loss"] + metrics["gradient_norm"]):
-            raise UserError(self.not_finite(step, metrics))
+        # The weights are still those before the step.
+        refuse_not_finite(metrics, *self.batches, step)
         self.optimizer.step()
         return metrics
-
-    def not_finite(self, step: int, metrics: dict[str, float]) -> list[str]:
-        """What to tell when the loss is not finite; the weights are still those before the step."""
-        keys = batch_of_step(*self.batches, step)
-        return [
-            f"step {step + 1}: loss {metrics['loss']}, gradient norm {metrics['gradient_norm']}, "
-            "expected finite numbers: try a lower optimizer.learning_rate or gradient_clip",
-            f"its training samples, in epoch {keys[0][0] + 1}: {' '.join(str(i) for _, i in keys)}",
-            f"to see it again: the same command with resume=auto training.max_steps={step + 1}",
-        ]
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine to zero: a function of the step alone.
@@ -150,7 +150,31 @@ class Trainer:
         """The step after which training ends."""
         return min(self.total_steps, self.config.training.max_steps or self.total_steps)
 
-    def fit(self, run: Run | None) -> bool:
+    def initialize(self) -> None:
+        """What a training starts from that is not drawn at random."""
+        load_pretrained(self.config, self.model)
+
+    def steps(self, steps: range, workers: int = 0) -> Iterator[Batch]:
+        """The batches of `steps`: this process's part of each, and the samples' indices."""
+        pin, part = self.device.type == "cuda", self.processes.part
+        return batches_of_steps(self.data.train, *self.batches[1:], steps, workers, pin, part)
+
+    def quantities(
+        self, indices: Tensor, batch: list[Tensor] | None, metrics: Metrics, asked: bool = False
+    ) -> tuple[dict[str, str], bool]:
+        """The trace's line of the step just done (repro/trace.py), and whether any process was
+        `asked` to end: the processes exchange both at once.
+        """
+        tracing, fingerprints = self.config.output.trace, [0, 0]
+        if tracing:
+            size = batch_length(*self.batches, self.step - 1)
+            fingerprints = shards_fingerprints([[indices], batch], size, self.processes)
+        *fingerprints, ending = self.processes.total([*fingerprints, int(asked)])
+        if not tracing or self.processes.rank:
+            return {}, bool(ending)
+        return step_quantities(self.model, fingerprints, metrics), bool(ending)
+
+    def fit(self, run: Run | None, trace: Trace | None = None) -> bool:
         """Train from `self.step` to the end (or max_steps), logging and saving into the run.
 
         `run` is None in all processes but the first. False: ended early, asked to by SIGTERM.
@@ -158,36 +182,32 @@ class Trainer:
         training, output = self.config.training, self.config.output
         stop = self.last_step
         every = output.checkpoint_every or self.epoch_steps
-        steps, pin = range(self.step, stop), self.device.type == "cuda"
-        workers = self.config.num_workers
-        part = self.processes.part
-        batches = batches_of_steps(self.data.train, *self.batches[1:], steps, workers, pin, part)
-        columns = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeRemainingColumn())
         interruption = Interruption()
-        with bars.Progress(*columns, disable=not (run and sys.stdout.isatty())) as progress:
-            task = progress.add_task("training", total=stop, completed=self.step)
-            for batch in batches:
+        with progress("training", stop, self.step, lines=False, quiet=run is None) as advance:
+            for indices, batch in self.steps(range(self.step, stop), self.config.num_workers):
                 metrics = self.train_step(self.step, batch)
                 self.step += 1
-                progress.update(task, completed=self.step)
+                advance(1)
+                quantities, ending = self.quantities(indices, batch, metrics, interruption.asked)
+                if trace:
+                    trace.log(self.step, quantities)
                 if run and self.step % output.log_every == 0:
                     run.log({"step": self.step, **metrics})
                 improved = False
                 if self.step % self.epoch_steps == 0:
                     validation = self.validate()
                     epoch, accuracy = self.step // self.epoch_steps, validation["accuracy"]
-                    left = timedelta(seconds=round(progress.tasks[task].time_remaining or 0))
                     if run:
                         run.log({"step": self.step, "epoch": epoch, **validation})
                         loss = f"validation loss {validation['loss']:.4f}  accuracy {accuracy:.4f}"
                         where = f"epoch {epoch:3}/{training.epochs}  step {self.step}/{stop}"
-                        print(f"{where}  {loss}  {left} left", flush=True)
+                        print(f"{where}  {loss}  {advance.left} left", flush=True)
                     improved = accuracy > self.best["accuracy"]
                 if improved:
                     self.best = {"accuracy": accuracy, "step": self.step}
                 # For code that draws outside of steps and samples: the same in every process.
                 seed_generators(derive_seed(self.seeds.training, "after step", self.step))
-                ending = self.processes.any(interruption.asked) and self.step < stop
+                ending = ending and self.step < stop
                 if run and (improved or ending or self.step % every == 0 or self.step == stop):
                     self.save(run)
                 if ending:
@@ -207,6 +227,11 @@ class Trainer:
         """Let `last` and `best` point to their checkpoints."""
         run.name_checkpoints({"last": self.step, "best": int(self.best["step"])})
 
+    @property
+    def bits(self) -> str:
+        """SHA-256 of the weights."""
+        return checkpoint.weights_digest(self.model.state_dict())
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, and the config: enough to go on or to evaluate."""
         return {
@@ -220,37 +245,10 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned; UserError if it does not fit."""
-        self.load_weights(state)
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-            set_seed_state(state["generators"])
-        except ValueError as error:
-            raise UserError(f"the checkpoint cannot be continued here: {error}") from error
-        self.best = state["best"]
+        checkpoint.restore(state, self.model, self.optimizer)
+        self.step, self.best = state["step"], state["best"]
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Enough to evaluate, on any device."""
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            words = " ".join(str(error).split())
-            raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
+        checkpoint.restore(state, self.model)
         self.step = state["step"]
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes the GPU if there is one, each process its own."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
-    return device
-
-
-def compiled(model: nn.Module) -> nn.Module:
-    """The model, compiled by torch when it is first called; shares its weights with `model`."""
-    if not (shutil.which("g++") or shutil.which("clang++")):
-        raise UserError("training.compile=true: no C++ compiler here (g++); torch needs one")
-    return torch.compile(model)  # type: ignore[return-value]  # a module for a module

@@ -1,25 +1,34 @@
-"""Record what a training gives, and verify that it comes out again.
+"""Record what a training gives, verify that it comes out again, find where two runs part.
 
 examples:
   python -m repro record
   python -m repro verify
   python -m repro verify digits_baseline --seed 43 --require identical
+  python -m repro diff runs/mine runs/yours --replay
+  python -m repro trace-step runs/mine --step 37      writes a file to send
+  python -m repro audit model=resnet18                which operations may vary, on CUDA too
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 nothing to compare with
+exit codes of diff: 0 identical, 1 different, 2 not comparable
+exit codes of audit: 0 nothing found (but for slow operations), 1 something
 """
 
+import json
 import sys
+from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
-from repro.command import Parser, run_command
+from repro.command import Parser, UserError, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
     parser = Parser("repro", __doc__)
+    names = "record|verify|diff|trace-step|audit"
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="record|verify", parser_class=Parser
+        dest="command", required=True, metavar=names, parser_class=Parser
     )
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
     commands.add_parser("record", help=text, description=text)
@@ -28,19 +37,90 @@ def main() -> int:
     verify.add_argument("claim", nargs="?", help="default: the first in configs/claims.yaml")
     verify.add_argument("--seed", type=int, help="default: the first recorded one")
     verify.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail too")
+    text = "say where two runs part: condition, step, quantity and, replayed, operation"
+    diff = commands.add_parser("diff", help=text, description=text)
+    diff.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="a run, or a step's file")
+    diff.add_argument("--replay", action="store_true", help="do that step of both again")
+    diff.add_argument("--json", action="store_true", help="print JSON instead of words")
+    diff.add_argument("--picture", type=Path, help="draw both loss curves (PNG)")
+    text = "do a step of a run again and write its operations to a small file, for diff"
+    trace_step = commands.add_parser("trace-step", help=text, description=text)
+    trace_step.add_argument("run", type=Path, metavar="RUN")
+    trace_step.add_argument("--step", type=int, required=True, help="1 is the first")
+    trace_step.add_argument("--output", type=Path, help="default: RUN/step-N.json")
+    trace_step.add_argument("--values", type=int, metavar="K", help="keep operation K's outputs")
+    text = "list the operations of one step that may vary, and randomness that nothing seeds"
+    audit = commands.add_parser("audit", help=text, description=text)
+    audit.add_argument("settings", nargs="*", metavar="key=value")
+    audit.add_argument("--json", action="store_true", help="print JSON instead of words")
     arguments = parser.parse_args()
-    if arguments.command == "record":
-        from repro.record import record  # each command imports what it needs: --help is instant
+    # Each command imports what it needs: --help is instant.
+    run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
+    return {**run, "audit": _audit}[arguments.command](arguments)
 
-        record(ROOT)
-        return 0
-    from repro.verify import DIFFERENT, IDENTICAL
-    from repro.verify import verify as verify_claim
 
-    verdict = verify_claim(ROOT, arguments.claim, arguments.seed)
+def _record(arguments: Namespace) -> int:
+    from repro.record import record
+
+    record(ROOT)
+    return 0
+
+
+def _verify(arguments: Namespace) -> int:
+    from repro.verify import DIFFERENT, IDENTICAL, verify
+
+    verdict = verify(ROOT, arguments.claim, arguments.seed)
     print(f"\n{verdict}")
     strict = arguments.require == "identical"
     return 1 if verdict == DIFFERENT or (strict and verdict != IDENTICAL) else 0
+
+
+def _diff(arguments: Namespace) -> int:
+    from repro import diff, explain
+
+    runs = arguments.runs[0].resolve(), arguments.runs[1].resolve()
+    if all(run.is_file() for run in runs):
+        found = diff.compare_steps(*runs)
+    else:
+        found = diff.compare(*runs)
+        if arguments.replay and found["step"] is not None:
+            found |= diff.replay(runs, found["step"])
+        if arguments.picture:
+            explain.picture(arguments.picture, runs, found["step"])
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    else:
+        explain.show(found, (str(arguments.runs[0]), str(arguments.runs[1])))
+        if arguments.picture:
+            print(f"picture: {arguments.picture}")
+    return diff.IDENTICAL if found["step"] is None else diff.DIFFERENT
+
+
+def _trace_step(arguments: Namespace) -> int:
+    from repro import replay
+
+    run = arguments.run.resolve()
+    if arguments.step < 0:
+        raise UserError(f"--step {arguments.step}: 0 is before training, 1 the first step")
+    found = replay.trace_step(ROOT, run, arguments.step, arguments.values)
+    path = arguments.output or run / f"step-{arguments.step}.json"
+    replay.write(found, path)
+    print(f"{len(found['operations'])} operations of step {arguments.step}: {path}")
+    return 0
+
+
+def _audit(arguments: Namespace) -> int:
+    from repro.audit import SLOWER, audit, show
+    from repro.randomness import find_unseeded
+    from repro.replay import ROOMS
+
+    operations = audit(ROOT, arguments.settings)
+    sources = [asdict(finding) for finding in find_unseeded(ROOT, ROOMS)]
+    if arguments.json:
+        print(json.dumps({"operations": operations, "sources": sources}, indent=1))
+    else:
+        show(operations, sources)
+    return 1 if sources or any(entry["kind"] != SLOWER for entry in operations) else 0
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from repro.command import UserError
 from repro.hashing import sha256_bytes, sha256_file
+from repro.seeding import set_seed_state
 
 TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
 _FILES = (STATE, TENSORS)
@@ -123,6 +124,44 @@ def prune(checkpoints: Path, keep: int) -> None:
     for folder in steps_newest_first(checkpoints)[keep:]:
         if folder.resolve() not in kept:
             shutil.rmtree(folder)
+
+
+def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
+    """Start `network` from the safetensors file `path`, whose SHA-256 is `expected`.
+
+    Layers whose shape is another one (the head for other classes, a small stem) stay random, and
+    are named. UserError if the file is another one or fits nothing.
+    """
+    found = sha256_file(path) if path.is_file() else "no file"
+    if found != expected:
+        raise UserError(f"weights={path}: SHA-256 {found}, expected {expected}")
+    own, given = network.state_dict(), load_file(path)
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UserError(f"weights={path}: no tensor of it fits the model")
+    network.load_state_dict(fitting, strict=False)
+    random = sorted(own.keys() - fitting.keys())
+    print(f"weights of {path.name}: {len(fitting)} tensors; random: {' '.join(random) or 'none'}")
+
+
+def restore(
+    state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Put the state's weights into the model; with an optimizer, its state and the generators'.
+
+    Of `state`: "model", "optimizer" and "generators". UserError if something does not fit.
+    """
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
+    if optimizer:
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+            set_seed_state(state["generators"])
+        except ValueError as error:
+            raise UserError(f"the checkpoint cannot be continued here: {error}") from error
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

@@ -61,7 +61,8 @@ def _report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     if isinstance(error, OSError):
-        print(f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        words = error.strerror or " ".join(str(error).split())
+        print(f"error: {error.filename or 'writing'}: {words}", file=sys.stderr)
         return 2
     raise error
 

@@ -34,9 +34,19 @@ def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
     }
 
 
+def conditions_here(
+    root: Path, config: dict[str, Any], manifest: dict[str, Any], profile: str, device: str
+) -> dict[str, Any]:
+    """Conditions and hardware class of a training on this machine with the data of `manifest`."""
+    return {
+        "conditions": conditions(root, config, sha256_json(manifest)),
+        "hardware_class": hardware_class(profile, device),
+    }
+
+
 def differences(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """One line for each condition that differs, in words; empty if all agree."""
-    then, now = _flat(recorded), _flat(found)
+    then, now = flatten(recorded), flatten(found)
     lines = []
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) == now.get(key):
@@ -76,12 +86,12 @@ def _not_as_locked(lock: Path) -> dict[str, str]:
     return found
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict, keys like "config: training.epochs"."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat = {}
     for key, item in value.items():
         name = key if not prefix else f"{prefix}.{key}" if ": " in prefix else f"{prefix}: {key}"
-        flat.update(_flat(item, name))
+        flat.update(flatten(item, name))
     return flat

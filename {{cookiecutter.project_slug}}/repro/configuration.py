@@ -6,6 +6,7 @@ fields of the pydantic model that it is given.
 """
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin
@@ -95,6 +96,22 @@ class Loader(Generic[Model]):
     def _choices(self, override: Override) -> list[str]:
         """The files to choose from if the override names a group's folder."""
         return sorted(path.stem for path in (self.folder / override.key_or_group).glob("*.yaml"))
+
+
+def run_name(name: str) -> str:
+    """Checks the name of a run's folder: it must stay inside runs/, and be free."""
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ValueError("should be 1 to 64 letters, digits, dots, dashes or underscores")
+    if name in ("latest", "record", "verify"):
+        raise ValueError("should be another name: runs/ has a folder of that name for other things")
+    return name
+
+
+def power_of_two(value: int) -> int:
+    """Checks a number of shards: their sum is a binary tree."""
+    if value & (value - 1):
+        raise ValueError("should be a power of two")
+    return value
 
 
 def _keys(model: Any, prefix: str = "") -> list[str]:

@@ -8,6 +8,7 @@ GPU generations.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,6 +102,13 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def compiled(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, compiled by torch when it is first called; shares its weights with `model`."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        raise UserError("training.compile=true: no C++ compiler here (g++); torch needs one")
+    return torch.compile(model)  # type: ignore[return-value]  # a module for a module
 
 
 def deterministic_scatter_add(

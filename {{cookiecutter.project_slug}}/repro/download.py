@@ -5,6 +5,7 @@ what has the final name was never half a file. A connection that breaks is tried
 start. Without a network the error says where to put the file by hand.
 """
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -12,6 +13,10 @@ import time
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from repro.command import UserError
 from repro.hashing import sha256_file
@@ -63,3 +68,12 @@ def _stream(url: str, target: Path) -> str:
     if size < total:
         raise ConnectionError(f"the connection ended after {size} of {total} bytes")
     return digest.hexdigest()
+
+
+def read_idx(path: Path) -> Tensor:
+    """An array in the format of MNIST: two zeros, type 8 (uint8), dimensions, sizes, bytes."""
+    data = gzip.decompress(path.read_bytes())
+    sizes = np.frombuffer(data, ">u4", count=data[3], offset=4).astype(int)
+    return torch.from_numpy(
+        np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(sizes).copy()
+    )

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from repro.command import UserError
 from repro.hashing import sha256_file
 from repro.progress import progress
@@ -57,6 +59,22 @@ def refuse(faults: list[str]) -> None:
     if faults:
         more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise UserError(faults[:SHOWN] + more)
+
+
+def refuse_what_is_no_image(root: Path, names: list[str]) -> None:
+    """Name all files that are no whole images or lie outside a class's folder."""
+    if not names:
+        raise UserError(f"{root}: no files; expected a folder of images per class")
+    faults = [f"{root / name}: not in the folder of a class" for name in names if "/" not in name]
+    with progress(f"reading {len(names)} images", len(names)) as advance:
+        for name in names:
+            try:
+                with Image.open(root / name) as image:
+                    image.convert("RGB")
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                faults.append(f"{root / name}: no image that can be read: {error}")
+            advance(1)
+    refuse(faults)
 
 
 def read_json(path: Path, keys: set[str]) -> dict[str, Any]:

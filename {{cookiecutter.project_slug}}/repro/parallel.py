@@ -63,6 +63,17 @@ def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a.add_(b)  # in place: a new tensor for each sum costs ResNet-18 more than the addition
 
 
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes the GPU if there is one, each process its own."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
 class Processes:
     """The processes that torchrun started; without it, this one alone. `rank` 0 writes the files.
 
@@ -106,11 +117,11 @@ class Processes:
             self.wait()
             dist.destroy_process_group()
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+    def total(self, numbers: list[int]) -> list[int]:
+        """All processes' numbers added up, modulo 2^64, each a signed number of 64 bits."""
         if self.size == 1:
-            return flag
-        return bool(self._gather(torch.tensor([float(flag)])).any())
+            return numbers
+        return self._gather(torch.tensor(numbers)).view(self.size, -1).sum(0).tolist()
 
     def sum(self, summands: Summands, like: Sequence[Tensor]) -> Summands:
         """All processes' summands, added in the fixed tree; `like` has their shapes and dtypes.
@@ -198,6 +209,17 @@ def _others_alive() -> Iterator[None]:
         ) from error
 
 
+def parts_of_shards(
+    batch: Sequence[Tensor] | None, size: int, processes: Processes
+) -> Iterator[tuple[int, list[Tensor] | None]]:
+    """This process's shards of a batch of `size`: number and slices, None for an empty one."""
+    slices, offset = shard_slices(size, processes.shards), processes.part(size).start
+    for number in processes.own:
+        part = slice(slices[number].start - offset, slices[number].stop - offset)
+        empty = batch is None or part.start == part.stop
+        yield number, None if empty else [tensor[part] for tensor in batch or ()]
+
+
 def backward_in_shards(
     model: nn.Module,
     batch: Sequence[Tensor] | None,
@@ -221,17 +243,14 @@ def backward_in_shards(
     buffers = list(model.buffers())
     floating = [b for b in buffers if b.is_floating_point()]
     before = [b.clone() for b in buffers]
-    slices = shard_slices(size, processes.shards)
-    offset = processes.part(size).start
     sums = TreeSum()
-    for number in processes.own:
-        part = slice(slices[number].start - offset, slices[number].stop - offset)
-        if batch is None or part.start == part.stop:
+    for number, part in parts_of_shards(batch, size, processes):
+        if part is None:
             sums.add([None] * (1 + len(parameters) + len(floating)))
             continue
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
-        loss = forward(number, *(tensor[part] for tensor in batch)) / size
+        loss = forward(number, *part) / size
         loss.backward()
         gradients = [parameter.grad for parameter in parameters]
         sums.add([loss.detach(), *gradients, *(b.clone() for b in floating)])
@@ -241,6 +260,7 @@ def backward_in_shards(
     total_loss, *rest = processes.sum(sums.total(), [scalar, *parameters, *floating])
     for parameter, gradient in zip(parameters, rest, strict=False):
         parameter.grad = gradient
+    slices = shard_slices(size, processes.shards)
     filled = sum(part.start < part.stop for part in slices)
     for buffer, total in zip(floating, rest[len(parameters) :], strict=True):
         if total is not None:

@@ -142,6 +142,12 @@ def _texts(nodes: Iterable[ast.AST]) -> set[str]:
     return {ast.unparse(node) for node in nodes if isinstance(node, ast.Name | ast.Attribute)}
 
 
+def _seeded(nodes: Iterable[ast.AST]) -> list[ast.expr]:
+    """The generators that are given a seed; `.seed()` takes one of the operating system's."""
+    given = [node for node in nodes if isinstance(node, ast.Call) and (node.args or node.keywords)]
+    return receivers(given, *_SEEDING)
+
+
 def _is_seed(name: str | None) -> bool:
     return f"_{name}".lower().endswith(("_seed", "_random_state"))
 
@@ -158,7 +164,7 @@ class _Visitor(Names, ast.NodeVisitor):
         # attributes in the whole file.
         self.sorted: set[str] = set()
         self.seeded: set[str] = set()
-        seeded = _texts(receivers(ast.walk(tree), *_SEEDING))
+        seeded = _texts(_seeded(ast.walk(tree)))
         self.seeded_attributes = {text for text in seeded if "." in text}
         self.visit(tree)
 
@@ -241,7 +247,8 @@ class _Visitor(Names, ast.NodeVisitor):
         for call in nodes:
             if isinstance(call, ast.Call) and self.name(call.func) in _SORTING:
                 self.sorted |= _texts(part for value in call.args for part in ast.walk(value))
-        self.seeded = _texts(receivers(nodes, *_SEEDING)) | self.seeded_attributes
+        local = {text for text in _texts(receivers(nodes, *_SEEDING)) if "." not in text}
+        self.seeded = local | self.seeded_attributes
         self.importing = outside[0] and isinstance(node, ast.Module | ast.ClassDef)
         for child in body:
             self.visit(child)

@@ -8,6 +8,7 @@ cut, so that the file has the bytes of a training that was never stopped.
 import fcntl
 import json
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from omegaconf import OmegaConf
 from repro import checkpoint, interruption
 from repro.command import UserError
 from repro.conditions import differences
+from repro.lines import METRICS, TRACE, read_lines
+from repro.provenance import log_experiment_context
 from repro.redaction import redact_command, redact_mapping
 
 _CODE = ("experiment", "repro", "configs", "results", "tests")
@@ -36,14 +39,19 @@ class Run:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl; floats in full precision, no times."""
-        with (self.folder / "metrics.jsonl").open("a") as file:
+        with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def describe(self, settings: dict[str, Any], command: list[str]) -> None:
-        """Write config_used.yaml, and the command to command.txt; secrets are taken out."""
+    def describe(self, root: Path, settings: Any, facts: dict[str, Any], step: int) -> None:
+        """Write config_used.yaml, command.txt and, with `facts`, the context; secrets taken out.
+
+        A run resumed after `step` keeps its first context: today's goes to a folder of its own.
+        """
         OmegaConf.save(OmegaConf.create(redact_mapping(settings)), self.folder / "config_used.yaml")
         with (self.folder / "command.txt").open("a") as file:
-            file.write(redact_command(command) + "\n")
+            file.write(redact_command(["python", *sys.orig_argv[1:]]) + "\n")
+        folder = self.folder / f"resumed_at_step_{step}" if self.start else self.folder
+        log_experiment_context(folder, root, facts)
 
     def name_checkpoints(self, steps: dict[str, int]) -> None:
         """Make each name a link to the checkpoint of that step, if there is one."""
@@ -55,27 +63,22 @@ class Run:
     def begin(self, step: int) -> None:
         """Make the folder what it was after `step` steps: metrics cut, checkpoints at hand.
 
-        A run that continues another one in a folder of its own gets that one's metrics and the
-        checkpoints `last` and `best`.
+        A run that continues another one in a folder of its own gets that one's metrics, its trace
+        and the checkpoints `last` and `best`.
         """
         source = _run_of(self.start)
-        entries = read_metrics(source) if source else []
+        entries = read_lines(source / METRICS) if source else []
         kept = [entry for entry in entries if entry["step"] <= step]
         (self.folder / interruption.MARKER).unlink(missing_ok=True)
         temporary = self.folder / ".metrics.partial"
         temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        temporary.replace(self.folder / "metrics.jsonl")
+        temporary.replace(self.folder / METRICS)
         if self.start and source != self.folder:
+            if source and (source / TRACE).is_file():  # cut when the trace begins
+                shutil.copy(source / TRACE, self.folder)
             for path in {self.start, (self.start.parent / "best").resolve()}:
                 if path.is_dir():  # there is no best one before the first validation
                     shutil.copytree(path, self.checkpoints / path.name)
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a half-written last line (a crash) is ignored."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | None:

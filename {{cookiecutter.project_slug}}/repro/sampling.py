@@ -6,6 +6,7 @@ sample, so its augmentation does not depend on the number of workers, nor on whi
 work, nor on the samples before it.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from repro.command import UserError
 from repro.determinism import single_thread
 from repro.hashing import derive_seed
 from repro.seeding import seed_generators, worker_init_fn
@@ -41,7 +43,7 @@ def steps_per_epoch(size: int, batch_size: int, drop_last: bool = False) -> int:
     return size // batch_size if drop_last else -(-size // batch_size)
 
 
-def batch_length(size: int, batch_size: int, drop_last: bool, step: int) -> int:
+def batch_length(size: int, batch_size: int, seed: int, drop_last: bool, step: int) -> int:
     """The number of samples of step `step`: fewer in the last step of an epoch."""
     position = step % steps_per_epoch(size, batch_size, drop_last)
     return min(batch_size, size - position * batch_size)
@@ -63,6 +65,24 @@ def batch_of_step(
     return [(epoch, i) for i in epoch_order(size, seed, epoch)[start : start + batch_size].tolist()]
 
 
+def refuse_not_finite(
+    numbers: dict[str, float], size: int, batch_size: int, seed: int, drop_last: bool, step: int
+) -> None:
+    """UserError if a number of step `step` is not finite: which, the samples, how to replay it."""
+    if all(map(math.isfinite, numbers.values())):
+        return
+    keys = batch_of_step(size, batch_size, seed, drop_last, step)
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
+    raise UserError(
+        [
+            f"step {step + 1}: {told}: expected finite numbers: try a lower "
+            "optimizer.learning_rate or gradient_clip",
+            f"its training samples, in epoch {keys[0][0] + 1}: {' '.join(str(i) for _, i in keys)}",
+            f"to see it again: the same command with resume=auto training.max_steps={step + 1}",
+        ]
+    )
+
+
 class SeededDataset(Dataset[Any]):
     """A map-style data set whose every sample is made with generators seeded for that sample.
 
@@ -78,7 +98,11 @@ class SeededDataset(Dataset[Any]):
         self.mark = derive_seed(seed, "mark") & 0xFFFFFFFF
         self.next = (random.Random(self.mark).random(), np.random.RandomState(self.mark).rand())
 
-    def __getitems__(self, keys: list[SampleKey]) -> list[Any]:  # torch's loader calls this
+    def __getitems__(self, keys: list[SampleKey]) -> tuple[list[int], list[Any]]:
+        """The samples with their indices; torch's loader calls this."""
+        return [index for _, index in keys], self._samples(keys)
+
+    def _samples(self, keys: list[SampleKey]) -> list[Any]:
         if not self.seed_all:
             random.seed(self.mark)
             np.random.seed(self.mark)
@@ -96,8 +120,9 @@ class SeededDataset(Dataset[Any]):
         return samples
 
 
-def _collate(samples: list[Any]) -> Any:
-    return default_collate(samples) if samples else None
+def _collate(made: tuple[list[int], list[Any]]) -> tuple[torch.Tensor, Any]:
+    indices, samples = made
+    return torch.tensor(indices), default_collate(samples) if samples else None
 
 
 def batches_of_steps(
@@ -109,8 +134,10 @@ def batches_of_steps(
     num_workers: int = 0,
     pin_memory: bool = False,
     part: Callable[[int], slice] = slice,
-) -> Iterator[Any]:
+) -> Iterator[tuple[torch.Tensor, Any]]:
     """The batches of `steps`, across epochs: the same tensors for every `num_workers`.
+
+    Each comes with the indices of its samples, int64, as they were read.
 
     `part(size)` says which samples of a batch of `size` to make: all, or this process's share of
     them. Where that is none, None comes instead of tensors.
@@ -135,7 +162,7 @@ def batches_of_steps(
         samples,
         batch_sampler=map(keys, steps),
         num_workers=num_workers,
-        collate_fn=_collate,
+        collate_fn=_collate,  # type: ignore[arg-type]  # of what __getitems__ returns
         worker_init_fn=worker_init_fn,
         pin_memory=pin_memory,
         # The loader draws a base seed for its workers: not from the global generator.

@@ -47,9 +47,10 @@ class Commands:
 
     @staticmethod
     def files(run: Path) -> dict[str, bytes]:
-        """What must be equal byte for byte: the metrics and every file of the last checkpoint."""
+        """What must be equal byte for byte: metrics, trace, every file of the last checkpoint."""
         last = run / "checkpoints" / "last"
-        return {path.name: path.read_bytes() for path in [run / "metrics.jsonl", *last.iterdir()]}
+        paths = [run / "metrics.jsonl", run / "trace.jsonl", *sorted(last.iterdir())]
+        return {path.name: path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="session")

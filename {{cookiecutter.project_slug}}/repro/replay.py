@@ -1,0 +1,145 @@
+"""Do one step of a run again, as it was, and tell every operation of it.
+
+The state comes from the run's newest checkpoint before that step, or from the beginning; the steps
+between are repeated and compared with the run's trace. Fresh memory is filled with NaN meanwhile,
+so an operation that reads what nobody wrote betrays itself. Nothing of the run is changed.
+
+The author's classes are those that [tool.repro] in pyproject.toml names: `config`, the loader of
+settings, and `trainer`, a class with `model`, `optimizer`, `step`, `initialize()`,
+`load_state_dict(state)`, `steps(range)`, `train_step(step, batch)` and
+`quantities(indices, batch, metrics)`.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from repro import environment
+from repro.command import UserError
+from repro.lines import TRACE, read_lines
+from repro.record import settings
+
+ROOMS = ("experiment",)
+
+
+def author(root: Path, what: str) -> Any:
+    """The object that [tool.repro] in pyproject.toml names under `what`, as "module:name"."""
+    module, _, name = str(settings(root)[what]).partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def config_of(root: Path, run: Path) -> Any:
+    """The config of a run, validated by the author's own class."""
+    used = run / "config_used.yaml"
+    if not used.is_file():
+        raise UserError(f"{run} is no run: it has no config_used.yaml")
+    loader = author(root, "config")
+    values: Any = OmegaConf.to_container(OmegaConf.load(used))
+    today = loader.load([]).model_dump(mode="json")
+    # A setting that is new since then: with today's value.
+    return loader.validate({**today, **values, "run_dir": None, "resume": None}, [])
+
+
+def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> dict[str, Any]:
+    """Step `step` of `run` (1 is the first; 0: what comes before it) as a JSON value.
+
+    `operations` as repro/operations.py tells; `line`, the step's line of the trace now; `recorded`,
+    the run's; `parted`, the first step since the checkpoint whose line is another one now, or None.
+    With `values`, `kept` are that operation's output tensors.
+    Starts the interpreter anew to put the run's profile in force.
+    """
+    config = config_of(root, run)
+    environment.enter(config.profile, config.threads)
+    import torch
+
+    from repro import checkpoint
+    from repro.operations import Recorder
+    from repro.trace import state_quantities
+
+    trainer_class = author(root, "trainer")
+    written = read_lines(run / TRACE)
+    lines = {line["step"]: line for line in written if "header" not in line}
+    header: Any = next((line["header"] for line in written if "header" in line), {})
+    recorder = Recorder(root, ROOMS, values)
+    if lines and step not in lines:
+        raise UserError(f"--step {step}: the trace of {run} has steps {min(lines)} to {max(lines)}")
+    result: dict[str, Any] = {"run": run.name, "step": step, "header": header}
+    result["recorded"] = lines.get(step)
+    if step == 0:
+        with recorder.recording():
+            trainer = trainer_class(config)
+            trainer.initialize()
+        line = {"step": 0, **state_quantities(trainer.model, False)}
+        found = {"operations": recorder.operations, "kept": recorder.kept}
+        return {**result, "line": line, "parted": None, **found}
+    trainer = trainer_class(config)
+    start = _newest_before(run / "checkpoints", step)
+    if start:
+        trainer.load_state_dict(checkpoint.load(start))
+    else:
+        trainer.initialize()
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    if trainer.step + 1 < step:
+        _repeat(trainer, step - 1, lines, result)
+    recorder.name(trainer.model)
+    optimizer = trainer.optimizer
+
+    def optimizing(*_: Any) -> None:
+        recorder.name(trainer.model, gradients=True)
+        recorder.phase = "optimizer"
+
+    hooks = (optimizer.register_step_pre_hook(optimizing),)
+    line = {"step": step}
+    with recorder.recording():
+        recorder.phase = "data"
+        indices, batch = next(iter(trainer.steps(range(step - 1, step))))
+        recorder.phase, result["samples"] = "forward", indices.tolist()
+        try:
+            metrics = trainer.train_step(step - 1, batch)
+        except UserError as error:  # a loss that is not finite
+            result["error"], metrics = error.lines[0], None
+    for hook in hooks:
+        hook.remove()
+    trainer.step = step
+    if metrics is not None:
+        line.update(trainer.quantities(indices, batch, metrics)[0])
+    result.setdefault("parted", step if lines.get(step) not in (None, line) else None)
+    return {**result, "line": line, "operations": recorder.operations, "kept": recorder.kept}
+
+
+def _repeat(trainer: Any, last: int, lines: dict[int, Any], result: dict[str, Any]) -> None:
+    """Do the steps up to `last` again; note the first that is not as the trace tells."""
+    from repro.progress import progress
+
+    with progress("repeating steps", last, trainer.step, lines=False) as advance:
+        for indices, batch in trainer.steps(range(trainer.step, last)):
+            metrics = trainer.train_step(trainer.step, batch)
+            trainer.step += 1
+            line = {"step": trainer.step, **trainer.quantities(indices, batch, metrics)[0]}
+            if lines.get(trainer.step) not in (None, line):
+                result.setdefault("parted", trainer.step)
+            advance(1)
+
+
+def _newest_before(checkpoints: Path, step: int) -> Path | None:
+    """The newest whole checkpoint of fewer than `step` steps."""
+    from repro.checkpoint import find_fault, steps_newest_first
+
+    for folder in steps_newest_first(checkpoints):
+        if int(folder.name.removeprefix("step-")) < step and find_fault(folder) is None:
+            return folder
+    return None
+
+
+def write(found: dict[str, Any], path: Path) -> None:
+    """As JSON, the kept tensors beside it as safetensors."""
+    kept = found.pop("kept", [])
+    path.write_text(json.dumps(found) + "\n")
+    if kept:
+        from safetensors.torch import save_file
+
+        tensors = {str(place): tensor.contiguous() for place, tensor in enumerate(kept)}
+        save_file(tensors, path.with_suffix(".safetensors"))
