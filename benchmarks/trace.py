@@ -38,7 +38,7 @@ def seconds(trainer: Trainer, trace: Trace | None, batches: list[list[Tensor]]) 
         metrics = trainer.train_step(trainer.step, batch)
         trainer.step += 1
         quantities, _ = trainer.quantities(indices, batch, metrics)
-        if trace:
+        if trace and quantities:
             trace.log(trainer.step, quantities)
     return (time.perf_counter() - started) / len(batches)
 
@@ -54,8 +54,8 @@ def main() -> None:
         images = torch.rand(64, 1, side, side, generator=torch.Generator().manual_seed(0))
         batches = [[images, torch.arange(64) % 10]] * (steps * (10 if device == "cuda" else 1))
         with tempfile.TemporaryDirectory() as folder:
-            trace = Trace(Path(folder))
-            trace.begin({}, with_trace.model, 0)
+            header = {"conditions": {"config": {"training": {}}}}
+            trace = Trace(Path(folder), header, with_trace.model, 0)
             found, times = [], []
             for number in range(rounds + 1):
                 pairs = ((with_trace, trace), (without, None))

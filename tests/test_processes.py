@@ -268,6 +268,28 @@ def test_a_full_disk_is_one_line_and_leaves_earlier_checkpoints(
     assert f"resuming after step {len(whole)}" in done.stdout, done.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(own_project: Project, tmp_path: Path) -> None:
+    """Read-only, as root may write anywhere else; checkpoints that are there stay whole."""
+    place = tmp_path / "place"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        settings = ("model.width=4", "output.checkpoint_every=2")
+        done = own_project.train(f"run_dir={place / 'run'}", *settings, "training.max_steps=4")
+        assert done.returncode == 0, done.stderr
+        before = contents(place / "run")
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        for name, more in (("run", "resume=auto"), ("other", "seed=3")):
+            (line,) = faults(own_project.train(f"run_dir={place / name}", *settings, more))
+            assert str(place / name) in line
+            assert "Read-only file system" in line
+        assert contents(place / "run") == before
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def test_two_trainings_cannot_share_a_folder(own_project: Project) -> None:
     process = start(own_project, 1, "run_dir=runs/shared", *LONG)
     wait_for_steps(own_project.path / "runs" / "shared", 1)

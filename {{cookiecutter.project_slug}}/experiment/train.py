@@ -88,10 +88,11 @@ def train(config: Config) -> int:
     seeds = {"seed": config.seed, "seeds": config.seeds.model_dump()}
     facts = {**conditions_of(config, trainer.data.manifest), "flags": flags(), **seeds}
     run.describe(ROOT, config.model_dump(mode="json"), facts, trainer.step)
-    trace = Trace(run.folder) if config.output.trace else None
-    if trace:
-        trace.begin(facts, trainer.model, trainer.step)
-    finished = trainer.fit(run, trace)
+    if config.output.trace:
+        with Trace(run.folder, facts, trainer.model, trainer.step) as trace:
+            finished = trainer.fit(run, trace)
+    else:
+        finished = trainer.fit(run)
     trainer.processes.close()
     if not finished:
         mark(run.folder, trainer.step)

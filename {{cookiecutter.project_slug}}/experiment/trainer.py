@@ -37,7 +37,7 @@ from repro.sampling import (
     steps_per_epoch,
 )
 from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators
-from repro.trace import Trace, shards_fingerprints, step_quantities
+from repro.trace import Quantities, Trace, shards_fingerprints, step_quantities
 
 Batch = tuple[Tensor, list[Tensor] | None]  # indices of the samples; None: no sample of its own
 Metrics = dict[str, float]
@@ -161,7 +161,7 @@ class Trainer:
 
     def quantities(
         self, indices: Tensor, batch: list[Tensor] | None, metrics: Metrics, asked: bool = False
-    ) -> tuple[dict[str, str], bool]:
+    ) -> tuple[Quantities | None, bool]:
         """The trace's line of the step just done (repro/trace.py), and whether any process was
         `asked` to end: the processes exchange both at once.
         """
@@ -171,7 +171,7 @@ class Trainer:
             fingerprints = shards_fingerprints([[indices], batch], size, self.processes)
         *fingerprints, ending = self.processes.total([*fingerprints, int(asked)])
         if not tracing or self.processes.rank:
-            return {}, bool(ending)
+            return None, bool(ending)
         return step_quantities(self.model, fingerprints, metrics), bool(ending)
 
     def fit(self, run: Run | None, trace: Trace | None = None) -> bool:
@@ -189,7 +189,7 @@ class Trainer:
                 self.step += 1
                 advance(1)
                 quantities, ending = self.quantities(indices, batch, metrics, interruption.asked)
-                if trace:
+                if trace and quantities:
                     trace.log(self.step, quantities)
                 if run and self.step % output.log_every == 0:
                     run.log({"step": self.step, **metrics})
@@ -209,6 +209,8 @@ class Trainer:
                 seed_generators(derive_seed(self.seeds.training, "after step", self.step))
                 ending = ending and self.step < stop
                 if run and (improved or ending or self.step % every == 0 or self.step == stop):
+                    if trace:
+                        trace.flush()
                     self.save(run)
                 if ending:
                     return False

@@ -57,7 +57,10 @@ def show(found: dict[str, Any], names: tuple[str, str]) -> None:
     for title, key in groups:
         if found[key]:
             say(f"\n[bold]{title}[/]")
+            reseeded = any(name == "seed" for name, _, _ in found[key])
             for entry in found[key]:
+                if reseeded and entry[0].startswith("seeds: "):
+                    continue  # they follow from it
                 say(f"  {sentence(*entry)}", markup=False)
     if not found["conditions"]:
         say("\nThe conditions are the same.")

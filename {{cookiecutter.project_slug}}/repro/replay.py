@@ -72,7 +72,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
         with recorder.recording():
             trainer = trainer_class(config)
             trainer.initialize()
-        line = {"step": 0, **state_quantities(trainer.model, False)}
+        line = {"step": 0, **state_quantities(trainer.model, False)()}
         found = {"operations": recorder.operations, "kept": recorder.kept}
         return {**result, "line": line, "parted": None, **found}
     trainer = trainer_class(config)
@@ -105,7 +105,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
         hook.remove()
     trainer.step = step
     if metrics is not None:
-        line.update(trainer.quantities(indices, batch, metrics)[0])
+        line.update(_quantities(trainer, indices, batch, metrics))
     result.setdefault("parted", step if lines.get(step) not in (None, line) else None)
     return {**result, "line": line, "operations": recorder.operations, "kept": recorder.kept}
 
@@ -118,10 +118,15 @@ def _repeat(trainer: Any, last: int, lines: dict[int, Any], result: dict[str, An
         for indices, batch in trainer.steps(range(trainer.step, last)):
             metrics = trainer.train_step(trainer.step, batch)
             trainer.step += 1
-            line = {"step": trainer.step, **trainer.quantities(indices, batch, metrics)[0]}
+            line = {"step": trainer.step, **_quantities(trainer, indices, batch, metrics)}
             if lines.get(trainer.step) not in (None, line):
                 result.setdefault("parted", trainer.step)
             advance(1)
+
+
+def _quantities(trainer: Any, *step: Any) -> dict[str, str]:
+    quantities, _ = trainer.quantities(*step)
+    return quantities() if quantities else {}  # none with output.trace=false
 
 
 def _newest_before(checkpoints: Path, step: int) -> Path | None:

@@ -12,17 +12,20 @@ Integer sums do not depend on their order: every device and number of threads gi
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors  # in one call, as DistributedDataParallel does
 
 from repro.lines import TRACE, read_lines
 from repro.parallel import Processes, parts_of_shards
 
 EFFECTS = ("gradients", "weights", "buffers")
+Quantities = Callable[[], dict[str, str]]  # names and values, when they are asked for
 _TOGETHER = 1 << 16  # smaller tensors are joined first: a call costs more than to copy them
 _multipliers: dict[torch.device, Tensor] = {}
 
@@ -37,16 +40,17 @@ def fingerprint(tensors: Iterable[Tensor | None]) -> Tensor:
     alone, sizes = [], 0
     for number, tensor in enumerate(tensors):
         if tensor is not None:
-            flat = tensor.reshape(-1)
-            length = len(flat)
+            length = tensor.numel()
             sizes += (2 * number + 1) * (length + 1)
-            if length < _TOGETHER or flat.is_cuda or flat.storage_offset():  # or not aligned
-                joined.setdefault(flat.dtype, []).append(flat)
+            if length < _TOGETHER or tensor.is_cuda:
+                joined.setdefault(tensor.dtype, []).append(tensor)
             else:
-                alone.append(flat)
+                flat = tensor.flatten()
+                alone.append(flat.clone() if flat.storage_offset() else flat)  # words are aligned
     total: Tensor | int = _signed(sizes)
     place = 0
-    for flat in [*alone, *map(torch.cat, joined.values())]:
+    # Which is joined depends on shapes alone: so do the places.
+    for flat in [*alone, *map(_flatten_dense_tensors, joined.values())]:
         if rest := -len(flat) * flat.element_size() % 8 // flat.element_size():
             flat = torch.cat([flat, flat.new_zeros(rest)])
         words = flat.view(torch.int64)
@@ -99,31 +103,47 @@ def _signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-def state_quantities(model: nn.Module, gradients: bool = True) -> dict[str, str]:
-    """Fingerprints of a model's gradients, weights and buffers; one wait for the GPU in all."""
+def state_quantities(model: nn.Module, gradients: bool = True) -> Quantities:
+    """Fingerprints of a model's gradients, weights and buffers."""
     parameters = list(model.parameters())
     groups: list[Iterable[Tensor | None]] = [parameters, model.buffers()]
     if gradients:
         groups.insert(0, [parameter.grad for parameter in parameters])
     device = parameters[0].device if parameters else torch.device("cpu")
-    found = torch.stack([fingerprint(group).to(device) for group in groups]).tolist()
+    found = _later(torch.stack([fingerprint(group).to(device) for group in groups]))
     names = EFFECTS if gradients else EFFECTS[1:]
-    return {name: _hex(value) for name, value in zip(names, found, strict=True)}
+    return lambda: {name: _hex(value) for name, value in zip(names, found(), strict=True)}
+
+
+def _later(values: Tensor) -> Callable[[], list[int]]:
+    """How to read `values`: from a GPU they come while the next step is computed."""
+    if not values.is_cuda:
+        return values.tolist
+    here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    here.copy_(values, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record()
+
+    def read() -> list[int]:
+        there.synchronize()
+        return here.tolist()
+
+    return read
 
 
 def step_quantities(
     model: nn.Module, fingerprints: Sequence[int], numbers: dict[str, float]
-) -> dict[str, str]:
+) -> Quantities:
     """A step's quantities in causal order, floats in exact form.
 
     `fingerprints`: of the samples' indices and of the inputs. `numbers`: first the loss, from which
     the gradients follow.
     """
     samples, inputs = map(_hex, fingerprints)
-    state = state_quantities(model)
     loss, *others = ((name, float(value).hex()) for name, value in numbers.items())
     first = {"samples": samples, "inputs": inputs, **dict([loss]), "gradients": ""}
-    return {**first, **dict(others), **state}
+    state = state_quantities(model)
+    return lambda: {**first, **dict(others), **state()}
 
 
 def _hex(number: int) -> str:
@@ -139,27 +159,41 @@ def _without_stop(header: dict[str, Any]) -> dict[str, Any]:
 
 
 class Trace:
-    """Appends to the trace of a run's folder; each line reaches the file at once."""
+    """The trace of the run in `folder`, which goes on after `step` steps; for a `with` statement.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / TRACE
-        self._file: TextIO | None = None
+    Lines after that step are cut; `header` is added if it is another one than the last.
+    """
 
-    def begin(self, header: dict[str, Any], model: nn.Module, step: int) -> None:
-        """Go on after `step` steps: later lines are cut, another header is added."""
-        header = _without_stop(header)
-        lines = [line for line in read_lines(self.path) if line["step"] <= step]
+    def __init__(self, folder: Path, header: dict[str, Any], model: nn.Module, step: int) -> None:
+        path, header = folder / TRACE, _without_stop(header)
+        lines = [line for line in read_lines(path) if line["step"] <= step]
         headers = [line for line in lines if "header" in line]
         if not headers or headers[-1]["header"] != header:
             lines.append({"step": step, "header": header})
         if not step:
-            lines = [{"step": 0, "header": header}, {"step": 0, **state_quantities(model, False)}]
-        temporary = self.path.with_name(".trace.partial")
+            start = state_quantities(model, gradients=False)
+            lines = [{"step": 0, "header": header}, {"step": 0, **start()}]
+        temporary = path.with_name(".trace.partial")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        temporary.replace(self.path)
-        self._file = self.path.open("a", buffering=1)  # a line at a time
+        temporary.replace(path)
+        self._file = path.open("a", buffering=1)  # a line at a time
+        self._pending: list[tuple[int, Quantities]] = []
 
-    def log(self, step: int, quantities: dict[str, str]) -> None:
-        """Append the line of a step."""
-        assert self._file is not None
-        self._file.write(json.dumps({"step": step, **quantities}) + "\n")
+    def log(self, step: int, quantities: Quantities) -> None:
+        """Append the line of the step before this one; `flush` appends all."""
+        self.flush()
+        self._pending.append((step, quantities))
+
+    def flush(self) -> None:
+        """Append what has not been written yet."""
+        for step, quantities in self._pending:
+            self._file.write(json.dumps({"step": step, **quantities()}) + "\n")
+        self._pending.clear()
+
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        with suppress(OSError) if error else nullcontext():  # a full disk was told already
+            self.flush()
+            self._file.close()
