@@ -53,6 +53,7 @@ def evaluate(config: Config, folder: Path) -> int:
     from repro.figures import draw
     from repro.record import compare_with_recorded
     from repro.run import read_metrics
+    from repro.tracking import send
 
     trainer = Trainer(config)
     trainer.load_weights(checkpoint.load(folder))
@@ -86,6 +87,7 @@ def evaluate(config: Config, folder: Path) -> int:
     )
     print(f"bits {metrics['bits']}")
     print(f"written: {target}, {figures}")
+    send(ROOT, run)
     now = conditions_of(config, trainer.data.manifest)
     verdict, equal = compare_with_recorded(ROOT, now, metrics, run)
     print(verdict)

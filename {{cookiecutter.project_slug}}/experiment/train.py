@@ -62,6 +62,7 @@ def train(config: Config) -> int:
     from repro.interruption import EXIT_CODE, mark
     from repro.provenance import log_experiment_context
     from repro.run import find_start, open_run, refuse_other_run, refuse_other_settings
+    from repro.tracking import tracked
 
     trainer = Trainer(config)
     start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))
@@ -98,12 +99,14 @@ def train(config: Config) -> int:
     conditions = conditions_of(config, trainer.data.manifest)
     extra = {**conditions, "flags": flags(), "seeds": config.seeds.model_dump()}
     log_experiment_context(context_folder, ROOT, extra)
-    finished = trainer.fit(run)
-    trainer.processes.close()
-    if not finished:
-        mark(run.folder, trainer.step)
-        print(f"SIGTERM: saved after step {trainer.step}: run_dir={run.folder} resume=auto goes on")
-        return EXIT_CODE
+    with tracked(ROOT, run.folder, config.tracker.model_dump()):
+        finished = trainer.fit(run)
+        trainer.processes.close()
+        if not finished:
+            mark(run.folder, trainer.step)
+            saved = f"SIGTERM: saved after step {trainer.step}"
+            print(f"{saved}: run_dir={run.folder} resume=auto goes on")
+            return EXIT_CODE
     print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
     print(f"run  {run.folder}")
     return 0
