@@ -25,6 +25,7 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
+RESULTS, KINDS = ROOT / "templates" / "results", ("json", "md")
 OWN = ("requirements-tools", "requirements-checks")
 
 
@@ -38,8 +39,9 @@ def main() -> int:
     upgrade = sys.argv[1:]
     targets = {name: LOCKS / f"{name}.lock" for name in (*settings["tracker"], "dev")}
     with tempfile.TemporaryDirectory() as scratch:
-        for lock in targets.values():
-            lock.touch()  # the projects include them, the first time too
+        included = [RESULTS / f"{name}.{kind}" for name in settings["tracker"] for kind in KINDS]
+        for path in (*targets.values(), *included):
+            path.touch()  # the projects include them, those of a new tracker too
         projects = {name: generate(name, scratch) for name in settings["tracker"]}
         first = projects["none"]
         asked = [path / "requirements.in" for path in projects.values()]

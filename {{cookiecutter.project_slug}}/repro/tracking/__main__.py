@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import secrets
-import shlex
 import signal
 import sys
 import threading
@@ -149,16 +148,14 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 class Say:
     """One line on the real standard error, once. Clients get none: they talk too much."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.stream, self.name, self.folder = os.fdopen(os.dup(2), "w"), name, folder
-        self.said = False
+    def __init__(self, name: str) -> None:
+        self.stream, self.name, self.said = os.fdopen(os.dup(2), "w"), name, False
 
     def __call__(self, error: BaseException) -> None:
         words = redact_text(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
-        later = f"python -m repro.tracking {shlex.quote(str(self.folder))}"
         if not self.said:
-            print(f"warning: {self.name}: {words}; {later} sends the rest", file=self.stream)
-            self.stream.flush()
+            rest = "nothing is lost, README.md says how to send the rest"
+            print(f"warning: {self.name}: {words}; {rest}", file=self.stream, flush=True)
         self.said = True
 
 
@@ -217,7 +214,7 @@ def main() -> int:
         threading.Thread(target=watch, args=(mirror, ended), daemon=True).start()
     else:
         ended.set()
-    say = Say(mirror.settings["name"], folder)
+    say = Say(mirror.settings["name"])
     with open(os.devnull, "r+b") as nothing:
         for descriptor in (1, 2) if arguments.follow else (0, 1, 2):  # nobody is to be asked
             os.dup2(nothing.fileno(), descriptor)

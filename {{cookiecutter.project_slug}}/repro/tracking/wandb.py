@@ -27,6 +27,7 @@ class Adapter:
             "x_disable_stats": True,
             "x_disable_machine_info": True,
             "x_save_requirements": False,
+            "x_transaction_log_flush_interval": 1.0,  # seconds of curves that a crash may cost
             "host": "",
             "program": "",
         }
