@@ -317,7 +317,7 @@ def code_lines(text: str) -> int:
     return sum(bool(line) and line[0] != "#" and n not in documented for n, line in lines)
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("experiment", 850), ("repro", 2100)])
+@pytest.mark.parametrize(("folder", "limit"), [("experiment", 860), ("repro", 2250)])
 def test_it_can_be_read_in_one_sitting(folder: str, limit: int) -> None:
     texts = [path.read_text() for path in (TEMPLATE / folder).rglob("*.py")]
     assert sum(map(code_lines, texts)) <= limit

@@ -256,42 +256,56 @@ def test_mlflow_shows_the_run(tracked: dict[str, Project]) -> None:
     assert found["tags"].keys() == {"mlflow.runName", "repro.id"}  # no user, no source, no git
 
 
+# Records in the log format of LevelDB, read with W&B's own classes (its reader of whole files is
+# part of a program in Go).
+READ_WANDB = """
+import json, struct, sys
+from pathlib import Path
+from wandb.proto import wandb_internal_pb2 as pb
+data, at, whole, found = Path(sys.argv[1]).read_bytes(), 7, b"", []
+assert data[:4] == b":W&B"
+while at + 7 < len(data):
+    if 32768 - at % 32768 < 7:  # no place for a header: the rest of the block is empty
+        at += 32768 - at % 32768
+        continue
+    _, length, part = struct.unpack("<IHB", data[at : at + 7])
+    whole += data[at + 7 : at + 7 + length]
+    at += 7 + length
+    if part in (1, 4):  # the whole of a record, or its last part
+        record = pb.Record()
+        record.ParseFromString(whole)
+        whole = b""
+        items = {i.key or "/".join(i.nested_key): json.loads(i.value_json)
+                 for i in [*record.history.item, *record.config.update]}
+        found.append({"kind": record.WhichOneof("record_type"), "step": record.history.step.num,
+                      "run": record.run.run_id, "items": items, "text": str(record),
+                      "files": [f.path for f in record.files.files]})
+print(json.dumps(found))
+"""
+
+
 def test_wandb_shows_the_run(tracked: dict[str, Project]) -> None:
     """Two parts, for it was killed once, of one run; `wandb sync` puts them together."""
     project = tracked["wandb"]
     run = project.path / "runs" / "a"
-    program = (
-        "import json, sys\n"
-        "from wandb.sdk.internal.datastore import DataStore\n"
-        "from wandb.proto import wandb_internal_pb2 as pb\n"
-        "store, found = DataStore(), []\n"
-        "store.open_for_scan(sys.argv[1])\n"
-        "while (data := store.scan_data()) is not None:\n"
-        "    record = pb.Record(); record.ParseFromString(data)\n"
-        "    kind = record.WhichOneof('record_type')\n"
-        "    items = {i.key or '/'.join(i.nested_key): json.loads(i.value_json)"
-        " for i in [*record.history.item, *record.config.update]}\n"
-        "    found.append([kind, record.history.step.num, record.run.run_id, items,"
-        " [f.path for f in record.files.files], str(record.run) + str(record.environment)])\n"
-        "print(json.dumps(found))"
-    )
     paths = sorted((run / "wandb").glob("offline-run-*/*.wandb"))
     assert len(paths) == 3  # the training, its second part, the evaluation
     metrics: dict[str, list[tuple[int, float]]] = {}
     config: dict[str, Any] = {}
     files: set[str] = set()
     for path in paths:
-        for kind, step, identity, items, names, text in read(project, program, str(path)):
-            assert os.uname().nodename not in text
-            assert kind not in ("stats", "output", "output_raw"), kind
+        for record in read(project, READ_WANDB, str(path)):
+            kind, items = record["kind"], record["items"]
+            assert os.uname().nodename not in record["text"]
+            assert kind not in ("stats", "output", "output_raw", "environment"), kind
             if kind == "run":
-                assert identity == state(run)["id"]
+                assert record["run"] == state(run)["id"]
             if kind == "config":
                 config.update(items)
-            files.update(names)
-            for name, value in items.items() if kind == "history" else ():
+            files.update(record["files"])
+            for name in items if kind == "history" else ():
                 if not name.startswith("_"):
-                    metrics.setdefault(name, []).append((step, value))
+                    metrics.setdefault(name, []).append((record["step"], items[name]))
     assert close(metrics, expected_metrics(run))
     assert config["training.batch_size"] == 64
     assert config["context.commit_hash"] == commit_of(project)
@@ -318,9 +332,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(project: Project, folder: Path, port: int) -> Iterator[Callable[[], None]]:
-    """A real server with SQLite on loopback; yields what kills it."""
-    environ = clean_environ(MLFLOW_DISABLE_TELEMETRY="true", PYTHONDONTWRITEBYTECODE="1")
+def mlflow_server(project: Project, folder: Path, port: int) -> Iterator[Callable[[int], None]]:
+    """A real server with SQLite on loopback; yields what sends it a signal."""
+    environ = clean_environ(MLFLOW_DISABLE_TELEMETRY="true")
+    environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # takes seconds to start
     command = [project.venv / "bin" / "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
     command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
@@ -329,10 +344,8 @@ def mlflow_server(project: Project, folder: Path, port: int) -> Iterator[Callabl
             command, cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True
         )
 
-    def kill() -> None:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    def send(number: int) -> None:
+        os.killpg(server.pid, number)
 
     def answers() -> bool:
         assert server.poll() is None, (folder / "log").read_text()
@@ -341,25 +354,26 @@ def mlflow_server(project: Project, folder: Path, port: int) -> Iterator[Callabl
 
     try:
         until(answers)
-        yield kill
+        yield send
     finally:
-        kill()
+        send(signal.SIGKILL)
+        server.wait()
 
 
 def test_an_mlflow_server_that_dies_and_comes_back_has_everything(
     projects: dict[str, Project], untracked: dict[str, bytes], tmp_path: Path
 ) -> None:
     project, port = projects["mlflow"], free_port()
+    settings = (*SETTINGS, "tracker.wait=4")
     run, uri = project.path / "runs" / "server", f"http://127.0.0.1:{port}"
-    with mlflow_server(project, tmp_path, port) as kill:
-        training = start(project, "run_dir=runs/server", *SETTINGS, f"tracker.uri={uri}")
+    with mlflow_server(project, tmp_path, port):
+        training = start(project, "run_dir=runs/server", *settings, f"tracker.uri={uri}")
         pause_when_tracked(training, run)
-        kill()
-        os.kill(training.pid, signal.SIGCONT)
-        until(lambda: steps_done(run) >= 45)
-        os.kill(training.pid, signal.SIGSTOP)  # not to be at its end before the server is back
-        until(lambda: "warning" in (project.path / "err").read_text())
-    with mlflow_server(project, tmp_path, port) as kill:
+    os.kill(training.pid, signal.SIGCONT)
+    until(lambda: steps_done(run) >= 45)
+    os.kill(training.pid, signal.SIGSTOP)  # not to be at its end before the server is back
+    until(lambda: "warning" in (project.path / "err").read_text())
+    with mlflow_server(project, tmp_path, port) as hold:
         os.kill(training.pid, signal.SIGCONT)
         assert training.wait(60) == 0
         (line,) = (project.path / "err").read_text().splitlines()
@@ -368,13 +382,13 @@ def test_an_mlflow_server_that_dies_and_comes_back_has_everything(
         assert (found["status"], bits(run)) == ("FINISHED", untracked)
         assert close(found["metrics"], expected_metrics(run))
         assert {*found["files"]} >= CHECKPOINTS
-        kill()
+        hold(signal.SIGSTOP)
         evaluate = ("python", "-m", "experiment.evaluate", "--checkpoint")
         done = project.run(*evaluate, str(run / "checkpoints" / "last"))
         assert done.returncode == 0
         (line,) = done.stderr.splitlines()
         assert line.startswith("warning: mlflow: ")
-    with mlflow_server(project, tmp_path, port):
+        hold(signal.SIGCONT)
         done = project.run("python", "-m", "repro.tracking", "runs/server")
         assert (done.returncode, done.stderr) == (0, "")
         (found,) = read(project, READ_MLFLOW, uri)
@@ -407,17 +421,37 @@ def test_a_server_that_never_answers_costs_its_wait_and_one_line(
     assert bits(run) == untracked
 
 
-def test_a_tracker_that_fails_at_once_is_one_line(
-    projects: dict[str, Project], untracked: dict[str, bytes]
-) -> None:
+def test_a_tracker_that_fails_at_once_is_one_line(projects: dict[str, Project]) -> None:
     project = projects["tensorboard"]
-    done = project.train("run_dir=runs/failed", *SETTINGS, "tracker.uri=http://localhost")
+    short = "training.max_steps=2"
+    done = project.train("run_dir=runs/failed", short, "tracker.uri=http://localhost")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert "TensorBoard knows no server" in line
-    assert bits(project.path / "runs" / "failed") == untracked
     done = project.run("python", "-m", "repro.tracking", "configs")
     assert "no tracked run" in faults(done)[0]
+
+
+def test_a_trackers_process_that_is_killed_is_one_line(
+    projects: dict[str, Project], untracked: dict[str, bytes]
+) -> None:
+    project = projects["tensorboard"]
+    training = start(project, "run_dir=runs/alone", *SETTINGS)
+    run = project.path / "runs" / "alone"
+    until(lambda: state(run)["at"][0] > 0)
+    children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+    assert len(children) == 1
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert training.wait(60) == 0
+    (line,) = (project.path / "err").read_text().splitlines()
+    assert "the tracker's process was killed" in line
+    assert bits(run) == untracked
+    assert state(run)["at"][0] < STEPS
+    done = project.run("python", "-m", "repro.tracking", "runs/alone")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert state(run)["at"] == [STEPS, False]
+    (run / "tracker.json").write_text("{")
+    assert "is damaged" in faults(project.run("python", "-m", "repro.tracking", str(run)))[0]
 
 
 def test_without_a_tracker_at_run_time_there_is_none(projects: dict[str, Project]) -> None:

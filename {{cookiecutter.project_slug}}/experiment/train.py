@@ -104,9 +104,9 @@ def train(config: Config) -> int:
         trainer.processes.close()
         if not finished:
             mark(run.folder, trainer.step)
-            saved = f"SIGTERM: saved after step {trainer.step}"
-            print(f"{saved}: run_dir={run.folder} resume=auto goes on")
-            return EXIT_CODE
+    if not finished:
+        print(f"SIGTERM: saved after step {trainer.step}: run_dir={run.folder} resume=auto goes on")
+        return EXIT_CODE
     print(f"bits {checkpoint.weights_digest(trainer.model.state_dict())}")
     print(f"run  {run.folder}")
     return 0

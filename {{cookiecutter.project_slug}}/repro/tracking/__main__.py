@@ -50,6 +50,7 @@ class Mirror:
 
     def __init__(self, folder: Path, settings: dict[str, Any] | None) -> None:
         self.folder, self.training, self.offset = folder, settings is not None, 0
+        self.files_sent = False
         self.tracker: Tracker | None = None
         self.state: dict[str, Any] = {"id": secrets.token_hex(8), "at": [0, False], "sent": {}}
         self.state["finished"] = False
@@ -75,8 +76,10 @@ class Mirror:
                 self.state["at"] = keys[-1]
                 self.save()
             self.offset = self.next_offset
+        if ended or not self.files_sent:
+            self.send_files(tracker, ended)
+            self.files_sent = True
         if ended:
-            self.send_files(tracker, ended=True)
             tracker.finish(self.state["finished"])
 
     def connect(self) -> Tracker:
@@ -86,7 +89,6 @@ class Mirror:
         if "params" not in self.state:
             tracker.log_params(self.params())
             self.state["params"] = "sent"
-        self.send_files(tracker, ended=False)
         self.tracker = tracker
         return tracker
 
@@ -201,8 +203,15 @@ def main() -> int:
     if not settings and not (folder / STATE).is_file():
         raise UserError(f"{folder}: there is no {STATE} in it, so it is no tracked run's folder")
     lock = (folder / f".{STATE}.lock").open("a")
-    fcntl.flock(lock, fcntl.LOCK_EX)  # of a killed training, this process's forerunner may live on
-    mirror = Mirror(folder, settings)
+    try:  # a training waits here for the end of its forerunner's process, if it was killed
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if arguments.follow else fcntl.LOCK_NB))
+        mirror = Mirror(folder, settings)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: its training goes on, and sends what is new") from error
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder / STATE} is damaged: without it a new tracked run is begun"
+        ) from error
     own = f"{mirror.settings['name'].upper()}_"
     kept = {name for name in os.environ if name.startswith(own)} | set(KEPT.split())
     for name in os.environ.keys() - kept:

@@ -69,9 +69,11 @@ def _end(process: subprocess.Popen[bytes], last_words: bytes, seconds: float) ->
     try:
         process.communicate(last_words, timeout=seconds)
     except (OSError, subprocess.TimeoutExpired):
-        # It gives up by itself before, with a line. This is for one that cannot, and its helpers.
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)  # it gives up by itself before: this one cannot
         process.wait()
+    if process.returncode not in (0, 1):  # 1: it has said why
+        words = "the tracker's process was killed; README.md says how to send the rest"
+        print(f"warning: {words}", file=sys.stderr, flush=True)
 
 
 def _snapshot(root: Path, target: Path) -> None:

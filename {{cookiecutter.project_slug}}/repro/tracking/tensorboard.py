@@ -13,6 +13,7 @@ from typing import Any
 
 from repro.tracking import Place
 
+LONGEST = 2**20  # bytes of a text or a picture
 PROTOCOL = "tensorboard.compat.proto"
 
 
@@ -42,7 +43,7 @@ class Adapter:
         self.writer.flush()
 
     def log_artifact(self, path: Path, name: str) -> None:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or path.stat().st_size > LONGEST:
             return
         content = path.read_bytes()
         if path.suffix == ".png":
