@@ -23,6 +23,7 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")
 STEPS = 65  # three epochs and a bit
 SETTINGS = (f"training.max_steps={STEPS}", "output.log_every=1", "tracker.wait=20")
 SECRETS = {"DB_PASSWORD": "planted-variable", "SLURM_JWT": "planted-job", "HF_TOKEN": "planted-hf"}
+SECRETS |= {"WANDB_API_KEY": f"planted-{'k' * 40}", "MLFLOW_TRACKING_TOKEN": "planted-token"}
 
 
 def bits(run: Path) -> dict[str, bytes]:
@@ -87,6 +88,10 @@ def plant(project: Project) -> None:
     project.edit("experiment/config.py", "    uri: Path", "    api_key: str = ''\n    uri: Path")
     with (project.path / "experiment" / "model.py").open("a") as file:
         file.write('\nHF_TOKEN = "planted-literal"  # planted-variable\n')
+    if project.path.parent.name.startswith("tensorboard"):  # an adapter that shows all that it sees
+        adapter, old = "repro/tracking/tensorboard.py", "        rows = ["
+        new = "        import os\n\n        params = {**params, 'environ': dict(os.environ)}\n"
+        project.edit(adapter, old, new + old)
     author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
     git = ["git", *author]
     subprocess.run(["git", "init", "-q", "-b", "main"], cwd=project.path, check=True)
@@ -213,6 +218,7 @@ def test_tensorboard_shows_the_run(tracked: dict[str, Project]) -> None:
     assert close(found["metrics"], expected_metrics(run))
     assert "| training.batch_size | 64 |" in found["texts"]["params"]
     assert commit_of(project) in found["texts"]["params"]
+    assert '"PATH":' in found["texts"]["params"]  # see `plant`: no secret was among the variables
     widths = {tag: width for width, tag in found["images"]}
     assert {*found["texts"], *widths} >= files_to_show(project)
     assert widths["figures/confusion_matrix.png"] == 825

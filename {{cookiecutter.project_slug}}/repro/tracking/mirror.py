@@ -71,7 +71,7 @@ def _end(process: subprocess.Popen[bytes], last_words: bytes, seconds: float) ->
     except (OSError, subprocess.TimeoutExpired):
         os.killpg(process.pid, signal.SIGKILL)  # it gives up by itself before: this one cannot
         process.wait()
-    if process.returncode not in (0, 1):  # 1: it has said why
+    if process.returncode not in (0, 1, 2):  # 1 and 2: it has said why
         words = "the tracker's process was killed; README.md says how to send the rest"
         print(f"warning: {words}", file=sys.stderr, flush=True)
 
