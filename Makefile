@@ -39,7 +39,7 @@ lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m ruff check --cache-dir .build/ruff .
 	@$(venv)/bin/python -m ruff format --check --cache-dir .build/ruff .
 	@$(venv)/bin/python -m mypy --strict --ignore-missing-imports --cache-dir .build/mypy \
-		local_extensions.py tools
+		local_extensions.py tools hooks
 	@cd '$(project)' && ../$(venv)/bin/python -m mypy --cache-dir ../.build/mypy-project
 
 lock: $(tools)/ready ## write all locks anew (Python 3.11); ARGS=--upgrade renews the versions

@@ -68,7 +68,7 @@ def _end(process: subprocess.Popen[bytes], last_words: bytes, seconds: float) ->
     """Tell the process that the training has ended, and wait until it has sent the rest."""
     try:
         process.communicate(last_words, timeout=seconds)
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # it gives up by itself before: this one cannot
         process.wait()
     if process.returncode not in (0, 1, 2):  # 1 and 2: it has said why
