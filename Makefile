@@ -16,6 +16,7 @@ MAKEOVERRIDES :=
 
 tools := .build/tools
 checks := .build/checks
+trackers := .build/trackers
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
 
@@ -28,23 +29,23 @@ help: ## list the commands
 demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict
 	@$(tools)/bin/python tools/demo.py
 
-test: venv $(checks)/ready ## run the template's tests
+test: venv $(checks)/ready $(trackers)/ready ## run the template's tests
 	@$(venv)/bin/python -m pytest -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
-test-long: venv $(checks)/ready ## run the tests that take long
+test-long: venv $(checks)/ready $(trackers)/ready ## run the tests that take long
 	@$(venv)/bin/python -m pytest -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
 lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m ruff check --cache-dir .build/ruff .
 	@$(venv)/bin/python -m ruff format --check --cache-dir .build/ruff .
 	@$(venv)/bin/python -m mypy --strict --ignore-missing-imports --cache-dir .build/mypy \
-		local_extensions.py tools
+		local_extensions.py tools hooks
 	@cd '$(project)' && ../$(venv)/bin/python -m mypy --cache-dir ../.build/mypy-project
 
 lock: $(tools)/ready ## write all locks anew (Python 3.11); ARGS=--upgrade renews the versions
 	@$(tools)/bin/python tools/lock.py $(ARGS)
 
-results: venv ## measure the results that a project carries
+results: venv $(trackers)/ready ## measure the results that a project carries
 	@$(tools)/bin/python tools/results.py $(ARGS)
 
 bench: venv ## measure the overhead against a plain loop
@@ -65,6 +66,17 @@ $(checks)/ready: requirements-checks.lock $(tools)/ready
 	$(checks)/bin/python -I -m pip install -qq --disable-pip-version-check \
 		--require-hashes --no-deps --only-binary=:all: --no-binary=docopt \
 		-r requirements-checks.lock && touch $@
+
+# The trackers' packages, which only their tests need: an environment that adds them to `venv`, whose
+# versions they share. So everything else is tested with the packages of the default lock alone.
+trackers_locks := $(foreach name,tensorboard mlflow wandb,templates/locks/$(name).lock)
+$(trackers)/ready: $(trackers_locks) templates/locks/none.lock templates/locks/dev.lock | venv
+	@rm -rf $(trackers) && $(venv)/bin/python -I -m venv $(trackers)
+	@$(venv)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(trackers)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	@$(trackers)/bin/python -m pip install -qq --disable-pip-version-check \
+		--require-hashes --no-deps --only-binary=:all: \
+		$(foreach lock,$(trackers_locks),--requirement $(lock)) && touch $@
 
 # The environment of a generated project, shared by demo, tests and results.
 venv: $(tools)/ready tidy

@@ -5,6 +5,7 @@ their own, with the environment that `make setup` installed.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 VENV = ROOT / ".build" / "venv"
+TRACKERS = ROOT / ".build" / "trackers"  # an environment that has the trackers' packages as well
 COOKIECUTTER = ROOT / ".build" / "tools" / "bin" / "cookiecutter"
 
 sys.path.insert(0, str(TEMPLATE))  # tests of single functions import the kit where it stands
@@ -41,13 +43,16 @@ def clean_environ(**variables: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Project:
-    """A generated project that uses the shared environment."""
+    """A generated project that uses a shared environment."""
 
     path: Path
+    venv: Path = VENV
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the project's folder; `python` is the shared environment's."""
-        words = [str(VENV / "bin" / "python") if word == "python" else word for word in command]
+        words = [
+            str(self.venv / "bin" / "python") if word == "python" else word for word in command
+        ]
         return subprocess.run(
             words,
             cwd=self.path,
@@ -58,7 +63,7 @@ class Project:
         )
 
     def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return self.run("make", f"VENV={VENV}", *arguments, **variables)
+        return self.run("make", f"VENV={self.venv}", *arguments, **variables)
 
     def train(self, *settings: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return self.run("python", "-m", "experiment.train", *settings, **variables)
@@ -72,7 +77,7 @@ class Project:
     def copy(self, target: Path) -> "Project":
         left_out = shutil.ignore_patterns("runs", "data", "__pycache__", ".*_cache")
         shutil.copytree(self.path, target, symlinks=True, ignore=left_out)
-        return Project(target)
+        return Project(target, self.venv)
 
 
 def generate(folder: Path, *answers: str) -> Project:
@@ -84,7 +89,8 @@ def generate(folder: Path, *answers: str) -> Project:
     )
     assert done.returncode == 0, done.stderr
     (path,) = folder.iterdir()
-    return Project(path)
+    tracked = any(re.match("tracker=(?!none)", answer) for answer in answers)
+    return Project(path, TRACKERS if tracked else VENV)
 
 
 def last_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """What cookiecutter writes: the files, their syntax, one source for every version and digest."""
 
 import ast
+import hashlib
 import itertools
 import json
 import re
@@ -61,6 +62,7 @@ FILES = [
     "configs/model/small_cnn.yaml",
     "configs/optimizer/adamw.yaml",
     "configs/optimizer/sgd.yaml",
+    "configs/tracker/none.yaml",
     "experiment/__init__.py",
     "experiment/config.py",
     "experiment/data.py",
@@ -103,6 +105,7 @@ FILES = [
     "repro/run.py",
     "repro/sampling.py",
     "repro/seeding.py",
+    "repro/tracking/__init__.py",
     "repro/verify.py",
     "results/expected_metrics.json",
     "results/figures/digits_baseline/confusion_matrix.png",
@@ -111,6 +114,16 @@ FILES = [
     "tests/test_gpu.py",
     "tests/test_reproducibility.py",
 ]
+
+TRACKED = ["repro/tracking/__main__.py", "repro/tracking/mirror.py"]  # where there is a tracker
+
+
+def expected_files(tracker: str) -> list[str]:
+    """What a project with that tracker consists of."""
+    if tracker == "none":
+        return sorted(FILES)
+    own = [f"configs/tracker/{tracker}.yaml", f"repro/tracking/{tracker}.py"]
+    return sorted([*FILES, *TRACKED, *own])
 
 
 @pytest.fixture(scope="module")
@@ -127,22 +140,41 @@ OPTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
 CHOICES = {k: v for k, v in OPTIONS.items() if isinstance(v, list) and not k.startswith("_")}
 
 
+def all_pairs() -> list[tuple[str, ...]]:
+    """Combinations of all options' values, few, with every pair of two options' values in one."""
+    rows = list(itertools.product(*CHOICES.values()))
+    pairs = {row: set(itertools.combinations(enumerate(row), 2)) for row in rows}
+    missing, chosen = set().union(*pairs.values()), []
+    while missing:
+        chosen.append(max(rows, key=lambda row: len(pairs[row] & missing)))
+        missing -= pairs[chosen[-1]]
+    return chosen
+
+
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Project]:
-    """Every combination of all options' values: every pair is among them."""
+    """A project for each of these combinations."""
     made = {}
-    for values in itertools.product(*CHOICES.values()):
+    for values in all_pairs():
         answers = [f"{k}={v}" for k, v in zip(CHOICES, values, strict=True)]
         answers += ["repository_url=https://example.org/someone/study"]
         made[values] = generate(tmp_path_factory.mktemp("option"), *answers)
     return made
 
 
-def test_every_combination_has_exactly_these_files(
+def test_every_pair_of_options_has_exactly_its_files(
     variants: dict[tuple[str, ...], Project],
 ) -> None:
+    assert 16 <= len(variants) <= 24
     for values, project in variants.items():
-        assert sorted(files_of(project)) == sorted(FILES), values
+        tracker = dict(zip(CHOICES, values, strict=True))["tracker"]
+        assert sorted(files_of(project)) == expected_files(tracker), values
+
+
+def test_without_a_tracker_nothing_of_one_is_in_the_project(fresh: Project) -> None:
+    for name, content in files_of(fresh).items():
+        if name not in ("experiment/config.py", "repro/tracking/__init__.py", "results/"):
+            assert not re.search(rb"(?i)tensorboard|mlflow|wandb", content), name
 
 
 def test_no_file_is_empty_and_every_file_is_of_its_kind(
@@ -243,7 +275,8 @@ def test_actions_are_pinned_by_commit(fresh: Project) -> None:
 
 def test_python_and_configs_are_copied_as_they_stand(fresh: Project) -> None:
     for name, content in files_of(fresh).items():
-        if name.endswith((".py", ".yaml")) and name != ".pre-commit-config.yaml":
+        rendered = (".pre-commit-config.yaml", "configs/config.yaml")  # the tracker is in it
+        if name.endswith((".py", ".yaml")) and name not in rendered:
             assert content == (TEMPLATE / name).read_bytes(), name
 
 
@@ -263,8 +296,16 @@ def test_generating_takes_under_half_a_second() -> None:
     assert statistics.median(runs) < 0.5
 
 
-def test_the_generated_python_is_clean(own_project: Project) -> None:
-    done = own_project.make("lint")
+@pytest.fixture(scope="module")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("mypy"))
+
+
+@pytest.mark.parametrize("tracker", CHOICES["tracker"])
+def test_the_generated_python_is_clean(tmp_path: Path, tracker: str, mypy_cache: str) -> None:
+    """The trackers alone make the Python files differ; their types are checked without them."""
+    project = Project(generate(tmp_path, f"tracker={tracker}").path)
+    done = project.make("lint", MYPY_CACHE_DIR=mypy_cache)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -286,7 +327,7 @@ def code_lines(text: str) -> int:
     return sum(bool(line) and line[0] != "#" and n not in documented for n, line in lines)
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("experiment", 800), ("repro", 3200)])
+@pytest.mark.parametrize(("folder", "limit"), [("experiment", 800), ("repro", 3700)])
 def test_it_can_be_read_in_one_sitting(folder: str, limit: int) -> None:
     texts = [path.read_text() for path in (TEMPLATE / folder).rglob("*.py")]
     assert sum(map(code_lines, texts)) <= limit
@@ -341,35 +382,51 @@ def test_versions_and_digests_agree_with_the_single_source(fresh: Project) -> No
     assert metadata["requires-python"] == f">={lowest},<{major}.{int(minor) + 1}"
 
 
-def test_the_locks_have_hashes_and_no_settings_of_a_machine(fresh: Project) -> None:
-    runtime = (fresh.path / "requirements.lock").read_text()
-    development = (fresh.path / "requirements-dev.lock").read_text()
-    for lock in (runtime, development):
-        assert "make lock" in lock
-        for line in lock.splitlines():
-            assert not line.startswith("-"), line
-            assert "://" not in line, line
-            assert " /" not in line, line
-        for requirement in re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n?", "", lock)):
-            if requirement.strip():
-                assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), requirement
-    both = pins(runtime).keys() & pins(development).keys()
-    assert {name: pins(runtime)[name] for name in both} == {
-        name: pins(development)[name] for name in both
-    }
+LOCKS = ROOT / "templates" / "locks"
 
 
-def test_what_is_asked_for_is_locked_and_imported(fresh: Project) -> None:
-    asked = re.findall(r"(?m)^([a-z][a-z0-9-]*)", (fresh.path / "requirements.in").read_text())
-    assert asked
-    assert set(asked) <= pins((fresh.path / "requirements.lock").read_text()).keys()
+@pytest.mark.parametrize("name", [*CHOICES["tracker"], "dev"])
+def test_the_locks_have_hashes_and_no_settings_of_a_machine(name: str) -> None:
+    lock = (LOCKS / f"{name}.lock").read_text()
+    assert "make lock" in lock
+    for line in lock.splitlines():
+        assert not line.startswith("-"), line
+        assert "://" not in line, line
+        assert " /" not in line, line
+    for requirement in re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n?", "", lock)):
+        if requirement.strip():
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), requirement
+
+
+def test_a_package_has_the_same_version_in_every_lock() -> None:
+    """So a tracker is no reason for other bits, and one environment can hold them all."""
+    locks = [pins(path.read_text()) for path in LOCKS.glob("*.lock")]
+    assert len(locks) == len(CHOICES["tracker"]) + 1
+    for one, other in itertools.combinations(locks, 2):
+        both = one.keys() & other.keys()
+        assert {name: one[name] for name in both} == {name: other[name] for name in both}
+    default = pins((LOCKS / "none.lock").read_text())
+    for tracker in CHOICES["tracker"]:
+        assert default.items() <= pins((LOCKS / f"{tracker}.lock").read_text()).items()
+
+
+@pytest.mark.parametrize("tracker", CHOICES["tracker"])
+def test_what_is_asked_for_is_locked_and_imported(tmp_path: Path, tracker: str) -> None:
+    root = generate(tmp_path, f"tracker={tracker}").path
+    asked = re.findall(r"(?m)^([a-z][a-z0-9-]*)", (root / "requirements.in").read_text())
+    assert (tracker in asked) == (tracker != "none")
+    lock = (root / "requirements.lock").read_bytes()
+    assert set(asked) <= pins(lock.decode()).keys()
+    assert hashlib.sha256(lock).hexdigest() in (root / "REPRODUCE.md").read_text()
     imported = set()
-    for path in [*(fresh.path / "repro").glob("*.py"), *(fresh.path / "experiment").glob("*.py")]:
+    for path in [*(root / "repro").rglob("*.py"), *(root / "experiment").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
+                imported.add(ast.unparse(node.args[0]).strip("'").split(".")[0])
     distributions = {"hydra-core": "hydra", "scikit-learn": None, "pillow": "PIL"}
     for name in asked:  # scikit-learn carries the data
         module = distributions.get(name, name)
@@ -411,7 +468,7 @@ def typed(folder: Path, *answers: str) -> Project:
 def test_answers_come_out_as_they_were_typed(tmp_path: Path, kind: str) -> None:
     """Typed at the prompts; key=value on the command line is rendered by cookiecutter itself."""
     text, url = TEXTS[kind], "https://example.org/a?b=1&c=%20"
-    project = typed(tmp_path, text, "nasty", text, text, url, "1", "1")
+    project = typed(tmp_path, text, "nasty", text, text, url, "1", "1", "1")
     root = project.path
     metadata = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     assert metadata["description"] == text

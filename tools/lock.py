@@ -1,11 +1,15 @@
-"""Write every lock anew: the projects' two (templates/locks/) and the template's own.
+"""Write every lock anew: the projects' (templates/locks/) and the template's own.
 
     make lock                     keep the versions; add and remove what the .in files ask for
     make lock ARGS=--upgrade      take the newest versions
 
-The work is done by the `make lock` of a project that is generated with the defaults, so a lock from
-here and one from a project are made alike. pip-compile chooses for the Python that it runs on, and
-older ones may not fit what it chose: it runs on the lowest one that we support.
+There is a lock for each tracker, and a package has the same version in all of them: versions are
+chosen for all trackers together, and each lock keeps of them what its own requirements need. So one
+environment can hold all of them, and the tracker is no reason for other bits.
+
+The work is done by the `make lock` of generated projects, so a lock from here and one from a
+project are made alike. pip-compile chooses for the Python that it runs on, and older ones may not
+fit what it chose: it runs on the lowest one that we support.
 """
 
 from __future__ import annotations
@@ -20,40 +24,68 @@ from pathlib import Path
 from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = {
-    "requirements": ROOT / "templates" / "locks" / "none.lock",
-    "requirements-dev": ROOT / "templates" / "locks" / "dev.lock",
-    "requirements-tools": ROOT / "requirements-tools.lock",
-    "requirements-checks": ROOT / "requirements-checks.lock",
-}
+LOCKS = ROOT / "templates" / "locks"
+RESULTS, KINDS = ROOT / "templates" / "results", ("json", "md")
+OWN = ("requirements-tools", "requirements-checks")
 
 
 def main() -> int:
-    stack = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["_stack"]
-    running, lowest = "{}.{}".format(*sys.version_info), stack["python_lowest"]
+    settings = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    running, lowest = "{}.{}".format(*sys.version_info), settings["_stack"]["python_lowest"]
     if running != lowest:
         remedy = f"rm -r .build/tools && make lock PYTHON=python{lowest}"
         print(f"lock: this is Python {running}, not {lowest}: {remedy}", file=sys.stderr)
         return 2
+    upgrade = sys.argv[1:]
+    targets = {name: LOCKS / f"{name}.lock" for name in (*settings["tracker"], "dev")}
     with tempfile.TemporaryDirectory() as scratch:
-        for lock in LOCKS.values():
-            lock.touch()  # the project includes them, the first time too
-        project = Path(
-            cookiecutter(str(ROOT), no_input=True, default_config=True, output_dir=scratch)
-        )
-        for name in ("requirements-tools", "requirements-checks"):
+        included = [RESULTS / f"{name}.{kind}" for name in settings["tracker"] for kind in KINDS]
+        for path in (*targets.values(), *included):
+            path.touch()  # the projects include them, those of a new tracker too
+        projects = {name: generate(name, scratch) for name in settings["tracker"]}
+        first = projects["none"]
+        asked = [path / "requirements.in" for path in projects.values()]
+        asked.append(first / "requirements-dev.in")
+        wanted = {line for path in asked for line in path.read_text().splitlines()}
+        (first / "all.in").write_text("\n".join(sorted(w for w in wanted if w[:1] not in "#-")))
+        (first / "all.lock").write_text("".join(lock.read_text() for lock in targets.values()))
+        lock_in(first, ["all"], upgrade)
+        for name, project in projects.items():
+            shutil.copyfile(first / "all.lock", project / "requirements.lock")
+            lock_in(project, ["requirements"])
+            shutil.copyfile(project / "requirements.lock", targets[name])
+        shutil.copyfile(first / "all.lock", first / "requirements-dev.lock")
+        lock_in(first, ["requirements-dev"])
+        shutil.copyfile(first / "requirements-dev.lock", targets["dev"])
+        for name in OWN:
             for suffix in (".in", ".lock"):
-                shutil.copy(ROOT / f"{name}{suffix}", project)
-        tools = Path(sys.prefix)
-        command = ["make", "--no-print-directory", "lock", f"VENV={tools}"]
-        command += [f"LOCKS={' '.join(LOCKS)}", f"ARGS={' '.join(sys.argv[1:])}"]
-        code = subprocess.run(command, cwd=project).returncode
-        if code:
-            return code
-        for name, lock in LOCKS.items():
-            shutil.copyfile(project / f"{name}.lock", lock)
-            print(f"wrote {lock.relative_to(ROOT)}")
+                shutil.copy(ROOT / f"{name}{suffix}", first)
+        lock_in(first, list(OWN), upgrade)
+        for name in OWN:
+            shutil.copyfile(first / f"{name}.lock", ROOT / f"{name}.lock")
+    print(f"wrote templates/locks/ and {', '.join(f'{name}.lock' for name in OWN)}")
     return 0
+
+
+def generate(tracker: str, folder: str) -> Path:
+    """A project with that tracker, all other options as they are by default."""
+    answers = {"tracker": tracker, "project_slug": tracker}
+    made = cookiecutter(
+        str(ROOT),
+        no_input=True,
+        default_config=True,
+        extra_context=answers,
+        output_dir=folder,
+    )
+    return Path(made)
+
+
+def lock_in(project: Path, names: list[str], arguments: list[str] | None = None) -> None:
+    """The project's own `make lock`; ends this program if it fails."""
+    command = ["make", "--no-print-directory", "lock", f"VENV={sys.prefix}"]
+    command += [f"LOCKS={' '.join(names)}", f"ARGS={' '.join(arguments or [])}"]
+    if code := subprocess.run(command, cwd=project).returncode:
+        raise SystemExit(code)
 
 
 if __name__ == "__main__":

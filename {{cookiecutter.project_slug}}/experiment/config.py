@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Settings that say where and how to run; they may differ between two runs of equal bits.
 PATHS = ("data_dir", "image_dir", "weights", "run_dir", "resume")
-FREE = ("output", "num_workers", *PATHS)
+FREE = ("output", "num_workers", "tracker", *PATHS)
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -141,6 +141,13 @@ class Output(Settings):
     trace: bool
 
 
+class Tracker(Settings):
+    name: Literal["none", "tensorboard", "mlflow", "wandb"]
+    uri: PathText | None = None
+    largest_mb: Annotated[int, Field(ge=0)] = 0
+    wait: Annotated[int, Field(ge=1, le=3600)] = 30
+
+
 class Config(Settings):
     name: Annotated[str, AfterValidator(run_name)]
     seed: Seed
@@ -152,6 +159,7 @@ class Config(Settings):
     model: Model
     dataset: Dataset
     optimizer: Optimizer
+    tracker: Tracker
     training: Training
     evaluation: Evaluation
     output: Output

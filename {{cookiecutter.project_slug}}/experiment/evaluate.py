@@ -52,6 +52,7 @@ def evaluate(config: Config, folder: Path) -> int:
     from repro.lines import METRICS, read_lines
     from repro.metrics import classification_metrics
     from repro.record import compare_with_recorded
+    from repro.tracking import send
 
     trainer = Trainer(config)
     trainer.load_weights(checkpoint.load(folder))
@@ -76,6 +77,7 @@ def evaluate(config: Config, folder: Path) -> int:
     )
     print(f"bits {metrics['bits']}")
     print(f"written: {target}, {figures}")
+    send(ROOT, run)
     now = conditions_of(config, trainer.data.manifest)
     verdict, equal = compare_with_recorded(ROOT, now, metrics, run)
     print(verdict)

@@ -11,6 +11,7 @@ examples:
 
 import json
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 from experiment.config import LOADER, ROOT, Config
@@ -57,6 +58,7 @@ def train(config: Config) -> int:
     from repro.interruption import EXIT_CODE, mark
     from repro.run import find_start, open_run, refuse_other_run, refuse_other_settings
     from repro.trace import Trace
+    from repro.tracking import tracked
 
     trainer = Trainer(config)
     start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))
@@ -88,14 +90,13 @@ def train(config: Config) -> int:
     seeds = {"seed": config.seed, "seeds": config.seeds.model_dump()}
     facts = {**conditions_of(config, trainer.data.manifest), "flags": flags(), **seeds}
     run.describe(ROOT, config.model_dump(mode="json"), facts, trainer.step)
-    if config.output.trace:
-        with Trace(run.folder, facts, trainer.model, trainer.step) as trace:
-            finished = trainer.fit(run, trace)
-    else:
-        finished = trainer.fit(run)
-    trainer.processes.close()
+    traced = Trace(run.folder, facts, trainer.model, trainer.step) if config.output.trace else None
+    with tracked(ROOT, run.folder, config.tracker.model_dump()), traced or nullcontext() as trace:
+        finished = trainer.fit(run, trace)
+        trainer.processes.close()
+        if not finished:
+            mark(run.folder, trainer.step)
     if not finished:
-        mark(run.folder, trainer.step)
         print(f"SIGTERM: saved after step {trainer.step}: run_dir={run.folder} resume=auto goes on")
         return EXIT_CODE
     print(f"bits {trainer.bits}")

@@ -90,7 +90,9 @@ def run_command_of(root: Path, name: str, arguments: list[str], capture: bool = 
 def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """Train and evaluate one seed of a claim in `folder`; its metrics.json and its cost."""
     started = time.monotonic()
+    # Without a tracker: whoever repeats a result need not reach the author's server.
     arguments = [*claim["arguments"], f"seed={seed}", f"run_dir={folder}", "resume=auto"]
+    arguments += ["tracker=none"]
     run_command_of(root, "train", arguments)
     cost = folder / "cost.json"
     if not cost.is_file():  # one that was trained before keeps what it cost then
@@ -147,10 +149,14 @@ def record(root: Path) -> None:
         target = root / RESULTS.parent / "figures" / claim["name"]
         first = folder / f"seed-{claim['seeds'][0]}" / "figures"
         shutil.copytree(first, target, dirs_exist_ok=True)
-    results = {"commit": get_git_info(root)["commit_hash"], "claims": recorded}
+    publish(root, {"commit": get_git_info(root)["commit_hash"], "claims": recorded})
+
+
+def publish(root: Path, results: dict[str, Any]) -> None:
+    """Write results/expected_metrics.json and the marked blocks of REPRODUCE.md."""
     (root / RESULTS).write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     path = root / "REPRODUCE.md"
-    path.write_text(fill_blocks(path.read_text(), blocks(root, recorded)))
+    path.write_text(fill_blocks(path.read_text(), blocks(root, results["claims"])))
 
 
 def compare_with_recorded(

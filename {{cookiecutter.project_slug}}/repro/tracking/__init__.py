@@ -1,0 +1,63 @@
+"""Trackers: a run shown in TensorBoard, MLflow or W&B while it trains. `tracker=none` is without.
+
+Promises that no tracker changes or stops a training: it gets a process of its own, which follows
+the run's folder (mirror.py starts it, __main__.py is it). A project that was made without a tracker
+has neither of them, nor an adapter.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+STATE = "tracker.json"  # in the folder of a tracked run
+FINISHED = b"finished"  # the last words of a training that came to its end
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an adapter finds its tracked run: `id` is ours, and the same after a crash."""
+
+    root: Path
+    folder: Path
+    id: str
+    project: str
+    uri: str | None
+
+
+class Tracker(Protocol):
+    """What an adapter does: the class `Adapter(place)` of the module with the tracker's name.
+
+    Whatever it raises is one line for the user; it is then made anew and asked again.
+    """
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        """Settings and facts of the run, once: strings, numbers, lists, None."""
+
+    def log_metrics(self, entries: list[dict[str, float]]) -> None:
+        """Lines of metrics.jsonl: "step", and numbers by names such as train/loss."""
+
+    def log_artifact(self, path: Path, name: str) -> None:
+        """A file of the run's folder; the same name again replaces it."""
+
+    def finish(self, finished: bool) -> None:
+        """Send what is left; `finished` is False if the training was cut short."""
+
+
+@contextmanager
+def tracked(root: Path, folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Mirror the run in `folder` to the tracker `settings["name"]` as long as the block lasts."""
+    if settings["name"] == "none":
+        yield
+    else:
+        with import_module("repro.tracking.mirror").mirrored(root, folder, settings):
+            yield
+
+
+def send(root: Path, folder: Path) -> None:
+    """Send what is new in a run's folder, e.g. figures, if the run is a tracked one."""
+    if (folder / STATE).is_file():
+        with import_module("repro.tracking.mirror").mirrored(root, folder, None):
+            pass

@@ -1,0 +1,87 @@
+"""The training's side of a tracker: start the process that follows the run's folder, and end it.
+
+Promises: training never waits for a tracker while it trains, and `wait` seconds at most when it has
+ended; what goes wrong is one line. The process shares no generator, no thread and no lock with the
+training, so it cannot change a bit. All that it sends are files of the run's folder: their secrets
+are taken out when they are written, those of the snapshot of the code here.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from repro.hashing import file_digests
+from repro.redaction import redact_mapping, redact_text
+from repro.tracking import FINISHED, STATE
+
+_CODE = ("experiment", "repro", "configs")
+_BESIDE = ("requirements.in", "requirements.lock", "environment.yml", "pyproject.toml")
+_LARGEST = 2**20  # bytes of a file of code
+_GRACE = 5  # seconds beyond `wait`, after which the process is killed
+
+
+@contextmanager
+def mirrored(root: Path, folder: Path, settings: Mapping[str, Any] | None) -> Iterator[None]:
+    """Follow `folder` during the block; without settings: as before, to send what is new."""
+    try:
+        known = settings or json.loads((folder / STATE).read_text())["settings"]
+        if settings:
+            _snapshot(root, folder / "code")
+        process = _start(root, folder, settings)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"warning: no tracker: {error}; all else goes on", file=sys.stderr, flush=True)
+        yield
+        return
+    last_words = b""
+    try:
+        yield
+        last_words = FINISHED  # a training that fails, or is killed, does not say it
+    finally:
+        _end(process, last_words, known["wait"] + _GRACE)
+
+
+def _start(root: Path, folder: Path, settings: Mapping[str, Any] | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "repro.tracking", str(folder), "--follow"]
+    # A session of its own: Ctrl-C and a cluster's signals are for the training, whose end this
+    # process notices by the end of its standard input, even after SIGKILL.
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.stdin
+    process.stdin.write(json.dumps(redact_mapping(settings)).encode() + b"\n")
+    process.stdin.flush()
+    return process
+
+
+def _end(process: subprocess.Popen[bytes], last_words: bytes, seconds: float) -> None:
+    """Tell the process that the training has ended, and wait until it has sent the rest."""
+    try:
+        process.communicate(last_words, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # it gives up by itself before: this one cannot
+        process.wait()
+    if process.returncode not in (0, 1, 2):  # 1 and 2: it has said why
+        words = "the tracker's process was killed; README.md says how to send the rest"
+        print(f"warning: {words}", file=sys.stderr, flush=True)
+
+
+def _snapshot(root: Path, target: Path) -> None:
+    """A copy of the code, the configs and the lock, secrets taken out."""
+    shutil.rmtree(target, ignore_errors=True)
+    for name in (*file_digests(root, _CODE), *_BESIDE):
+        path, copy = root / name, target / name
+        if path.is_file() and path.stat().st_size <= _LARGEST:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(redact_text(text).encode("utf-8", "surrogateescape"))
