@@ -18,6 +18,7 @@ import torch
 from repro.command import UserError
 
 MODES = ("strict", "warn", "off")
+FILL = "REPRO_FILL_MEMORY"  # set in the environment: new tensors are filled with NaN
 
 
 def set_determinism(mode: str) -> None:
@@ -27,8 +28,9 @@ def set_determinism(mode: str) -> None:
     exact = mode != "off"
     torch.use_deterministic_algorithms(exact, warn_only=mode == "warn")
     # Filling new tensors with NaN finds buffers that are read before they are written, but costs
-    # time: for tests and replays only.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # time: for tests (tests/conftest.py) and replays only.
+    fill = exact and FILL in os.environ
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
     for _, where, name, value in _flags(exact):
         setattr(where, name, value)
 

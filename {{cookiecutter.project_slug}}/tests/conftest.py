@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Crosses the end of an epoch in the default config: 20 steps.
 STEPS = 25
+# New memory is filled with NaN: who reads it before writing to it gets a loss that is not finite.
+FILLED = {"REPRO_FILL_MEMORY": "1"}
 
 
 class Commands:
@@ -22,7 +24,7 @@ class Commands:
         return subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=ROOT,
-            env={**os.environ, **environ},
+            env={**os.environ, **FILLED, **environ},
             capture_output=True,
             text=True,
         )
