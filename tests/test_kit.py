@@ -37,6 +37,7 @@ from repro.seeding import (
     set_seed_state,
     worker_init_fn,
 )
+from repro.trace import fingerprint, fingerprints
 from repro.verify import judge, prediction_interval
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -345,6 +346,40 @@ def test_scatter_add_is_200_times_as_fast_as_a_loop() -> None:
         deterministic_scatter_add(zeros, 0, index, src)
         seconds.append(time.perf_counter() - started)
     assert loop / min(seconds) > 200  # other work on the machine only adds to them
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.bool, torch.complex128],
+)
+@pytest.mark.parametrize("size", [1, 7, 64, 70_001])  # the last is read by itself
+def test_a_fingerprint_changes_with_every_bit_and_every_order(
+    dtype: torch.dtype, size: int
+) -> None:
+    generator = torch.Generator().manual_seed(size)
+    raw = torch.randint(0, 2, (size * dtype.itemsize,), generator=generator, dtype=torch.uint8)
+    other = torch.arange(5.0)
+    known = fingerprint([raw.view(dtype), None, other])
+    for place in torch.randperm(len(raw), generator=generator)[:200].tolist():
+        changed = raw.clone()
+        changed[place] ^= 1
+        assert fingerprint([changed.view(dtype), None, other]) != known
+    if size > 1 and dtype is not torch.bool:
+        swapped = raw.view(dtype).clone()
+        swapped[0], swapped[-1] = raw.view(dtype)[-1], raw.view(dtype)[0]
+        same = bool((swapped == raw.view(dtype)).all())
+        assert (fingerprint([swapped, None, other]) == known) == same
+    tensor = raw.view(dtype)
+    assert fingerprint([tensor, other]) != known
+    assert fingerprint([tensor, torch.zeros(1), other]) != known
+    assert fingerprint([tensor, None, other[:4], other[4:]]) != known
+    # Where the bytes lie does not matter: a view into a larger tensor, or one not contiguous.
+    inside = torch.cat([tensor[:1], tensor, tensor[:1]])[1:-1]
+    spread = torch.stack([tensor, tensor], 1)[:, 0]
+    for same_bytes in (inside, spread):
+        assert fingerprint([same_bytes, None, other]) == known
+    together = fingerprints([[other], [tensor, None, other], []])()
+    assert together[:2] == [fingerprint([other]), known]
 
 
 def test_the_catalogue_has_the_operations_that_pytorch_names() -> None:

@@ -157,7 +157,7 @@ class Recorder(TorchDispatchMode):
         if address and key in self._known:
             digest = self._known[key][1]
         else:
-            digest = f"{int(fingerprint([_dense(tensor)])) % 2**64:016x}"
+            digest = f"{fingerprint([_dense(tensor)]) % 2**64:016x}"
             if address and tensor.numel() > _LARGE and not _in_backward():
                 self._known[key] = (tensor, digest)  # the tensor, too: its address stays taken
         return [digest, kind, shape, self.names.get(address, "")]

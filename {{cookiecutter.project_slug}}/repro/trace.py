@@ -12,10 +12,12 @@ Integer sums do not depend on their order: every device and number of threads gi
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,47 +30,90 @@ EFFECTS = ("gradients", "weights", "buffers")
 Quantities = Callable[[], dict[str, str]]  # names and values, when they are asked for
 _TOGETHER = 1 << 16  # smaller tensors are joined first: a call costs more than to copy them
 _multipliers: dict[torch.device, Tensor] = {}
+_slices: dict[tuple[torch.device, int, int], Tensor] = {}  # of them
+
+
+Group = Sequence[Tensor | None]
+
+
+def fingerprint(tensors: Group) -> int:
+    """The fingerprint of the tensors' bytes, one after the other; waits for a GPU."""
+    return fingerprints([tensors])()[0]
 
 
 @torch.no_grad()
-def fingerprint(tensors: Iterable[Tensor | None]) -> Tensor:
-    """The fingerprint of the tensors' bytes, an int64 of no dimension on their device.
+def fingerprints(groups: Sequence[Group]) -> Callable[[], list[int]]:
+    """The fingerprint of each group, when it is asked for; nothing waits for a GPU here.
 
-    Nothing waits for a GPU here. `None` (no gradient) is another thing than zeros.
+    The tensors' sizes count, too, and `None` (no gradient) is another thing than zeros. As few
+    calls of torch as can be: right after a training step each of them takes three times as long.
     """
-    joined: dict[torch.dtype, list[Tensor]] = {}
-    alone, sizes = [], 0
-    for number, tensor in enumerate(tensors):
-        if tensor is not None:
+    totals, owners, sums = [], [], []
+    joined: dict[torch.dtype, list[tuple[int, int, int, list[Tensor]]]] = {}
+    for number, group in enumerate(groups):
+        sizes, place = 0, 0
+        small: dict[torch.dtype, list[Tensor]] = {}
+        for position, tensor in enumerate(group):
+            if tensor is None:
+                continue
             length = tensor.numel()
-            sizes += (2 * number + 1) * (length + 1)
+            sizes += (2 * position + 1) * (length + 1)
             if length < _TOGETHER or tensor.is_cuda:
-                joined.setdefault(tensor.dtype, []).append(tensor)
+                small.setdefault(tensor.dtype, []).append(tensor)
             else:
-                flat = tensor.flatten()
-                alone.append(flat.clone() if flat.storage_offset() else flat)  # words are aligned
-    total: Tensor | int = _signed(sizes)
-    place = 0
-    # Which is joined depends on shapes alone: so do the places.
-    for flat in [*alone, *map(_flatten_dense_tensors, joined.values())]:
-        if rest := -len(flat) * flat.element_size() % 8 // flat.element_size():
-            flat = torch.cat([flat, flat.new_zeros(rest)])
-        words = flat.view(torch.int64)
-        total, place = total + _weighted(words, place), place + len(words)
-    return total if isinstance(total, Tensor) else torch.tensor(total)
+                words = _words([tensor])
+                owners.append(number)
+                sums.append(_weighted(words, place))
+                place += words.numel()
+        for dtype, tensors in small.items():
+            size = sum(tensor.numel() for tensor in tensors) * dtype.itemsize
+            count = -(-size // 8)
+            if rest := (8 * count - size) // dtype.itemsize:  # each group has whole words
+                tensors.append(tensors[0].new_zeros(rest))
+            joined.setdefault(dtype, []).append((number, place, count, tensors))
+            place += count
+        totals.append(sizes)
+    for parts in joined.values():
+        words = _words([tensor for *_, tensors in parts for tensor in tensors])
+        pieces = words.split([count for _, _, count, _ in parts])
+        for (number, place, _, _), piece in zip(parts, pieces, strict=True):
+            owners.append(number)
+            sums.append(_weighted(piece, place))
+    read = _later(torch.stack(sums)) if sums else list
+
+    def total() -> list[int]:
+        found = list(totals)
+        for number, value in zip(owners, read(), strict=True):
+            found[number] += value
+        return [_signed(value) for value in found]
+
+    return total
+
+
+def _words(tensors: list[Tensor]) -> Tensor:
+    """The bytes of tensors of one dtype, one after the other, as int64; zeros fill the last."""
+    flat = _flatten_dense_tensors(tensors) if len(tensors) > 1 else tensors[0].flatten()
+    if flat.storage_offset() or flat.stride(0) != 1:
+        flat = flat.new_empty(len(flat)).copy_(flat)  # words are aligned, next to each other
+    if rest := -flat.numel() * flat.element_size() % 8:
+        flat = torch.cat([flat, flat.new_zeros(rest // flat.element_size())])
+    return flat.view(torch.int64)
 
 
 def _weighted(words: Tensor, place: int) -> Tensor:
     """The sum of words times the odd numbers of the places from `place` on."""
-    needed = place + len(words)
-    odd = _multipliers.get(words.device)
-    if odd is None or len(odd) < needed:
-        odd = _odd_numbers(max(needed, 1 << 16), words.device)
-        _multipliers[words.device] = odd
+    key = (words.device, place, words.numel())
+    odd = _slices.get(key)
+    if odd is None:
+        end = place + words.numel()
+        numbers = _multipliers.get(words.device)
+        if numbers is None or len(numbers) < end:
+            numbers = _multipliers[words.device] = _odd_numbers(max(end, 1 << 16), words.device)
+        if len(_slices) > 4096:  # shapes that change from step to step
+            _slices.clear()
+        odd = _slices[key] = numbers[place:end]
     # torch.dot has no integers on CUDA.
-    if words.is_cuda:
-        return (words * odd[place:needed]).sum()
-    return torch.dot(words, odd[place:needed])
+    return (words * odd).sum() if words.is_cuda else torch.dot(words, odd)
 
 
 def _odd_numbers(count: int, device: torch.device) -> Tensor:
@@ -86,16 +131,18 @@ def shards_fingerprints(
 
     They are those of the slices, so they depend on training.shards, as the bits do.
     """
-    return [
-        _signed(
-            sum(
-                int(fingerprint(part)) * (2 * number + 1)
-                for number, part in parts_of_shards(batch, size, processes)
-                if part is not None
-            )
-        )
-        for batch in batches
+    slices = [
+        (which, 2 * number + 1, part)
+        for which, batch in enumerate(batches)
+        for number, part in parts_of_shards(batch, size, processes)
+        if part is not None
     ]
+    totals = [0] * len(batches)
+    if slices:
+        found = fingerprints([part for _, _, part in slices])()
+        for (which, factor, _), value in zip(slices, found, strict=True):
+            totals[which] = _signed(totals[which] + factor * value)
+    return totals
 
 
 def _signed(number: int) -> int:
@@ -103,16 +150,20 @@ def _signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
+_modules: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
+
+
 def state_quantities(model: nn.Module, gradients: bool = True) -> Quantities:
-    """Fingerprints of a model's gradients, weights and buffers."""
-    parameters = list(model.parameters())
-    groups: list[Iterable[Tensor | None]] = [parameters, model.buffers()]
+    """Fingerprints of a model's gradients, weights and buffers; its modules stay those it has."""
+    if model not in _modules:  # model.parameters() walks through the tree of modules each time
+        _modules[model] = list(model.modules())
+    modules = _modules[model]
+    weights = [w for m in modules for w in m._parameters.values() if w is not None]
+    groups: list[Group] = [weights, [b for m in modules for b in m._buffers.values()]]
     if gradients:
-        groups.insert(0, [parameter.grad for parameter in parameters])
-    device = parameters[0].device if parameters else torch.device("cpu")
-    found = _later(torch.stack([fingerprint(group).to(device) for group in groups]))
-    names = EFFECTS if gradients else EFFECTS[1:]
-    return lambda: {name: _hex(value) for name, value in zip(names, found(), strict=True)}
+        groups.insert(0, [weight.grad for weight in weights])
+    names, read = EFFECTS[-len(groups) :], fingerprints(groups)
+    return lambda: {name: _hex(value) for name, value in zip(names, read(), strict=True)}
 
 
 def _later(values: Tensor) -> Callable[[], list[int]]:
@@ -176,19 +227,22 @@ class Trace:
         temporary = path.with_name(".trace.partial")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         temporary.replace(path)
-        self._file = path.open("a", buffering=1)  # a line at a time
+        self._file, self._flushed = path.open("a"), time.monotonic()
         self._pending: list[tuple[int, Quantities]] = []
 
     def log(self, step: int, quantities: Quantities) -> None:
-        """Append the line of the step before this one; `flush` appends all."""
-        self.flush()
+        """Append the line of a step; it reaches the file within a second of training."""
         self._pending.append((step, quantities))
+        if time.monotonic() - self._flushed > 1:
+            self.flush()
 
     def flush(self) -> None:
-        """Append what has not been written yet."""
+        """Write all lines to the file, before a checkpoint that they lead to."""
         for step, quantities in self._pending:
             self._file.write(json.dumps({"step": step, **quantities()}) + "\n")
+        self._file.flush()
         self._pending.clear()
+        self._flushed = time.monotonic()
 
     def __enter__(self) -> "Trace":
         return self
