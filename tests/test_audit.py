@@ -142,6 +142,18 @@ def test_what_does_no_harm_is_not_reported(name: str) -> None:
     assert not found(HARMLESS[name])
 
 
+def test_a_large_tensor_changed_in_place_is_read_again() -> None:
+    recorder = Recorder(Path("/nowhere"), ())
+    large = torch.zeros(300_000)
+    with recorder.recording():
+        large.add_(1)
+        large.mul_(2)
+    add, multiply = recorder.operations
+    assert add["inputs"][0][0] != add["outputs"][0][0]
+    assert multiply["inputs"][0][0] == add["outputs"][0][0]
+    assert multiply["outputs"][0][0] != add["outputs"][0][0]
+
+
 def test_the_default_models_are_clean(project: Project) -> None:
     for model in ("small_cnn", "resnet18", "image_transformer"):
         done = project.run("python", "-m", "repro", "audit", f"model={model}")
@@ -164,6 +176,7 @@ def test_an_authors_model_is_told_module_line_and_way_round(own_project: Project
         "\nNOISE = torch.rand(3)\n\n\nclass Root(nn.Module):\n"
         "    def forward(self, x: Tensor) -> Tensor:\n"
         "        x = functional.interpolate(x, size=(10, 10), mode='bilinear')\n"
+        "        torch.zeros(4).put_(torch.arange(2), torch.ones(2))  # refused here too\n"
         "        return (x.abs() + 1).sqrt()\n\n\ndef small_cnn(",
     )
     own_project.edit(
@@ -189,6 +202,7 @@ def test_an_authors_model_is_told_module_line_and_way_round(own_project: Project
     assert (root["module"], root["source"]) == ("11", f"experiment/model.py:{places['sqrt()']}")
     bilinear = entries[REFUSED, "torch.nn.functional.interpolate"]
     assert bilinear["source"] == f"experiment/model.py:{places[chr(39) + 'bilinear' + chr(39)]}"
+    assert (REFUSED, "torch.Tensor.put_") in entries
     assert VARIES not in {kind for kind, _ in entries}
     (source,) = told["sources"]
     assert (source["rule"], source["line"]) == ("import-time-draw", places["NOISE"])

@@ -377,6 +377,50 @@ def test_two_files_of_a_step_can_be_compared_elsewhere(
     assert found["operation"]["b"]["name"] == "aten.nextafter"
 
 
+def test_files_of_a_step_that_reads_unwritten_memory_are_not_identical(
+    project: Project, tmp_path: Path
+) -> None:
+    """Both replays end with NaN; the runs' own lines, and the operation, tell the difference."""
+    files = []
+    for side in "ab":
+        copy = project.copy(tmp_path / side)
+        for edit in PLANTED["a buffer is read that nobody wrote"].both:
+            copy.edit(*edit)
+        run, file = train(copy), tmp_path / f"{side}.json"
+        command = ("python", "-m", "repro", "trace-step", str(run), "--step", "6")
+        done = copy.run(*command, "--output", str(file))
+        assert done.returncode == 0, done.stderr
+        files.append(file)
+    found = diff(copy, *files)
+    assert found["step"] == 6
+    assert found["operation"]["how"] == "unwritten"
+
+
+def test_a_replay_says_that_the_code_is_not_what_the_run_had(own_project: Project) -> None:
+    a = train(own_project)
+    a = a.rename(a.with_name("a"))
+    own_project.edit(*in_step(6, f"logits = {ulp('logits')}"))
+    b = train(own_project)
+    found = diff(own_project, a, b, "--replay")
+    assert found["changed"] == [[f"code: {TRAINER} changed"], []]
+    words = own_project.run("python", "-m", "repro", "diff", str(a), str(b), "--replay").stdout
+    assert "A was replayed with what is there today" in words
+    assert "A does not repeat itself" not in words
+
+
+def test_a_damaged_trace_is_one_line(unchanged: tuple[Project, Path], tmp_path: Path) -> None:
+    project, run = unchanged
+    lines = (run / "trace.jsonl").read_text().splitlines()
+    for number, damage in ((3, "{broken"), (2, "5")):
+        bad = tmp_path / f"run{number}"
+        bad.mkdir()
+        told = [*lines[: number - 1], damage, *lines[number:]]
+        (bad / "trace.jsonl").write_text("\n".join(told) + "\n")
+        done = project.run("python", "-m", "repro", "diff", str(run), str(bad))
+        (line,) = faults(done)
+        assert f"line {number} is damaged" in line
+
+
 def test_a_picture_shows_both_curves(unchanged: tuple[Project, Path], tmp_path: Path) -> None:
     project, run = unchanged
     other = train(project.copy(tmp_path / "other"), "optimizer.learning_rate=0.01")

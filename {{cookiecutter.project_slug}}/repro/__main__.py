@@ -40,7 +40,8 @@ def main() -> int:
     text = "say where two runs part: condition, step, quantity and, replayed, operation"
     diff = commands.add_parser("diff", help=text, description=text)
     diff.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="a run, or a step's file")
-    diff.add_argument("--replay", action="store_true", help="do that step of both again")
+    text = "do that step of both again: runs the code of the projects that they lie in"
+    diff.add_argument("--replay", action="store_true", help=text)
     diff.add_argument("--json", action="store_true", help="print JSON instead of words")
     diff.add_argument("--picture", type=Path, help="draw both loss curves (PNG)")
     text = "do a step of a run again and write its operations to a small file, for diff"
@@ -80,6 +81,8 @@ def _diff(arguments: Namespace) -> int:
 
     runs = arguments.runs[0].resolve(), arguments.runs[1].resolve()
     if all(run.is_file() for run in runs):
+        if arguments.picture or arguments.replay:
+            raise UserError("two files of a step have no curves and need no replay: leave it out")
         found = diff.compare_steps(*runs)
     else:
         found = diff.compare(*runs)

@@ -19,19 +19,23 @@ LOCK = "requirements.lock"
 
 def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
     """The conditions as JSON. `config`: the settings that may change the bits; `data`: a digest."""
-    code = file_digests(root, ("experiment", "repro", "configs"))
-    code.pop("configs/claims.yaml", None)  # says what to record, not how to train
     # Of the seeds only those that were set by hand: the others follow from the master seed.
     by_hand = {k: v for k, v in config["seeds"].items() if v != derive_seed(config["seed"], k)}
     settings = {k: v for k, v in config.items() if k not in ("seed", "seeds")}
     return {
-        "code": code,
+        **installed(root),
         "config": {**settings, "seeds": by_hand},
         "data": data,
         "environment": {k: os.environ[k] for k in PROFILES["portable"] if k in os.environ},
-        "lock": sha256_file(root / LOCK),
-        "packages": _not_as_locked(root / LOCK),
     }
+
+
+def installed(root: Path) -> dict[str, Any]:
+    """Those of the conditions that lie on the disk: code, lock, packages that are not as locked."""
+    code = file_digests(root, ("experiment", "repro", "configs"))
+    code.pop("configs/claims.yaml", None)  # says what to record, not how to train
+    packages = _not_as_locked(root / LOCK)
+    return {"code": code, "lock": sha256_file(root / LOCK), "packages": packages}
 
 
 def conditions_here(

@@ -17,7 +17,7 @@ from typing import Any
 from repro.command import UserError
 from repro.conditions import flatten
 from repro.environment import PROFILES
-from repro.lines import TRACE, read_lines
+from repro.lines import TRACE, header_at, read_lines
 
 IDENTICAL, DIFFERENT = 0, 1
 
@@ -34,12 +34,14 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     if not common:
         raise UserError(f"{a} and {b} have no step in common: nothing to compare")
     found: dict[str, Any] = {
-        "conditions": _changes(*(_conditions(heads[-1]) for heads in (heads_a, heads_b))),
         "context": _changes(_context(a), _context(b)),
         "compared": len(common),
         "last": [max(steps_a), max(steps_b)],
         "step": None,
     }
+    parting = next((step for step in common if steps_a[step] != steps_b[step]), common[-1])
+    heads = (_conditions(header_at(heads, parting)) for heads in (heads_a, heads_b))
+    found["conditions"] = _changes(*heads)
     for step in common:
         one, two = steps_a[step], steps_b[step]
         if one != two:
@@ -63,12 +65,9 @@ def _first_difference(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any
 
 
 def _read(run: Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Headers and lines by step of a run's trace."""
-    try:
-        lines = read_lines(run / TRACE)
-    except ValueError as error:
-        raise UserError(f"{run / TRACE} is damaged: {error}") from error
-    heads = [line["header"] for line in lines if "header" in line]
+    """Lines with headers, and the others by step, of a run's trace."""
+    lines = read_lines(run / TRACE)
+    heads = [line for line in lines if "header" in line]
     if not heads:
         raise UserError(
             f"{run} has no {TRACE}: expected the folder of a run with output.trace=true"
@@ -85,7 +84,10 @@ def _conditions(header: dict[str, Any]) -> dict[str, Any]:
 def _context(run: Path) -> dict[str, Any]:
     """Of the run's environment what a person would ask about: versions and the machine."""
     path = run / "experiment_context.json"
-    context = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        context = json.loads(path.read_text())
+    except (OSError, ValueError):  # it tells about the machine; the comparison does without
+        context = {}
     hardware = context.get("hardware", {})
     kept = {name: hardware.get(name) for name in ("cpu_model", "gpus", "driver", "platform")}
     commit = {"commit": context.get("git", {}).get("commit_hash")}
@@ -182,8 +184,13 @@ def compare_steps(a: Path, b: Path) -> dict[str, Any]:
         raise UserError(f"{a} is of step {step}, {b} of step {two['step']}: not comparable")
     heads = (_conditions(found["header"]) for found in (one, two))
     found: dict[str, Any] = {"conditions": _changes(*heads), "context": [], "compared": 1}
-    found |= {"last": [step, step], **_first_difference(*lines)}
-    return found if found["step"] is None else {**found, **judge(one, two)}
+    # What the runs did, if both wrote it down; else what the replays did.
+    recorded = one.get("recorded"), two.get("recorded")
+    found |= {"last": [step, step], **judge(one, two)}
+    found |= _first_difference(*(recorded if all(recorded) else lines))
+    if found["step"] is None and (found["operation"] or "samples" in found):
+        found |= {"step": step, "quantity": "operations", "agree": [], "values": ["", ""]}
+    return found
 
 
 def replay(runs: tuple[Path, Path], step: int) -> dict[str, Any]:
@@ -207,6 +214,7 @@ def replay(runs: tuple[Path, Path], step: int) -> dict[str, Any]:
 def judge(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
     """What two replays of a step tell: `operation`, `parted`, and `samples` if those differ."""
     found: dict[str, Any] = {"operation": None, "parted": [one["parted"], two["parted"]]}
+    found["changed"] = [one["changed"], two["changed"]]
     if one.get("samples") != two.get("samples"):  # no operation chooses the samples
         return {**found, "samples": [one["samples"], two["samples"]]}
     operation = find_operation(one, two) or find_unwritten(two) or find_unwritten(one)
@@ -225,7 +233,7 @@ def _trace_steps(
             subprocess.Popen(
                 command,
                 cwd=project_of(run),
-                env=_environment_of(run),
+                env=_environment_of(run, step),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -235,23 +243,29 @@ def _trace_steps(
     for run, process in zip(runs, processes, strict=True):
         lines = process.communicate()[1].strip().splitlines()
         if process.returncode:
-            faults.append(f"replaying step {step} of {run} failed: {lines[-1] if lines else '?'}")
+            told = [line for line in lines if line.startswith("error: ")] or lines[-1:]
+            faults.append(f"replaying step {step} of {run} failed: {' '.join(told[:1])}")
     if faults:
         raise UserError(faults)
     return [json.loads(file.read_text()) for file in files]
 
 
-def _environment_of(run: Path) -> dict[str, str]:
-    """Of this process, but with the profile's variables as the run had them."""
-    then = _read(run)[0][-1].get("conditions", {}).get("environment", {})
-    rest = {name: value for name, value in os.environ.items() if name not in PROFILES["portable"]}
-    return {**rest, **then}
+def _environment_of(run: Path, step: int) -> dict[str, str]:
+    """Of this process, but with the profile's variables, and no others, as the run had them."""
+    then = header_at(_read(run)[0], step).get("conditions", {}).get("environment", {})
+    names = PROFILES["portable"]
+    rest = {name: value for name, value in os.environ.items() if name not in names}
+    return {**rest, **{name: str(value) for name, value in then.items() if name in names}}
 
 
 def project_of(run: Path) -> Path:
-    """The project that a run lies in; the current one for a run that lies elsewhere."""
+    """The project that a run lies in; the current one for a run that lies elsewhere.
+
+    Its code is going to run, so it has to be the user's own.
+    """
     for folder in run.parents:
-        if (folder / "repro" / "diff.py").is_file():
+        marks = (folder / "pyproject.toml", folder / "repro" / "diff.py")
+        if all(mark.is_file() and mark.stat().st_uid == os.getuid() for mark in marks):
             return folder
     return Path(__file__).resolve().parent.parent
 
@@ -259,14 +273,21 @@ def project_of(run: Path) -> Path:
 def distances(a: Path, b: Path) -> list[dict[str, Any]]:
     """How far an operation's outputs lie apart, one entry for each tensor that differs.
 
+    Nothing where the two cannot be compared: it was another operation when it was done again.
+
     `differing` of `values`; the largest distance in `ulps` (None for integers), `absolute` and
     `relative`.
     """
     import torch
     from safetensors.torch import load_file
 
-    found = []
+    found: list[dict[str, Any]] = []
+    if not (a.is_file() and b.is_file()):
+        return found
     one, two = load_file(a), load_file(b)
+    kinds = [{key: (t.dtype, t.shape) for key, t in side.items()} for side in (one, two)]
+    if kinds[0] != kinds[1]:
+        return found
     for key in sorted(one, key=int):
         x, y = one[key].flatten(), two[key].flatten()
         unequal = (x != y) & ~(x.isnan() & y.isnan())
@@ -276,9 +297,11 @@ def distances(a: Path, b: Path) -> list[dict[str, Any]]:
         entry["differing"] = int(unequal.sum())
         p, q = x[unequal].double(), y[unequal].double()
         apart = (p - q).abs()
-        entry["absolute"] = float(apart.max())
-        entry["relative"] = float((apart / torch.maximum(p.abs(), q.abs())).max())
-        if x.is_floating_point():
+        finite = apart.isfinite()  # NaN is no distance, and no JSON
+        largest = torch.maximum(p.abs(), q.abs())[finite]
+        entry["absolute"] = float(apart[finite].max()) if finite.any() else None
+        entry["relative"] = float((apart[finite] / largest).max()) if finite.any() else None
+        if x.is_floating_point() and x.element_size() in (2, 4, 8):
             entry["ulps"] = int((_ordered(x[unequal]) - _ordered(y[unequal])).abs().max())
         found.append(entry)
     return found

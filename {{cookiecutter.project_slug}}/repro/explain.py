@@ -16,6 +16,10 @@ _HOW = {
     "order": "the runs take the same tensors in another order",
     "unwritten": "it reads memory that nobody wrote",
 }
+_TITLES = {
+    "Conditions that differ": "conditions",
+    "Also different, but it should change no bits": "context",
+}
 _WORDS = {
     "config: threads": "B ran with {b} threads, A with {a}",
     "seed": "B has seed {b}, A has {a}",
@@ -53,8 +57,7 @@ def show(found: dict[str, Any], names: tuple[str, str]) -> None:
     say = console.print
     for side, name in zip("AB", names, strict=True):
         say(f"{side}  {name}", markup=False)
-    groups = [("Conditions that differ", "conditions"), ("Beside them, no conditions", "context")]
-    for title, key in groups:
+    for title, key in _TITLES.items():
         if found[key]:
             say(f"\n[bold]{title}[/]")
             reseeded = any(name == "seed" for name, _, _ in found[key])
@@ -83,13 +86,19 @@ def show(found: dict[str, Any], names: tuple[str, str]) -> None:
 
 
 def _show_operation(found: dict[str, Any], say: Any) -> None:
-    for side, step in zip("AB", found["parted"], strict=True):
-        if step is not None:
+    for side, step, changed in zip("AB", found["parted"], found["changed"], strict=True):
+        if changed:
+            say(f"\n{side} was replayed with what is there today, which is not what it ran with:")
+            for line in changed:
+                say(f"  {line}", markup=False)
+            say("For its own: check its commit out, trace-step there, then diff the two files.")
+        elif step is not None:
             words = f"{side} does not repeat itself: step {step} came out otherwise in the replay,"
             say(f"\n{words} so something in it depends on more than its conditions.")
     if "samples" in found:
         one, two = found["samples"]
-        place = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), None)
+        pairs = enumerate(zip(one, two, strict=False))
+        place = next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
         say(f"\nA's batch has {len(one)} samples, B's {len(two)}; their indices from the first")
         say(f"that differs (number {place}): A {one[place:][:8]}, B {two[place:][:8]}")
         return
@@ -109,8 +118,12 @@ def _show_operation(found: dict[str, Any], say: Any) -> None:
         ulps = "" if apart["ulps"] is None else f", at most {apart['ulps']} ulp"
         say(
             f"  {apart['differing']} of {apart['values']} values differ{ulps}, "
-            f"{apart['absolute']:.3g} absolute, {apart['relative']:.3g} relative"
+            f"{_short(apart['absolute'])} absolute, {_short(apart['relative'])} relative"
         )
+
+
+def _short(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
 
 
 def _names(entry: dict[str, Any]) -> str:
@@ -152,5 +165,5 @@ def picture(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")
     plt.close(figure)

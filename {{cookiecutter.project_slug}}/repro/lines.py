@@ -4,12 +4,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+from repro.command import UserError
+
 METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of such a file; none if it is missing. A half-written last one (a crash) is left
-    out.
+    out; UserError if another one is damaged.
     """
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    found = []
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise UserError(f"{path}: line {number} is damaged; restore the file, or move it away")
+        found.append(entry)
+    return found
+
+
+def header_at(heads: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """The header under which `step` was done: a run that is resumed may get another one."""
+    before = [line for line in heads if line["step"] < step]
+    header: dict[str, Any] = (before or heads[:1] or [{"header": {}}])[-1]["header"]
+    return header

@@ -107,13 +107,15 @@ class Recorder(TorchDispatchMode):
         for address in overwritten:
             self._unwritten.pop(address, None)
         result = self._follow(lambda: function(*args, **kwargs))
+        # autograd counts the version of a changed tensor up only after this.
+        self._known = {k: v for k, v in self._known.items() if k[0] not in overwritten}
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         outputs += [tensor for tensor in written if all(tensor is not o for o in outputs)]
         if entry["name"].split(".")[1] in UNWRITTEN:
             entry["fresh"] = True
             self._unwritten.update((_address(t), t) for t in outputs if t.numel())
         entry.update(phase=self._phase(), **self._place())
-        entry["outputs"] = [self._describe(tensor) for tensor in outputs]
+        entry["outputs"] = [self._describe(t, keep=not overwritten) for t in outputs]
         if torch.Tag.nondeterministic_seeded in function.tags:
             entry["random"] = _seed(leaves, outputs)
         if len(self.operations) == self._values:
@@ -125,7 +127,8 @@ class Recorder(TorchDispatchMode):
         """Call, and remember whose operation the new node of the graph belongs to."""
         if not _in_backward():
             number = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-            self._places[number - 1] = self._place()
+            # The first one at this number made the node; those without gradient make none.
+            self._places.setdefault(number - 1, self._place())
         return call()
 
     def _phase(self) -> str:
@@ -147,7 +150,7 @@ class Recorder(TorchDispatchMode):
         name = self.modules.get(module, "")
         return {"module": name, "class": type(module).__name__, "source": source}
 
-    def _describe(self, tensor: Tensor) -> list[Any]:
+    def _describe(self, tensor: Tensor, keep: bool = True) -> list[Any]:
         kind, shape = str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
         kind = kind if tensor.layout is torch.strided else f"sparse {kind}"
         address = _address(tensor)
@@ -158,7 +161,7 @@ class Recorder(TorchDispatchMode):
             digest = self._known[key][1]
         else:
             digest = f"{fingerprint([_dense(tensor)]) % 2**64:016x}"
-            if address and tensor.numel() > _LARGE and not _in_backward():
+            if keep and address and tensor.numel() > _LARGE and not _in_backward():
                 self._known[key] = (tensor, digest)  # the tensor, too: its address stays taken
         return [digest, kind, shape, self.names.get(address, "")]
 

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from repro import environment
 from repro.command import UserError
-from repro.lines import TRACE, read_lines
+from repro.conditions import differences, installed
+from repro.lines import TRACE, header_at, read_lines
 from repro.record import settings
 
 ROOMS = ("experiment",)
@@ -38,16 +39,27 @@ def config_of(root: Path, run: Path) -> Any:
         raise UserError(f"{run} is no run: it has no config_used.yaml")
     loader = author(root, "config")
     values: Any = OmegaConf.to_container(OmegaConf.load(used))
-    today = loader.load([]).model_dump(mode="json")
-    # A setting that is new since then: with today's value.
-    return loader.validate({**today, **values, "run_dir": None, "resume": None}, [])
+    values |= {"run_dir": None, "resume": None}
+    try:
+        return loader.validate(values, [])
+    except UserError:  # a setting that is new since then: with today's value
+        return loader.validate(_merged(loader.load([]).model_dump(mode="json"), values), [])
+
+
+def _merged(today: Any, then: Any) -> Any:
+    if not isinstance(today, dict) or not isinstance(then, dict):
+        return then
+    if today.get("name") != then.get("name"):  # another model, data set, optimizer
+        return then
+    return {**today, **{key: _merged(today.get(key), value) for key, value in then.items()}}
 
 
 def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> dict[str, Any]:
     """Step `step` of `run` (1 is the first; 0: what comes before it) as a JSON value.
 
     `operations` as repro/operations.py tells; `line`, the step's line of the trace now; `recorded`,
-    the run's; `parted`, the first step since the checkpoint whose line is another one now, or None.
+    the run's; `parted`, the first step since the checkpoint whose line is another one now, or None;
+    `changed`, what of code, lock and packages is not as it was when the run was made, in words.
     With `values`, `kept` are that operation's output tensors.
     Starts the interpreter anew to put the run's profile in force.
     """
@@ -62,28 +74,33 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
     trainer_class = author(root, "trainer")
     written = read_lines(run / TRACE)
     lines = {line["step"]: line for line in written if "header" not in line}
-    header: Any = next((line["header"] for line in written if "header" in line), {})
-    recorder = Recorder(root, ROOMS, values)
-    if lines and step not in lines:
+    header = header_at([line for line in written if "header" in line], step)
+    if not lines:
+        raise UserError(f"{run} has no {TRACE}: expected a run with output.trace=true")
+    if step not in lines:
         raise UserError(f"--step {step}: the trace of {run} has steps {min(lines)} to {max(lines)}")
     result: dict[str, Any] = {"run": run.name, "step": step, "header": header}
+    now = installed(root)
+    then = {name: header.get("conditions", {}).get(name) for name in now}
+    result["changed"] = differences(then, now)
     result["recorded"] = lines.get(step)
+    recorder = Recorder(root, ROOMS, values)
     if step == 0:
         with recorder.recording():
             trainer = trainer_class(config)
             trainer.initialize()
         line = {"step": 0, **state_quantities(trainer.model, False)()}
         found = {"operations": recorder.operations, "kept": recorder.kept}
-        return {**result, "line": line, "parted": None, **found}
+        return {**result, "line": line, "parted": None if line == lines[0] else 0, **found}
     trainer = trainer_class(config)
     start = _newest_before(run / "checkpoints", step)
     if start:
         trainer.load_state_dict(checkpoint.load(start))
     else:
         trainer.initialize()
-    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     if trainer.step + 1 < step:
         _repeat(trainer, step - 1, lines, result)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     recorder.name(trainer.model)
     optimizer = trainer.optimizer
 
@@ -134,7 +151,8 @@ def _newest_before(checkpoints: Path, step: int) -> Path | None:
     from repro.checkpoint import find_fault, steps_newest_first
 
     for folder in steps_newest_first(checkpoints):
-        if int(folder.name.removeprefix("step-")) < step and find_fault(folder) is None:
+        number = folder.name.removeprefix("step-")
+        if number.isdigit() and int(number) < step and find_fault(folder) is None:
             return folder
     return None
 

@@ -58,7 +58,7 @@ def fingerprints(groups: Sequence[Group]) -> Callable[[], list[int]]:
                 continue
             length = tensor.numel()
             sizes += (2 * position + 1) * (length + 1)
-            if length < _TOGETHER or tensor.is_cuda:
+            if length < _TOGETHER:
                 small.setdefault(tensor.dtype, []).append(tensor)
             else:
                 words = _words([tensor])
