@@ -299,7 +299,7 @@ def test_a_planted_fault_is_named(
     assert (operation["how"], entry["name"]) == (fault.how, fault.operation)
     assert (entry["module"], entry["phase"]) == (fault.module, fault.phase)
     assert not fault.of or fault.of in [t[3] for t in entry["inputs"] + entry["outputs"]]
-    assert (found["parted"] == [None, None]) == (fault.repeats or fault.step == 0)
+    assert (found["parted"] == [None, None]) == fault.repeats
     code = {path for path, _, _ in fault.edits}
     assert {path for path, _, _ in found["conditions"]} == {f"code: {path}" for path in code}
     if fault.how == "outputs" and fault.repeats:

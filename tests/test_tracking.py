@@ -471,6 +471,7 @@ def test_without_a_tracker_at_run_time_there_is_none(projects: dict[str, Project
         "config_used.yaml",
         "experiment_context.json",
         "metrics.jsonl",
+        "trace.jsonl",
     }
     other = project.train("tracker=mlflow")
     assert "configs/tracker/ has none, wandb" in faults(other)[0]
