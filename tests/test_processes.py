@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -242,15 +244,23 @@ def test_sigterm_to_everything_ends_in_good_order_with_data_workers(own_project:
     assert not error
 
 
-def test_a_full_disk_is_one_line_and_leaves_earlier_checkpoints(
-    own_project: Project, tmp_path: Path
-) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)]
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A file system of its own at `place`; skips the test where mounting is not allowed."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small tmpfs")
     try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_earlier_checkpoints(
+    own_project: Project, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "small", "3m") as small:
         run = small / "run"
         settings = (f"run_dir={run}", "output.checkpoint_every=1", "output.keep_checkpoints=99")
         (line,) = faults(own_project.train(*settings, "model.width=16"))
@@ -260,8 +270,6 @@ def test_a_full_disk_is_one_line_and_leaves_earlier_checkpoints(
         assert whole
         assert not list((run / "checkpoints").glob(".*.partial"))
         shutil.copytree(run, own_project.path / "runs" / "copy", symlinks=True)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
     done = own_project.train(
         "run_dir=runs/copy", "resume=auto", "model.width=16", f"training.max_steps={len(whole) + 2}"
     )
@@ -270,12 +278,7 @@ def test_a_full_disk_is_one_line_and_leaves_earlier_checkpoints(
 
 def test_a_folder_that_cannot_be_written_is_one_line(own_project: Project, tmp_path: Path) -> None:
     """Read-only, as root may write anywhere else; checkpoints that are there stay whole."""
-    place = tmp_path / "place"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    try:
+    with small_disk(tmp_path / "place", "50m") as place:
         settings = ("model.width=4", "output.checkpoint_every=2")
         done = own_project.train(f"run_dir={place / 'run'}", *settings, "training.max_steps=4")
         assert done.returncode == 0, done.stderr
@@ -286,8 +289,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(own_project: Project, tmp_p
             assert str(place / name) in line
             assert "Read-only file system" in line
         assert contents(place / "run") == before
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 def test_two_trainings_cannot_share_a_folder(own_project: Project) -> None:
