@@ -8,6 +8,7 @@ epoch, so that a machine whose speed drifts slows both. Run it with `make bench`
 
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ environment.enter(config.profile, config.threads)
 
 import torch  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
-from repro.sampling import batches_of_steps  # noqa: E402
+from repro.trace import Trace  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
@@ -45,11 +46,15 @@ def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
         loss.item()
 
 
-def our_epoch(trainer: Trainer, epoch: int) -> None:
+def our_epoch(trainer: Trainer, trace: Trace, epoch: int) -> None:
+    """As Trainer.fit does it, the trace included."""
     steps = range(epoch * trainer.epoch_steps, (epoch + 1) * trainer.epoch_steps)
-    batches = batches_of_steps(trainer.data.train, *trainer.batches[1:], steps, config.num_workers)
-    for step, (_, batch) in zip(steps, batches, strict=True):
-        trainer.train_step(step, batch)
+    for step, (indices, batch) in zip(steps, trainer.steps(steps, config.num_workers), strict=True):
+        metrics = trainer.train_step(step, batch)
+        trainer.step = step + 1
+        quantities, _ = trainer.quantities(indices, batch, metrics)
+        if quantities:
+            trace.log(trainer.step, quantities)
 
 
 def main() -> None:
@@ -61,13 +66,15 @@ def main() -> None:
         drop_last=config.training.drop_last,
         num_workers=config.num_workers,
     )
+    folder = tempfile.TemporaryDirectory()
+    trace = Trace(Path(folder.name), {"conditions": {"config": {"training": {}}}}, ours.model, 0)
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for round_number in range(ROUNDS + 2):
         for name in ("plain", "ours") if round_number % 2 else ("ours", "plain"):
             torch.use_deterministic_algorithms(name == "ours")
             started = time.perf_counter()
             if name == "ours":
-                our_epoch(ours, round_number)
+                our_epoch(ours, trace, round_number)
             else:
                 plain_epoch(plain, loader, config.optimizer.learning_rate)
             seconds[name].append(time.perf_counter() - started)

@@ -1,9 +1,11 @@
-"""What the trace costs: the seconds of training with it, beside those without.
+"""What the trace costs, beside the training steps themselves.
 
     python benchmarks/trace.py PROJECT [DEVICE]
 
-In one process, 20 steps by 20 steps in turn (digits CNN), step by step (ResNet-18, batch 64, images
-of 32 x 32 pixels); medians of the ratios. Above 1 is slower.
+In one process, a block of steps with the trace and one without it in turn (digits CNN: 40 steps;
+ResNet-18, batch 64, images of 32 x 32 pixels: 2). Printed are the time that the trace takes as a
+share of the steps' (median of the blocks), and what it does to the steps themselves, whose data it
+may push out of the processor's caches: a traced step beside one that is not (ratio of medians).
 """
 
 import statistics
@@ -24,51 +26,61 @@ environment.enter("portable", 1)
 import torch  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
 from repro.trace import Trace  # noqa: E402
-from torch import Tensor  # noqa: E402
 
 CASES = {
-    "digits CNN": (["model=small_cnn"], 20, 101),
-    "ResNet-18": (["model=resnet18"], 1, 9),
+    "digits CNN": (["model=small_cnn"], 8, 40, 61),
+    "ResNet-18": (["model=resnet18"], 32, 2, 7),
 }
 
 
-def seconds(trainer: Trainer, trace: Trace | None, batches: list[list[Tensor]]) -> float:
-    """Of a step, in CPU time where that is all: other work on the machine does not count."""
-    clock = time.perf_counter if trainer.device.type == "cuda" else time.process_time
-    indices, started = torch.arange(64), clock()
+def block(
+    trainer: Trainer, trace: Trace | None, side: int, steps: int
+) -> tuple[list[float], float]:
+    """Seconds of each step, and of the trace in all; every batch is another place in memory."""
+    images = torch.rand(64, 1, side, side, generator=torch.Generator().manual_seed(0))
+    batches = [[images.clone(), torch.arange(64) % 10] for _ in range(steps)]
+    indices, took, traced = torch.arange(64), [], 0.0
     for batch in batches:
+        started = time.perf_counter()
         metrics = trainer.train_step(trainer.step, batch)
         trainer.step += 1
+        ended = time.perf_counter()
+        took.append(ended - started)
         if trace:
             quantities, _ = trainer.quantities(indices, batch, metrics)
             assert quantities
             trace.log(trainer.step, quantities)
-    return (clock() - started) / len(batches)
+            if len(took) == steps:
+                trace.flush()
+            traced += time.perf_counter() - ended
+    trainer.step = 0
+    return took[1:] or took, traced / steps
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    for name, (settings, steps, rounds) in CASES.items():
+    for name, (settings, side, steps, blocks) in CASES.items():
         # The same trainer for both: where a model lies in memory makes a percent or two.
         trainer = Trainer(LOADER.load([*settings, f"device={device}", "training.batch_size=64"]))
-        side = 8 if "CNN" in name else 32
-        images = torch.rand(64, 1, side, side, generator=torch.Generator().manual_seed(0))
-        batches = [[images, torch.arange(64) % 10]] * (steps * (10 if device == "cuda" else 1))
+        plain: list[float] = []
+        beside: list[float] = []
+        shares: list[float] = []
         with tempfile.TemporaryDirectory() as folder:
             header = {"conditions": {"config": {"training": {}}}}
-            trace = Trace(Path(folder), header, trainer.model, 0)
-            found, times = [], []
-            for number in range(rounds + 1):
-                took = {}
-                for traced in (True, False)[:: 1 if number % 2 else -1]:
-                    took[traced] = seconds(trainer, trace if traced else None, batches)
-                    trainer.step = 0
-                found.append(took[True] / took[False])
-                times.append(took[False])
-        found = found[1:]
+            with Trace(Path(folder), header, trainer.model, 0) as trace:
+                for number in range(blocks + 1):
+                    for tracing in (True, False)[:: 1 if number % 2 else -1]:
+                        took, traced = block(trainer, trace if tracing else None, side, steps)
+                        if number and tracing:
+                            beside += took
+                            shares.append(traced / statistics.median(took))
+                        elif number:
+                            plain += took
+        median = statistics.median(plain)
         print(
-            f"{name}: {statistics.median(found):.3f}  ({min(found):.3f} to {max(found):.3f}), "
-            f"{1000 * statistics.median(times):.1f} ms a step",
+            f"{name}: the trace takes {100 * statistics.median(shares):.1f} % of a step "
+            f"({100 * min(shares):.1f} to {100 * max(shares):.1f}); a step beside it "
+            f"{statistics.median(beside) / median:.3f} ({1000 * median:.1f} ms)",
             flush=True,
         )
 

@@ -168,8 +168,8 @@ PLANTED = {
         (
             (
                 "repro/sampling.py",
-                'derive_seed(self.seed, "sample", epoch, index)',
-                'derive_seed(self.seed, "sample", epoch, index + (index % 50 == 7))',
+                "sample_seed(self.seed, epoch, index)",
+                "sample_seed(self.seed, epoch, index + (index % 50 == 7))",
             ),
         ),
         step=1,
@@ -438,12 +438,16 @@ def test_what_cannot_be_compared_is_one_line(
     project, run = unchanged
     command = ("python", "-m", "repro", "diff")
     (line,) = faults(project.run(*command, str(run), str(tmp_path)))
-    assert "has no trace.jsonl" in line
+    assert "has no trace.jsonl with a step" in line
     (line,) = faults(project.run(*command, str(run), str(run / "trace.jsonl")))
     assert "trace.jsonl" in line
     empty = tmp_path / "run"
     empty.mkdir()
-    (empty / "trace.jsonl").write_text((run / "trace.jsonl").read_text().splitlines()[0] + "\n")
+    lines = (run / "trace.jsonl").read_text().splitlines(keepends=True)
+    (empty / "trace.jsonl").write_text(lines[0])
+    (line,) = faults(project.run(*command, str(run), str(empty)))
+    assert "has no trace.jsonl with a step" in line
+    (empty / "trace.jsonl").write_text("".join(lines[0] + lines[1].replace(": 0", ": 99", 1)))
     (line,) = faults(project.run(*command, str(run), str(empty)))
     assert "no step in common" in line
     (line,) = faults(project.run("python", "-m", "repro", "trace-step", str(run), "--step", "99"))

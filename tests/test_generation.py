@@ -328,8 +328,8 @@ def code_lines(text: str) -> int:
 
 
 @pytest.mark.parametrize(("folder", "limit"), [("experiment", 800), ("repro", 3700)])
-def test_it_can_be_read_in_one_sitting(folder: str, limit: int) -> None:
-    texts = [path.read_text() for path in (TEMPLATE / folder).rglob("*.py")]
+def test_it_can_be_read_in_one_sitting(fresh: Project, folder: str, limit: int) -> None:
+    texts = [path.read_text() for path in (fresh.path / folder).rglob("*.py")]
     assert sum(map(code_lines, texts)) <= limit
 
 

@@ -28,7 +28,7 @@ from repro.determinism import (
 from repro.hashing import derive_seed
 from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
 from repro.record import fill_blocks
-from repro.sampling import batch_of_step, split_indices, steps_per_epoch
+from repro.sampling import batch_of_step, sample_seed, split_indices, steps_per_epoch
 from repro.seeding import (
     ExperimentSeeds,
     get_seed_state,
@@ -37,7 +37,7 @@ from repro.seeding import (
     set_seed_state,
     worker_init_fn,
 )
-from repro.trace import fingerprint, fingerprints
+from repro.trace import fingerprint, state_quantities
 from repro.verify import judge, prediction_interval
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -378,8 +378,28 @@ def test_a_fingerprint_changes_with_every_bit_and_every_order(
     spread = torch.stack([tensor, tensor], 1)[:, 0]
     for same_bytes in (inside, spread):
         assert fingerprint([same_bytes, None, other]) == known
-    together = fingerprints([[other], [tensor, None, other], []])()
-    assert together[:2] == [fingerprint([other]), known]
+
+
+def test_the_fingerprints_of_a_state_are_of_the_moment_when_they_are_taken() -> None:
+    """Small tensors are copied and read later, in memory that is used again; large ones at once."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 20_000).double())
+    model.register_buffer("mask", torch.tensor([True, False, True]))
+    model.register_buffer("none", None)
+    taken = []
+    for number in range(6):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, number) if number % 2 else None
+        model[0].weight.grad = torch.rand(3, 5).t()  # not contiguous
+        groups = [p.grad for p in model.parameters()], [*model.parameters()], [*model.buffers()]
+        expected = [f"{fingerprint(group) % 2**64:016x}" for group in groups]
+        taken.append((expected, state_quantities(model)))
+        if number % 3 == 2:
+            for now, read in taken:
+                assert list(read().values()) == list(read().values()) == now
+            taken.clear()
+        with torch.no_grad():
+            for tensor in (*model.parameters(), model[1].running_mean):
+                tensor.add_(1)
 
 
 def test_the_catalogue_has_the_operations_that_pytorch_names() -> None:
@@ -396,6 +416,14 @@ def test_a_flag_that_was_changed_is_noticed() -> None:
     torch.backends.cudnn.benchmark = True
     with pytest.raises(UserError, match=r"cudnn\.benchmark is True, it was False"):
         refuse_changed_flags(expected)
+
+
+def test_no_two_samples_of_an_epoch_share_a_seed() -> None:
+    for epoch in range(3):
+        seeds = [sample_seed(42, epoch, index) for index in range(100_000)]
+        assert len({seed & 0xFFFFFFFF for seed in seeds}) == len(seeds)
+        assert all(0 <= seed < 2**63 for seed in seeds)
+    assert sample_seed(42, 0, 7) != sample_seed(42, 1, 7) != sample_seed(43, 1, 7)
 
 
 def test_any_step_of_any_epoch_is_found_in_50_milliseconds() -> None:

@@ -37,7 +37,7 @@ from repro.sampling import (
     steps_per_epoch,
 )
 from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators
-from repro.trace import Quantities, Trace, shards_fingerprints, step_quantities
+from repro.trace import Quantities, Trace, step_quantities
 
 Batch = tuple[Tensor, list[Tensor] | None]  # indices of the samples; None: no sample of its own
 Metrics = dict[str, float]
@@ -165,14 +165,11 @@ class Trainer:
         """The trace's line of the step just done (repro/trace.py), and whether any process was
         `asked` to end: the processes exchange both at once.
         """
-        tracing, fingerprints = self.config.output.trace, [0, 0]
-        if tracing:
-            size = batch_length(*self.batches, self.step - 1)
-            fingerprints = shards_fingerprints([[indices], batch], size, self.processes)
-        *fingerprints, ending = self.processes.total([*fingerprints, int(asked)])
-        if not tracing or self.processes.rank:
-            return None, bool(ending)
-        return step_quantities(self.model, fingerprints, metrics), bool(ending)
+        if not self.config.output.trace:
+            return None, bool(self.processes.total([asked])[0])
+        size = batch_length(*self.batches, self.step - 1)
+        batches = [[indices], batch]
+        return step_quantities(self.model, batches, size, self.processes, metrics, asked)
 
     def fit(self, run: Run | None, trace: Trace | None = None) -> bool:
         """Train from `self.step` to the end (or max_steps), logging and saving into the run.

@@ -17,7 +17,7 @@ from typing import Any
 from repro.command import UserError
 from repro.conditions import flatten
 from repro.environment import PROFILES
-from repro.lines import TRACE, header_at, read_lines
+from repro.lines import header_at, read_trace
 
 IDENTICAL, DIFFERENT = 0, 1
 
@@ -29,7 +29,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     matter. `step` and `quantity`: the first that differ, None if none does; `agree`, the quantities
     of that step before it; `values`, the two. `compared`: how many steps both have.
     """
-    (heads_a, steps_a), (heads_b, steps_b) = _read(a), _read(b)
+    (heads_a, steps_a), (heads_b, steps_b) = read_trace(a), read_trace(b)
     common = sorted(steps_a.keys() & steps_b.keys())
     if not common:
         raise UserError(f"{a} and {b} have no step in common: nothing to compare")
@@ -39,14 +39,12 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "last": [max(steps_a), max(steps_b)],
         "step": None,
     }
-    parting = next((step for step in common if steps_a[step] != steps_b[step]), common[-1])
-    heads = (_conditions(header_at(heads, parting)) for heads in (heads_a, heads_b))
-    found["conditions"] = _changes(*heads)
-    for step in common:
-        one, two = steps_a[step], steps_b[step]
-        if one != two:
-            return found | _first_difference(one, two)
-    return found
+    parting = next((step for step in common if steps_a[step] != steps_b[step]), None)
+    last = common[-1] if parting is None else parting
+    found["conditions"] = _changes(*(_conditions(header_at(h, last)) for h in (heads_a, heads_b)))
+    if parting is None:
+        return found
+    return found | _first_difference(steps_a[parting], steps_b[parting])
 
 
 def _first_difference(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
@@ -62,17 +60,6 @@ def _first_difference(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any
         "differing": differing,
         "values": [_shown(line.get(first)) for line in (one, two)],
     }
-
-
-def _read(run: Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Lines with headers, and the others by step, of a run's trace."""
-    lines = read_lines(run / TRACE)
-    heads = [line for line in lines if "header" in line]
-    if not heads:
-        raise UserError(
-            f"{run} has no {TRACE}: expected the folder of a run with output.trace=true"
-        )
-    return heads, {line["step"]: line for line in lines if "header" not in line}
 
 
 def _conditions(header: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +239,7 @@ def _trace_steps(
 
 def _environment_of(run: Path, step: int) -> dict[str, str]:
     """Of this process, but with the profile's variables, and no others, as the run had them."""
-    then = header_at(_read(run)[0], step).get("conditions", {}).get("environment", {})
+    then = header_at(read_trace(run)[0], step).get("conditions", {}).get("environment", {})
     names = PROFILES["portable"]
     rest = {name: value for name, value in os.environ.items() if name not in names}
     return {**rest, **{name: str(value) for name, value in then.items() if name in names}}

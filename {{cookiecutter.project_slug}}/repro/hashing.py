@@ -11,7 +11,7 @@ from typing import Any
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed of 63 bits as a function of its parts, e.g. (42, "sample", epoch, index).
+    """A seed of 63 bits as a function of its parts, e.g. (42, "order", epoch).
 
     Parts are told apart: (1, 23) and (12, 3) differ, so do 1 and "1". 63 bits, because
     `torch.Generator.manual_seed` takes a signed 64-bit number.

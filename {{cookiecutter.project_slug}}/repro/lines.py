@@ -28,6 +28,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_trace(run: Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Lines with headers, and the others by step, of a run's trace; UserError if it has none."""
+    lines = read_lines(run / TRACE)
+    heads = [line for line in lines if "header" in line]
+    steps = {line["step"]: line for line in lines if "header" not in line}
+    if not heads or not steps:
+        raise UserError(
+            f"{run} has no {TRACE} with a step: expected the folder of a run with output.trace=true"
+        )
+    return heads, steps
+
+
 def header_at(heads: list[dict[str, Any]], step: int) -> dict[str, Any]:
     """The header under which `step` was done: a run that is resumed may get another one."""
     before = [line for line in heads if line["step"] < step]

@@ -108,7 +108,8 @@ class Recorder(TorchDispatchMode):
             self._unwritten.pop(address, None)
         result = self._follow(lambda: function(*args, **kwargs))
         # autograd counts the version of a changed tensor up only after this.
-        self._known = {k: v for k, v in self._known.items() if k[0] not in overwritten}
+        if overwritten:
+            self._known = {k: v for k, v in self._known.items() if k[0] not in overwritten}
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         outputs += [tensor for tensor in written if all(tensor is not o for o in outputs)]
         if entry["name"].split(".")[1] in UNWRITTEN:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from repro import environment
 from repro.command import UserError
 from repro.conditions import differences, installed
-from repro.lines import TRACE, header_at, read_lines
+from repro.lines import header_at, read_trace
 from repro.record import settings
 
 ROOMS = ("experiment",)
@@ -72,11 +72,8 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
     from repro.trace import state_quantities
 
     trainer_class = author(root, "trainer")
-    written = read_lines(run / TRACE)
-    lines = {line["step"]: line for line in written if "header" not in line}
-    header = header_at([line for line in written if "header" in line], step)
-    if not lines:
-        raise UserError(f"{run} has no {TRACE}: expected a run with output.trace=true")
+    heads, lines = read_trace(run)
+    header = header_at(heads, step)
     if step not in lines:
         raise UserError(f"--step {step}: the trace of {run} has steps {min(lines)} to {max(lines)}")
     result: dict[str, Any] = {"run": run.name, "step": step, "header": header}
@@ -108,7 +105,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
         recorder.name(trainer.model, gradients=True)
         recorder.phase = "optimizer"
 
-    hooks = (optimizer.register_step_pre_hook(optimizing),)
+    hook = optimizer.register_step_pre_hook(optimizing)
     line = {"step": step}
     with recorder.recording():
         recorder.phase = "data"
@@ -116,10 +113,9 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
         recorder.phase, result["samples"] = "forward", indices.tolist()
         try:
             metrics = trainer.train_step(step - 1, batch)
-        except UserError as error:  # a loss that is not finite
-            result["error"], metrics = error.lines[0], None
-    for hook in hooks:
-        hook.remove()
+        except UserError:  # a loss that is not finite: what led to it is told all the same
+            metrics = None
+    hook.remove()
     trainer.step = step
     if metrics is not None:
         line.update(_quantities(trainer, indices, batch, metrics))

@@ -83,6 +83,21 @@ def refuse_not_finite(
     )
 
 
+@lru_cache(maxsize=2)
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return derive_seed(seed, "samples", epoch)
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """A seed of 63 bits for a sample in an epoch, from a Weyl sequence: a hash costs much more.
+
+    No two samples of an epoch share the lower 32 bits, which are all that torch's generator on the
+    CPU takes (`mt19937` in ATen/core/MT19937RNGEngine.h). The factor, from the golden ratio, is
+    SplitMix64's.
+    """
+    return (_epoch_seed(seed, epoch) + index * 0x9E3779B97F4A7C15) % 2**63
+
+
 class SeededDataset(Dataset[Any]):
     """A map-style data set whose every sample is made with generators seeded for that sample.
 
@@ -115,7 +130,7 @@ class SeededDataset(Dataset[Any]):
     def _make(self, keys: list[SampleKey], seed_with: Callable[[int], Any]) -> list[Any]:
         samples = []
         for epoch, index in keys:
-            seed_with(derive_seed(self.seed, "sample", epoch, index))
+            seed_with(sample_seed(self.seed, epoch, index))
             samples.append(self.dataset[index])
         return samples
 

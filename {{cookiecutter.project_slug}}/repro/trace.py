@@ -6,93 +6,57 @@ buffers after it. Two runs of the same bits have the same lines, whatever the nu
 processes, stopped and resumed or not; where two runs part, the first line that differs tells the
 step and its first differing quantity what happened there (repro/diff.py).
 
-A fingerprint is the sum of the bytes, taken as 64-bit words, each times an odd number made from its
-place, modulo 2^64. One changed word always changes it, and so do swapped words but for bad luck.
-Integer sums do not depend on their order: every device and number of threads gives the same.
+A tensor's fingerprint is the sum of its bytes, taken as 64-bit words, each times an odd number made
+from its place, modulo 2^64; several tensors' is the sum of theirs, each times an odd number, too.
+One changed word always changes it, and so do swapped words but for bad luck. Integer sums do not
+depend on their order: every device and number of threads gives the same.
+
+Right after a training step a call of torch takes three times as long as it takes in a row of its
+like. So a step is only copied, in one call, and fingerprinted later together with its neighbours.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch._utils import _flatten_dense_tensors  # in one call, as DistributedDataParallel does
 
 from repro.lines import TRACE, read_lines
 from repro.parallel import Processes, parts_of_shards
 
 EFFECTS = ("gradients", "weights", "buffers")
 Quantities = Callable[[], dict[str, str]]  # names and values, when they are asked for
-_TOGETHER = 1 << 16  # smaller tensors are joined first: a call costs more than to copy them
-_multipliers: dict[torch.device, Tensor] = {}
-_slices: dict[tuple[torch.device, int, int], Tensor] = {}  # of them
-
-
 Group = Sequence[Tensor | None]
-
-
-def fingerprint(tensors: Group) -> int:
-    """The fingerprint of the tensors' bytes, one after the other; waits for a GPU."""
-    return fingerprints([tensors])()[0]
+_COPIED = 1 << 16  # values; larger tensors are read at once: memory for copies would be dear
+_WAITING, _SECONDS = 32, 0.25  # steps that are fingerprinted together, at most
+_multipliers: dict[torch.device, Tensor] = {}
 
 
 @torch.no_grad()
-def fingerprints(groups: Sequence[Group]) -> Callable[[], list[int]]:
-    """The fingerprint of each group, when it is asked for; nothing waits for a GPU here.
+def fingerprint(tensors: Group) -> int:
+    """The fingerprint of the tensors' bytes; waits for a GPU.
 
-    The tensors' sizes count, too, and `None` (no gradient) is another thing than zeros. As few
-    calls of torch as can be: right after a training step each of them takes three times as long.
+    The tensors' sizes count, too, and `None` (no gradient) is another thing than zeros.
     """
-    totals, owners, sums = [], [], []
-    joined: dict[torch.dtype, list[tuple[int, int, int, list[Tensor]]]] = {}
-    for number, group in enumerate(groups):
-        sizes, place = 0, 0
-        small: dict[torch.dtype, list[Tensor]] = {}
-        for position, tensor in enumerate(group):
-            if tensor is None:
-                continue
-            length = tensor.numel()
-            sizes += (2 * position + 1) * (length + 1)
-            if length < _TOGETHER:
-                small.setdefault(tensor.dtype, []).append(tensor)
-            else:
-                words = _words([tensor])
-                owners.append(number)
-                sums.append(_weighted(words, place))
-                place += words.numel()
-        for dtype, tensors in small.items():
-            size = sum(tensor.numel() for tensor in tensors) * dtype.itemsize
-            count = -(-size // 8)
-            if rest := (8 * count - size) // dtype.itemsize:  # each group has whole words
-                tensors.append(tensors[0].new_zeros(rest))
-            joined.setdefault(dtype, []).append((number, place, count, tensors))
-            place += count
-        totals.append(sizes)
-    for parts in joined.values():
-        words = _words([tensor for *_, tensors in parts for tensor in tensors])
-        pieces = words.split([count for _, _, count, _ in parts])
-        for (number, place, _, _), piece in zip(parts, pieces, strict=True):
-            owners.append(number)
-            sums.append(_weighted(piece, place))
-    read = _later(torch.stack(sums)) if sums else list
-
-    def total() -> list[int]:
-        found = list(totals)
-        for number, value in zip(owners, read(), strict=True):
-            found[number] += value
-        return [_signed(value) for value in found]
-
-    return total
+    total = 0
+    for factor, tensor in enumerate(tensors):
+        if tensor is not None:
+            words = _words(tensor)
+            found = _dot(words, _odd_numbers(len(words), words.device)).item()
+            total += (2 * factor + 1) * (int(found) + tensor.numel() + 1)
+    return _signed(total)
 
 
-def _words(tensors: list[Tensor]) -> Tensor:
-    """The bytes of tensors of one dtype, one after the other, as int64; zeros fill the last."""
-    flat = _flatten_dense_tensors(tensors) if len(tensors) > 1 else tensors[0].flatten()
+def _words(tensor: Tensor) -> Tensor:
+    """The bytes of a tensor as int64; zeros fill the last."""
+    flat = tensor.flatten()
     if flat.storage_offset() or flat.stride(0) != 1:
         flat = flat.new_empty(len(flat)).copy_(flat)  # words are aligned, next to each other
     if rest := -flat.numel() * flat.element_size() % 8:
@@ -100,28 +64,65 @@ def _words(tensors: list[Tensor]) -> Tensor:
     return flat.view(torch.int64)
 
 
-def _weighted(words: Tensor, place: int) -> Tensor:
-    """The sum of words times the odd numbers of the places from `place` on."""
-    key = (words.device, place, words.numel())
-    odd = _slices.get(key)
-    if odd is None:
-        end = place + words.numel()
-        numbers = _multipliers.get(words.device)
-        if numbers is None or len(numbers) < end:
-            numbers = _multipliers[words.device] = _odd_numbers(max(end, 1 << 16), words.device)
-        if len(_slices) > 4096:  # shapes that change from step to step
-            _slices.clear()
-        odd = _slices[key] = numbers[place:end]
+def _dot(words: Tensor, odd: Tensor) -> Tensor:
     # torch.dot has no integers on CUDA.
     return (words * odd).sum() if words.is_cuda else torch.dot(words, odd)
 
 
 def _odd_numbers(count: int, device: torch.device) -> Tensor:
     """int64, odd, well mixed: the finalizer of SplitMix64 (https://prng.di.unimi.it/splitmix64.c)."""
-    numbers = torch.arange(1, count + 1, device=device) * -7046029254386353131
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        numbers = (numbers ^ (numbers >> shift)) * factor
-    return (numbers ^ (numbers >> 31)) | 1
+    known = _multipliers.get(device)
+    if known is None or len(known) < count:
+        numbers = torch.arange(1, max(count, 1 << 16) + 1, device=device) * -7046029254386353131
+        for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+            numbers = (numbers ^ (numbers >> shift)) * factor
+        known = _multipliers[device] = (numbers ^ (numbers >> 31)) | 1
+    return known[:count]
+
+
+class _Copies:
+    """Memory for copies of the small ones of some tensors, each from a whole word on.
+
+    `small`: their places among all tensors; `large`: the others' groups, factors and places.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.small: list[int] = []
+        self.large: list[tuple[int, int, int]] = []
+        self.sizes, self._edges, place, end = [0] * len(groups), [0], -1, 0
+        parts: list[tuple[Tensor, int]] = []
+        for number, group in enumerate(groups):
+            for position, tensor in enumerate(group):
+                place += 1
+                if tensor is None:
+                    continue
+                factor = 2 * position + 1
+                self.sizes[number] += factor * (tensor.numel() + 1)
+                if tensor.numel() < _COPIED:
+                    self.small.append(place)
+                    parts.append((tensor, factor))
+                    end += _length(tensor)
+                else:
+                    self.large.append((number, factor, place))
+            self._edges.append(end)
+        device = parts[0][0].device if parts else torch.device("cpu")
+        self._words = torch.zeros(end, dtype=torch.int64, device=device)
+        self._odd, self.views, end = torch.zeros_like(self._words), [], 0
+        for tensor, factor in parts:
+            part = slice(end, end := end + _length(tensor))
+            self._odd[part] = factor * _odd_numbers(_length(tensor), device)
+            view = self._words[part].view(tensor.dtype)[: tensor.numel()]
+            self.views.append(view.view(tensor.shape))
+
+    def sums(self) -> list[int]:
+        """Of each group, what its small tensors add to its fingerprint."""
+        parts = [slice(*edges) for edges in pairwise(self._edges)]
+        return [int(_dot(self._words[part], self._odd[part]).item()) for part in parts]
+
+
+def _length(tensor: Tensor) -> int:
+    """In 64-bit words."""
+    return -(-tensor.numel() * tensor.element_size() // 8)
 
 
 def shards_fingerprints(
@@ -131,18 +132,12 @@ def shards_fingerprints(
 
     They are those of the slices, so they depend on training.shards, as the bits do.
     """
-    slices = [
-        (which, 2 * number + 1, part)
-        for which, batch in enumerate(batches)
-        for number, part in parts_of_shards(batch, size, processes)
-        if part is not None
-    ]
     totals = [0] * len(batches)
-    if slices:
-        found = fingerprints([part for _, _, part in slices])()
-        for (which, factor, _), value in zip(slices, found, strict=True):
-            totals[which] = _signed(totals[which] + factor * value)
-    return totals
+    for which, batch in enumerate(batches):
+        for number, part in parts_of_shards(batch, size, processes):
+            if part is not None:
+                totals[which] += (2 * number + 1) * fingerprint(part)
+    return [_signed(total) for total in totals]
 
 
 def _signed(number: int) -> int:
@@ -150,51 +145,77 @@ def _signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-_modules: "WeakKeyDictionary[nn.Module, list[nn.Module]]" = WeakKeyDictionary()
+class _Memory:
+    """What is known of a model: its modules, and memory for copies that none uses now."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(model.modules())  # model.parameters() walks through the tree each time
+        self.free: dict[tuple[torch.Size | None, ...], list[_Copies]] = {}
 
 
+_memories: "WeakKeyDictionary[nn.Module, _Memory]" = WeakKeyDictionary()
+
+
+@torch.no_grad()
 def state_quantities(model: nn.Module, gradients: bool = True) -> Quantities:
     """Fingerprints of a model's gradients, weights and buffers; its modules stay those it has."""
-    if model not in _modules:  # model.parameters() walks through the tree of modules each time
-        _modules[model] = list(model.modules())
-    modules = _modules[model]
-    weights = [w for m in modules for w in m._parameters.values() if w is not None]
-    groups: list[Group] = [weights, [b for m in modules for b in m._buffers.values()]]
-    if gradients:
-        groups.insert(0, [weight.grad for weight in weights])
-    names, read = EFFECTS[-len(groups) :], fingerprints(groups)
-    return lambda: {name: _hex(value) for name, value in zip(names, read(), strict=True)}
+    memory = _memories.get(model) or _memories.setdefault(model, _Memory(model))
+    weights = [w for m in memory.modules for w in m._parameters.values() if w is not None]
+    buffers = [b for m in memory.modules for b in m._buffers.values() if b is not None]
+    groups: list[Group] = [[w.grad for w in weights]] if gradients else []
+    groups += [weights, buffers]
+    tensors: list[Any] = [tensor for group in groups for tensor in group]
+    key = tuple([None if tensor is None else tensor.shape for tensor in tensors])
+    free = memory.free.setdefault(key, [])
+    copies = free.pop() if free else _Copies(groups)
+    torch._foreach_copy_(copies.views, [tensors[place] for place in copies.small])
+    large = []
+    for number, factor, place in copies.large:
+        words = _words(tensors[place])
+        large.append((number, factor, _dot(words, _odd_numbers(len(words), words.device))))
 
+    def read() -> dict[str, str]:
+        totals = [size + total for size, total in zip(copies.sizes, copies.sums(), strict=True)]
+        for number, factor, value in large:
+            totals[number] += factor * int(value.item())
+        free.append(copies)
+        names = EFFECTS[-len(groups) :]
+        return {name: _hex(total) for name, total in zip(names, totals, strict=True)}
 
-def _later(values: Tensor) -> Callable[[], list[int]]:
-    """How to read `values`: from a GPU they come while the next step is computed."""
-    if not values.is_cuda:
-        return values.tolist
-    here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    here.copy_(values, non_blocking=True)
-    there = torch.cuda.Event()
-    there.record()
-
-    def read() -> list[int]:
-        there.synchronize()
-        return here.tolist()
-
-    return read
+    return cache(read)  # the second time would give the memory back once more
 
 
 def step_quantities(
-    model: nn.Module, fingerprints: Sequence[int], numbers: dict[str, float]
-) -> Quantities:
-    """A step's quantities in causal order, floats in exact form.
+    model: nn.Module,
+    batches: Sequence[Sequence[Tensor] | None],
+    size: int,
+    processes: Processes,
+    numbers: dict[str, float],
+    asked: bool,
+) -> tuple[Quantities | None, bool]:
+    """A step's quantities in causal order, floats in exact form: in process 0, None in others.
 
-    `fingerprints`: of the samples' indices and of the inputs. `numbers`: first the loss, from which
-    the gradients follow.
+    `batches`: the samples' indices and the inputs, this process's part. `numbers`: first the loss,
+    from which the gradients follow. Also whether any process was `asked` to end: the processes
+    exchange both at once.
     """
-    samples, inputs = map(_hex, fingerprints)
-    loss, *others = ((name, float(value).hex()) for name, value in numbers.items())
-    first = {"samples": samples, "inputs": inputs, **dict([loss]), "gradients": ""}
+    inputs: Callable[[], list[int]]
+    if processes.size == 1:
+        inputs = partial(shards_fingerprints, batches, size, processes)
+    else:
+        *found, ending = processes.total([*shards_fingerprints(batches, size, processes), asked])
+        asked, inputs = bool(ending), lambda: found
+        if processes.rank:
+            return None, asked
     state = state_quantities(model)
-    return lambda: {**first, **dict(others), **state()}
+
+    def quantities() -> dict[str, str]:
+        samples, images = map(_hex, inputs())
+        loss, *others = ((name, float(value).hex()) for name, value in numbers.items())
+        first = {"samples": samples, "inputs": images, **dict([loss]), "gradients": ""}
+        return {**first, **dict(others), **state()}
+
+    return quantities, asked
 
 
 def _hex(number: int) -> str:
@@ -231,9 +252,10 @@ class Trace:
         self._pending: list[tuple[int, Quantities]] = []
 
     def log(self, step: int, quantities: Quantities) -> None:
-        """Append the line of a step; it reaches the file within a second of training."""
+        """Append the line of a step; it reaches the file within a moment of training."""
         self._pending.append((step, quantities))
-        if time.monotonic() - self._flushed > 1:
+        late = time.monotonic() - self._flushed > _SECONDS
+        if late or len(self._pending) >= _WAITING:
             self.flush()
 
     def flush(self) -> None:
