@@ -6,6 +6,7 @@ same bits whatever ran before it, so resuming and sharding need no code of their
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -115,9 +116,9 @@ class Trainer:
         falling = 0.5 * (1 + math.cos(math.pi * progress))
         return float(f"{self.config.optimizer.learning_rate * rising * falling:.12g}")
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[None]:
         bf16 = self.config.training.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
 
     @torch.no_grad()
     def predict(self, split: str) -> tuple[Tensor, Tensor]:
