@@ -333,6 +333,15 @@ def test_it_can_be_read_in_one_sitting(fresh: Project, folder: str, limit: int) 
     assert sum(map(code_lines, texts)) <= limit
 
 
+def test_a_setting_outside_args_is_refused(fresh: Project) -> None:
+    """`make train seed=7` would train with the defaults."""
+    for stray in ("seed=7", "training.epochs=3"):
+        done = fresh.make("train", stray)
+        assert done.returncode == 2
+        assert f"{stray.partition('=')[0]} is no variable of this Makefile" in done.stderr
+    assert fresh.make("--dry-run", "train", "ARGS=seed=7").returncode == 0
+
+
 # One source ----------------------------------------------------------------------------------
 
 
