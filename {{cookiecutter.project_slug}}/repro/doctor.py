@@ -32,6 +32,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER, cache_from_source, source_from_cache, source_hash
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from repro.command import UserError
@@ -214,7 +215,9 @@ def _check_compiled(path: str) -> str:
     """Whether the source gives this compiled file: for Python looks at the source's date only.
 
     Compared in marshal's version 2, where equal code is equal bytes (in later versions the bytes
-    depend on what else the compiling process held). Missing ones are no fault: Python does without.
+    depend on what else the compiling process held). It leaves out what an instruction keeps from
+    being run, so these bytes are looked for as they stand. Missing ones are no fault: Python does
+    without.
     """
     source = _source(path)
     if not os.path.isfile(path) or not os.path.isfile(source):
@@ -228,10 +231,23 @@ def _check_compiled(path: str) -> str:
     try:
         code = marshal.loads(data[16:])
         again = compile(text, code.co_filename, "exec", dont_inherit=True, optimize=0)
-        same = marshal.dumps(code, 2) == marshal.dumps(again, 2)
+        same = marshal.dumps(code, 2) == marshal.dumps(again, 2) and _has_code(data, again)
     except Exception:  # damaged, or its source is, which has a line of its own
         same = False
     return "" if same else f"{_short(path)} is not what its source compiles to: {ANEW}"
+
+
+def _has_code(data: bytes, code: CodeType) -> bool:
+    """Whether a compiled file has the instructions of `code` and all within, in their order."""
+    place, waiting = 16, [code]
+    while waiting:
+        code = waiting.pop(0)
+        waiting[:0] = [each for each in code.co_consts if isinstance(each, CodeType)]
+        found = data.find(code.co_code, place)
+        if found < 0:
+            return False
+        place = found + len(code.co_code)
+    return True
 
 
 def outside(root: Path, folder: Path) -> Iterator[str]:
