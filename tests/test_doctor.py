@@ -268,6 +268,11 @@ def test_a_linked_folder_is_named(ill: Project, tmp_path: Path) -> None:
     (site(ill) / "linked").symlink_to(tmp_path)
     (fault,) = doctor(ill)
     assert "site-packages/linked is a folder of no package" in fault
+    (site(ill) / "linked").unlink()
+    shutil.move(site(ill) / "mdurl", tmp_path / "elsewhere")  # where nothing else is looked at
+    (site(ill) / "mdurl").symlink_to(tmp_path / "elsewhere")
+    (fault,) = doctor(ill)
+    assert "site-packages/mdurl is a folder of no package" in fault
 
 
 def test_a_package_on_pythonpath_is_named(ill: Project, tmp_path: Path) -> None:
@@ -445,16 +450,22 @@ def test_disagreeing_files_are_named(
 
 
 def test_a_wheel_for_another_python_is_refused(ill: Project, tmp_path: Path) -> None:
-    """The lock has a package, but no wheel of it for this Python: nothing is built or installed."""
+    """The lock has a package, but no wheel of it for this Python: its source is not built."""
+    source = tmp_path / "planted-1.0"
+    source.mkdir()
+    (source / "setup.py").write_text("raise SystemExit('it was run')")
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    archive = shutil.make_archive(str(source), "gztar", tmp_path, "planted-1.0")
     wheel = make_wheel(tmp_path, "cp39-cp39-manylinux_2_28_x86_64")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    digests = [hashlib.sha256(Path(x).read_bytes()).hexdigest() for x in (archive, wheel)]
     lock = ill.path / LOCK
-    entry = f"planted==1.0 \\\n    --hash=sha256:{digest}\n"
-    lock.write_text(entries(lock.read_text(), ()) + entry)
+    entry = " ".join(["planted==1.0", *(f"--hash=sha256:{digest}" for digest in digests)])
+    lock.write_text(entries(lock.read_text(), ()) + entry + "\n")
     (ill.path / "requirements-dev.lock").write_text("# none\n")
     only_here = {"PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1"}
     done = ill.run("make", "setup", f"VENV={tmp_path / 'new'}", **only_here)
     assert done.returncode == 2
-    assert "planted==1.0" in done.stderr
+    assert "No matching distribution found for planted==1.0" in done.stderr
+    assert "it was run" not in done.stdout + done.stderr
     assert "nothing is installed" in done.stderr
     assert not (tmp_path / "new").exists()

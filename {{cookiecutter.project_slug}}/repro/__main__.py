@@ -1,4 +1,4 @@
-"""Record what a training gives, verify that it comes out again, find where two runs part and why.
+"""Record what a training gives, verify that it comes out again, find where two runs part.
 
 examples:
   python -m repro record
