@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 FREE_GB = 7  # 5.9 GB when installed
 STAMP, UNFINISHED = "repro-setup.json", "repro-setup.unfinished"
+RECORDS = "repro-records.json"  # for repro/doctor.py
 CONTAINER = "use the container: make image, then make image-run"
 ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
 
@@ -111,11 +112,19 @@ def build(venv: Path, python: str, stamp: str) -> None:
         run([python, "-I", "-m", "venv", str(venv)])
         run([*pip, "install", *options.split(), *(f"--requirement={lock}" for lock in LOCKS)])
         run([*pip, "check"])
+        write_records(venv)
         (venv / STAMP).write_text(stamp + "\n", encoding="utf-8")
         (venv / UNFINISHED).unlink()
     except BaseException:
         remove(venv)
         raise
+
+
+def write_records(venv: Path) -> None:
+    """Write the digest of each package's RECORD, which has the digests of its files."""
+    found = sorted(venv.glob("lib/python3*/site-packages/*.dist-info/RECORD"))
+    digests = {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    (venv / RECORDS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
 def remove(venv: Path) -> None:
@@ -167,8 +176,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="make the environment from the locks")
     parser.add_argument("--venv", default=".venv", help="its folder (default: .venv)")
     parser.add_argument("--check", action="store_true", help="make nothing, print a fitting Python")
+    parser.add_argument("--records", action="store_true", help="only write its " + RECORDS)
     options = parser.parse_args()
     try:
+        if options.records:  # the Dockerfile installs by itself
+            write_records(ROOT / options.venv)
+            return 0
         check_platform()
         python, version = fitting_python()
         if options.check:

@@ -7,10 +7,14 @@ examples:
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
+  python -m repro doctor                              is each installed file what was locked?
+  python -m repro doctor --quick                      the same without reading the files: seconds
+  python -m repro doctor --lock                       requirements.in, lock, Dockerfile alone
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 nothing to compare with
 exit codes of diff: 0 identical, 1 different, 2 not comparable
 exit codes of audit: 0 nothing found (but for slow operations), 1 something
+exit codes of doctor: 0 nothing is wrong, 1 faults, a line each, 2 cannot look
 """
 
 import json
@@ -26,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = Parser("repro", __doc__)
-    names = "record|verify|diff|trace-step|audit"
+    names = "record|verify|diff|trace-step|audit|doctor"
     commands = parser.add_subparsers(
         dest="command", required=True, metavar=names, parser_class=Parser
     )
@@ -54,10 +58,15 @@ def main() -> int:
     audit = commands.add_parser("audit", help=text, description=text)
     audit.add_argument("settings", nargs="*", metavar="key=value")
     audit.add_argument("--json", action="store_true", help="print JSON instead of words")
+    text = "compare lock, packages and their files, name what differs and what comes from outside"
+    doctor = commands.add_parser("doctor", help=text, description=text)
+    doctor.add_argument("--quick", action="store_true", help="sizes of files, not their digests")
+    text = "only what the project's files and the installed versions tell"
+    doctor.add_argument("--lock", action="store_true", help=text)
     arguments = parser.parse_args()
     # Each command imports what it needs: --help is instant.
     run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
-    return {**run, "audit": _audit}[arguments.command](arguments)
+    return {**run, "audit": _audit, "doctor": _doctor}[arguments.command](arguments)
 
 
 def _record(arguments: Namespace) -> int:
@@ -124,6 +133,12 @@ def _audit(arguments: Namespace) -> int:
     else:
         show(operations, sources)
     return 1 if sources or any(entry["kind"] != SLOWER for entry in operations) else 0
+
+
+def _doctor(arguments: Namespace) -> int:
+    from repro.doctor import doctor
+
+    return doctor(ROOT, arguments.quick, arguments.lock)
 
 
 if __name__ == "__main__":
