@@ -103,10 +103,12 @@ def packages(root: Path, pins: dict[str, Pins], distributions: list[Path]) -> It
         installed[name] = version
     for name, pin in sorted({**pins[LOCKS[1]], **pins[LOCKS[0]]}.items()):
         found = installed.get(name)
-        # The image and conda get no tools for development.
-        if not found and not pin.marker and (name in pins[LOCKS[0]] or stamp):
+        # The image and conda get no tools for development, and bring a pip of their own.
+        required = name in pins[LOCKS[0]] or stamp
+        if not found and not pin.marker and required:
             yield f"{pin.place}: {name} {pin.version} is locked and not installed: {ANEW}"
-        if found and pin.version not in (found, found.partition("+")[0]):
+        other = found and pin.version not in (found, found.partition("+")[0])
+        if other and (required or name not in TOOLS):
             yield f"{pin.place}: {name} {pin.version} is locked, {found} is installed: {ANEW}"
     for name in sorted(installed.keys() - pins[LOCKS[0]].keys() - pins[LOCKS[1]].keys()):
         if name not in TOOLS:

@@ -11,6 +11,7 @@ CPU model only; fastest.
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,8 +59,16 @@ def enter(profile: str, threads: int = 1) -> None:
     """Put `profile` in force, starting the interpreter anew if need be; for a command's `main`.
 
     Raises UserError for contradicting variables, for `python -I` or `-E`, for a program that
-    cannot be started anew, and for a CPU without AVX2 in the portable profile.
+    cannot be started anew, for a CPU without AVX2 in the portable profile, and where no temporary
+    file can be written (torch and data workers need some; they would hang or fail later).
     """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UserError(
+            "no folder for temporary files can be written, neither TMPDIR nor /tmp: "
+            "docker run --tmpfs /tmp, or TMPDIR=FOLDER"
+        ) from error
     changes = _changes(profile, os.environ)
     if changes:
         if sys.flags.ignore_environment:

@@ -1,0 +1,118 @@
+"""A real Docker engine for the tests of the image, and a base that stands in for the registry's.
+
+The engine that answers is taken; where none does and this is root, Debian's own is started with its
+data below .build/engine (which stays, as an environment does: the next tests build from its cache)
+and stopped at the end. The base is a minimal Debian that debootstrap makes, because no registry can
+be counted on; it trusts the certificates that this machine trusts.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conftest import ROOT, clean_environ
+
+HOME = ROOT / ".build" / "engine"
+BASE = "repro-stand-in-base:bookworm"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A client that can build, and the variables that lead it to its engine."""
+
+    client: str
+    variables: dict[str, str]
+
+    def docker(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+            [self.client, *words],
+            env=clean_environ(**self.variables),
+            capture_output=True,
+            text=True,
+            **options,
+        )
+
+
+class NoEngine(Exception):
+    """Why there is none."""
+
+
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    """An engine with the base image in it; NoEngine says why there is none."""
+    socket = HOME / "docker.sock"
+    started = None
+    engine = _find({})
+    if engine is None:
+        if not shutil.which("dockerd") or os.geteuid() != 0:
+            raise NoEngine("no Docker engine answers, and none can be started (docker.io, root)")
+        HOME.mkdir(parents=True, exist_ok=True)
+        for left in (HOME / "pid", socket):
+            left.unlink(missing_ok=True)
+        with (HOME / "log").open("w") as log:
+            started = subprocess.Popen(
+                [
+                    "dockerd",
+                    "--bridge=none",
+                    "--iptables=false",
+                    "--ip6tables=false",
+                    f"--data-root={HOME / 'data'}",
+                    f"--exec-root={HOME / 'exec'}",
+                    f"--pidfile={HOME / 'pid'}",
+                    f"--host=unix://{socket}",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + 60
+        while (engine := _find({"DOCKER_HOST": f"unix://{socket}"})) is None:
+            if started.poll() is not None or time.monotonic() > deadline:
+                started.terminate()
+                raise NoEngine(f"dockerd did not start: {HOME / 'log'}")
+            time.sleep(0.5)
+    try:
+        if engine.docker("image", "inspect", BASE).returncode:
+            _import_base(engine)
+        yield engine
+    finally:
+        if started:
+            started.terminate()
+            started.wait()
+
+
+def _find(variables: dict[str, str]) -> Engine | None:
+    """A client that builds with BuildKit, in an engine that answers."""
+    variables = {**variables, "DOCKER_BUILDKIT": "1"}
+    for folder in os.environ["PATH"].split(os.pathsep):
+        client = Path(folder) / "docker"
+        if not os.access(client, os.X_OK):
+            continue
+        engine = Engine(str(client), variables)
+        built = engine.docker("build", "--quiet", "-", input="FROM scratch\nLABEL a=b\n")
+        if built.returncode == 0:
+            return engine
+    return None
+
+
+def _import_base(engine: Engine) -> None:
+    root = HOME / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    done = subprocess.run(
+        ["debootstrap", "--variant=minbase", "bookworm", root], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    trusted, share = Path("/etc/ssl/certs/ca-certificates.crt"), root / "usr/local/share"
+    if trusted.is_file():
+        shutil.copy(trusted, share / "machine.pem")
+        (root / "etc/pip.conf").write_text("[global]\ncert = /usr/local/share/machine.pem\n")
+    shutil.rmtree(root / "var/lib/apt/lists")
+    with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as archive:
+        done = engine.docker("import", "-", BASE, stdin=archive.stdout)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(root)

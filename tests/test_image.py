@@ -1,0 +1,190 @@
+"""The image, built and run with a real Docker engine (engine.py) as the project's Makefile does."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Project, last_line
+from engine import BASE, Engine, NoEngine, running_engine
+
+STEPS = ("training.max_steps=12", "training.shards=2", "output.checkpoint_every=6")
+SECRETS = (".env", "token.txt", "experiment/.netrc", "data/private.bin", "runs/old/metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    try:
+        with running_engine() as found:
+            yield found
+    except NoEngine as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+def git(path: Path, *words: str) -> str:
+    command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *words]
+    return subprocess.run(command, cwd=path, check=True, capture_output=True, text=True).stdout
+
+
+def make(engine: Engine, project: Project, *words: str) -> subprocess.CompletedProcess[str]:
+    return project.make(*words, f"DOCKER={engine.client}", **engine.variables)
+
+
+def build(engine: Engine, project: Project) -> subprocess.CompletedProcess[str]:
+    arguments = f"--network host --progress plain --build-arg BASE_IMAGE={BASE}"
+    done = make(engine, project, "image", f"DOCKER_ARGS={arguments}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def built(engine: Engine, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in git, its image built; private files lie about in it."""
+    own = project.copy(tmp_path_factory.mktemp("image") / project.path.name)
+    git(own.path, "init", "--quiet")
+    git(own.path, "add", ".")
+    git(own.path, "commit", "--quiet", "-m", "all")
+    for name in SECRETS:
+        path = own.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("secret")
+    build(engine, own)
+    return own
+
+
+def image(project: Project) -> str:
+    found = re.search(r"^IMAGE \?= (\S+)$", (project.path / "Makefile").read_text(), re.M)
+    assert found
+    return found[1]
+
+
+def inside(
+    engine: Engine, project: Project, *command: str, user: str = "", before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """A command in the container as `make image-run` runs it; its runs folder is the project's."""
+    for name in ("runs", "data"):
+        (project.path / name).mkdir(exist_ok=True)
+    owner = user or f"{os.getuid()}:{os.getgid()}"
+    words = ["run", "--rm", "--init", "--network", "none", "--hostname", "localhost"]
+    words += ["--read-only", "--tmpfs", "/tmp"]
+    words += ["--shm-size", "1g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    words += ["--user", owner, "--volume", f"{project.path}/runs:/work/runs"]
+    words += ["--volume", f"{project.path}/data:/work/data", *before]
+    return engine.docker(*words, image(project), *command, timeout=300)
+
+
+def bits(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = re.findall(r"^bits (\w{64})$", done.stdout, re.M)
+    return str(found)
+
+
+def test_the_container_gives_the_bits_of_outside(engine: Engine, built: Project) -> None:
+    outside = bits(built.train(*STEPS, "run_dir=runs/outside"))
+    done = make(engine, built, "image-run", f"ARGS={' '.join(STEPS)} run_dir=runs/a num_workers=2")
+    assert bits(done) == outside
+    spread = ("torchrun", "--nproc-per-node", "2", "-m")
+    done = inside(engine, built, *spread, "experiment.train", *STEPS, "run_dir=runs/b")
+    assert bits(done) == outside
+    evaluate = ("experiment.evaluate", "--checkpoint", "runs/b/checkpoints/last")
+    done = inside(engine, built, "python", "-m", *evaluate)
+    assert done.returncode == 0, done.stderr
+    context = json.loads((built.path / "runs/a/experiment_context.json").read_text())
+    assert context["git"]["commit_hash"] == git(built.path, "rev-parse", "HEAD").strip()
+
+
+def test_verify_in_the_container_says_identical(engine: Engine, built: Project) -> None:
+    done = inside(engine, built, "python", "-m", "repro", "verify")
+    assert last_line(done.stdout) == "IDENTICAL", done.stdout + done.stderr
+
+
+def test_the_image_runs_as_an_ordinary_user_in_a_folder_of_theirs(
+    engine: Engine, built: Project, tmp_path: Path
+) -> None:
+    own = Project(tmp_path, built.venv)
+    (tmp_path / "Makefile").write_text((built.path / "Makefile").read_text())
+    for name in ("runs", "data"):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, 12345, 12345)
+    train = ("python", "-m", "experiment.train", "training.max_steps=2", "run_dir=runs/own")
+    done = inside(engine, own, *train, user="12345:12345")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "own" / "metrics.jsonl").stat().st_uid == 12345
+    # The image's own user, without any folder from outside.
+    done = engine.docker("run", "--rm", image(built), "id", "-u")
+    assert done.stdout.strip() not in ("", "0")
+
+
+def test_docker_stop_leaves_a_checkpoint(engine: Engine, built: Project) -> None:
+    name = f"repro-test-{os.getpid()}"
+    train = ("python", "-m", "experiment.train", "run_dir=runs/stopped", "training.epochs=500")
+    before = ("--detach", "--name", name)
+    done = inside(engine, built, *train, before=before)
+    assert done.returncode == 0, done.stderr
+    run = built.path / "runs" / "stopped"
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").is_file() or not (run / "metrics.jsonl").stat().st_size:
+        assert time.monotonic() < deadline, engine.docker("logs", name).stderr
+        time.sleep(0.2)
+    waiting = subprocess.Popen(
+        [engine.client, "wait", name],
+        env={**os.environ, **engine.variables},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(0.5)
+    assert engine.docker("stop", "--time", "60", name).returncode == 0
+    output, _ = waiting.communicate(timeout=60)
+    assert output.strip() == "75"
+    assert list((run / "checkpoints").glob("step-*"))
+
+
+def test_without_a_temporary_folder_it_ends_in_one_line(engine: Engine, built: Project) -> None:
+    words = ("run", "--rm", "--init", "--network", "none", "--read-only", image(built))
+    done = engine.docker(*words, "python", "-m", "experiment.train", "num_workers=2", timeout=60)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "--tmpfs /tmp" in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("bash", "-c", "exit 0"), ("make", "help"), ("python", "-m", "repro", "doctor", "--quick")],
+)
+def test_other_commands_run(engine: Engine, built: Project, command: tuple[str, ...]) -> None:
+    done = inside(engine, built, *command)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_image_holds_what_it_needs_and_nothing_else(engine: Engine, built: Project) -> None:
+    script = "cd /work && find . -type f | sort && ls -A runs data && command -v gcc cc g++ git"
+    done = engine.docker("run", "--rm", "--user", "0", image(built), "bash", "-c", script)
+    for name in SECRETS:
+        assert name not in done.stdout
+    assert ".git/" not in done.stdout
+    assert "/gcc" not in done.stdout
+    assert "/git" not in done.stdout
+    found = engine.docker("image", "inspect", image(built)).stdout
+    (config,) = json.loads(found)
+    assert config["Config"]["Labels"]["org.opencontainers.image.revision"]
+    assert not any("created" in label for label in config["Config"]["Labels"])
+    script = "find / -xdev -path '*/pip/http*' -o -path /root/.cache/pip | head; pip check"
+    done = engine.docker("run", "--rm", "--user", "0", image(built), "bash", "-c", script)
+    assert done.stdout.strip() == "No broken requirements found.", done.stdout
+
+
+def test_a_change_of_the_code_installs_nothing_anew(engine: Engine, built: Project) -> None:
+    with (built.path / "experiment" / "model.py").open("a") as file:
+        file.write("\n# changed\n")
+    log = build(engine, built).stderr
+    git(built.path, "checkout", "--quiet", "experiment/model.py")
+    steps = re.findall(r"^#(\d+) \[dependencies.*RUN", log, re.M)
+    assert steps
+    assert all(re.search(rf"^#{step} CACHED", log, re.M) for step in steps), log[-3000:]
