@@ -104,7 +104,7 @@ class Fault:
 
     edits: tuple[Edit, ...] = ()
     step: int = 6
-    quantity: str = "loss"
+    quantity: str = "loss"  # or several, of which any is right
     how: str = "operations"
     operation: str = "aten.nextafter"  # of B
     module: str = ""
@@ -115,10 +115,12 @@ class Fault:
     repeats: bool = True  # each run by itself
 
 
+LOSS_OR_LATER = "loss gradients"  # one ulp in the logits may be rounded away in the loss
+
 PLANTED = {
     "an operation of the forward pass errs by one ulp": Fault(
         ((MODEL, "FAULT, NOW = None", 'FAULT, NOW = ("forward", 6)'),),
-        quantity="gradients",  # the loss is rounded to the same
+        quantity=LOSS_OR_LATER,
         how="outputs",
         operation="author.wobble",
         module="14",
@@ -134,7 +136,7 @@ PLANTED = {
         both=OWN_OPERATION,
     ),
     "one ulp is added in the forward pass": Fault(
-        (in_step(6, f"logits = {ulp('logits')}"),), quantity="gradients"
+        (in_step(6, f"logits = {ulp('logits')}"),), quantity=LOSS_OR_LATER
     ),
     "one ulp is added in the backward pass": Fault(
         (in_step(6, f"logits.register_hook(lambda g: {ulp('g')})"),),
@@ -288,7 +290,8 @@ def test_a_planted_fault_is_named(
     a = train(sides[0], *fault.settings) if fault.both else run
     b = train(sides[1], *fault.settings)
     found = diff(project, a, b, "--replay")
-    assert (found["step"], found["quantity"]) == (fault.step, fault.quantity)
+    assert found["step"] == fault.step
+    assert found["quantity"] in fault.quantity.split()
     operation = found["operation"]
     if fault.quantity == "samples":
         one, two = found["samples"]
@@ -373,7 +376,8 @@ def test_two_files_of_a_step_can_be_compared_elsewhere(
         assert done.returncode == 0, done.stderr
         assert file.stat().st_size < 200_000
     found = diff(project, *files)
-    assert (found["step"], found["quantity"]) == (6, "gradients")
+    assert found["step"] == 6
+    assert found["quantity"] in LOSS_OR_LATER.split()
     assert found["operation"]["b"]["name"] == "aten.nextafter"
 
 

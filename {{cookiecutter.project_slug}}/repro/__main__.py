@@ -34,32 +34,38 @@ def main() -> int:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar=names, parser_class=Parser
     )
+
+    def add(name: str, text: str) -> Parser:
+        """A command, its help with its examples from above."""
+        shown = [x for x in __doc__.splitlines() if f"repro {name}" in x or f" of {name}:" in x]
+        return commands.add_parser(name, help=text, description="\n".join([text, "", *shown]))
+
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
-    commands.add_parser("record", help=text, description=text)
+    add("record", text)
     text = "repeat a recorded training and say IDENTICAL, EQUIVALENT or DIFFERENT"
-    verify = commands.add_parser("verify", help=text, description=text)
+    verify = add("verify", text)
     verify.add_argument("claim", nargs="?", help="default: the first in configs/claims.yaml")
     verify.add_argument("--seed", type=int, help="default: the first recorded one")
     verify.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail too")
     text = "say where two runs part: condition, step, quantity and, replayed, operation"
-    diff = commands.add_parser("diff", help=text, description=text)
+    diff = add("diff", text)
     diff.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="a run, or a step's file")
     text = "do that step of both again: runs the code of the projects that they lie in"
     diff.add_argument("--replay", action="store_true", help=text)
     diff.add_argument("--json", action="store_true", help="print JSON instead of words")
     diff.add_argument("--picture", type=Path, help="draw both loss curves (PNG)")
     text = "do a step of a run again and write its operations to a small file, for diff"
-    trace_step = commands.add_parser("trace-step", help=text, description=text)
+    trace_step = add("trace-step", text)
     trace_step.add_argument("run", type=Path, metavar="RUN")
     trace_step.add_argument("--step", type=int, required=True, help="1 is the first")
     trace_step.add_argument("--output", type=Path, help="default: RUN/step-N.json")
     trace_step.add_argument("--values", type=int, metavar="K", help="keep operation K's outputs")
     text = "list the operations of one step that may vary, and randomness that nothing seeds"
-    audit = commands.add_parser("audit", help=text, description=text)
+    audit = add("audit", text)
     audit.add_argument("settings", nargs="*", metavar="key=value")
     audit.add_argument("--json", action="store_true", help="print JSON instead of words")
     text = "compare lock, packages and their files, name what differs and what comes from outside"
-    doctor = commands.add_parser("doctor", help=text, description=text)
+    doctor = add("doctor", text)
     doctor.add_argument("--quick", action="store_true", help="sizes of files, not their digests")
     text = "only what the project's files and the installed versions tell"
     doctor.add_argument("--lock", action="store_true", help=text)

@@ -143,4 +143,6 @@ def _in_words(config: type[BaseModel], fault: dict[str, Any]) -> str:
     if fault["type"] == "union_tag_invalid":
         return f"{key}.name={value['name']}: should be one of {fault['ctx']['expected_tags']}"
     message = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if not key:  # of the config as a whole
+        return str(message)
     return f"{key}: {message}" if isinstance(value, dict) else f"{key}={value}: {message}"

@@ -72,8 +72,8 @@ def show(found: dict[str, Any], names: tuple[str, str]) -> None:
         if found["last"][0] != found["last"][1]:
             say(f"  A has done {found['last'][0]} steps, B {found['last'][1]}.")
         return
-    where = f"step {found['step']}" if found["step"] else "before the first step"
-    say(f"\n[bold]They part at {where}: {found['quantity'].replace('_', ' ')}[/]")
+    where = f"at step {found['step']}" if found["step"] else "before the first step"
+    say(f"\n[bold]They part {where}: {found['quantity'].replace('_', ' ')}[/]")
     table = Table("", "A", "B", box=None, padding=(0, 2))
     for name in found["agree"]:
         table.add_row(name.replace("_", " "), "agrees", "")
@@ -81,7 +81,8 @@ def show(found: dict[str, Any], names: tuple[str, str]) -> None:
     say(table)
     if "operation" in found:
         _show_operation(found, say)
-    else:
+    elif all(name.startswith("code: ") for name, _, _ in found["conditions"]):
+        # Other conditions name the cause themselves.
         say("\nWhich operation it was: the same command with --replay")
 
 

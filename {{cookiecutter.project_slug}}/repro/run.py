@@ -92,8 +92,10 @@ def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | No
         return None
     if resume == "auto":
         run = root / run_dir if run_dir else newest_run(root)
-        started = run and checkpoint.steps_newest_first(run / "checkpoints")
-        return checkpoint.newest_whole(run / "checkpoints") if run and started else None
+        if not run or not checkpoint.steps_newest_first(run / "checkpoints"):
+            return None
+        _lock(run.resolve())  # first: another training there would move on while we search
+        return checkpoint.newest_whole(run / "checkpoints")
     path = root / resume
     if (path / "checkpoints").is_dir():
         return checkpoint.newest_whole(path / "checkpoints")
@@ -133,17 +135,19 @@ def open_run(
     return Run(folder, start)
 
 
-_locks: list[Any] = []  # open for as long as the process lives; the system frees them at its end
+_locks: dict[Path, Any] = {}  # open as long as the process lives; the system frees them at its end
 
 
 def _lock(folder: Path) -> None:
     """One process writes to a run's folder at a time. UserError if another one does so now."""
+    if folder in _locks:
+        return
     file = (folder / ".lock").open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(f"{folder}: another process is training there; wait for its end") from error
-    _locks.append(file)
+    _locks[folder] = file
 
 
 def refuse_other_settings(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
