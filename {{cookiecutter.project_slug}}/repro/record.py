@@ -27,6 +27,7 @@ from repro.hashing import sha256_file, sha256_json
 from repro.provenance import get_git_info, get_hardware
 
 RESULTS = Path("results") / "expected_metrics.json"
+LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
 
 
 class Claim(BaseModel):
@@ -75,6 +76,21 @@ def settings(root: Path) -> dict[str, Any]:
     """The section [tool.repro] of pyproject.toml: it names the author's commands."""
     table: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["repro"]
     return table
+
+
+def stale(root: Path) -> list[str]:
+    """What changed since the results were recorded, a line each; empty if they are of this code.
+
+    Code, config, lock and data count; this machine's packages and variables do not.
+    UserError if nothing is recorded.
+    """
+    lines = []
+    for name, claim in read_results(root).items():
+        now = conditions_now(root, claim)["conditions"]
+        then = {kind: claim["conditions"].get(kind) for kind in LASTING}
+        found = differences(then, {kind: now[kind] for kind in LASTING})
+        lines += [f"{name}: {line}" for line in found]
+    return lines
 
 
 def run_command_of(root: Path, name: str, arguments: list[str], capture: bool = False) -> str:
