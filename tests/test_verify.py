@@ -19,6 +19,14 @@ CLAIMS = """
   metric: accuracy
   seeds: [3, 4, 5]
 """
+RESTLESS = """
+
+class Restless(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        import os
+
+        return x * (1 + int.from_bytes(os.urandom(2)) * 1e-6)
+"""
 RESULTS = Path("results/expected_metrics.json")
 
 
@@ -77,7 +85,7 @@ def test_record_writes_what_a_reviewer_needs(recorded: Project) -> None:
         assert words in text
     assert "digits_baseline" not in text
     lines = (recorded.path / "results/trace/tiny_seed-3.jsonl").read_text().splitlines()
-    assert len(lines) == claim["steps"]
+    assert len(lines) == claim["steps"] + 1  # and what was before the first
     figures = {path.name for path in (recorded.path / "results/figures/tiny").iterdir()}
     assert {"confusion_matrix.png", "learning_curves.png"} <= figures
 
@@ -138,28 +146,24 @@ def test_the_whole_the_first_steps_and_stretches_are_identical(copy: Project) ->
     assert "whole number" in line
 
 
-@pytest.mark.parametrize("what", [(), ("--prefix", "8"), ("--segments", "9")])
 def test_what_does_not_repeat_itself_is_different_at_its_step(
-    recorded: Project, tmp_path: Path, what: tuple[str, ...]
+    recorded: Project, tmp_path: Path
 ) -> None:
-    """The operation draws from a generator that nothing seeds; the recorded code has it as well."""
+    """The model draws from a generator that nothing seeds; the recorded code did so as well."""
     own = recorded.copy(tmp_path / "p")
-    text = (own.path / "experiment" / "model.py").read_text()
-    text += """
-
-class Restless(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        import os
-
-        return x * (1 + int.from_bytes(os.urandom(2)) * 1e-6)
-"""
-    text = text.replace("nn.Linear(size, classes)]", "nn.Linear(size, classes), Restless()]")
-    (own.path / "experiment" / "model.py").write_text(text)
+    model = own.path / "experiment" / "model.py"
+    text = model.read_text() + RESTLESS
+    model.write_text(
+        text.replace("nn.Linear(size, classes)]", "nn.Linear(size, classes), Restless()]")
+    )
+    claims = own.path / "configs" / "claims.yaml"
+    claims.write_text(CLAIMS.replace("[3, 4, 5]", "[3]"))
     assert repro(own, "record", "--allow-dirty").returncode == 0
-    done = repro(own, "verify", *what)
-    assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), done.stdout + done.stderr
-    assert "they part at step 1: loss" in done.stdout
-    assert "they part at step 1: loss" in verdict(own)["why"]
+    for what in ((), ("--prefix", "8"), ("--segments", "9")):
+        done = repro(own, "verify", *what)
+        assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), done.stderr
+        assert "they part at step 1: loss" in done.stdout
+        assert "they part at step 1: loss" in verdict(own)["why"]
 
 
 def test_a_changed_checkpoint_is_noticed(copy: Project) -> None:

@@ -205,7 +205,7 @@ class _Training:
 
     def _parting(self, lines: Lines, first: int, last: int) -> str:
         """Where these lines leave the recorded ones, between two steps; empty if they do not."""
-        for step in range(first, last + 1):
+        for step in range(first - 1, last + 1):  # 0 is before the first
             if step not in self.lines:  # a clone has the first steps only
                 return ""
             if step not in lines:
@@ -213,7 +213,8 @@ class _Training:
             apart = first_difference(self.lines[step], lines[step])
             if apart["step"] is not None:
                 then, here = apart["values"]
-                return f"they part at step {step}: {apart['quantity']} {here}, recorded {then}"
+                where = f"at step {step}" if step else "before the first step"
+                return f"they part {where}: {apart['quantity']} {here}, recorded {then}"
         return ""
 
     def _judge_parts(self) -> None:
