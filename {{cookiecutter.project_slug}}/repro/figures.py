@@ -1,8 +1,9 @@
-"""Pictures of a run: the confusion matrix and the learning curves, as PNG files.
+"""Pictures of a run (the confusion matrix, the learning curves) and of several, as PNG files.
 
 Drawn without a display, from what metrics.json and metrics.jsonl hold.
 """
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import matplotlib as mpl
 
 mpl.use("Agg")  # no display needed
 from matplotlib import pyplot as plt
+
+from repro.command import UserError
 
 
 def draw(
@@ -43,3 +46,32 @@ def draw(
         right.set(xlabel="step", ylabel="validation accuracy")
         figure.savefig(folder / "learning_curves.png", dpi=150)
     plt.close("all")
+
+
+def draw_groups(path: Path, groups: list[dict[str, Any]]) -> None:
+    """What `compare.compare` found: validation by step, a line for each group's mean over its
+    runs, and a band from the lowest to the highest of them.
+    """
+    names = list(groups[0]["runs"][0]["validation"])
+    if not names:
+        raise UserError(f"{groups[0]['runs'][0]['run']} was never validated: nothing to draw")
+    size = (5 * len(names), 4.2)
+    figure, row = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
+    for name, axes in zip(names, row[0], strict=True):
+        for number, group in enumerate(groups, 1):
+            curves = [{e["step"]: e[name] for e in run["curve"]} for run in group["runs"]]
+            steps = sorted(set.intersection(*map(set, curves)))
+            values = [[curve[step] for curve in curves] for step in steps]
+            settings = [
+                f"{k.removeprefix('config: ')}={v}"
+                for k, v in group["conditions"].items()
+                if v is not None
+            ]
+            label = textwrap.shorten(" ".join([f"{number}:", *settings]), 60, placeholder=" ...")
+            axes.plot(steps, [sum(v) / len(v) for v in values], label=label)
+            axes.fill_between(steps, [*map(min, values)], [*map(max, values)], alpha=0.25)
+        axes.set(xlabel="step", ylabel=f"validation {name}")
+    figure.legend(*row[0][0].get_legend_handles_labels(), loc="outside lower center")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, format="png")
+    plt.close(figure)
