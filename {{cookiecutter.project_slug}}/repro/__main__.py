@@ -6,7 +6,7 @@ examples:
   python -m repro verify digits_baseline --seed 43 --require identical
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
-  python -m repro compare runs/digits                 all runs in there: mean and spread over seeds
+  python -m repro compare runs/baseline               all runs in there: mean and spread over seeds
   python -m repro compare runs/one runs/two --csv table.csv --picture curves.png
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
   python -m repro doctor                              is each installed file what was locked?
@@ -138,7 +138,7 @@ def _trace_step(arguments: Namespace) -> int:
 
 
 def _compare(arguments: Namespace) -> int:
-    from repro.compare import compare, equal_bits, show, write_csv
+    from repro.compare import compare, show, write_csv
 
     found = compare(arguments.runs)
     if arguments.picture:
@@ -151,7 +151,7 @@ def _compare(arguments: Namespace) -> int:
         print(json.dumps(found, indent=1))
     else:
         show(found)
-    return 0 if equal_bits(found) else 1
+    return 0 if found["equal_bits"] else 1
 
 
 def _audit(arguments: Namespace) -> int:

@@ -30,7 +30,7 @@ def compare(folders: list[Path]) -> dict[str, Any]:
 
     `source`: what the metrics are of. `differing`: names of conditions. `groups`: their
     `conditions` of these names, `metrics` with statistics over the `seeds` (standard deviation None
-    for one), a run of each seed, and of the `repeated` ones whether their bits are equal.
+    for one), a run of each seed, and of the `repeated` ones whether they have `equal_bits`.
     UserError if there is nothing to compare.
     """
     found = [_read(folder) for folder in _find(folders)]
@@ -41,36 +41,43 @@ def compare(folders: list[Path]) -> dict[str, Any]:
     untested = [run["run"] for run in runs if not run["test"]]
     source = "validation" if untested else "test"
     for run in runs:
-        known, own = (", ".join(sorted(r[source])) or "no metrics" for r in (runs[0], run))
-        if known != own or not run[source]:
+        known, own = (", ".join(sorted(r[source])) for r in (runs[0], run))
+        if not own:
+            raise UserError(
+                f"{run['run']} has no {source} metrics: evaluate all runs, or leave it out"
+            )
+        if known != own:
             words = f"{runs[0]['run']} has {known}; {run['run']} has {own}"
             raise UserError(f"{words}: expected the same metrics in all runs; leave some out")
     names = {name for run in runs for name in run["conditions"]}
     values = {n: {json.dumps(run["conditions"].get(n)) for run in runs} for n in names}
     differing = [name for name in names if len(values[name]) > 1]
     differing.sort(key=lambda name: (not name.endswith(".name"), name))
-    groups: dict[str, list[Run]] = {}
+    grouped: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(json.dumps(run["conditions"], sort_keys=True), []).append(run)
+        grouped.setdefault(json.dumps(run["conditions"], sort_keys=True), []).append(run)
+    groups = [_summary(group, source, differing) for group in grouped.values()]
     return {
         "source": source,
         "not_evaluated": untested if len(untested) < len(runs) else [],
         "unfinished": left_out,
         "differing": differing,
-        "groups": [_summary(group, source, differing) for group in groups.values()],
+        "equal_bits": all(x["equal_bits"] for group in groups for x in group["repeated"]),
+        "groups": groups,
     }
 
 
 def _find(folders: list[Path]) -> list[Path]:
-    """The runs, each once."""
+    """The runs, each once: folders themselves, in them, or in the folders in them."""
     found: dict[Path, Path] = {}
     for folder in folders:
-        whole = (folder / "config_used.yaml").is_file()
-        inside = [folder] if whole else [p.parent for p in folder.rglob("config_used.yaml")]
+        # No deeper: there lie the copies that a tracker keeps.
+        levels = (folder.glob(f"{level}config_used.yaml") for level in ("*/*/", "*/", ""))
+        inside = [path.parent for level in levels for path in sorted(level)]
         if not inside:
             raise UserError(f"{folder}: expected a run's folder, or one that holds some: runs/...")
-        for run in sorted(inside):
-            found.setdefault(run.resolve(), run)
+        for run in inside:
+            found.setdefault(run.resolve(), run)  # the first is no link: runs/latest is one
     return list(found.values())
 
 
@@ -78,7 +85,8 @@ def _read(folder: Path) -> Run:
     """What a run has done (`step`), where it ends (`goal`, None if unknown), and what it gave."""
     state, tested = folder / "checkpoints" / "last" / "state.json", folder / "metrics.json"
     try:
-        last = json.loads(state.read_text()) if state.is_file() else {"step": 0, "config": {}}
+        last: Any = {"step": 0, "config": {}}
+        last = json.loads(state.read_text()) if state.is_file() else last
         test = json.loads(tested.read_text()) if tested.is_file() else {}
         if test and test["step"] != last["step"]:
             test = {}  # it was trained further since
@@ -149,11 +157,6 @@ def _bits(run: Run) -> str:
 
     state = checkpoint.load(Path(run["run"], "checkpoints", "last")) if not run["bits"] else {}
     return run["bits"] or checkpoint.weights_digest(state["model"])
-
-
-def equal_bits(found: dict[str, Any]) -> bool:
-    """Whether the same conditions and seed gave the same bits wherever they were repeated."""
-    return all(entry["equal_bits"] for group in found["groups"] for entry in group["repeated"])
 
 
 def show(found: dict[str, Any]) -> None:
