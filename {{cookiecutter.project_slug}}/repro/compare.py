@@ -171,10 +171,8 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(str(number), *map(escape, cells), str(group["seeds"]), *numbers)
     width = None if sys.stdout.isatty() else 250
     Console(highlight=False, width=width).print(table)
-    of = {"test": "metrics.json", "validation": f"the last validation in {METRICS}"}
-    print(
-        f"\nmetrics: {of[found['source']]}; mean ± standard deviation (min to max) over the seeds"
-    )
+    of = "metrics.json" if found["source"] == "test" else f"last validation in {METRICS}"
+    print(f"\nmetrics ({of}): mean ± standard deviation (min to max) over the seeds")
     for run in found["not_evaluated"]:
         print(f"not evaluated, so validation is compared: {run}")
     for run, words in found["unfinished"].items():
