@@ -30,16 +30,19 @@ def sweep(root: Path, module: str, loader: Loader[Any], settings: list[str]) -> 
     failed, folders = [], []
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
         print(f"job {number}/{len(jobs)}: {' '.join(job)}", flush=True)
-        command = [sys.executable, "-m", module, *job]
-        if config.run_dir or config.resume:
-            folder = config.run_dir
-        else:  # chosen here, to know it
-            folder = str(new_folder(root, config.name, config.seed).relative_to(root))
-            command.append(f"run_dir={folder}")
-        if subprocess.run(command, cwd=root).returncode:
-            failed.append(f"failed: {' '.join(job)}")
+        folder, chosen = config.run_dir, None
+        if not (config.run_dir or config.resume):  # chosen here, to know it
+            chosen = new_folder(root, config.name, config.seed)
+            folder = str(chosen.relative_to(root))
+            job = [*job, f"run_dir={folder}"]
+        try:
+            code = subprocess.run([sys.executable, "-m", module, *job], cwd=root).returncode
+        finally:
             with suppress(OSError):  # what was refused at once leaves nothing behind
-                (root / folder).rmdir()
+                if chosen:
+                    chosen.rmdir()
+        if code:
+            failed.append(f"failed: {' '.join(job)}")
         elif folder:
             folders.append(folder)
     for line in failed:
