@@ -86,6 +86,7 @@ FILES = [
     "repro/replay.py",
     "repro/trace.py",
     "repro/checkpoint.py",
+    "repro/compare.py",
     "repro/command.py",
     "repro/conditions.py",
     "repro/configuration.py",

@@ -8,6 +8,8 @@ examples:
   python -m repro verify --segments 3 --steps 20      from the author's checkpoints (archive)
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
+  python -m repro compare runs/baseline               all runs in there: mean and spread over seeds
+  python -m repro compare runs/one runs/two --csv table.csv --picture curves.png
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
   python -m repro doctor                              is each installed file what was locked?
   python -m repro doctor --quick                      the same without reading the files: seconds
@@ -15,6 +17,7 @@ examples:
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 nothing to compare with
 exit codes of diff: 0 identical, 1 different, 2 not comparable
+exit codes of compare: 0, 1 the same conditions and seed gave other bits, 2 not comparable
 exit codes of audit: 0 nothing found (but for slow operations), 1 something
 exit codes of doctor: 0 nothing is wrong, 1 faults, a line each, 2 cannot look
 """
@@ -32,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = Parser("repro", __doc__)
-    names = "record|verify|diff|trace-step|audit|doctor"
+    names = "record|verify|diff|trace-step|compare|audit|doctor"
     commands = parser.add_subparsers(
         dest="command", required=True, metavar=names, parser_class=Parser
     )
@@ -69,6 +72,12 @@ def main() -> int:
     trace_step.add_argument("--step", type=int, required=True, help="1 is the first")
     trace_step.add_argument("--output", type=Path, help="default: RUN/step-N.json")
     trace_step.add_argument("--values", type=int, metavar="K", help="keep operation K's outputs")
+    text = "metrics of several runs, mean and spread over seeds, with the conditions that differ"
+    compare = add("compare", text)
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="or a folder of runs")
+    compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    compare.add_argument("--csv", type=Path, metavar="FILE", help="write the table, a line a group")
+    compare.add_argument("--picture", type=Path, metavar="FILE", help="draw validation (PNG)")
     text = "list the operations of one step that may vary, and randomness that nothing seeds"
     audit = add("audit", text)
     audit.add_argument("settings", nargs="*", metavar="key=value")
@@ -81,7 +90,8 @@ def main() -> int:
     arguments = parser.parse_args()
     # Each command imports what it needs: --help is instant.
     run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
-    return {**run, "audit": _audit, "doctor": _doctor}[arguments.command](arguments)
+    run |= {"compare": _compare, "audit": _audit, "doctor": _doctor}
+    return run[arguments.command](arguments)
 
 
 def _count(text: str) -> int:
@@ -141,6 +151,23 @@ def _trace_step(arguments: Namespace) -> int:
     replay.write(found, path)
     print(f"{len(found['operations'])} operations of step {arguments.step}: {path}")
     return 0
+
+
+def _compare(arguments: Namespace) -> int:
+    from repro.compare import compare, show, write_csv
+
+    found = compare(arguments.runs)
+    if arguments.picture:
+        from repro.figures import draw_groups
+
+        draw_groups(arguments.picture, found["groups"])
+    if arguments.csv:
+        write_csv(found, arguments.csv)
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    else:
+        show(found)
+    return 0 if found["equal_bits"] else 1
 
 
 def _audit(arguments: Namespace) -> int:

@@ -118,8 +118,7 @@ def open_run(
     if folder is None and start == newest:
         folder = own
     if folder is None:
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-        folder = create_folder(root / "runs" / name / f"{stamp}_seed{seed}")
+        folder = new_folder(root, name, seed)
     elif folder == own and start != newest:
         raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
     elif folder == root or any(root / name in (folder, *folder.parents) for name in _CODE):
@@ -175,6 +174,12 @@ def newest_run(root: Path) -> Path | None:
     """Where runs/latest points to; None if there is no run."""
     latest = root / "runs" / "latest"
     return latest.resolve() if latest.is_dir() else None
+
+
+def new_folder(root: Path, name: str, seed: int) -> Path:
+    """Make the folder of a run that starts now."""
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    return create_folder(root / "runs" / name / f"{stamp}_seed{seed}")
 
 
 def create_folder(wanted: Path) -> Path:

@@ -1,0 +1,160 @@
+"""Several runs side by side: real sweeps and trainings of seconds, compared by the real command."""
+
+import csv
+import json
+import shlex
+import shutil
+import signal
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Project, faults, last_line
+from test_processes import start, wait_for_steps
+from test_training import weights
+
+SHORT = ("training.epochs=2", "training.drop_last=true", "model.width=4", "name=swept")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def compare(project: Project, *arguments: str, code: int = 0) -> Any:
+    """The JSON that the command prints."""
+    done = project.run("python", "-m", "repro", "compare", *arguments, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def swept(project: Project) -> tuple[Project, list[str]]:
+    """A project with a sweep of two settings and two seeds, and the command that its end names.
+
+    A third setting fails when its training begins.
+    """
+    batches = "training.batch_size=512,100000,256"
+    done = project.train("-m", "seed=1,2", batches, *SHORT)
+    assert done.returncode == 1
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2
+    assert all("batch_size=100000" in line for line in failed)
+    line = last_line(done.stdout).removeprefix("to compare them: ")
+    return project, shlex.split(line)
+
+
+def test_a_sweep_ends_with_the_command_that_compares_its_runs(
+    swept: tuple[Project, list[str]],
+) -> None:
+    project, command = swept
+    assert command[:4] == ["python", "-m", "repro", "compare"]
+    runs = [project.path / run for run in command[4:]]
+    # Of the jobs that failed nothing is left, and they stopped no other.
+    assert sorted(runs) == sorted((project.path / "runs" / "swept").iterdir())
+    assert len(runs) == 4
+    done = project.run(*command)
+    assert done.returncode == 0, done.stderr
+    assert "training.batch_size" in done.stdout
+    assert "validation accuracy" in done.stdout
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(
+    swept: tuple[Project, list[str]], tmp_path: Path
+) -> None:
+    project, _ = swept
+    files = ("--csv", str(tmp_path / "new" / "t.csv"), "--picture", str(tmp_path / "p.png"))
+    found = compare(project, "runs/swept", *files)
+    assert found["source"] == "validation"
+    assert found["differing"] == ["config: training.batch_size"]
+    assert len(found["groups"]) == 2
+    with (tmp_path / "new" / "t.csv").open() as file:
+        rows = {row["training.batch_size"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 2
+    for group in found["groups"]:
+        lines = [project.path / run["run"] / "metrics.jsonl" for run in group["runs"]]
+        values = [json.loads(path.read_text().splitlines()[-1])["loss"] for path in lines]
+        assert len(set(values)) == group["seeds"] == 2
+        loss = group["metrics"]["loss"]
+        expected = (sum(values) / 2, statistics.stdev(values), min(values), max(values))
+        assert tuple(loss.values()) == pytest.approx(expected, rel=1e-12)
+        row = rows[str(group["conditions"]["config: training.batch_size"])]
+        assert float(row["validation_loss_mean"]) == loss["mean"]
+        assert row["seeds"] == "2"
+    assert (tmp_path / "p.png").read_bytes().startswith(PNG)
+
+
+def test_a_job_of_a_sweep_is_whole_without_the_others(
+    swept: tuple[Project, list[str]], tmp_path: Path
+) -> None:
+    """Moved elsewhere it is evaluated and resumed; stopped earlier it comes to the same bits."""
+    project, command = swept
+    moved, stopped = tmp_path / "moved", tmp_path / "stopped"
+    shutil.copytree(project.path / command[4], moved, symlinks=True)
+    evaluate = ("python", "-m", "experiment.evaluate", "--checkpoint")
+    done = project.run(*evaluate, str(moved / "checkpoints" / "last"))
+    assert done.returncode == 0, done.stderr
+    assert (moved / "metrics.json").is_file()
+    shutil.copytree(moved, stopped, symlinks=True)
+    for link in ("last", "best"):
+        (stopped / "checkpoints" / link).unlink()
+    steps = sorted((stopped / "checkpoints").glob("step-*"))
+    shutil.rmtree(steps[-1])
+    settings = (*SHORT, "training.batch_size=512", "seed=1")
+    done = project.train(*settings, f"run_dir={stopped}", "resume=auto")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resuming after step" in done.stdout
+    assert weights(stopped) == weights(moved)
+    found = compare(project, str(moved), str(stopped))
+    assert [entry["equal_bits"] for entry in found["groups"][0]["repeated"]] == [True]
+    # The test metrics are compared only where all have some.
+    assert found["source"] == "test"
+    found = compare(project, str(moved), *command[5:])
+    assert found["source"] == "validation"
+    assert len(found["not_evaluated"]) == 3
+
+
+def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -> None:
+    step = "        self.optimizer.step()\n"
+    noise = "        next(self.model.parameters()).data[0] += __import__('os').getpid() * 1e-7\n"
+    own_project.edit("experiment/trainer.py", step, step + noise)
+    for name in "ab":
+        done = own_project.train(*SHORT, f"run_dir=runs/all/{name}")
+        assert done.returncode == 0, done.stderr
+    done = own_project.run("python", "-m", "repro", "compare", "runs/all")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "OTHER BITS" in done.stdout
+    command = last_line(done.stdout).partition("to see where: ")[2]
+    assert command == "python -m repro diff runs/all/a runs/all/b"
+    assert "They part at step" in own_project.run(*command.split()).stdout
+
+
+def test_what_is_not_finished_is_listed_and_left_out(
+    swept: tuple[Project, list[str]],
+) -> None:
+    project, command = swept
+    process = start(project, 1, "run_dir=runs/half", "training.epochs=500", "output.log_every=1")
+    wait_for_steps(project.path / "runs" / "half", 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 75
+    done = project.run(*command, "runs/half")
+    assert done.returncode == 0, done.stderr
+    assert "not finished, left out: runs/half (step " in done.stdout
+    lines = faults(project.run("python", "-m", "repro", "compare", "runs/half"))
+    assert len(lines) == 1
+    assert "not finished" in lines[0]
+
+
+def test_what_cannot_be_compared_is_one_line(
+    swept: tuple[Project, list[str]], own_project: Project
+) -> None:
+    project, command = swept
+    own_project.edit("experiment/trainer.py", '"split": "validation",', '"split": "v", "mse": 0.5,')
+    assert own_project.train(*SHORT, "run_dir=runs/other").returncode == 0
+    other = own_project.path / "runs" / "other"
+    words = ("python", "-m", "repro", "compare", command[4])
+    (line,) = faults(project.run(*words, str(other)))
+    assert "accuracy, loss, mse" in line
+    (line,) = faults(project.run(*words, "experiment"))
+    assert line == "error: experiment: expected a run's folder, or one that holds some: runs/..."
+    (other / "experiment_context.json").write_text("{")
+    (line,) = faults(project.run(*words, str(other)))
+    assert "is damaged" in line

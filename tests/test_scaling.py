@@ -1,0 +1,129 @@
+"""docs/scaling.md: its traffic formula beside what real processes send, its tables beside its
+formulas.
+"""
+
+import json
+
+import pytest
+import torch
+from conftest import ROOT, VENV, Project
+from repro.parallel import TreeSum
+from test_processes import port
+
+PAGE = (ROOT / "docs" / "scaling.md").read_text()
+
+# A step of a real training, every collective's bytes counted on their way into torch.distributed.
+COUNT = """
+import json, os, sys
+from experiment.config import LOADER
+from repro import environment
+
+config = LOADER.load(sys.argv[1:])
+environment.enter(config.profile, config.threads)
+import torch.distributed as dist
+from experiment.trainer import Trainer
+
+trainer = Trainer(config)
+trainer.initialize()
+sent = {}
+
+
+def count(name, bytes_of):
+    collective = getattr(dist, name)
+
+    def counted(*arguments):
+        sent[name] = sent.get(name, 0) + bytes_of(*arguments)
+        return collective(*arguments)
+
+    setattr(dist, name, counted)
+
+
+W = dist.get_world_size()
+count("all_to_all_single", lambda _, own: own.nbytes * (W - 1) // W)  # its own slice stays
+count("all_gather", lambda _, own: own.nbytes * (W - 1))  # every other process gets it
+count("broadcast", lambda own, source: own.nbytes * (W - 1))
+count("all_reduce", lambda own, *_: 1 / 0)  # never: its order is the library's
+trainer.fit(None)
+model = trainer.model
+floating = [b for b in model.buffers() if b.is_floating_point()]
+values = [*model.parameters(), *floating]
+facts = {"sent": sent, "values": sum(v.numel() for v in values), "tensors": len(values)}
+with open(f"sent-{os.environ['RANK']}.json", "w") as file:
+    json.dump(facts, file)
+dist.destroy_process_group()
+"""
+
+
+def per_process(values: int, tensors: int, processes: int) -> tuple[int, int]:
+    """What a process sends in a step: gradients and buffers; words that say which there are.
+
+    A loss goes with the values, zeros fill them up to a multiple of the processes; one number per
+    tensor and three of the trace (samples, inputs, whether to stop) go to every other process.
+    """
+    padded = -(-(values + 1) // processes) * processes
+    others = processes - 1
+    return 2 * 4 * padded * others // processes, (4 * (tensors + 1) + 8 * 3) * others
+
+
+@pytest.mark.parametrize(("processes", "model"), [(2, "resnet18"), (4, "small_cnn")])
+def test_the_traffic_is_that_of_the_formula(
+    own_project: Project, processes: int, model: str
+) -> None:
+    (own_project.path / "count.py").write_text(COUNT)
+    steps = 2
+    settings = [f"training.max_steps={steps}", f"training.shards={processes}", f"model={model}"]
+    torchrun = [str(VENV / "bin" / "python"), "-m", "torch.distributed.run"]
+    torchrun += ["--nproc-per-node", str(processes), "--master-addr", "127.0.0.1"]
+    torchrun += ["--master-port", str(port()), "count.py", *settings, "training.batch_size=16"]
+    done = own_project.run(*torchrun, PYTHONPATH=str(own_project.path))
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(path.read_text()) for path in own_project.path.glob("sent-*.json")]
+    assert len(found) == processes
+    for facts in found:
+        large, small = per_process(facts["values"], facts["tensors"], processes)
+        sent = facts["sent"]
+        assert sent["all_to_all_single"] == steps * large // 2
+        assert sum(sent.values()) == steps * (large + small)
+        if model == "resnet18":
+            assert facts["values"] == pytest.approx(MODELS["ResNet-18"], rel=1e-3)
+
+
+# The assumptions and formulas of the page's tables, in bytes and seconds.
+NVLINK, NETWORK, LATENCY, NODE = 450e9, 50e9, 5e-6, 8
+MODELS = {"ResNet-18": 11.18e6, "1 billion": 1e9, "7 billion": 7e9}
+
+
+def seconds(n: float, processes: int) -> float:
+    """Both exchanges and the additions, which wait for each other."""
+    w, outside = processes, processes - NODE
+    scatter = max(n * (NODE - 1) / w / NVLINK, n * outside / w / NETWORK)
+    gather = max(n * (w - 1) / w / NVLINK, n * outside / (w * NODE) / NETWORK)
+    return scatter + gather + 3 * (w - 1) * LATENCY
+
+
+def short(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def rows() -> list[str]:
+    lines = []
+    for name, values in MODELS.items():
+        n = 4 * values
+        for w in (8, 64, 512):
+            traffic, card = 2 * n * (w - 1) / w, n * (w - NODE) / w * (1 + 1 / NODE)
+            numbers = [traffic / 1e9, card / 1e9, seconds(n, w) * 1e3, 4 * n / 1e9]
+            lines.append(f"| {' | '.join([name, str(w), *map(short, numbers)])} |")
+    return lines
+
+
+def test_the_tables_follow_from_the_formulas() -> None:
+    missing = [row for row in rows() if row not in PAGE]
+    assert not missing, "\n".join(missing)
+
+
+def test_one_process_keeps_few_partial_sums_of_many_shards() -> None:
+    sums, most = TreeSum(), 0
+    for _ in range(512):
+        sums.add([torch.ones(1)])
+        most = max(most, sum(level is not None for level in sums._levels))
+    assert most == 9  # and the one that is being computed: the page's log2 + 1
