@@ -1,8 +1,10 @@
-"""Pictures of a run: the confusion matrix and the learning curves, as PNG files.
+"""Pictures of a run and of several seeds: confusion matrix and learning curves, as PNG files.
 
-Drawn without a display, from what metrics.json and metrics.jsonl hold.
+Drawn without a display, from what metrics.json and metrics.jsonl hold; the same numbers give the
+same bytes. Narrow, so that a telephone shows their letters large enough.
 """
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,53 @@ def draw(
     steps = [entry for entry in entries if "epoch" not in entry]
     epochs = [entry for entry in entries if "epoch" in entry]
     if steps and epochs:
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+        figure, (upper, lower) = plt.subplots(
+            2, figsize=(5.5, 5), sharex=True, layout="constrained"
+        )
         at = [entry["step"] for entry in epochs]
-        left.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
-        left.plot(at, [entry["loss"] for entry in epochs], label="validation")
-        left.set(xlabel="step", ylabel="cross-entropy", yscale="log")
-        left.legend()
-        right.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
-        right.set(xlabel="step", ylabel="validation accuracy")
+        upper.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
+        upper.plot(at, [entry["loss"] for entry in epochs], label="validation")
+        upper.set(ylabel="cross-entropy", yscale="log")
+        upper.legend()
+        lower.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
+        lower.set(xlabel="step", ylabel="validation accuracy")
         figure.savefig(folder / "learning_curves.png", dpi=150)
     plt.close("all")
+
+
+def draw_seeds(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """What `runs`, the lines of metrics.jsonl by seed, tell of each epoch, as PNG: mean and range.
+
+    Every number of the epochs' lines gets a curve. Nothing is drawn where no run tells one.
+    """
+    epochs = {seed: [e for e in entries if "epoch" in e] for seed, entries in runs.items()}
+    numbers = {k: 0 for run in epochs.values() for e in run for k, v in e.items() if _is_number(v)}
+    names = [name for name in numbers if name not in ("step", "epoch")]
+    if not names:
+        return
+    size = (5.5, 2.5 * len(names))
+    figure, rows = plt.subplots(
+        len(names), figsize=size, sharex=True, squeeze=False, layout="constrained"
+    )
+    for name, axes in zip(names, rows[:, 0], strict=True):
+        curves = [{e["step"]: e[name] for e in run if name in e} for run in epochs.values()]
+        for curve in curves:
+            axes.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.7)
+        steps = sorted(set.intersection(*map(set, curves)))  # those that all seeds have
+        values = [[curve[step] for curve in curves] for step in steps]
+        low, high = [min(at) for at in values], [max(at) for at in values]
+        axes.fill_between(steps, low, high, color="C0", alpha=0.2, linewidth=0, label="all seeds")
+        means = [statistics.fmean(at) for at in values]
+        axes.plot(steps, means, color="C0", label=f"mean of {len(curves)}")
+        axes.set(ylabel=f"validation {name}")
+        if name == "loss" and low and min(low) > 0:
+            axes.set(yscale="log")
+    rows[0, 0].legend()
+    rows[-1, 0].set(xlabel="step")
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "learning_curves_seeds.png", dpi=150)
+    plt.close("all")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
