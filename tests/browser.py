@@ -1,4 +1,4 @@
-"""A real headless browser (Debian's chromium), driven over DevTools' pipe without any package.
+"""A real headless browser (Debian's chromium, or Chrome), driven over DevTools' pipe without any package.
 
 It finds no host and has a profile of its own; what the page asks for is kept.
 """
@@ -86,9 +86,9 @@ class Browser:
 @contextmanager
 def running_browser(folder: Path) -> Iterator[Browser]:
     """A browser with its profile in `folder`; NoBrowser says why there is none."""
-    program = shutil.which("chromium")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
-        raise NoBrowser("needs chromium (Debian's package)")
+        raise NoBrowser("needs chromium (Debian's package) or google-chrome")
     (in_here, to), (back, out_there) = os.pipe(), os.pipe()
     options = [
         "--headless",

@@ -26,17 +26,17 @@ HEAD = """<!doctype html>
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 """
-COMPARED = {
-    "whole": "the whole training",
-    "prefix": "the start of the training",
-    "segments": "stretches of the training",
+COMPARED = {"whole": "whole training", "prefix": "start of the training", "segments": "stretches"}
+FIGURES = {  # said below them, and to those who do not see them
+    "learning_curves_seeds": "Learning curves of all seeds: mean, band from lowest to highest.",
+    "learning_curves": "Learning curves of the first seed.",
+    "confusion_matrix": "Confusion matrix of the first seed: test samples by true and given class.",
 }
-FIGURES = {  # also what is said to those who do not see them
-    "learning_curves_seeds": "Learning curves of all seeds: their mean, and a band from the lowest "
-    "to the highest.",
-    "learning_curves": "Learning curves of the first seed, by step.",
-    "confusion_matrix": "Confusion matrix of the first seed: how many test samples of each true "
-    "class got each predicted class.",
+COSTS = {
+    "hardware": "{}",
+    "seconds_per_seed": "{} s per seed",
+    "peak_memory_mib": "{} MiB of memory",
+    "energy_wh": "{:.3g} Wh",
 }
 
 
@@ -56,19 +56,18 @@ def write(root: Path, path: Path | None = None) -> Path:
     from repro.record import RESULTS, read_results  # record calls this module at its end
 
     claims = read_results(root)
-    results: dict[str, Any] = json.loads((root / RESULTS).read_text())
+    results = json.loads((root / RESULTS).read_text())
     about = tomllib.loads((root / "pyproject.toml").read_text())
     project, train = about["project"], about["tool"]["repro"]["train"]
-    verdicts, commit = read_verdicts(root), results.get("commit")
-    recorded = ["Recorded at commit ", tag("code", commit)] if commit else ["Recorded outside git"]
-    changes = ", with uncommitted changes." if results.get("dirty") else "."
+    verdicts, commit = read_verdicts(root), results.get("commit") or "unknown (no git)"
+    changes = ", with uncommitted changes" if results.get("dirty") else None
     page = [
         tag("header", tag("h1", project["name"]), tag("p", project.get("description", ""))),
-        tag("p", *recorded, changes),
+        tag("p", "Recorded at commit ", tag("code", commit), changes),
         _overview(claims, verdicts) if len(claims) > 1 else None,
         *(_claim(root, train, k, v, verdicts.get(k, [])) for k, v in claims.items()),
         _environment(root, claims, project.get("requires-python", "")),
-        _repeat(claims, commit),
+        _repeat(claims),
     ]
     style = Path(__file__).with_suffix(".css").read_text()
     head = tag("title", f"{project['name']}: results") + f"\n<style>\n{style}</style>\n"
@@ -108,9 +107,8 @@ def _claim(
     root: Path, train: str, name: str, claim: dict[str, Any], verdicts: list[dict[str, Any]]
 ) -> Html:
     """A claim: its value, the verdicts on it, its figures, every seed, and what it costs."""
-    seeds, spread, interval = list(claim["values"]), claim.get("standard_deviation"), None
-    if claim.get("interval"):
-        interval = "; 95 % interval {} to {}".format(*map(_number, claim["interval"]))
+    seeds, spread = list(claim["values"]), claim.get("standard_deviation")
+    low, high = map(_number, claim.get("interval") or (None, None))
     over = f"standard deviation over {len(seeds)} seeds" if spread is not None else "one seed"
     command = ["python", "-m", train, *claim["arguments"], f"seed={seeds[0]}"]
     parts = [
@@ -121,7 +119,8 @@ def _claim(
             f"{claim['metric']} ",
             tag("strong", _number(claim.get("mean"))),
             f" ± {_number(spread)}" if spread is not None else None,
-            tag("small", f"{over}, {claim['steps']} steps each", interval),
+            tag("small", f"{over}, {claim['steps']} steps each"),
+            tag("small", f"95 % interval {low} to {high}") if low else None,
             class_="value",
         ),
         *(_verdict(claim, found) for found in verdicts),
@@ -139,30 +138,32 @@ def _claim(
 
 def _verdict(claim: dict[str, Any], found: dict[str, Any]) -> Html:
     """A verdict with its evidence."""
-    stretches = [f"{first} to {last}" for first, last in found.get("steps", [])]
-    count = sum(last - first + 1 for first, last in found.get("steps", []))
-    what = f"{COMPARED.get(found['what'], found['what'])}, seed {found['seed']}: "
-    what += f"{count} steps compared ({', '.join(stretches)})" if count else "nothing was trained"
-    other = found.get("conditions_digest") not in (None, sha256_json(claim["conditions"]))
-    pairs = [
-        (found.get("metric"), _number(found.get("value")), _number(found.get("recorded"))),
+    what = f" {COMPARED.get(found['what'], found['what'])}, seed {found['seed']}: "
+    if steps := found.get("steps"):
+        what += f"{sum(last - first + 1 for first, last in steps)} steps compared, "
+    what += ", ".join(f"{first} to {last}" for first, last in steps or []) or "nothing was trained"
+    hardware, known = found.get("hardware_class"), found.get("recorded_on", [])
+    rows = []
+    for label, here, then in (
+        (found.get("metric"), found.get("value"), found.get("recorded")),
         ("bits", found.get("bits"), found.get("recorded_bits")),
-        ("hardware", found.get("hardware_class"), "; ".join(found.get("recorded_on", []))),
-    ]
-    rows = [(label, tag("code", now), tag("code", then)) for label, now, then in pairs if now]
+        ("hardware", hardware, hardware if hardware in known else "; ".join(known)),
+        ("commit", found.get("commit"), None),
+    ):
+        recorded = [", recorded: ", tag("code", then)] if then is not None else []
+        words = [", as recorded"] if here == then else recorded
+        if here is not None:
+            rows.append([label, tag("span", tag("code", here), *words)])
+    other = found.get("conditions_digest") not in (None, sha256_json(claim["conditions"]))
     differences = [tag("li", line) for line in found.get("differences", [])]
-    interval = None
-    if found.get("interval"):
-        words = "95 % of further seeds would lie between {} and {}."
-        interval = tag("p", words.format(*map(_number, found["interval"])))
+    low, high = map(_number, found.get("interval") or (None, None))
     parts = [
-        tag("p", _badge(found), f" {what}"),
+        tag("p", _badge(found), what),
         tag("p", tag("b", "Of other conditions than those recorded now.")) if other else None,
-        tag("p", found["why"]) if found.get("why") else None,
+        tag("p", found.get("why", "")),
         tag("div", "What differed:", tag("ul", *differences)) if differences else None,
-        _table(["", "Here", "Recorded"], rows) if rows else None,
-        interval,
-        tag("p", f"At commit {found['commit']}.", class_="note") if found.get("commit") else None,
+        _table([], rows),
+        tag("p", f"95 % of further seeds would lie between {low} and {high}.") if low else None,
     ]
     return tag("div", *parts, class_="verdict")
 
@@ -170,27 +171,21 @@ def _verdict(claim: dict[str, Any], found: dict[str, Any]) -> Html:
 def _environment(root: Path, claims: dict[str, Any], python: str) -> Html:
     """What it was recorded with, and what it takes."""
     lock, pins = sha256_file(root / LOCK), read_lock(root / LOCK)[0]
-    rows = [["Python", python], [f"{LOCK}, SHA-256", tag("code", lock)]]
+    rows = [["Python", python], ["Lock (SHA-256)", tag("code", lock)]]
     rows += [["torch", pins["torch"].version]] if "torch" in pins else []
     for name, claim in claims.items():
         conditions, cost = claim["conditions"], claim.get("cost", {})
-        energy = cost.get("energy_wh")
-        costs = [
-            cost.get("hardware"),
-            f"{cost['seconds_per_seed']} s per seed" if "seconds_per_seed" in cost else None,
-            f"{cost['peak_memory_mib']} MiB of memory" if "peak_memory_mib" in cost else None,
-            f"{_number(energy)} Wh" if energy is not None else None,
-            f"profile {conditions.get('config', {}).get('profile', 'unknown')}",
-            "recorded with another lock" if conditions.get("lock") != lock else None,
-        ]
-        rows.append([name, ", ".join(filter(None, costs))])
-    return tag("section", tag("h2", "Environment"), _table(["", ""], rows))
+        costs = [text.format(cost[k]) for k, text in COSTS.items() if cost.get(k) is not None]
+        costs.append(f"profile {conditions.get('config', {}).get('profile')}")
+        if conditions.get("lock") != lock:
+            costs.append("recorded with another lock")
+        rows.append([name, ", ".join(costs)])
+    return tag("section", tag("h2", "Environment"), _table([], rows))
 
 
-def _repeat(claims: dict[str, Any], commit: str | None) -> Html:
+def _repeat(claims: dict[str, Any]) -> Html:
     """The commands that lead to a verdict on each claim."""
-    commands = [["git", "checkout", commit]] if commit else []
-    commands += [["make", "setup"], ["source", ".venv/bin/activate"]]
+    commands = [["make", "setup"], ["source", ".venv/bin/activate"]]
     for name, claim in claims.items():
         seed = next(iter(claim["values"]))
         commands.append(["python", "-m", "repro", "verify", name, "--seed", seed])
@@ -208,7 +203,7 @@ def _table(columns: list[str], rows: list[Any], caption: str | None = None) -> H
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in columns)))
     body = [tag("tr", *(tag("td", cell) for cell in row)) for row in rows]
     title = tag("caption", caption) if caption else None
-    return tag("table", title, head if any(columns) else None, tag("tbody", *body))
+    return tag("table", title, head if columns else None, tag("tbody", *body))
 
 
 def _code(*commands: list[str]) -> Html:
