@@ -1,6 +1,6 @@
-"""A real headless browser (Debian's chromium, or Chrome), driven over DevTools' pipe without any package.
+"""A real headless browser (Debian's chromium, or Chrome), driven over DevTools' pipe.
 
-It finds no host and has a profile of its own; what the page asks for is kept.
+It finds no host and has a profile of its own. What the page asks for is kept.
 """
 
 import base64
@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,11 +113,14 @@ def running_browser(folder: Path) -> Iterator[Browser]:
             stdout=log,
             stderr=log,
         )
+    alarm = threading.Timer(300, started.kill)  # a browser that hangs ends the test, not CI
+    alarm.start()
     os.close(in_here)
     os.close(out_there)
     try:
         with os.fdopen(to, "wb", buffering=0) as writer, os.fdopen(back, "rb") as reader:
             yield Browser(writer, reader)
     finally:
+        alarm.cancel()
         started.kill()
         started.wait()
