@@ -36,7 +36,7 @@ def draw(
     epochs = [entry for entry in entries if "epoch" in entry]
     if steps and epochs:
         figure, (upper, lower) = plt.subplots(
-            2, figsize=(5.5, 5), sharex=True, layout="constrained"
+            2, figsize=(4.4, 4.4), sharex=True, layout="constrained"
         )
         at = [entry["step"] for entry in epochs]
         upper.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
@@ -59,7 +59,7 @@ def draw_seeds(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> None:
     names = [name for name in numbers if name not in ("step", "epoch")]
     if not names:
         return
-    size = (5.5, 2.5 * len(names))
+    size = (4.4, 2.2 * len(names))
     figure, rows = plt.subplots(
         len(names), figsize=size, sharex=True, squeeze=False, layout="constrained"
     )
