@@ -84,6 +84,8 @@ FILES = [
     "repro/metrics.py",
     "repro/operations.py",
     "repro/replay.py",
+    "repro/report.css",
+    "repro/report.py",
     "repro/trace.py",
     "repro/checkpoint.py",
     "repro/compare.py",

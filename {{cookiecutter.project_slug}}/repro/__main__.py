@@ -6,6 +6,7 @@ examples:
   python -m repro verify digits_baseline --seed 43 --require identical
   python -m repro verify --prefix 20                  the first steps only: seconds
   python -m repro verify --segments 3 --steps 20      from the author's checkpoints (archive)
+  python -m repro report                              results and verdicts as a page to look at
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
   python -m repro compare runs/baseline               all runs in there: mean and spread over seeds
@@ -35,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = Parser("repro", __doc__)
-    names = "record|verify|diff|trace-step|compare|audit|doctor"
+    names = "record|verify|report|diff|trace-step|compare|audit|doctor"
     commands = parser.add_subparsers(
         dest="command", required=True, metavar=names, parser_class=Parser
     )
@@ -59,6 +60,9 @@ def main() -> int:
     text = "of each stretch (default: 20)"
     verify.add_argument("--steps", type=_count, default=20, metavar="N", help=text)
     verify.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail too")
+    text = "write the recorded results and the verdicts to one HTML file, which needs no network"
+    report = add("report", text)
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: results/report.html")
     text = "say where two runs part: condition, step, quantity and, replayed, operation"
     diff = add("diff", text)
     diff.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="a run, or a step's file")
@@ -90,7 +94,7 @@ def main() -> int:
     arguments = parser.parse_args()
     # Each command imports what it needs: --help is instant.
     run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
-    run |= {"compare": _compare, "audit": _audit, "doctor": _doctor}
+    run |= {"compare": _compare, "audit": _audit, "doctor": _doctor, "report": _report}
     return run[arguments.command](arguments)
 
 
@@ -115,6 +119,13 @@ def _verify(arguments: Namespace) -> int:
     print(f"\n{verdict}")
     strict = arguments.require == "identical"
     return 1 if verdict == DIFFERENT or (strict and verdict != IDENTICAL) else 0
+
+
+def _report(arguments: Namespace) -> int:
+    from repro.report import write
+
+    print(f"written: {write(ROOT, arguments.output)}")
+    return 0
 
 
 def _diff(arguments: Namespace) -> int:

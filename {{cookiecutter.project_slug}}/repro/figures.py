@@ -1,8 +1,10 @@
-"""Pictures of a run (the confusion matrix, the learning curves) and of several, as PNG files.
+"""Pictures of a run and of several: confusion matrix and learning curves, as PNG files.
 
-Drawn without a display, from what metrics.json and metrics.jsonl hold.
+Drawn without a display, from what metrics.json and metrics.jsonl hold; the same numbers give the
+same bytes. Narrow, so that a telephone shows their letters large enough.
 """
 
+import statistics
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -36,21 +38,24 @@ def draw(
     steps = [entry for entry in entries if "epoch" not in entry]
     epochs = [entry for entry in entries if "epoch" in entry]
     if steps and epochs:
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+        figure, (upper, lower) = plt.subplots(
+            2, figsize=(4.4, 4.4), sharex=True, layout="constrained"
+        )
         at = [entry["step"] for entry in epochs]
-        left.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
-        left.plot(at, [entry["loss"] for entry in epochs], label="validation")
-        left.set(xlabel="step", ylabel="cross-entropy", yscale="log")
-        left.legend()
-        right.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
-        right.set(xlabel="step", ylabel="validation accuracy")
+        upper.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
+        upper.plot(at, [entry["loss"] for entry in epochs], label="validation")
+        upper.set(ylabel="cross-entropy", yscale="log")
+        upper.legend()
+        lower.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
+        lower.set(xlabel="step", ylabel="validation accuracy")
         figure.savefig(folder / "learning_curves.png", dpi=150)
     plt.close("all")
 
 
 def draw_groups(path: Path, groups: list[dict[str, Any]]) -> None:
-    """Validation by step of what `compare.compare` found: each group's mean over the seeds as a
-    line, lowest to highest as a band. UserError without a metric that all runs validated.
+    """Validation by step of what `compare.compare` found, a band over the seeds for each group.
+
+    UserError without a metric that all runs validated.
     """
     runs = [run for group in groups for run in group["runs"]]
     common = set.intersection(*(set(run["validation"]) for run in runs))
@@ -65,12 +70,52 @@ def draw_groups(path: Path, groups: list[dict[str, Any]]) -> None:
         label = textwrap.shorten(f"{number}: {words}", 60, placeholder=" ...")
         for name, axes in zip(names, row[0], strict=True):
             curves = [{e["step"]: e[name] for e in run["curve"]} for run in group["runs"]]
-            steps = sorted(set.intersection(*map(set, curves)))
-            values = [[curve[step] for curve in curves] for step in steps]
-            axes.plot(steps, [sum(v) / len(v) for v in values], label=label)
-            axes.fill_between(steps, [*map(min, values)], [*map(max, values)], alpha=0.25)
+            _band(axes, curves, label)
             axes.set(xlabel="step", ylabel=f"validation {name}")
     figure.legend(*row[0][0].get_legend_handles_labels(), loc="outside lower center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, format="png")
     plt.close(figure)
+
+
+def draw_seeds(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """What `runs`, the lines of metrics.jsonl by seed, tell of each epoch, as PNG: mean and range.
+
+    Every number of the epochs' lines gets a curve. Nothing is drawn where no run tells one.
+    """
+    epochs = {seed: [e for e in entries if "epoch" in e] for seed, entries in runs.items()}
+    numbers = {k: 0 for run in epochs.values() for e in run for k, v in e.items() if _is_number(v)}
+    names = [name for name in numbers if name not in ("step", "epoch")]
+    if not names:
+        return
+    size = (4.4, 2.2 * len(names))
+    figure, rows = plt.subplots(
+        len(names), figsize=size, sharex=True, squeeze=False, layout="constrained"
+    )
+    for name, axes in zip(names, rows[:, 0], strict=True):
+        curves = [{e["step"]: e[name] for e in run if name in e} for run in epochs.values()]
+        low = _band(axes, curves, f"mean of {len(curves)}, lowest to highest")
+        for curve in curves:
+            axes.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.7)
+        axes.set(ylabel=f"validation {name}")
+        if name == "loss" and low > 0:
+            axes.set(yscale="log")
+    rows[0, 0].legend()
+    rows[-1, 0].set(xlabel="step")
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "learning_curves_seeds.png", dpi=150)
+    plt.close("all")
+
+
+def _band(axes: Any, curves: list[dict[int, float]], label: str) -> float:
+    """Draw the mean and the range of curves at the steps that all have; the lowest value."""
+    steps = sorted(set.intersection(*map(set, curves)))
+    values = [[curve[step] for curve in curves] for step in steps]
+    low, high = [min(at) for at in values], [max(at) for at in values]
+    (line,) = axes.plot(steps, [statistics.fmean(at) for at in values], label=label)
+    axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    return min(low, default=0.0)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

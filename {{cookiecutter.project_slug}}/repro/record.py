@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from repro import report
 from repro.command import UserError
 from repro.conditions import LOCK
+from repro.figures import draw_seeds
 from repro.hashing import sha256_file, sha256_json
-from repro.lines import TRACE, read_lines
+from repro.lines import METRICS, TRACE, read_lines
 from repro.progress import duration
 from repro.provenance import get_git_info, get_hardware, uncommitted_files
 from repro.results import RESULTS, conditions_now, read_claims, run_command_of
@@ -57,6 +59,7 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     git = get_git_info(root)
     dirty = git["is_dirty"] if changed is None else bool(changed)
     publish(root, {"commit": git["commit_hash"], "dirty": dirty, "claims": recorded})
+    print(f"written: {RESULTS}, REPRODUCE.md, {report.write(root).relative_to(root)}")
 
 
 def run_folder(root: Path, claim: dict[str, Any], now: dict[str, Any]) -> Path:
@@ -184,6 +187,8 @@ def _copy(root: Path, claim: dict[str, Any], folder: Path) -> None:
     first = folder / f"seed-{claim['seeds'][0]}"
     figures = root / RESULTS.parent / "figures" / claim["name"]
     shutil.copytree(first / "figures", figures, dirs_exist_ok=True)
+    names = {str(seed): folder / f"seed-{seed}" / METRICS for seed in claim["seeds"]}
+    draw_seeds(figures, {seed: read_lines(path) for seed, path in names.items()})
     target = trace_file(root, claim["name"], claim["seeds"][0])
     target.parent.mkdir(parents=True, exist_ok=True)
     text, size = [], 0

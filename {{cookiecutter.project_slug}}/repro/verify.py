@@ -21,7 +21,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from repro import checkpoint
+from repro import checkpoint, report
 from repro.command import UserError
 from repro.conditions import differences
 from repro.diff import first_difference
@@ -112,6 +112,7 @@ def verify(
             trained.whole()
         print(f"\n{found.why}")
     (folder / "verdict.json").write_text(json.dumps(asdict(found), indent=1) + "\n")
+    print(f"\nto look at: {report.write(root, folder / 'report.html').relative_to(root)}")
     return found
 
 
