@@ -116,6 +116,7 @@ FILES = [
     "results/expected_metrics.json",
     "results/figures/digits_baseline/confusion_matrix.png",
     "results/figures/digits_baseline/learning_curves.png",
+    "results/figures/digits_baseline/learning_curves_seeds.png",
     "results/trace/digits_baseline_seed-42.jsonl",
     "tests/conftest.py",
     "tests/test_gpu.py",

@@ -38,7 +38,7 @@ def make(engine: Engine, project: Project, *words: str) -> subprocess.CompletedP
 
 def build(engine: Engine, project: Project) -> subprocess.CompletedProcess[str]:
     arguments = f"--network host --progress plain --build-arg BASE_IMAGE={BASE}"
-    done = make(engine, project, "image", f"DOCKER_ARGS={arguments}")
+    done = make(engine, project, "image", f"BUILD_ARGS={arguments}")
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

@@ -8,6 +8,7 @@ training that was stopped is resumed. Nothing outside the marked blocks is chang
 import json
 import re
 import resource
+import shlex
 import shutil
 import statistics
 import threading
@@ -227,7 +228,7 @@ def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
     rows, bits, costs = [], [], []
     for name, claim in results["claims"].items():
         where = f" ({claim['shows']})" if claim["shows"] else ""
-        command = " ".join(["python -m experiment.train", *claim["arguments"], "seed=SEED"])
+        command = shlex.join(["python", "-m", "experiment.train", *claim["arguments"], "seed=SEED"])
         expected, count = f"{claim['metric']} {claim['mean']:.4f}", len(claim["values"])
         if claim["interval"]:
             expected += f" ± {claim['standard_deviation']:.4f}"
@@ -255,7 +256,32 @@ def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
         "commit": _origin(results),
         "cost": _table("claim | hardware | time per seed | memory | energy per seed (CPU)", costs),
         "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
+        **_commands(*next(iter(results["claims"].items()))),
     }
+
+
+def _commands(name: str, claim: dict[str, Any]) -> dict[str, str]:
+    """How to train and to verify the first claim, as a reviewer may type it."""
+    first, *others = claim["values"]
+    settings = shlex.join([*claim["arguments"], f"seed={first}", "run_dir=runs/mine"])
+    verify = f"python -m repro verify {name}"
+    training = {
+        "source .venv/bin/activate": "where conda's is not active",
+        f"python -m experiment.train {settings}": "prints the bits at its end",
+    }
+    verification = {
+        "python -m experiment.evaluate --checkpoint runs/mine/checkpoints/last": "beside results/",
+        **{f"{verify} --seed {seed}": "another recorded seed" for seed in others[:1]},
+        f"{verify} --prefix 20": "the first 20 steps only",
+        f"{verify} --require identical": "EQUIVALENT fails too",
+    }
+    return {"training": _listing(training), "verification": _listing(verification)}
+
+
+def _listing(commands: dict[str, str]) -> str:
+    width = max(len(command) for command in commands)
+    lines = [f"{command:{width}}  # {words}" for command, words in commands.items()]
+    return "\n".join(["```bash", *lines, "```"])
 
 
 def _table(head: str, rows: list[str]) -> str:
