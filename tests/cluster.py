@@ -1,7 +1,8 @@
 """A real Slurm cluster on loopback: two nodes on this machine, from Debian's packages.
 
 Keys, sockets, ports, state and logs are its own, in a folder that the caller gives. Needs root.
-Jobs of the partition `urgent` take the place of those in `all`, which are warned and requeued.
+Jobs of the partition `urgent` take the place of those in the others, which are warned, and requeued
+when their grace is over: 60 seconds in `all`, 5 in `hasty`.
 """
 
 import os
@@ -48,6 +49,7 @@ KillWait=5
 NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 State=UNKNOWN
 NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES PriorityTier=1 GraceTime=60
+PartitionName=hasty Nodes=ALL PriorityTier=1 GraceTime=5
 PartitionName=urgent Nodes=ALL PriorityTier=2
 """
 
@@ -126,8 +128,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         try:
             yield cluster
         finally:
-            cluster.call("scancel", "--partition=all")
-            cluster.call("scancel", "--partition=urgent")
+            cluster.call("scancel", "--user=root")
             _wait_until_idle(cluster)
 
 

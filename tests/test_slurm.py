@@ -53,6 +53,13 @@ def submit(cluster: Cluster, project: Project, *words: str, **variables: str) ->
     return cluster.call(*command, cwd=project.path, VENV=str(VENV), **variables).strip()
 
 
+def preempt(cluster: Cluster) -> None:
+    """Run a job that needs all nodes at once."""
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null")
+    job = cluster.call("sbatch", "--parsable", *urgent, "--wrap=true").strip()
+    cluster.wait(job, "COMPLETED")
+
+
 def log_of(project: Project, job: str) -> str:
     return (project.path / f"slurm-{job}.out").read_text()
 
@@ -64,10 +71,7 @@ def test_a_job_on_two_nodes_that_gives_way_goes_on_with_the_bits_of_one_process(
     job = submit(cluster, study, "--nodes=2", "--exclusive", "--", "seed=3", *SETTINGS)
     run = study.path / "runs/slurm" / job
     wait_for_steps(run, 2)
-    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null")
-    other = cluster.call("sbatch", "--parsable", *urgent, "--wrap=true").strip()
-    cluster.wait(other, "COMPLETED")
-    assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), log_of(study, job)
+    preempt(cluster)
     found = cluster.wait(job, "COMPLETED", "FAILED")
     log = log_of(study, job)
     assert (found["JobState"], found["Restarts"], found["NumNodes"]) == ("COMPLETED", "1", "2"), log
@@ -78,6 +82,20 @@ def test_a_job_on_two_nodes_that_gives_way_goes_on_with_the_bits_of_one_process(
     assert 2 <= int(saved[1]) < 160
     assert last_state(run) == uninterrupted
     assert not (run / "interrupted").exists()
+
+
+def test_a_job_that_is_preempted_before_its_first_step_starts_again(
+    cluster: Cluster, study: Project
+) -> None:
+    """There is nothing to save; Slurm requeues it."""
+    job = submit(cluster, study, "--partition=hasty", "--", *SETTINGS, "training.max_steps=2")
+    while f"{job}.0 " not in cluster.call("squeue", "--steps", "--noheader"):
+        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING")
+    preempt(cluster)
+    found = cluster.wait(job, "COMPLETED", "FAILED")
+    log = log_of(study, job)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), log
+    assert "resuming" not in log
 
 
 def test_each_seed_of_an_array_has_its_run_and_is_requeued_alone(
@@ -137,7 +155,14 @@ def test_a_cancelled_job_saves_stays_cancelled_and_a_new_one_goes_on(
     cluster.call("scancel", job)
     found = cluster.wait(job, "CANCELLED", "COMPLETED", "FAILED", "PENDING")
     assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0"), log_of(study, job)
-    new = submit(cluster, study, "--", "seed=3", *SETTINGS, f"run_dir=runs/slurm/{job}")
+    assert (run / "interrupted").is_file()
+    # The mark of that interruption requeues no job that fails.
+    other = submit(cluster, study, "--", "seed=4", *SETTINGS, f"run_dir=runs/slurm/{job}")
+    found = cluster.wait(other, "FAILED")
+    assert (found["JobState"], found["Restarts"]) == ("FAILED", "0"), log_of(study, other)
+    assert "was trained with another config" in log_of(study, other)
+    settings = ("seed=3", *SETTINGS, f"run_dir=runs/slurm/{job}")
+    new = submit(cluster, study, "--", *settings, PROCESSES_PER_NODE="2")
     assert cluster.wait(new, "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
     assert "resuming after step" in log_of(study, new)
     assert last_state(run) == uninterrupted
