@@ -81,7 +81,7 @@ class Cluster:
         words = self.call("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: str, *states: str, seconds: float = 120) -> dict[str, str]:
+    def wait(self, number: str, *states: str, seconds: float = 300) -> dict[str, str]:
         """Until a job is in one of these states."""
         deadline = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in states:

@@ -3,13 +3,14 @@
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, NoCluster, free_ports, running_cluster
 from conftest import VENV, Project, clean_environ
-from test_processes import contents, wait_for_steps
+from test_processes import contents, steps_of
 
 # No checkpoint but those that a signal asks for, and the last one. Two shards: two processes.
 SETTINGS = ("model.width=8", "training.shards=2", "output.log_every=1")
@@ -53,6 +54,13 @@ def submit(cluster: Cluster, project: Project, *words: str, **variables: str) ->
     return cluster.call(*command, cwd=project.path, VENV=str(VENV), **variables).strip()
 
 
+def wait_for_steps(cluster: Cluster, project: Project, job: str, run: Path) -> None:
+    """Until a job has trained for two steps."""
+    while steps_of(run) < 2:
+        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), log_of(project, job)
+        time.sleep(0.02)
+
+
 def preempt(cluster: Cluster) -> None:
     """Run a job that needs all nodes at once."""
     urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null")
@@ -70,7 +78,7 @@ def test_a_job_on_two_nodes_that_gives_way_goes_on_with_the_bits_of_one_process(
     """Slurm preempts it: it warns by USR1, as it does before a time limit."""
     job = submit(cluster, study, "--nodes=2", "--exclusive", "--", "seed=3", *SETTINGS)
     run = study.path / "runs/slurm" / job
-    wait_for_steps(run, 2)
+    wait_for_steps(cluster, study, job, run)
     preempt(cluster)
     found = cluster.wait(job, "COMPLETED", "FAILED")
     log = log_of(study, job)
@@ -90,7 +98,7 @@ def test_a_job_that_is_preempted_before_its_first_step_starts_again(
     """There is nothing to save; Slurm requeues it."""
     job = submit(cluster, study, "--partition=hasty", "--", *SETTINGS, "training.max_steps=2")
     while f"{job}.0 " not in cluster.call("squeue", "--steps", "--noheader"):
-        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING")
+        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), log_of(study, job)
     preempt(cluster)
     found = cluster.wait(job, "COMPLETED", "FAILED")
     log = log_of(study, job)
@@ -104,7 +112,7 @@ def test_each_seed_of_an_array_has_its_run_and_is_requeued_alone(
     """Slurm gives the last task of an array the id of the whole array."""
     array = submit(cluster, study, "--array=0,3", "--", *SETTINGS, "run_dir=runs/study")
     runs = {seed: study.path / f"runs/study/seed{seed}" for seed in (0, 3)}
-    wait_for_steps(runs[3], 2)
+    wait_for_steps(cluster, study, f"{array}_3", runs[3])
     cluster.call("scancel", "--batch", "--signal=USR1", f"{array}_3")
     for seed, restarts in ((0, "0"), (3, "1")):
         found = cluster.wait(f"{array}_{seed}", "COMPLETED", "FAILED")
@@ -151,7 +159,7 @@ def test_a_cancelled_job_saves_stays_cancelled_and_a_new_one_goes_on(
 ) -> None:
     job = submit(cluster, study, "--", "seed=3", *SETTINGS)
     run = study.path / "runs/slurm" / job
-    wait_for_steps(run, 2)
+    wait_for_steps(cluster, study, job, run)
     cluster.call("scancel", job)
     found = cluster.wait(job, "CANCELLED", "COMPLETED", "FAILED", "PENDING")
     assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0"), log_of(study, job)
