@@ -118,6 +118,7 @@ FILES = [
     "results/figures/digits_baseline/learning_curves.png",
     "results/figures/digits_baseline/learning_curves_seeds.png",
     "results/trace/digits_baseline_seed-42.jsonl",
+    "slurm/train.sbatch",
     "tests/conftest.py",
     "tests/test_gpu.py",
     "tests/test_reproducibility.py",
@@ -263,13 +264,13 @@ def test_linters_of_workflows_yaml_and_shell_find_nothing(fresh: Project) -> Non
     command = [CHECKS / "yamllint", "--strict", "-d", config, *yamls, ROOT / ".github"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    scripts = [ROOT / ".ci" / "run"]
+    scripts = [ROOT / ".ci" / "run", fresh.path / "slurm" / "train.sbatch"]
     for job in yaml.safe_load((workflows / "workflows/update.yml").read_text())["jobs"].values():
         for number, step in enumerate(job["steps"]):
             if "\n" in step.get("run", ""):
                 scripts.append(fresh.path.parent / f"step{number}.sh")
                 scripts[-1].write_text("#!/usr/bin/env bash\n" + step["run"])
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     done = subprocess.run([CHECKS / "shellcheck", *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

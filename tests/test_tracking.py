@@ -460,6 +460,22 @@ def test_a_trackers_process_that_is_killed_is_one_line(
     assert "is damaged" in faults(project.run("python", "-m", "repro.tracking", str(run)))[0]
 
 
+def test_a_warning_to_all_processes_leaves_the_tracker_to_send_the_rest(
+    projects: dict[str, Project],
+) -> None:
+    project = projects["tensorboard"]
+    training = start(project, "run_dir=runs/warned", *SETTINGS, "training.max_steps=400")
+    run = project.path / "runs" / "warned"
+    until(lambda: state(run)["at"][0] > 0)
+    children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+    for pid in (*map(int, children), training.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert training.wait(60) == 75
+    assert (project.path / "err").read_text() == ""
+    assert 0 < steps_done(run) < 400
+    assert state(run)["at"][0] == steps_done(run)
+
+
 def test_without_a_tracker_at_run_time_there_is_none(projects: dict[str, Project]) -> None:
     project = projects["wandb"]
     done = project.train("run_dir=runs/none", "tracker=none", "training.max_steps=2")

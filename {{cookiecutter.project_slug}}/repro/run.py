@@ -7,6 +7,7 @@ cut, so that the file has the bytes of a training that was never stopped.
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 import time
@@ -138,8 +139,8 @@ _locks: dict[Path, Any] = {}  # open as long as the process lives; the system fr
 
 
 def _lock(folder: Path) -> None:
-    """One process writes to a run's folder at a time. UserError if another one does so now."""
-    if folder in _locks:
+    """One training writes to a run's folder at a time. UserError if another one does so now."""
+    if folder in _locks or os.environ.get("RANK", "0") != "0":  # of its processes the first locks
         return
     file = (folder / ".lock").open("a")
     try:

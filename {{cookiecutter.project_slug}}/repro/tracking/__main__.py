@@ -219,6 +219,7 @@ def main() -> int:
     os.nice(10)  # training comes first
     ended = threading.Event()
     if arguments.follow:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm warns every process of a job
         signal.signal(signal.SIGALRM, late)
         threading.Thread(target=watch, args=(mirror, ended), daemon=True).start()
     else:

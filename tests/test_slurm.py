@@ -1,0 +1,196 @@
+"""slurm/train.sbatch on a real Slurm cluster of two nodes on this machine (cluster.py)."""
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, NoCluster, free_ports, running_cluster
+from conftest import VENV, Project, clean_environ
+from test_processes import contents, steps_of
+
+# No checkpoint but those that a signal asks for, and the last one. Two shards: two processes.
+SETTINGS = ("model.width=8", "training.shards=2", "output.log_every=1")
+SETTINGS = (*SETTINGS, "output.checkpoint_every=1000", "training.max_steps=160")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    try:
+        with running_cluster(tmp_path_factory.mktemp("cluster")) as found:
+            yield found
+    except NoCluster as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def study(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return project.copy(tmp_path_factory.mktemp("study") / project.path.name)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(study: Project) -> dict[str, bytes]:
+    """The files of one process without Slurm, seed 3."""
+    done = study.train("run_dir=runs/uninterrupted", "seed=3", *SETTINGS)
+    assert done.returncode == 0, done.stderr
+    return last_state(study.path / "runs/uninterrupted")
+
+
+def last_state(run: Path) -> dict[str, bytes]:
+    """Metrics, trace and the last checkpoint: what must be the same after an interruption."""
+    step = sorted((run / "checkpoints").glob("step-*"))[-1].name
+    return {k: v for k, v in contents(run).items() if "step-" not in k or step in k}
+
+
+def submit(cluster: Cluster, project: Project, *words: str, **variables: str) -> str:
+    """Submit slurm/train.sbatch; the words before `--` are sbatch's."""
+    options, settings = words[: words.index("--")], words[words.index("--") + 1 :]
+    command = ["sbatch", "--parsable", *options, "slurm/train.sbatch", *settings]
+    return cluster.call(*command, cwd=project.path, VENV=str(VENV), **variables).strip()
+
+
+def wait_for_steps(cluster: Cluster, project: Project, job: str, run: Path) -> None:
+    """Until a job has trained for two steps."""
+    while steps_of(run) < 2:
+        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), log_of(project, job)
+        time.sleep(0.02)
+
+
+def preempt(cluster: Cluster) -> None:
+    """Run a job that needs all nodes at once."""
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null")
+    job = cluster.call("sbatch", "--parsable", *urgent, "--wrap=true").strip()
+    cluster.wait(job, "COMPLETED")
+
+
+def log_of(project: Project, job: str) -> str:
+    return (project.path / f"slurm-{job}.out").read_text()
+
+
+def test_a_job_on_two_nodes_that_gives_way_goes_on_with_the_bits_of_one_process(
+    cluster: Cluster, study: Project, uninterrupted: dict[str, bytes]
+) -> None:
+    """Slurm preempts it: it warns by USR1, as it does before a time limit."""
+    job = submit(cluster, study, "--nodes=2", "--exclusive", "--", "seed=3", *SETTINGS)
+    run = study.path / "runs/slurm" / job
+    wait_for_steps(cluster, study, job, run)
+    preempt(cluster)
+    found = cluster.wait(job, "COMPLETED", "FAILED")
+    log = log_of(study, job)
+    assert (found["JobState"], found["Restarts"], found["NumNodes"]) == ("COMPLETED", "1", "2"), log
+    # Both starts are in the log.
+    saved = re.search(r"SIGTERM: saved after step (\d+)", log)
+    assert saved, log
+    assert f"resuming after step {saved[1]}\n" in log
+    assert 2 <= int(saved[1]) < 160
+    assert last_state(run) == uninterrupted
+    assert not (run / "interrupted").exists()
+
+
+def test_a_job_that_is_preempted_before_its_first_step_starts_again(
+    cluster: Cluster, study: Project
+) -> None:
+    """There is nothing to save; Slurm requeues it."""
+    job = submit(cluster, study, "--partition=hasty", "--", *SETTINGS, "training.max_steps=2")
+    while f"{job}.0 " not in cluster.call("squeue", "--steps", "--noheader"):
+        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), log_of(study, job)
+    preempt(cluster)
+    found = cluster.wait(job, "COMPLETED", "FAILED")
+    log = log_of(study, job)
+    assert (found["JobState"], found["Restarts"]) == ("COMPLETED", "1"), log
+    assert "resuming" not in log
+
+
+def test_each_seed_of_an_array_has_its_run_and_is_requeued_alone(
+    cluster: Cluster, study: Project, uninterrupted: dict[str, bytes]
+) -> None:
+    """Slurm gives the last task of an array the id of the whole array."""
+    array = submit(cluster, study, "--array=0,3", "--", *SETTINGS, "run_dir=runs/study")
+    runs = {seed: study.path / f"runs/study/seed{seed}" for seed in (0, 3)}
+    wait_for_steps(cluster, study, f"{array}_3", runs[3])
+    cluster.call("scancel", "--batch", "--signal=USR1", f"{array}_3")
+    for seed, restarts in ((0, "0"), (3, "1")):
+        found = cluster.wait(f"{array}_{seed}", "COMPLETED", "FAILED")
+        log = log_of(study, f"{array}_{seed}")
+        assert (found["JobState"], found["Restarts"]) == ("COMPLETED", restarts), log
+        assert ("resuming after step" in log) == (seed == 3)
+        assert f"\nseed: {seed}\n" in (runs[seed] / "config_used.yaml").read_text()
+    assert last_state(runs[3]) == uninterrupted
+    assert last_state(runs[0]) != uninterrupted
+
+
+def test_a_job_that_fails_is_reported_failed_and_settings_are_only_text(
+    cluster: Cluster, study: Project
+) -> None:
+    """torchrun turns the exit code 2 into 1."""
+    settings = ("training.epochs=many", "name=$(touch evaluated); *")
+    one = submit(cluster, study, "--", *settings)
+    two = submit(cluster, study, "--", *settings, PROCESSES_PER_NODE="2")
+    for job, code in ((one, "2:0"), (two, "1:0")):
+        found = cluster.wait(job, "COMPLETED", "FAILED")
+        assert (found["JobState"], found["ExitCode"]) == ("FAILED", code)
+        log = log_of(study, job)
+        lines = [line for line in log.splitlines() if line.startswith("error: ")]
+        assert any("training.epochs=many" in line for line in lines), log
+        assert any("name=$(touch evaluated); *" in line for line in lines), log
+        assert not (study.path / "runs/slurm" / job).exists()
+    assert not (study.path / "evaluated").exists()
+
+
+def test_a_job_from_another_folder_is_told_where_to_go(
+    cluster: Cluster, study: Project, tmp_path: Path
+) -> None:
+    script = study.path / "slurm/train.sbatch"
+    job = cluster.call("sbatch", "--parsable", script, cwd=tmp_path).strip()
+    found = cluster.wait(job, "COMPLETED", "FAILED")
+    assert (found["JobState"], found["ExitCode"]) == ("FAILED", "2:0")
+    (line,) = (tmp_path / f"slurm-{job}.out").read_text().splitlines()
+    assert line.startswith(f"error: no .venv/bin/python in {tmp_path}: submit from the project")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cancelled_job_saves_stays_cancelled_and_a_new_one_goes_on(
+    cluster: Cluster, study: Project, uninterrupted: dict[str, bytes]
+) -> None:
+    job = submit(cluster, study, "--", "seed=3", *SETTINGS)
+    run = study.path / "runs/slurm" / job
+    wait_for_steps(cluster, study, job, run)
+    cluster.call("scancel", job)
+    found = cluster.wait(job, "CANCELLED", "COMPLETED", "FAILED", "PENDING")
+    assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0"), log_of(study, job)
+    assert (run / "interrupted").is_file()
+    # The mark of that interruption requeues no job that fails.
+    other = submit(cluster, study, "--", "seed=4", *SETTINGS, f"run_dir=runs/slurm/{job}")
+    found = cluster.wait(other, "FAILED")
+    assert (found["JobState"], found["Restarts"]) == ("FAILED", "0"), log_of(study, other)
+    assert "was trained with another config" in log_of(study, other)
+    settings = ("seed=3", *SETTINGS, f"run_dir=runs/slurm/{job}")
+    new = submit(cluster, study, "--", *settings, PROCESSES_PER_NODE="2")
+    assert cluster.wait(new, "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
+    assert "resuming after step" in log_of(study, new)
+    assert last_state(run) == uninterrupted
+    assert cluster.job(job)["JobState"] == "CANCELLED"
+
+
+def test_two_torchrun_agents_give_the_bits_of_one_process(
+    study: Project, uninterrupted: dict[str, bytes]
+) -> None:
+    """As on two machines, without Slurm; each agent has one process."""
+    (port,) = free_ports(1)
+    agent = [str(VENV / "bin/python"), "-m", "torch.distributed.run", "--nnodes=2"]
+    agent += ["--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=two"]
+    agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
+    agent += ["-m", "experiment.train", "run_dir=runs/agents", "seed=3", *SETTINGS]
+    agents = [
+        subprocess.Popen(agent, cwd=study.path, env=clean_environ(), stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for process in agents:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    assert last_state(study.path / "runs/agents") == uninterrupted
