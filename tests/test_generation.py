@@ -79,6 +79,7 @@ FILES = [
     "repro/diff.py",
     "repro/doctor.py",
     "repro/explain.py",
+    "repro/libraries.py",
     "repro/lines.py",
     "repro/locks.py",
     "repro/metrics.py",
