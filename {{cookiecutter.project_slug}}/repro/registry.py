@@ -38,33 +38,31 @@ def compare_digest(root: Path) -> int:
     if now == pinned:
         print(f"{name}:{tag} still has the pinned digest {pinned}")
         return 0
-    tells = f"{name}:{tag} has the digest {now} now" if now else f"{name} has no tag {tag} any more"
-    if now and ask(name, pinned):
-        remedy = "can still be pulled: keep it, or pin the new one"
-    elif ask(name, pinned):
-        remedy = "can still be pulled: run make image-save soon, or pin another tag"
-    else:
-        remedy = "is gone: use your saved image, or pin another one"
-    print(f"{tells}; the pinned {pinned} {remedy} (ARG BASE_IMAGE in the Dockerfile)")
+    tells = f"has the digest {now} now" if now else "is gone"
+    pulled = ask(name, pinned)
+    rest = "can still be pulled: run make image-save" if pulled else "is gone: use a saved image"
+    remedy = "or pin another in the Dockerfile (ARG BASE_IMAGE)"
+    print(f"{name}:{tag} {tells}; the pinned {pinned} {rest}, {remedy}")
     return 1
 
 
 def ask(name: str, reference: str) -> str | None:
     """The digest that `name` (as after FROM) has for a tag or a digest; None: there is none."""
     url = f"{manifests_url(name)}/{reference}"
-    headers = {"Accept": ", ".join(_KINDS.split())}
     try:
         try:
-            return _head(url, headers)
+            return _head(url)
         except HTTPError as error:
             wanted = error.headers.get("WWW-Authenticate", "")
             if error.code != 401 or not wanted.lower().startswith("bearer "):
                 raise
-        return _head(url, headers | {"Authorization": f"Bearer {_token(wanted)}"})
+        return _head(url, f"Bearer {_token(wanted)}")
     except HTTPError as error:
         if error.code == 404:
             return None
-        raise UserError(f"{url}: {error.code} {error.reason}: is the image public?") from None
+        raise UserError(
+            f"{url}: {error.code} {error.reason}; try again later, or is it private?"
+        ) from None
     except _BROKEN as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise UserError(f"{url}: {reason}; try again later, or with a network") from None
@@ -80,11 +78,11 @@ def manifests_url(name: str) -> str:
     return f"{'http' if _is_here(host) else 'https'}://{host}/v2/{path}/manifests"
 
 
-def _head(url: str, headers: dict[str, str]) -> str:
+def _head(url: str, token: str = "") -> str:
     """The digest in the answer's header."""
-    request = Request(url, method="HEAD")
-    for key, value in headers.items():
-        request.add_unredirected_header(key, value)  # the token is for this registry alone
+    request = Request(url, headers={"Accept": ", ".join(_KINDS.split())}, method="HEAD")
+    if token:  # for this registry alone, not where it may send us
+        request.add_unredirected_header("Authorization", token)
     with urlopen(request, timeout=_TIMEOUT) as answer:
         digest = answer.headers["Docker-Content-Digest"]
         if not digest or (answer.url.startswith("http:") and url.startswith("https:")):
