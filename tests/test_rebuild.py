@@ -1,7 +1,7 @@
 """The image is built twice from nothing, with another engine than test_image.py's: the same bytes?
 
-buildah (Debian's), because Docker's builder of that age cannot set the times of files. It needs
-20 GB of disk for a while.
+buildah (Debian's), because Docker's builder of that age cannot set the times of files. It takes
+minutes, and 30 GB of disk for a while.
 """
 
 import hashlib
