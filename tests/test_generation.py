@@ -79,6 +79,7 @@ FILES = [
     "repro/diff.py",
     "repro/doctor.py",
     "repro/explain.py",
+    "repro/libraries.py",
     "repro/lines.py",
     "repro/locks.py",
     "repro/metrics.py",
@@ -108,6 +109,7 @@ FILES = [
     "repro/record.py",
     "repro/results.py",
     "repro/redaction.py",
+    "repro/registry.py",
     "repro/run.py",
     "repro/sampling.py",
     "repro/seeding.py",
@@ -275,6 +277,17 @@ def test_linters_of_workflows_yaml_and_shell_find_nothing(fresh: Project) -> Non
     assert done.returncode == 0, done.stdout
 
 
+def test_hadolint_finds_nothing(variants: dict[tuple[str, ...], Project]) -> None:
+    """One rule is left out, at two instructions, with the reason beside it."""
+    texts = {(project.path / "Dockerfile").read_text() for project in variants.values()}
+    assert len(texts) > 3
+    for text in texts:
+        assert re.findall("(?i)hadolint ignore=(.*)", text) == ["DL3008"] * 2
+        command = [CHECKS / "hadolint", "--no-color", "-"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
 def test_actions_are_pinned_by_commit(fresh: Project) -> None:
     for folder in (fresh.path, ROOT):
         for path in (folder / ".github" / "workflows").glob("*.yml"):
@@ -336,7 +349,7 @@ def code_lines(text: str) -> int:
     return sum(bool(line) and line[0] != "#" and n not in documented for n, line in lines)
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("experiment", 800), ("repro", 3700)])
+@pytest.mark.parametrize(("folder", "limit"), [("experiment", 800), ("repro", 3800)])
 def test_it_can_be_read_in_one_sitting(fresh: Project, folder: str, limit: int) -> None:
     texts = [path.read_text() for path in (fresh.path / folder).rglob("*.py")]
     assert sum(map(code_lines, texts)) <= limit

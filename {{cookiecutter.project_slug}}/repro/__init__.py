@@ -11,8 +11,9 @@ from importlib.util import find_spec
 # sys.argv[0] is "-m" while `python -m` looks for a module: a command starts. What goes wrong before
 # `run_command` can say it in a line shall show no traceback either.
 if sys.argv[:1] == ["-m"]:
-    # The doctor comes without: it names what is missing.
-    if sys.argv[1:2] != ["doctor"] and not (find_spec("hydra") and find_spec("torch")):
+    # These come without: the doctor names what is missing, the registry's answer needs none.
+    bare = sys.argv[1:2] in (["doctor"], ["image-digest"])
+    if not bare and not (find_spec("hydra") and find_spec("torch")):
         sys.exit(
             f"error: {sys.executable} lacks the project's packages: run make setup, then use "
             ".venv/bin/python (or: source .venv/bin/activate)"

@@ -15,12 +15,14 @@ examples:
   python -m repro doctor                              is each installed file what was locked?
   python -m repro doctor --quick                      the same without reading the files: seconds
   python -m repro doctor --lock                       requirements.in, lock, Dockerfile alone
+  python -m repro image-digest                        has the base image's tag moved?
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 nothing to compare with
 exit codes of diff: 0 identical, 1 different, 2 not comparable
 exit codes of compare: 0, 1 the same conditions and seed gave other bits, 2 not comparable
 exit codes of audit: 0 nothing found (but for slow operations), 1 something
 exit codes of doctor: 0 nothing is wrong, 1 faults, a line each, 2 cannot look
+exit codes of image-digest: 0 as pinned, 1 moved or gone, 2 the registry gives no answer
 """
 
 import json
@@ -36,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = Parser("repro", __doc__)
-    names = "record|verify|report|diff|trace-step|compare|audit|doctor"
+    names = "record|verify|report|diff|trace-step|compare|audit|doctor|image-digest"
     commands = parser.add_subparsers(
         dest="command", required=True, metavar=names, parser_class=Parser
     )
@@ -91,10 +93,13 @@ def main() -> int:
     doctor.add_argument("--quick", action="store_true", help="sizes of files, not their digests")
     text = "only what the project's files and the installed versions tell"
     doctor.add_argument("--lock", action="store_true", help=text)
+    text = "ask the registry whether the base image's tag has the digest that the Dockerfile pins"
+    add("image-digest", text)
     arguments = parser.parse_args()
     # Each command imports what it needs: --help is instant.
     run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
     run |= {"compare": _compare, "audit": _audit, "doctor": _doctor, "report": _report}
+    run |= {"image-digest": _image_digest}
     return run[arguments.command](arguments)
 
 
@@ -199,6 +204,12 @@ def _doctor(arguments: Namespace) -> int:
     from repro.doctor import doctor
 
     return doctor(ROOT, arguments.quick, arguments.lock)
+
+
+def _image_digest(arguments: Namespace) -> int:
+    from repro.registry import compare_digest
+
+    return compare_digest(ROOT)
 
 
 if __name__ == "__main__":

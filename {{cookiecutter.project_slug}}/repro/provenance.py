@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from repro.hashing import sha256_file
+from repro.libraries import find_foreign
+from repro.locks import LOCKS
 from repro.redaction import MASK, redact_mapping, redact_text, redact_url
 
 _MIB = 2**20
@@ -260,7 +262,8 @@ def get_environment_variables() -> dict[str, str]:
 def log_experiment_context(folder: Path, root: Path, extra: dict[str, Any]) -> dict[str, Any]:
     """Write `experiment_context.json`, and the patch if there is one; return the context.
 
-    `extra` is merged at the top level; ValueError if it holds a section that is written here.
+    Prints a warning for each CUDA library that is not the lock's. `extra` is merged at the top
+    level; ValueError if it holds a section that is written here.
     """
     context: dict[str, Any] = {
         "git": get_git_info(root),
@@ -271,6 +274,10 @@ def log_experiment_context(folder: Path, root: Path, extra: dict[str, Any]) -> d
         raise ValueError(f"extra holds {sorted(clash)}, written here as well: use other names")
     context = redact_mapping(context | extra)
     context["software"] = get_software()  # its keys are packages; "secretstorage" is no secret
+    foreign = find_foreign(root / LOCKS[0], torch) if (torch := _torch()) else []
+    for line in foreign:
+        print(f"warning: {line}", flush=True)
+    context["software"]["not_as_locked"] = foreign
     patch = uncommitted_changes(root)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(context, indent=2, sort_keys=True) + "\n"
