@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +118,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def own_project(project: Project, tmp_path: Path) -> Project:
     """A fresh copy to change."""
     return project.copy(tmp_path / project.path.name)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
+    """A Docker engine; in CI one must be there or start."""
+    from engine import NoEngine, running_engine  # it imports this file
+
+    try:
+        with running_engine() as found:
+            yield found
+    except NoEngine as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""REPRODUCE.md taken at its word: its commands, in order, in an empty folder, as a reviewer would."""
+"""REPRODUCE.md taken at its word: its commands, in order, in an empty folder."""
 
 import os
 import re

@@ -5,26 +5,14 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Project, last_line
-from engine import BASE, Engine, NoEngine, running_engine
+from engine import BASE, Engine
 
 STEPS = ("training.max_steps=12", "training.shards=2", "output.checkpoint_every=6")
 SECRETS = (".env", "token.txt", "experiment/.netrc", "data/private.bin", "runs/old/metrics.jsonl")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    try:
-        with running_engine() as found:
-            yield found
-    except NoEngine as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 def git(path: Path, *words: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
-from engine import BASE, NoEngine, running_engine
+from engine import BASE, Engine
 
 
 def buildah(store: Path, *words: str) -> str:
@@ -32,7 +32,7 @@ def build(project: Project, store: Path, base: Path) -> tuple[str, dict[str, tup
     arguments = "--timestamp 0 --isolation chroot --network host --no-cache"
     arguments += f" --build-arg BASE_IMAGE=localhost/{BASE} --iidfile {store}/id"
     docker = f"DOCKER={' '.join(command(store))}"
-    done = project.make("image", docker, f"DOCKER_ARGS={arguments}")
+    done = project.make("image", docker, f"BUILD_ARGS={arguments}")
     assert done.returncode == 0, done.stderr[-3000:]
     image = (store / "id").read_text().strip()
     container = buildah(store, "from", "--pull-never", image)
@@ -60,19 +60,15 @@ def contents(root: Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.long
 def test_two_builds_without_a_cache_give_the_same_image(
-    own_project: Project, tmp_path: Path
+    own_project: Project, engine: Engine, tmp_path: Path
 ) -> None:
     if not shutil.which("buildah") or os.geteuid():
         pytest.skip("buildah is not installed, or this is not root")
     base = tmp_path / "base.tar"
-    try:
-        with running_engine() as engine:
-            tag = f"localhost/{BASE}"
-            for words in (("tag", BASE, tag), ("save", "--output", str(base), tag)):
-                done = engine.docker(*words)
-                assert done.returncode == 0, done.stderr
-    except NoEngine as error:
-        pytest.skip(str(error))
+    tag = f"localhost/{BASE}"
+    for words in (("tag", BASE, tag), ("save", "--output", str(base), tag)):
+        done = engine.docker(*words)
+        assert done.returncode == 0, done.stderr
     images, files = [], []
     for name in ("one", "other"):
         store = tmp_path / name
