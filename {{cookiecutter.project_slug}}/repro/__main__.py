@@ -7,6 +7,8 @@ examples:
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
+  python -m repro archive                             all of it in one file, to publish
+  python -m repro archive --with-data --output /tmp/paper.zip
   python -m repro doctor                              is each installed file what was locked?
   python -m repro doctor --quick                      the same without reading the files: seconds
   python -m repro doctor --lock                       requirements.in, lock, Dockerfile alone
@@ -30,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = Parser("repro", __doc__)
-    names = "record|verify|diff|trace-step|audit|doctor"
+    names = "record|verify|diff|trace-step|audit|archive|doctor"
     commands = parser.add_subparsers(
         dest="command", required=True, metavar=names, parser_class=Parser
     )
@@ -64,6 +66,13 @@ def main() -> int:
     audit = add("audit", text)
     audit.add_argument("settings", nargs="*", metavar="key=value")
     audit.add_argument("--json", action="store_true", help="print JSON instead of words")
+    text = "pack code, lock, runs, results and metadata (RO-Crate) into one file"
+    archive = add("archive", text)
+    text = "default: <project>-<commit>.zip in the project"
+    archive.add_argument("--output", type=Path, metavar="FILE", help=text)
+    archive.add_argument("--with-data", action="store_true", help="the data too, not only digests")
+    text = "pack the commit and what is not committed as a patch"
+    archive.add_argument("--allow-dirty", action="store_true", help=text)
     text = "compare lock, packages and their files, name what differs and what comes from outside"
     doctor = add("doctor", text)
     doctor.add_argument("--quick", action="store_true", help="sizes of files, not their digests")
@@ -72,7 +81,9 @@ def main() -> int:
     arguments = parser.parse_args()
     # Each command imports what it needs: --help is instant.
     run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
-    return {**run, "audit": _audit, "doctor": _doctor}[arguments.command](arguments)
+    return {**run, "audit": _audit, "archive": _archive, "doctor": _doctor}[arguments.command](
+        arguments
+    )
 
 
 def _record(arguments: Namespace) -> int:
@@ -139,6 +150,15 @@ def _audit(arguments: Namespace) -> int:
     else:
         show(operations, sources)
     return 1 if sources or any(entry["kind"] != SLOWER for entry in operations) else 0
+
+
+def _archive(arguments: Namespace) -> int:
+    from repro.archive import archive
+    from repro.hashing import sha256_file
+
+    path = archive(ROOT, arguments.output, arguments.with_data, arguments.allow_dirty)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")
+    return 0
 
 
 def _doctor(arguments: Namespace) -> int:

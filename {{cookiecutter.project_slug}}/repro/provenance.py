@@ -114,6 +114,11 @@ def get_git_info(root: Path) -> dict[str, Any]:
     return info | {"note": "; ".join(notes) or None}
 
 
+def committed_files(root: Path) -> bytes:
+    """The files of HEAD below `root` as a tar, the commit filled in (.gitattributes); OSError."""
+    return _git(root, "archive", "--format=tar", "HEAD").encode("utf-8", "surrogateescape")
+
+
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
     """Why a changed file stays out of the patch; None if it goes in."""
     if any(fnmatchcase(path.name.lower(), pattern) for pattern in _SECRET_FILES.split()):

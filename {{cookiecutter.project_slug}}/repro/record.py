@@ -21,6 +21,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its erro
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from repro.checkpoint import newest_whole
 from repro.command import UserError
 from repro.conditions import LOCK, differences
 from repro.hashing import sha256_file, sha256_json
@@ -115,7 +116,9 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
         cost.write_text(json.dumps({"seconds": time.monotonic() - started}) + "\n")
     seconds = json.loads(cost.read_text())["seconds"]
     (folder / "metrics.json").unlink(missing_ok=True)  # of an earlier attempt
-    run_command_of(root, "evaluate", ["--checkpoint", str(folder / "checkpoints" / "last")])
+    # Not by its name `last`: the runs of an archive have no links.
+    newest = str(newest_whole(folder / "checkpoints"))
+    run_command_of(root, "evaluate", ["--checkpoint", newest])
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     if not isinstance(metrics.get(claim["metric"]), float):
         known = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
