@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 VENV = ROOT / ".build" / "venv"
 TRACKERS = ROOT / ".build" / "trackers"  # an environment that has the trackers' packages as well
+CHECKS = ROOT / ".build" / "checks" / "bin"  # what projects are checked with
 COOKIECUTTER = ROOT / ".build" / "tools" / "bin" / "cookiecutter"
 
 sys.path.insert(0, str(TEMPLATE))  # tests of single functions import the kit where it stands

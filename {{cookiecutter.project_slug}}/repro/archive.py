@@ -21,7 +21,6 @@ from zipfile import ZipFile, ZipInfo
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
-from repro.checkpoint import find_fault, steps_newest_first
 from repro.command import UserError
 from repro.conditions import LOCK
 from repro.crate import METADATA, Training, about_project, describe
@@ -51,8 +50,9 @@ def archive(
     if git["is_dirty"] is not False and not allow_dirty:
         remedy = "git commit, or --allow-dirty: they go in as a patch"
         raise UserError(f"not all is committed, as git status shows: {remedy}")
-    refuse([f"{line}: make record" for line in stale(root)])
     code, executable, moment = read_commit(root)
+    runs = {name: find_runs(root, name, claim) for name, claim in claims.items()}
+    refuse([f"{line}: make record" for line in stale(root)])
     files: Files = {**code}
     if patch := uncommitted_changes(root):
         files[PATCH] = patch.encode("utf-8", "surrogateescape")
@@ -60,7 +60,7 @@ def archive(
         refuse_what_git_left_out(code, claims)
     trainings = []
     for name, claim in claims.items():
-        for seed, run in find_runs(root, name, claim).items():
+        for seed, run in runs[name].items():
             manifest, data = find_data(root, run, claim["conditions"]["data"], with_data)
             place = RUNS / name / run.parent.name / run.name
             files |= data | tree(run, place)
@@ -103,6 +103,8 @@ def refuse_what_git_left_out(code: dict[str, bytes], claims: dict[str, Any]) -> 
 
 def find_runs(root: Path, name: str, claim: dict[str, Any]) -> dict[str, Path]:
     """The recorded run of each seed, known by its conditions and bits, its checkpoints whole."""
+    from repro.checkpoint import find_fault, steps_newest_first  # here: it imports torch
+
     found, faults = {}, []
     for seed in claim["values"]:
         bits = {digests.get(seed) for digests in claim["bits"].values()}

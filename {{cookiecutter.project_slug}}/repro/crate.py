@@ -67,9 +67,9 @@ def describe(
         "description": citation.get("abstract") or project.get("description") or title,
         "datePublished": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(moment)),
         "license": identity(licence),
-        "author": [identity(entity) for entity in people],
+        "author": some(people),
         "mainEntity": identity(software),
-        "mentions": [identity(entity) for entity in actions],
+        "mentions": some(actions),
         "hasPart": [reference(name) for name in names],
     }
     profile = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate"}
@@ -112,7 +112,7 @@ def action(training: Training, names: list[str], software: Entity, people: list[
         "@type": "CreateAction",
         "name": f"Training of {training.name}",
         "description": training.text,
-        "agent": [identity(entity) for entity in people],
+        "agent": some(people),
         "instrument": identity(software),
         "object": [reference(name) for name in (config, LOCK, training.manifest)],
         "result": [reference(name) for name in results],
@@ -123,6 +123,12 @@ def action(training: Training, names: list[str], software: Entity, people: list[
 def identity(entity: Entity) -> Entity:
     """How other entities name this one."""
     return {"@id": entity["@id"]}
+
+
+def some(entities: list[Entity]) -> Entity | list[Entity]:
+    """References to entities; RO-Crate wants a single one without a list around it."""
+    found = [identity(entity) for entity in entities]
+    return found[0] if len(found) == 1 else found
 
 
 def reference(name: str) -> Entity:

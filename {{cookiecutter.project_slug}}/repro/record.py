@@ -21,7 +21,6 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its erro
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from repro.checkpoint import newest_whole
 from repro.command import UserError
 from repro.conditions import LOCK, differences
 from repro.hashing import sha256_file, sha256_json
@@ -111,6 +110,8 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
     arguments = [*claim["arguments"], f"seed={seed}", f"run_dir={folder}", "resume=auto"]
     arguments += ["tracker=none"]
     run_command_of(root, "train", arguments)
+    from repro.checkpoint import newest_whole  # here: it imports torch
+
     cost = folder / "cost.json"
     if not cost.is_file():  # one that was trained before keeps what it cost then
         cost.write_text(json.dumps({"seconds": time.monotonic() - started}) + "\n")
