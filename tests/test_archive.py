@@ -253,12 +253,12 @@ def test_without_results_commit_or_cleanness_it_is_refused(own: Project) -> None
     results = own.path / "results" / "expected_metrics.json"
     text = results.read_text()
     results.write_text(text.replace("A short", "a short"))
-    assert "not all is committed" in refused(own)
+    assert "1 files are not committed, results/expected_metrics.json for one" in refused(own)
     results.unlink()
     assert "nothing is recorded yet: make record" in refused(own)
     results.write_text(text)
     (own.path / "new.txt").write_text("")
-    assert "not all is committed" in refused(own)
+    assert "1 files are not committed, new.txt for one" in refused(own)
     (own.path / "new.txt").unlink()
     (own.path.parent.parent / ".git").rename(own.path.parent.parent / "gone")
     assert "is made of a commit" in refused(own)
@@ -267,7 +267,7 @@ def test_without_results_commit_or_cleanness_it_is_refused(own: Project) -> None
 def test_what_was_recorded_otherwise_is_refused(own: Project) -> None:
     own.edit("experiment/model.py", "nn.ReLU()", "nn.GELU()")
     commit(own)
-    assert refused(own).endswith("short: code: experiment/model.py changed: make record")
+    assert refused(own).endswith("code: experiment/model.py changed: make record")
 
 
 def test_what_the_commit_lacks_is_refused(own: Project) -> None:

@@ -27,7 +27,7 @@ from repro.determinism import (
 )
 from repro.hashing import derive_seed
 from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
-from repro.record import fill_blocks
+from repro.record import Energy, confidence_interval, fill_blocks
 from repro.sampling import batch_of_step, sample_seed, split_indices, steps_per_epoch
 from repro.seeding import (
     ExperimentSeeds,
@@ -38,7 +38,7 @@ from repro.seeding import (
     worker_init_fn,
 )
 from repro.trace import fingerprint, state_quantities
-from repro.verify import judge, prediction_interval
+from repro.verify import Verdict, judge, prediction_interval
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -639,13 +639,42 @@ def test_the_verdict(hardware: str, bits: str, value: float, verdict: str) -> No
         "values": {"1": 0.98, "2": 0.99, "3": 0.97},
         "bits": {"here": {"1": "aa", "2": "cc", "3": "dd"}},
     }
-    found = {"accuracy": value, "bits": bits}
-    assert judge(expected, found, hardware, "1") == verdict
+    assert verdict_on(expected, {"accuracy": value, "bits": bits}, hardware) == verdict
 
 
 def test_two_seeds_do_not_tell_a_spread() -> None:
     expected = {"metric": "accuracy", "values": {"1": 0.98, "2": 0.99}, "bits": {"here": {}}}
-    assert judge(expected, {"accuracy": 0.98, "bits": "aa"}, "there", "1") == "DIFFERENT"
+    assert verdict_on(expected, {"accuracy": 0.98, "bits": "aa"}, "there") == "DIFFERENT"
+
+
+def verdict_on(expected: dict[str, Any], metrics: dict[str, Any], hardware: str) -> str:
+    found = Verdict("claim", 1, hardware_class=hardware, metric="accuracy")
+    judge(found, expected, metrics)
+    return found.verdict
+
+
+def test_the_confidence_interval_holds_the_mean_and_is_always_the_same() -> None:
+    values = [float(x) for x in np.random.default_rng(1).normal(5, 1, 100)]
+    low, high = confidence_interval(values) or (0.0, 0.0)
+    half = 1.96 * np.std(values) / 10  # of a normal sample's mean
+    assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), abs=0.02)
+    assert confidence_interval(values) == [low, high]
+    assert confidence_interval([1.0]) is None
+
+
+def test_energy_is_read_from_the_processors_counters_over_their_end(tmp_path: Path) -> None:
+    for number in (0, 1):
+        folder = tmp_path / f"intel-rapl:{number}"
+        folder.mkdir()
+        (folder / "max_energy_range_uj").write_text("10000000000")
+        (folder / "energy_uj").write_text("9000000000")
+    with Energy(tmp_path, 0.01) as energy:
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("9900000000")
+        (tmp_path / "intel-rapl:1" / "energy_uj").write_text("600000000")  # 1.6e9 on
+    assert energy.watt_hours == pytest.approx((0.9e9 + 1.6e9) / 3.6e9)
+    with Energy(tmp_path / "none") as energy:
+        pass
+    assert energy.watt_hours is None
 
 
 def test_seeding_generators_costs_little() -> None:

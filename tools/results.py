@@ -51,13 +51,14 @@ def main() -> int:
         for tracker, project in {"none": first, **projects}.items():
             shutil.copyfile(project / RECORDED, INCLUDED / f"{tracker}.json")
             (INCLUDED / f"{tracker}.md").write_text(measured(project)["lock"])
-        shutil.rmtree(TEMPLATE / "results" / "figures", ignore_errors=True)
-        shutil.copytree(first / "results" / "figures", TEMPLATE / "results" / "figures")
+        for name in ("figures", "trace"):
+            shutil.rmtree(TEMPLATE / "results" / name, ignore_errors=True)
+            shutil.copytree(first / "results" / name, TEMPLATE / "results" / name)
         same = measured(first)
     del same["lock"]
     path = TEMPLATE / "REPRODUCE.md"
     path.write_text(BLOCK.sub(lambda m: m[1] + same.get(m[2], m[3]) + m[4], path.read_text()))
-    print("wrote templates/results/, and figures and REPRODUCE.md of the template")
+    print("wrote templates/results/, and figures, trace and REPRODUCE.md of the template")
     return 0
 
 

@@ -51,7 +51,7 @@ def evaluate(config: Config, folder: Path) -> int:
     from repro.figures import draw
     from repro.lines import METRICS, read_lines
     from repro.metrics import classification_metrics
-    from repro.record import compare_with_recorded
+    from repro.results import compare_with_recorded
     from repro.tracking import send
 
     trainer = Trainer(config)

@@ -4,6 +4,8 @@ examples:
   python -m repro record
   python -m repro verify
   python -m repro verify digits_baseline --seed 43 --require identical
+  python -m repro verify --prefix 20                  the first steps only: seconds
+  python -m repro verify --segments 3 --steps 20      from the author's checkpoints (archive)
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
@@ -21,7 +23,7 @@ exit codes of doctor: 0 nothing is wrong, 1 faults, a line each, 2 cannot look
 
 import json
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,11 +45,18 @@ def main() -> int:
         return commands.add_parser(name, help=text, description="\n".join([text, "", *shown]))
 
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
-    add("record", text)
+    record = add("record", text)
+    record.add_argument("--allow-dirty", action="store_true", help="with uncommitted changes, too")
     text = "repeat a recorded training and say IDENTICAL, EQUIVALENT or DIFFERENT"
     verify = add("verify", text)
     verify.add_argument("claim", nargs="?", help="default: the first in configs/claims.yaml")
     verify.add_argument("--seed", type=int, help="default: the first recorded one")
+    part = verify.add_mutually_exclusive_group()
+    part.add_argument("--prefix", type=_count, metavar="N", help="compare the first N steps only")
+    text = "compare K stretches, each from one of the author's checkpoints at random"
+    part.add_argument("--segments", type=_count, metavar="K", help=text)
+    text = "of each stretch (default: 20)"
+    verify.add_argument("--steps", type=_count, default=20, metavar="N", help=text)
     verify.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail too")
     text = "say where two runs part: condition, step, quantity and, replayed, operation"
     diff = add("diff", text)
@@ -86,17 +95,24 @@ def main() -> int:
     )
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text}: expected a whole number from 1 on")
+    return int(text)
+
+
 def _record(arguments: Namespace) -> int:
     from repro.record import record
 
-    record(ROOT)
+    record(ROOT, arguments.allow_dirty)
     return 0
 
 
 def _verify(arguments: Namespace) -> int:
     from repro.verify import DIFFERENT, IDENTICAL, verify
 
-    verdict = verify(ROOT, arguments.claim, arguments.seed)
+    a = arguments
+    verdict = verify(ROOT, a.claim, a.seed, a.prefix, a.segments, a.steps).verdict
     print(f"\n{verdict}")
     strict = arguments.require == "identical"
     return 1 if verdict == DIFFERENT or (strict and verdict != IDENTICAL) else 0

@@ -26,11 +26,10 @@ from repro.conditions import LOCK
 from repro.crate import METADATA, Training, about_project, describe
 from repro.hashing import sha256_bytes, sha256_json
 from repro.manifest import refuse
-from repro.provenance import committed_files, get_git_info, uncommitted_changes
-from repro.record import read_results, stale
+from repro.provenance import committed_files, get_git_info, uncommitted_changes, uncommitted_files
+from repro.results import RUNS, read_results, recorded_run, stale
 
-RUNS, MANIFEST = PurePosixPath("runs", "record"), "manifest.json"
-PATCH = "uncommitted_changes.diff"
+MANIFEST, PATCH = "manifest.json", "uncommitted_changes.diff"
 _1980 = 315532800  # zip knows no earlier time
 
 Files = dict[str, bytes | Path]  # by their names in the archive
@@ -44,12 +43,12 @@ def archive(
     `with_data` adds the files of the data's folder, `allow_dirty` uncommitted changes as a patch.
     UserError if it would not give the recorded results again.
     """
-    claims, git = read_results(root), get_git_info(root)
-    if git["source"] != "git" or not git["commit_hash"]:
+    claims, git, changed = read_results(root), get_git_info(root), uncommitted_files(root)
+    if git["source"] != "git" or not git["commit_hash"] or changed is None:
         raise UserError(f"an archive is made of a commit, and there is none: {git['note']}")
-    if git["is_dirty"] is not False and not allow_dirty:
+    if changed and not allow_dirty:
         remedy = "git commit, or --allow-dirty: they go in as a patch"
-        raise UserError(f"not all is committed, as git status shows: {remedy}")
+        raise UserError(f"{len(changed)} files are not committed, {changed[0]} for one: {remedy}")
     code, executable, moment = read_commit(root)
     runs = {name: find_runs(root, name, claim) for name, claim in claims.items()}
     refuse([f"{line}: make record" for line in stale(root)])
@@ -62,7 +61,7 @@ def archive(
     for name, claim in claims.items():
         for seed, run in runs[name].items():
             manifest, data = find_data(root, run, claim["conditions"]["data"], with_data)
-            place = RUNS / name / run.parent.name / run.name
+            place = PurePosixPath(run.relative_to(root).as_posix())
             files |= data | tree(run, place)
             text = f"{claim['text']}: {claim['metric']} {claim['values'][seed]}"
             trainings.append(Training(f"{name}-seed-{seed}", text, str(place), manifest))
@@ -107,18 +106,14 @@ def find_runs(root: Path, name: str, claim: dict[str, Any]) -> dict[str, Path]:
 
     found, faults = {}, []
     for seed in claim["values"]:
-        bits = {digests.get(seed) for digests in claim["bits"].values()}
-        for run in sorted((root / RUNS / name).glob(f"*/seed-{seed}")):
-            context = _read_json(run / "experiment_context.json")
-            same = context.get("conditions") == claim["conditions"]
-            if same and _read_json(run / "metrics.json").get("bits") in bits:
-                found[seed] = run
-        if seed not in found:
+        run = recorded_run(root, name, claim, int(seed))
+        if not run:
             faults.append(f"{name}: the recorded run of seed {seed} is not in {RUNS}: make record")
             continue
-        for checkpoint in steps_newest_first(found[seed] / "checkpoints"):
+        found[seed] = run
+        for checkpoint in steps_newest_first(run / "checkpoints"):
             if fault := find_fault(checkpoint):
-                remedy = f"delete {found[seed]}, then make record"
+                remedy = f"delete {run}, then make record"
                 faults.append(f"{checkpoint} is damaged ({fault}): {remedy}")
     refuse(faults)
     return found

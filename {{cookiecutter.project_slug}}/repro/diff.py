@@ -44,10 +44,11 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     found["conditions"] = _changes(*(_conditions(header_at(h, last)) for h in (heads_a, heads_b)))
     if parting is None:
         return found
-    return found | _first_difference(steps_a[parting], steps_b[parting])
+    return found | first_difference(steps_a[parting], steps_b[parting])
 
 
-def _first_difference(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+def first_difference(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
+    """Of two lines of a step: the first quantity that differs, as `compare` tells it."""
     names = [*one, *(name for name in two if name not in one)]
     differing = [name for name in names if one.get(name) != two.get(name)]
     if not differing:
@@ -174,7 +175,7 @@ def compare_steps(a: Path, b: Path) -> dict[str, Any]:
     # What the runs did, if both wrote it down; else what the replays did.
     recorded = one.get("recorded"), two.get("recorded")
     found |= {"last": [step, step], **judge(one, two)}
-    found |= _first_difference(*(recorded if all(recorded) else lines))
+    found |= first_difference(*(recorded if all(recorded) else lines))
     if found["step"] is None and (found["operation"] or "samples" in found):
         found |= {"step": step, "quantity": "operations", "agree": [], "values": ["", ""]}
     return found

@@ -33,7 +33,12 @@ class Advance:
     def left(self) -> timedelta:
         """The time that the rest will take if it goes on like this."""
         per_unit = (time.monotonic() - self.started) / max(1, self.done - self.first)
-        return timedelta(seconds=round(per_unit * (self.total - self.done)))
+        return duration(per_unit * (self.total - self.done))
+
+
+def duration(seconds: float) -> timedelta:
+    """Whole seconds, printed as h:mm:ss."""
+    return timedelta(seconds=round(seconds))
 
 
 @contextmanager

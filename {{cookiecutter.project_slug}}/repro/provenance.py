@@ -119,6 +119,19 @@ def committed_files(root: Path) -> bytes:
     return _git(root, "archive", "--format=tar", "HEAD").encode("utf-8", "surrogateescape")
 
 
+def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
+    """Changed and untracked files below `root`, but those in `but`; None where git cannot tell."""
+    leave = [f":(exclude){name}" for name in but]
+    try:
+        _repository(root)
+        status = _git(
+            root, "status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".", *leave
+        )
+    except OSError:
+        return None
+    return [entry[3:] for entry in status.split("\0") if entry]
+
+
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
     """Why a changed file stays out of the patch; None if it goes in."""
     if any(fnmatchcase(path.name.lower(), pattern) for pattern in _SECRET_FILES.split()):

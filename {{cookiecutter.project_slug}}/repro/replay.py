@@ -21,7 +21,7 @@ from repro import environment
 from repro.command import UserError
 from repro.conditions import differences, installed
 from repro.lines import header_at, read_trace
-from repro.record import settings
+from repro.results import settings
 
 ROOMS = ("experiment",)
 

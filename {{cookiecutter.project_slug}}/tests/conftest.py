@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from repro.command import UserError
+from repro.results import stale
 
 ROOT = Path(__file__).resolve().parent.parent
 # Crosses the end of an epoch in the default config: 20 steps.
@@ -64,3 +68,12 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
 def reference(commands: Commands) -> Path:
     """An uninterrupted run."""
     return commands.train("reference")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line if results/ and REPRODUCE.md are of other code or another lock than today's."""
+    with suppress(UserError):  # nothing is recorded yet
+        if lines := stale(ROOT, quick=True):
+            more = f" and {len(lines) - 1} more" * (len(lines) > 1)
+            words = f"REPRODUCE.md is not of this code ({lines[0]}{more}): make record"
+            terminalreporter.write_line(words)

@@ -1,0 +1,214 @@
+"""Recording a claim and verifying it, whole and in parts, with planted faults."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Project, faults, last_line
+
+CLAIMS = """
+- name: tiny
+  text: A few steps | of nothing
+  shows: Table 1
+  arguments:
+    [training.epochs=2, model.width=4, output.checkpoint_every=5, output.keep_checkpoints=9]
+  metric: accuracy
+  seeds: [3, 4, 5]
+"""
+RESULTS = Path("results/expected_metrics.json")
+
+
+def git(project: Project, *words: str) -> None:
+    command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *words]
+    subprocess.run(command, cwd=project.path, check=True, capture_output=True)
+
+
+def repro(project: Project, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return project.run("python", "-m", "repro", *words, **variables)
+
+
+def verdict(project: Project) -> dict[str, Any]:
+    """The only one; the next command starts without it."""
+    (path,) = project.path.glob("runs/verify/*/verdict.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    shutil.rmtree(project.path / "runs" / "verify")
+    return found
+
+
+@pytest.fixture(scope="module")
+def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in git that has recorded a small claim of its own, and its runs."""
+    own = project.copy(tmp_path_factory.mktemp("recorded") / "p")
+    (own.path / "configs" / "claims.yaml").write_text(CLAIMS)
+    text = (own.path / "REPRODUCE.md").read_text()
+    (own.path / "REPRODUCE.md").write_text(text + "\nMy own words stay.\n")
+    git(own, "init", "--quiet")
+    git(own, "add", ".")
+    git(own, "commit", "--quiet", "-m", "all")
+    done = own.make("record")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "recording tiny, seed 4; 2 to do, about 0:0" in done.stdout
+    return own
+
+
+@pytest.fixture
+def copy(recorded: Project, tmp_path: Path) -> Project:
+    """The same, runs and all, to change."""
+    shutil.copytree(recorded.path, tmp_path / "p", symlinks=True)
+    return Project(tmp_path / "p", recorded.venv)
+
+
+def test_record_writes_what_a_reviewer_needs(recorded: Project) -> None:
+    results = json.loads((recorded.path / RESULTS).read_text())
+    assert (len(results["commit"]), results["dirty"]) == (40, False)
+    claim = results["claims"]["tiny"]
+    values = [*claim["values"].values()]
+    assert claim["interval"][0] <= claim["mean"] <= claim["interval"][1]
+    assert claim["mean"] == pytest.approx(sum(values) / 3)
+    assert {*claim["bits"]["cpu x86-64-v3 portable"]} == {"3", "4", "5"}
+    assert claim["cost"]["seconds_per_seed"] > 0
+    assert "energy_wh" in claim["cost"]
+    text = (recorded.path / "REPRODUCE.md").read_text()
+    for words in ("(Table 1)", "of nothing", results["commit"], "My own words stay."):
+        assert words in text
+    assert "digits_baseline" not in text
+    lines = (recorded.path / "results/trace/tiny_seed-3.jsonl").read_text().splitlines()
+    assert len(lines) == claim["steps"]
+    figures = {path.name for path in (recorded.path / "results/figures/tiny").iterdir()}
+    assert {"confusion_matrix.png", "learning_curves.png"} <= figures
+
+
+def test_record_needs_committed_code_unless_told(copy: Project) -> None:
+    before = (copy.path / RESULTS).read_text()
+    done = copy.make("record")  # results/ and REPRODUCE.md have changed, and do not count
+    assert done.returncode == 0, done.stderr
+    assert "nothing is left to train" in done.stdout
+    again = json.loads((copy.path / RESULTS).read_text())
+    first = json.loads(before)
+    for results in (first, again):  # it may differ: the highest of the command's processes
+        del results["claims"]["tiny"]["cost"]["peak_memory_mib"]
+    assert again == first
+    (copy.path / "experiment" / "new.py").write_text("x = 1\n")
+    (line,) = faults(repro(copy, "record"))
+    assert "experiment/new.py" in line
+    claims = copy.path / "configs" / "claims.yaml"
+    claims.write_text(CLAIMS.replace("[3, 4, 5]", "[3]").replace("epochs=2", "epochs=1"))
+    done = repro(copy, "record", "--allow-dirty")
+    assert done.returncode == 0, done.stderr
+    assert "Recorded with uncommitted changes" in (copy.path / "REPRODUCE.md").read_text()
+
+
+def test_a_recording_that_was_stopped_goes_on(copy: Project) -> None:
+    (run,) = copy.path.glob("runs/record/tiny/*/seed-4")
+    newest = max((run / "checkpoints").glob("step-*"))
+    for path in (newest, run / "checkpoints" / "last", run / "cost.json"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(run.with_name("seed-5"))
+    before = json.loads((copy.path / RESULTS).read_text())["claims"]["tiny"]
+    done = copy.make("record")
+    assert "resuming after step" in done.stdout
+    assert json.loads((copy.path / RESULTS).read_text())["claims"]["tiny"]["bits"] == before["bits"]
+
+
+def test_the_whole_the_first_steps_and_stretches_are_identical(copy: Project) -> None:
+    done = repro(copy, "verify", "--seed", "4")
+    assert (done.returncode, last_line(done.stdout)) == (0, "IDENTICAL"), done.stdout
+    found = verdict(copy)
+    assert (found["verdict"], found["what"], found["seed"]) == ("IDENTICAL", "whole", 4)
+    assert found["bits"] == found["recorded_bits"]
+    done = repro(copy, "verify", "--segments", "3", "--steps", "7", "--require", "identical")
+    assert (done.returncode, last_line(done.stdout)) == (0, "IDENTICAL"), done.stdout + done.stderr
+    found = verdict(copy)
+    assert len(found["steps"]) == 3
+    assert all(last - first in (4, 6) for first, last in found["steps"])
+    # In a clone there are no runs: the published trace of the first seed will do for its beginning.
+    shutil.rmtree(copy.path / "runs")
+    done = repro(copy, "verify", "--prefix", "7")
+    assert (done.returncode, last_line(done.stdout)) == (0, "IDENTICAL"), done.stdout
+    assert verdict(copy)["steps"] == [[1, 7]]
+    (line,) = faults(repro(copy, "verify", "--segments", "2"))
+    assert "archive" in line
+    (line,) = faults(repro(copy, "verify", "--prefix", "7", "--seed", "4"))
+    assert "first seed" in line
+    (line,) = faults(repro(copy, "verify", "--prefix", "none"))
+    assert "whole number" in line
+
+
+@pytest.mark.parametrize("what", [(), ("--prefix", "8"), ("--segments", "9")])
+def test_what_does_not_repeat_itself_is_different_at_its_step(
+    recorded: Project, tmp_path: Path, what: tuple[str, ...]
+) -> None:
+    """The operation draws from a generator that nothing seeds; the recorded code has it as well."""
+    own = recorded.copy(tmp_path / "p")
+    text = (own.path / "experiment" / "model.py").read_text()
+    text += """
+
+class Restless(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        import os
+
+        return x * (1 + int.from_bytes(os.urandom(2)) * 1e-6)
+"""
+    text = text.replace("nn.Linear(size, classes)]", "nn.Linear(size, classes), Restless()]")
+    (own.path / "experiment" / "model.py").write_text(text)
+    assert repro(own, "record", "--allow-dirty").returncode == 0
+    done = repro(own, "verify", *what)
+    assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), done.stdout + done.stderr
+    assert "they part at step 1: loss" in done.stdout
+    assert "they part at step 1: loss" in verdict(own)["why"]
+
+
+def test_a_changed_checkpoint_is_noticed(copy: Project) -> None:
+    (run,) = copy.path.glob("runs/record/tiny/*/seed-3")
+    for path in run.glob("checkpoints/step-*/tensors.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    lines = faults(repro(copy, "verify", "--segments", "9"))
+    assert "tensors" in " ".join(lines)
+    # With the sums made to fit it is the trace that tells.
+    for folder in run.glob("checkpoints/step-*"):
+        words = "sha256sum state.json tensors.safetensors > SHA256SUMS"
+        subprocess.run(words, shell=True, cwd=folder, check=True)
+    done = repro(copy, "verify", "--segments", "9")
+    assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), done.stdout + done.stderr
+    assert "the last checkpoint has not the recorded bits" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("configs/config.yaml", "threads: 1 ", "threads: 2 ", "config: threads is 2, recorded 1"),
+        ("configs/config.yaml", "determinism: strict", "determinism: off", "config: determinism"),
+        ("experiment/model.py", "nn.ReLU()", "nn.SiLU()", "code: experiment/model.py changed"),
+        ("configs/optimizer/adamw.yaml", "rate: 0.003", "rate: 0.004", "config: optimizer.lear"),
+    ],
+)
+def test_stale_results_are_named_everywhere(
+    recorded: Project, tmp_path: Path, file: str, old: str, new: str, named: str
+) -> None:
+    own = recorded.copy(tmp_path / "p")
+    text = (own.path / file).read_text()
+    assert old in text
+    (own.path / file).write_text(text.replace(old, new))
+    done = own.make("reproduce")
+    assert done.returncode == 2
+    assert (last_line(done.stdout), named in done.stdout) == ("DIFFERENT", True), done.stdout
+    assert "make record" in done.stdout
+    assert verdict(own)["differences"]
+    done = own.run("python", "-m", "pytest", "-q", "--co", "-m", "gpu")
+    assert re.search(r"REPRODUCE\.md is not of this code .*: make record", done.stdout)
+
+
+def test_a_package_from_outside_is_named(recorded: Project, tmp_path: Path) -> None:
+    own = recorded.copy(tmp_path / "p")
+    (tmp_path / "leak" / "numpy").mkdir(parents=True)
+    shutil.copytree(tmp_path / "leak" / "numpy", tmp_path / "leak" / "elsewhere")
+    done = repro(own, "verify", PYTHONPATH=str(tmp_path / "leak"))
+    assert done.returncode == 1
+    assert "is outside the environment" in done.stdout
+    assert verdict(own)["verdict"] == "DIFFERENT"

@@ -1,0 +1,145 @@
+"""What a project claims (configs/claims.yaml) and what was recorded of it (results/).
+
+Both are read and checked here, and the recorded conditions are compared with today's. The author's
+commands, which [tool.repro] in pyproject.toml names, are run as a user would run them.
+"""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
+from omegaconf import OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from repro.command import UserError
+from repro.conditions import differences, installed
+
+RESULTS = Path("results") / "expected_metrics.json"
+RUNS = Path("runs") / "record"  # of claims: <claim>/<digest of the conditions>/seed-<seed>
+LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
+
+
+class Claim(BaseModel):
+    """One entry of configs/claims.yaml."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    text: str
+    shows: str = ""  # of the paper, e.g. "Table 2, row 3"
+    arguments: list[str]  # of the training command
+    metric: str
+    seeds: Annotated[list[int], Field(min_length=1)]
+
+
+def read_claims(root: Path) -> list[dict[str, Any]]:
+    """The claims of configs/claims.yaml, checked."""
+    path = root / str(settings(root)["claims"])
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.load(path))
+        claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(found)
+    except ValidationError as error:
+        faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
+        raise UserError([f"{path}: {place}: {words}" for place, words in faults]) from error
+    except (yaml.YAMLError, OSError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    if len({claim.name for claim in claims}) < len(claims):
+        raise UserError(f"{path}: two claims have the same name")
+    return [claim.model_dump() for claim in claims]
+
+
+def read_results(root: Path) -> dict[str, Any]:
+    """The recorded claims by name; UserError if nothing is recorded."""
+    needed = {"text", "arguments", "metric", "values", "bits", "steps", "conditions"}
+    try:
+        claims: dict[str, Any] = json.loads((root / RESULTS).read_text())["claims"]
+        complete = all(needed <= claim.keys() for claim in claims.values())
+    except FileNotFoundError as error:
+        raise UserError(f"{RESULTS}: nothing is recorded yet: make record") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        raise UserError(f"{RESULTS} is damaged: restore it, or make record")
+    return claims
+
+
+def recorded_run(root: Path, name: str, expected: dict[str, Any], seed: int) -> Path | None:
+    """The author's run of a seed below runs/record/, known by its conditions and bits, or None."""
+    bits = {digests.get(str(seed)) for digests in expected["bits"].values()}
+    for run in sorted((root / RUNS / name).glob(f"*/seed-{seed}")):
+        try:
+            context = json.loads((run / "experiment_context.json").read_bytes())
+            metrics = json.loads((run / "metrics.json").read_bytes())
+            if context["conditions"] == expected["conditions"] and metrics["bits"] in bits:
+                return run
+        except (OSError, ValueError, KeyError, TypeError):  # half-written: another may be whole
+            continue
+    return None
+
+
+def settings(root: Path) -> dict[str, Any]:
+    """The section [tool.repro] of pyproject.toml: it names the author's commands."""
+    table: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["repro"]
+    return table
+
+
+def stale(root: Path, quick: bool = False) -> list[str]:
+    """What changed since the results were recorded, a line each; empty if they are of this code.
+
+    Code, config, lock and data count; this machine's packages and variables do not. `quick`: code
+    and lock alone, without starting the author's code. UserError if nothing is recorded.
+    """
+    lines = []
+    for claim in read_results(root).values():
+        now = installed(root) if quick else conditions_now(root, claim)["conditions"]
+        kinds = [kind for kind in LASTING if kind in now]
+        then = {kind: claim["conditions"].get(kind) for kind in kinds}
+        lines += differences(then, {kind: now[kind] for kind in kinds})
+    return list(dict.fromkeys(lines))
+
+
+def run_command_of(root: Path, name: str, arguments: list[str], capture: bool = False) -> str:
+    """Run the author's command `name`; its standard output if captured. UserError if it fails."""
+    module = str(settings(root)[name])
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE if capture else None)
+    if done.returncode not in ((0, 1) if name == "evaluate" else (0,)):  # 1: another result
+        raise UserError(f"python -m {module} {' '.join(arguments)} ended with {done.returncode}")
+    return done.stdout or ""
+
+
+def conditions_now(root: Path, claim: dict[str, Any]) -> dict[str, Any]:
+    """Conditions and hardware class of a claim's training on this machine, before it starts."""
+    output = run_command_of(root, "train", [*claim["arguments"], "--conditions"], capture=True)
+    # The last line: the author's code may print, too.
+    found: dict[str, Any] = json.loads(output.strip().rpartition("\n")[2])
+    return found
+
+
+def compare_with_recorded(
+    root: Path, now: dict[str, Any], metrics: dict[str, Any], run: Path
+) -> tuple[str, bool]:
+    """A line that compares a whole training with the recorded one; False if they differ.
+
+    Compared are trainings under the recorded conditions, on a recorded hardware class.
+    """
+    context = run / "experiment_context.json"
+    then = json.loads(context.read_text()) if context.is_file() else now
+    try:
+        claims = read_results(root)
+    except UserError:
+        return "not compared: nothing is recorded yet", True
+    for name, claim in claims.items():
+        known = claim["bits"].get(now["hardware_class"], {}).get(str(metrics["seed"]))
+        lines = [x for c in (now, then) for x in differences(claim["conditions"], c["conditions"])]
+        # Where it once stopped does not matter: the number of steps is compared below.
+        same = all(line.startswith("config: training.max_steps ") for line in lines)
+        if same and known and metrics["step"] == claim["steps"]:
+            expected = claim["values"][str(metrics["seed"])]
+            if (metrics["bits"], metrics[claim["metric"]]) == (known, expected):
+                return f"equal to the recorded {claim['metric']} and bits of {name}", True
+            return f"DIFFERENT from {name}: {claim['metric']} {expected:.4f}, bits {known}", False
+    return "not compared: nothing is recorded for these conditions, seed and steps", True
