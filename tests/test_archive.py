@@ -2,67 +2,17 @@
 
 import json
 import re
-import shutil
 import stat
 import subprocess
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
-from conftest import CHECKS, VENV, Project, clean_environ, faults, last_line
+from conftest import CHECKS, VENV, Project, clean_environ, commit, faults, git, last_line
 from repro.archive import write
 from repro.command import UserError
 
 CONTEXT = Path(__file__).parent / "data" / "ro-crate-1.1-context.jsonld"  # CC0, of RO-Crate 1.1
-CLAIMS = """
-- name: short
-  text: A short training
-  arguments: [training.max_steps=3, output.log_every=1]
-  metric: accuracy
-  seeds: [42]
-"""
-NAME = "odd näme (1).txt"
-
-
-def git(project: Project, *arguments: str) -> str:
-    who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=no")
-    done = project.run("git", *who, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def commit(project: Project) -> None:
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message", "State")
-
-
-@pytest.fixture(scope="module")
-def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that recorded a claim, in a folder of a larger repository; no test changes it."""
-    top = tmp_path_factory.mktemp("recorded")
-    found = project.copy(top / "paper" / project.path.name)
-    (found.path / "configs" / "claims.yaml").write_text(CLAIMS)
-    (found.path / NAME).write_text("content\n")
-    (found.path / "link.md").symlink_to("README.md")
-    (found.path / "run.sh").write_text("#!/bin/sh\n")
-    (found.path / "run.sh").chmod(0o755)
-    subprocess.run(["git", "init", "--quiet", top], check=True)
-    commit(found)
-    done = found.make("record")
-    assert done.returncode == 0, done.stdout + done.stderr
-    commit(found)
-    return found
-
-
-@pytest.fixture
-def own(recorded: Project, tmp_path: Path) -> Project:
-    """A clone elsewhere, with the runs and the data, to change: files have other times there."""
-    source = recorded.path.parent.parent
-    subprocess.run(["git", "clone", "--quiet", source, tmp_path / "clone"], check=True)
-    path = tmp_path / "clone" / "paper" / recorded.path.name
-    for name in ("runs", "data"):
-        shutil.copytree(recorded.path / name, path / name, symlinks=True)
-    return Project(path)
 
 
 @pytest.fixture(scope="module")
@@ -253,12 +203,12 @@ def test_without_results_commit_or_cleanness_it_is_refused(own: Project) -> None
     results = own.path / "results" / "expected_metrics.json"
     text = results.read_text()
     results.write_text(text.replace("A short", "a short"))
-    assert "1 files are not committed, results/expected_metrics.json for one" in refused(own)
+    assert "results/expected_metrics.json for one: git commit, or --allow-dirty" in refused(own)
     results.unlink()
     assert "nothing is recorded yet: make record" in refused(own)
     results.write_text(text)
     (own.path / "new.txt").write_text("")
-    assert "1 files are not committed, new.txt for one" in refused(own)
+    assert "new.txt for one: git commit, or --allow-dirty" in refused(own)
     (own.path / "new.txt").unlink()
     (own.path.parent.parent / ".git").rename(own.path.parent.parent / "gone")
     assert "is made of a commit" in refused(own)

@@ -76,6 +76,7 @@ FILES = [
     "repro/archive.py",
     "repro/audit.py",
     "repro/catalogue.py",
+    "repro/checklist.py",
     "repro/crate.py",
     "repro/diff.py",
     "repro/doctor.py",

@@ -11,14 +11,15 @@ examples:
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
   python -m repro archive                             all of it in one file, to publish
   python -m repro archive --with-data --output /tmp/paper.zip
-  python -m repro doctor                              is each installed file what was locked?
+  python -m repro doctor                              the checklist: before, during, after
+  python -m repro doctor --environment                is each installed file what was locked?
   python -m repro doctor --quick                      the same without reading the files: seconds
   python -m repro doctor --lock                       requirements.in, lock, Dockerfile alone
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 nothing to compare with
 exit codes of diff: 0 identical, 1 different, 2 not comparable
 exit codes of audit: 0 nothing found (but for slow operations), 1 something
-exit codes of doctor: 0 nothing is wrong, 1 faults, a line each, 2 cannot look
+exit codes of doctor: 0 nothing is wrong, 1 faults or failed points, a line each, 2 cannot look
 """
 
 import json
@@ -82,11 +83,16 @@ def main() -> int:
     archive.add_argument("--with-data", action="store_true", help="the data too, not only digests")
     text = "pack the commit and what is not committed as a patch"
     archive.add_argument("--allow-dirty", action="store_true", help=text)
-    text = "compare lock, packages and their files, name what differs and what comes from outside"
+    text = "go through the checklist: before, during and after the training"
     doctor = add("doctor", text)
-    doctor.add_argument("--quick", action="store_true", help="sizes of files, not their digests")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of words")
+    part = doctor.add_mutually_exclusive_group()
+    text = "only compare packages and their files with the lock, name what comes from outside"
+    part.add_argument("--environment", action="store_true", help=text)
+    text = "the same by the sizes of files, not their digests"
+    part.add_argument("--quick", action="store_true", help=text)
     text = "only what the project's files and the installed versions tell"
-    doctor.add_argument("--lock", action="store_true", help=text)
+    part.add_argument("--lock", action="store_true", help=text)
     arguments = parser.parse_args()
     # Each command imports what it needs: --help is instant.
     run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
@@ -178,9 +184,13 @@ def _archive(arguments: Namespace) -> int:
 
 
 def _doctor(arguments: Namespace) -> int:
-    from repro.doctor import doctor
+    if arguments.environment or arguments.quick or arguments.lock:
+        from repro.doctor import doctor
 
-    return doctor(ROOT, arguments.quick, arguments.lock)
+        return doctor(ROOT, arguments.quick, arguments.lock)
+    from repro.checklist import checklist
+
+    return checklist(ROOT, arguments.json)
 
 
 if __name__ == "__main__":
