@@ -7,7 +7,9 @@ asked: the config that the claims train with, git, the newest run, the newest ve
 
 import json
 import os
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,8 @@ class Point:
 
 def checklist(root: Path, as_json: bool = False) -> int:
     """Print the checklist; 1 if a point fails, else 0."""
-    points = [ask(root, when, what, question) for when, what, question in QUESTIONS]
+    with redirect_stdout(sys.stderr):  # bars, and what the author's code prints
+        points = [ask(root, when, what, question) for when, what, question in QUESTIONS]
     if as_json:
         print(json.dumps([asdict(point) for point in points], indent=1))
     else:
