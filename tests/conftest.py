@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 VENV = ROOT / ".build" / "venv"
 TRACKERS = ROOT / ".build" / "trackers"  # an environment that has the trackers' packages as well
+CHECKS = ROOT / ".build" / "checks" / "bin"  # what projects are checked with
 COOKIECUTTER = ROOT / ".build" / "tools" / "bin" / "cookiecutter"
 
 sys.path.insert(0, str(TEMPLATE))  # tests of single functions import the kit where it stands
@@ -34,6 +35,15 @@ PROFILE_VARIABLES = [
     "NPY_DISABLE_CPU_FEATURES",
     "OPENBLAS_CORETYPE",
 ]
+
+# Recorded in a moment.
+CLAIMS = """
+- name: short
+  text: A short training
+  arguments: [training.max_steps=3, output.log_every=1]
+  metric: accuracy
+  seeds: [42]
+"""
 
 
 def clean_environ(**variables: str) -> dict[str, str]:
@@ -108,6 +118,18 @@ def faults(done: subprocess.CompletedProcess[str]) -> list[str]:
     return lines
 
 
+def git(project: Project, *arguments: str) -> str:
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=no")
+    done = project.run("git", *who, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def commit(project: Project) -> None:
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "State")
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with the defaults that no test changes: read it, train in it with own folders."""
@@ -132,6 +154,35 @@ def engine() -> Iterator[Any]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that recorded a claim, in a folder of a larger repository; no test changes it."""
+    top = tmp_path_factory.mktemp("recorded")
+    found = project.copy(top / "paper" / project.path.name)
+    (found.path / "configs" / "claims.yaml").write_text(CLAIMS)
+    (found.path / "odd näme (1).txt").write_text("content\n")
+    (found.path / "link.md").symlink_to("README.md")
+    (found.path / "run.sh").write_text("#!/bin/sh\n")
+    (found.path / "run.sh").chmod(0o755)
+    subprocess.run(["git", "init", "--quiet", top], check=True)
+    commit(found)
+    done = found.make("record")
+    assert done.returncode == 0, done.stdout + done.stderr
+    commit(found)
+    return found
+
+
+@pytest.fixture
+def own(recorded: Project, tmp_path: Path) -> Project:
+    """A clone elsewhere, with the runs and the data, to change: files have other times there."""
+    source = recorded.path.parent.parent
+    subprocess.run(["git", "clone", "--quiet", source, tmp_path / "clone"], check=True)
+    path = tmp_path / "clone" / "paper" / recorded.path.name
+    for name in ("runs", "data"):
+        shutil.copytree(recorded.path / name, path / name, symlinks=True)
+    return Project(path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

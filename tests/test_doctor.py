@@ -65,6 +65,7 @@ def line_of(project: Project, name: str, text: str) -> str:
 
 def doctor(project: Project, *options: str, **variables: str) -> list[str]:
     """The faults that it names, after checking its exit code and that each is a line."""
+    options = options or ("--environment",)
     done = project.run("python", "-m", "repro", "doctor", *options, **variables)
     *lines, last = [x for x in done.stdout.splitlines() if not x.startswith(("note: ", "reading"))]
     assert done.stderr == "", done.stderr
@@ -86,7 +87,7 @@ def replace(path: Path, old: str, new: str) -> None:
 def test_nothing_is_wrong_after_make_setup(small: Project) -> None:
     for options in ((), ("--quick",), ("--lock",)):
         assert doctor(small, *options) == []
-    done = small.make("doctor")
+    done = small.make("doctor", "ARGS=--environment")
     assert done.returncode == 0, done.stdout
     assert "note: " not in done.stdout
     assert re.search(r"7 locked packages, \d+ installed ones, \d\d\d+ files", done.stdout)
@@ -118,7 +119,7 @@ def test_another_environment_is_a_note_and_compiled_files_without_dates_are_righ
         path.unlink()
     unchecked = ["--invalidation-mode", "unchecked-hash", str(site(ill))]
     ill.run("python", "-m", "compileall", "-fqq", *unchecked, PYTHONHASHSEED="0")
-    done = ill.run("python", "-m", "repro", "doctor")
+    done = ill.run("python", "-m", "repro", "doctor", "--environment")
     assert done.returncode == 0, done.stdout
     assert "note: " in done.stdout
     assert "not set up by make setup" in done.stdout
@@ -142,14 +143,14 @@ def test_it_runs_without_any_package(ill: Project) -> None:
 
 def test_pythons_own_environment_cannot_be_looked_at(small: Project) -> None:
     base = small.run("python", "-c", "import sys; print(sys._base_executable)").stdout.strip()
-    done = small.run(base, "-m", "repro", "doctor")
+    done = small.run(base, "-m", "repro", "doctor", "--environment")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: .* is in no environment: run make setup.*\n", done.stderr)
 
 
 def test_without_a_lock_it_cannot_look(ill: Project) -> None:
     (ill.path / LOCK).unlink()
-    done = ill.run("python", "-m", "repro", "doctor")
+    done = ill.run("python", "-m", "repro", "doctor", "--environment")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: .*requirements.lock is missing: .*\n", done.stderr)
 
@@ -281,7 +282,9 @@ def test_a_package_on_pythonpath_is_named(ill: Project, tmp_path: Path) -> None:
     assert fault == (f"{tmp_path}/else is outside the environment, and has numpy: unset PYTHONPATH")
     (tmp_path / "empty").mkdir()
     assert doctor(ill, PYTHONPATH=str(tmp_path / "empty")) == []
-    done = ill.make("doctor", PYTHONPATH=str(tmp_path / "else"))  # make takes it away
+    done = ill.make(
+        "doctor", "ARGS=--environment", PYTHONPATH=str(tmp_path / "else")
+    )  # make takes it away
     assert done.returncode == 0, done.stdout
 
 

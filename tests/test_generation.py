@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import COOKIECUTTER, ROOT, TEMPLATE, VENV, Project, clean_environ, generate
+from conftest import CHECKS, COOKIECUTTER, ROOT, TEMPLATE, VENV, Project, clean_environ, generate
 from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 from repro.environment import PROFILES
 
-CHECKS = ROOT / ".build" / "checks" / "bin"
 STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]
 
 FILES = [
@@ -74,8 +73,11 @@ FILES = [
     "experiment/trainer.py",
     "repro/__init__.py",
     "repro/__main__.py",
+    "repro/archive.py",
     "repro/audit.py",
     "repro/catalogue.py",
+    "repro/checklist.py",
+    "repro/crate.py",
     "repro/diff.py",
     "repro/doctor.py",
     "repro/explain.py",

@@ -12,7 +12,10 @@ examples:
   python -m repro compare runs/baseline               all runs in there: mean and spread over seeds
   python -m repro compare runs/one runs/two --csv table.csv --picture curves.png
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
-  python -m repro doctor                              is each installed file what was locked?
+  python -m repro archive                             all of it in one file, to publish
+  python -m repro archive --with-data --output /tmp/paper.zip
+  python -m repro doctor                              the checklist: before, during, after
+  python -m repro doctor --environment                is each installed file what was locked?
   python -m repro doctor --quick                      the same without reading the files: seconds
   python -m repro doctor --lock                       requirements.in, lock, Dockerfile alone
   python -m repro image-digest                        has the base image's tag moved?
@@ -21,7 +24,7 @@ exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 nothing to compa
 exit codes of diff: 0 identical, 1 different, 2 not comparable
 exit codes of compare: 0, 1 the same conditions and seed gave other bits, 2 not comparable
 exit codes of audit: 0 nothing found (but for slow operations), 1 something
-exit codes of doctor: 0 nothing is wrong, 1 faults, a line each, 2 cannot look
+exit codes of doctor: 0 nothing is wrong, 1 faults or failed points, a line each, 2 cannot look
 exit codes of image-digest: 0 as pinned, 1 moved or gone, 2 the registry gives no answer
 """
 
@@ -38,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = Parser("repro", __doc__)
-    names = "record|verify|report|diff|trace-step|compare|audit|doctor|image-digest"
+    names = "record|verify|report|archive|doctor|diff|trace-step|compare|audit|image-digest"
     commands = parser.add_subparsers(
         dest="command", required=True, metavar=names, parser_class=Parser
     )
@@ -88,18 +91,30 @@ def main() -> int:
     audit = add("audit", text)
     audit.add_argument("settings", nargs="*", metavar="key=value")
     audit.add_argument("--json", action="store_true", help="print JSON instead of words")
-    text = "compare lock, packages and their files, name what differs and what comes from outside"
+    text = "pack code, lock, runs, results and metadata (RO-Crate) into one file"
+    archive = add("archive", text)
+    text = "default: <project>-<commit>.zip in the project"
+    archive.add_argument("--output", type=Path, metavar="FILE", help=text)
+    archive.add_argument("--with-data", action="store_true", help="the data too, not only digests")
+    text = "pack the commit and what is not committed as a patch"
+    archive.add_argument("--allow-dirty", action="store_true", help=text)
+    text = "go through the checklist: before, during and after the training"
     doctor = add("doctor", text)
-    doctor.add_argument("--quick", action="store_true", help="sizes of files, not their digests")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of words")
+    part = doctor.add_mutually_exclusive_group()
+    text = "only compare packages and their files with the lock, name what comes from outside"
+    part.add_argument("--environment", action="store_true", help=text)
+    text = "the same by the sizes of files, not their digests"
+    part.add_argument("--quick", action="store_true", help=text)
     text = "only what the project's files and the installed versions tell"
-    doctor.add_argument("--lock", action="store_true", help=text)
+    part.add_argument("--lock", action="store_true", help=text)
     text = "ask the registry whether the base image's tag has the digest that the Dockerfile pins"
     add("image-digest", text)
     arguments = parser.parse_args()
     # Each command imports what it needs: --help is instant.
     run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
     run |= {"compare": _compare, "audit": _audit, "doctor": _doctor, "report": _report}
-    run |= {"image-digest": _image_digest}
+    run |= {"archive": _archive, "image-digest": _image_digest}
     return run[arguments.command](arguments)
 
 
@@ -200,10 +215,23 @@ def _audit(arguments: Namespace) -> int:
     return 1 if sources or any(entry["kind"] != SLOWER for entry in operations) else 0
 
 
-def _doctor(arguments: Namespace) -> int:
-    from repro.doctor import doctor
+def _archive(arguments: Namespace) -> int:
+    from repro.archive import archive
+    from repro.hashing import sha256_file
 
-    return doctor(ROOT, arguments.quick, arguments.lock)
+    path = archive(ROOT, arguments.output, arguments.with_data, arguments.allow_dirty)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")
+    return 0
+
+
+def _doctor(arguments: Namespace) -> int:
+    if arguments.environment or arguments.quick or arguments.lock:
+        from repro.doctor import doctor
+
+        return doctor(ROOT, arguments.quick, arguments.lock)
+    from repro.checklist import checklist
+
+    return checklist(ROOT, arguments.json)
 
 
 def _image_digest(arguments: Namespace) -> int:

@@ -58,6 +58,17 @@ class Task:
 
 def doctor(root: Path, quick: bool = False, lock_only: bool = False) -> int:
     """Print what is wrong, a line each, then how much was looked at; 1 if something is, else 0."""
+    lines, looked_at = examine(root, quick, lock_only)
+    for line in lines:
+        print(line)
+    faults = sum(not line.startswith(NOTE) for line in lines)
+    verdict = f"{faults} fault{'s' * (faults > 1)}" if faults else "nothing is wrong"
+    print(f"{verdict}: {looked_at}")
+    return 1 if faults else 0
+
+
+def examine(root: Path, quick: bool = False, lock_only: bool = False) -> tuple[list[str], str]:
+    """What is wrong, and notes, a line each; and how much was looked at, in words."""
     if sys.prefix == sys.base_prefix and not Path(sys.prefix, "conda-meta").is_dir():
         raise UserError(f"{sys.executable} is in no environment: run make setup, then make doctor")
     if not (root / LOCKS[0]).is_file():
@@ -77,12 +88,7 @@ def doctor(root: Path, quick: bool = False, lock_only: bool = False) -> int:
         lines += [*strays(folder, {task.path for task in tasks}), *compare(tasks, quick)]
         how = "by existence and size" if quick else "by their digests"
         looked_at += f", {len(distributions)} installed ones, {len(tasks)} files {how}"
-    for line in lines:
-        print(line)
-    faults = sum(not line.startswith(NOTE) for line in lines)
-    verdict = f"{faults} fault{'s' * (faults > 1)}" if faults else "nothing is wrong"
-    print(f"{verdict}: {looked_at}")
-    return 1 if faults else 0
+    return lines, looked_at
 
 
 def packages(root: Path, pins: dict[str, Pins], distributions: list[Path]) -> Iterator[str]:

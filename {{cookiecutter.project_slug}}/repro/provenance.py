@@ -116,6 +116,11 @@ def get_git_info(root: Path) -> dict[str, Any]:
     return info | {"note": "; ".join(notes) or None}
 
 
+def committed_files(root: Path) -> bytes:
+    """The files of HEAD below `root` as a tar, the commit filled in (.gitattributes); OSError."""
+    return _git(root, "archive", "--format=tar", "HEAD").encode("utf-8", "surrogateescape")
+
+
 def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
     """Changed and untracked files below `root`, but those in `but`; None where git cannot tell."""
     leave = [f":(exclude){name}" for name in but]

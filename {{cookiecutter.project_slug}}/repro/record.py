@@ -27,7 +27,7 @@ from repro.hashing import sha256_file, sha256_json
 from repro.lines import METRICS, TRACE, read_lines
 from repro.progress import duration
 from repro.provenance import get_git_info, get_hardware, uncommitted_files
-from repro.results import RESULTS, conditions_now, read_claims, run_command_of
+from repro.results import RESULTS, RUNS, conditions_now, read_claims, run_command_of
 
 WRITTEN = (str(RESULTS.parent), "REPRODUCE.md")  # by record itself
 LARGEST_TRACE = 1 << 18  # bytes of a trace that go to results/: for `verify --prefix` in a clone
@@ -66,7 +66,7 @@ def record(root: Path, allow_dirty: bool = False) -> None:
 def run_folder(root: Path, claim: dict[str, Any], now: dict[str, Any]) -> Path:
     """Where a claim's runs lie. Other conditions: another folder, so that no half of it is kept."""
     digest = sha256_json([now, claim["arguments"]])[:12]
-    return root / "runs" / "record" / str(claim["name"]) / digest
+    return root / RUNS / str(claim["name"]) / digest
 
 
 def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
@@ -75,7 +75,11 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
     arguments = [*claim["arguments"], f"seed={seed}", f"run_dir={folder}", "resume=auto"]
     cost = _train(root, [*arguments, "tracker=none"], folder)
     (folder / "metrics.json").unlink(missing_ok=True)  # of an earlier attempt
-    run_command_of(root, "evaluate", ["--checkpoint", str(folder / "checkpoints" / "last")])
+    from repro.checkpoint import newest_whole  # here: it imports torch
+
+    # Not by its name `last`: the runs of an archive have no links.
+    newest = str(newest_whole(folder / "checkpoints"))
+    run_command_of(root, "evaluate", ["--checkpoint", newest])
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     if not isinstance(metrics.get(claim["metric"]), float):
         known = ", ".join(name for name, value in metrics.items() if isinstance(value, float))

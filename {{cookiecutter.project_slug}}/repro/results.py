@@ -19,6 +19,7 @@ from repro.command import UserError
 from repro.conditions import differences, installed
 
 RESULTS = Path("results") / "expected_metrics.json"
+RUNS = Path("runs") / "record"  # of claims: <claim>/<digest of the conditions>/seed-<seed>
 LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
 
 
@@ -63,6 +64,20 @@ def read_results(root: Path) -> dict[str, Any]:
     if not complete:
         raise UserError(f"{RESULTS} is damaged: restore it, or make record")
     return claims
+
+
+def recorded_run(root: Path, name: str, expected: dict[str, Any], seed: int) -> Path | None:
+    """The author's run of a seed below runs/record/, known by its conditions and bits, or None."""
+    bits = {digests.get(str(seed)) for digests in expected["bits"].values()}
+    for run in sorted((root / RUNS / name).glob(f"*/seed-{seed}")):
+        try:
+            context = json.loads((run / "experiment_context.json").read_bytes())
+            metrics = json.loads((run / "metrics.json").read_bytes())
+            if context["conditions"] == expected["conditions"] and metrics["bits"] in bits:
+                return run
+        except (OSError, ValueError, KeyError, TypeError):  # half-written: another may be whole
+            continue
+    return None
 
 
 def settings(root: Path) -> dict[str, Any]:

@@ -30,7 +30,14 @@ from repro.hashing import sha256_json
 from repro.lines import TRACE, read_lines
 from repro.provenance import get_git_info
 from repro.record import measure, trace_file
-from repro.results import RESULTS, conditions_now, read_claims, read_results, run_command_of
+from repro.results import (
+    RESULTS,
+    conditions_now,
+    read_claims,
+    read_results,
+    recorded_run,
+    run_command_of,
+)
 from repro.run import create_folder
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "IDENTICAL", "EQUIVALENT", "DIFFERENT"
@@ -225,18 +232,6 @@ class _Training:
             self.found.decide(DIFFERENT, "; ".join(self.found.differences))
         else:
             self.found.decide(IDENTICAL, f"{share} have the recorded bits, loss to weights")
-
-
-def recorded_run(root: Path, name: str, expected: dict[str, Any], seed: int) -> Path | None:
-    """The author's run of a seed below runs/record/, known by its bits; None if it is not here."""
-    bits = {digests.get(str(seed)) for digests in expected["bits"].values()}
-    for path in sorted((root / "runs" / "record" / name).glob(f"*/seed-{seed}/metrics.json")):
-        try:
-            if json.loads(path.read_text())["bits"] in bits:
-                return path.parent
-        except (ValueError, KeyError, TypeError):  # half-written: another one may be whole
-            continue
-    return None
 
 
 def _steps_of(path: Path) -> Lines:
