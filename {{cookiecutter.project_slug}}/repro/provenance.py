@@ -126,12 +126,13 @@ def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None
     leave = [f":(exclude){name}" for name in but]
     try:
         _repository(root)
+        folder = _git(root, "rev-parse", "--show-prefix").removesuffix("\n")
         status = _git(
             root, "status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".", *leave
         )
     except OSError:
         return None
-    return [entry[3:] for entry in status.split("\0") if entry]
+    return [entry[3:].removeprefix(folder) for entry in status.split("\0") if entry]
 
 
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:

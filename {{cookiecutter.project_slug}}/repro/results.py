@@ -92,8 +92,10 @@ def stale(root: Path, quick: bool = False) -> list[str]:
     Code, config, lock and data count; this machine's packages and variables do not. `quick`: code
     and lock alone, without starting the author's code. UserError if nothing is recorded.
     """
-    lines = []
-    for claim in read_results(root).values():
+    claims = read_results(root)
+    unknown = [claim["name"] for claim in read_claims(root) if claim["name"] not in claims]
+    lines = [f"claim: {name} was not recorded" for name in unknown]
+    for claim in claims.values():
         now = installed(root) if quick else conditions_now(root, claim)["conditions"]
         kinds = [kind for kind in LASTING if kind in now]
         then = {kind: claim["conditions"].get(kind) for kind in kinds}

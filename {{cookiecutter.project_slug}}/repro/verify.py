@@ -148,7 +148,7 @@ class _Training:
         if not self.lines:
             raise UserError(
                 f"no trace of seed {self.found.seed} is here, neither in {RESULTS.parent}/trace/ "
-                "nor in runs/record/: unpack the author's archive, or try the first seed"
+                "nor in runs/record/: use the author's archive, or try the first seed"
             )
 
     def whole(self) -> None:
@@ -173,20 +173,21 @@ class _Training:
 
     def segments(self, count: int, steps: int) -> None:
         """Train stretches from the author's checkpoints at random places; compare the traces."""
-        if not self.original:
+        found = self.original and checkpoint.steps_newest_first(self.original / "checkpoints")
+        folders = found or []
+        if not folders:
             raise UserError(
-                "the recorded run with its checkpoints is not in runs/record/: unpack the author's "
-                "archive there, or use --prefix"
+                "the recorded run with its checkpoints is not in runs/record/: use the author's "
+                "archive, or --prefix"
             )
         end = max(self.lines)
-        folders = checkpoint.steps_newest_first(self.original / "checkpoints")
         places = [step for step in (_step_of(folder) for folder in folders) if step < end]
         places = sorted(random.SystemRandom().sample([0, *places], min(count, len(places) + 1)))
         if len(places) < count:
             print(
                 f"the run kept {len(places) - 1} checkpoints before its end: {len(places)} places"
             )
-        state = checkpoint.load(checkpoint.newest_whole(self.original / "checkpoints"))
+        state = checkpoint.load(folders[0])
         self.found.bits = checkpoint.weights_digest(state["model"])
         self.found.recorded_bits = self._recorded_bits()
         if self.found.bits != self.found.recorded_bits:
