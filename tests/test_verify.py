@@ -167,21 +167,32 @@ def test_what_does_not_repeat_itself_is_different_at_its_step(
         assert found["why"] in done.stdout
 
 
-def test_a_changed_checkpoint_is_noticed(copy: Project) -> None:
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(copy: Project) -> None:
     (run,) = copy.path.glob("runs/record/tiny/*/seed-3")
-    for path in run.glob("checkpoints/step-*/tensors.safetensors"):
-        data = bytearray(path.read_bytes())
-        data[-1] ^= 1
-        path.write_bytes(data)
+    *others, middle, last = sorted(run.glob("checkpoints/step-*"))
+
+    def flip(folder: Path) -> None:
+        """The lowest bit of the last weight (https://github.com/huggingface/safetensors: format)."""
+        data = bytearray((folder / "tensors.safetensors").read_bytes())
+        start = 8 + int.from_bytes(data[:8], "little")
+        tensors = json.loads(data[8:start])
+        (weights,) = (value for name, value in tensors.items() if name.endswith("model.0.weight"))
+        data[start + weights["data_offsets"][1] - 4] ^= 1
+        (folder / "tensors.safetensors").write_bytes(data)
+
+    flip(last)
     (line,) = faults(repro(copy, "verify", "--segments", "1"))
     assert "changed or cut" in line
-    # With the sums made to fit it is the trace that tells.
-    for folder in run.glob("checkpoints/step-*"):
-        words = "sha256sum state.json tensors.safetensors > SHA256SUMS"
-        subprocess.run(words, shell=True, cwd=folder, check=True)
-    done = repro(copy, "verify", "--segments", "1")
+    flip(last)
+    # With its sums made to fit it is the trace that tells.
+    flip(middle)
+    words = "sha256sum state.json tensors.safetensors > SHA256SUMS"
+    subprocess.run(words, shell=True, cwd=middle, check=True)
+    for folder in others:
+        shutil.rmtree(folder)
+    done = repro(copy, "verify", "--segments", "2", "--steps", "1")
     assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), done.stdout + done.stderr
-    assert "the last checkpoint has not the recorded bits" in done.stdout
+    assert "they part at step 36" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -211,9 +222,14 @@ def test_stale_results_are_named_everywhere(
 
 def test_a_package_from_outside_is_named(recorded: Project, tmp_path: Path) -> None:
     own = recorded.copy(tmp_path / "p")
-    (tmp_path / "leak" / "numpy").mkdir(parents=True)
-    shutil.copytree(tmp_path / "leak" / "numpy", tmp_path / "leak" / "elsewhere")
-    done = repro(own, "verify", PYTHONPATH=str(tmp_path / "leak"))
-    assert done.returncode == 1
-    assert "is outside the environment" in done.stdout
+    leak = tmp_path / "leak"
+    (leak / "harmless").mkdir(parents=True)
+    done = repro(own, "verify", "--prefix", "1", PYTHONPATH=str(leak))
+    assert last_line(done.stdout) == "IDENTICAL", done.stdout
+    verdict(own)
+    (numpy,) = recorded.venv.glob("lib/python*/site-packages/numpy")
+    (leak / "numpy").symlink_to(numpy)
+    done = repro(own, "verify", PYTHONPATH=str(leak))
+    assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), done.stdout + done.stderr
+    assert "is imported before the environment, and has numpy" in done.stdout
     assert verdict(own)["verdict"] == "DIFFERENT"

@@ -31,6 +31,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER, cache_from_source, source_from_cache, source_hash
+from itertools import takewhile
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -273,6 +274,19 @@ def outside(root: Path, folder: Path) -> Iterator[str]:
         elif names := _importable(path):
             remedy = "unset PYTHONPATH" if entry in variable else ANEW
             yield f"{entry} is outside the environment, and has {', '.join(names[:3])}: {remedy}"
+
+
+def shadows(root: Path, folder: Path) -> Iterator[str]:
+    """What would be imported instead of the environment's packages: it comes before them."""
+    own = {name.partition(".")[0] for name in _importable(folder)} - {"__pycache__"}
+    for entry in takewhile(lambda entry: Path(entry).resolve() != folder.resolve(), sys.path):
+        path = Path(entry)
+        if not path.exists() or path.resolve().is_relative_to(sysconfig.get_path("stdlib")):
+            continue
+        here = [n for n in _importable(path) if path.resolve() != root or n.endswith(".py")]
+        if names := [name for name in here if name.partition(".")[0] in own]:
+            words = f"is imported before the environment, and has {', '.join(names[:3])}"
+            yield f"{path} {words}: unset PYTHONPATH, or rename it"
 
 
 def _importable(path: Path) -> list[str]:

@@ -25,7 +25,7 @@ from repro import checkpoint, report
 from repro.command import UserError
 from repro.conditions import differences
 from repro.diff import first_difference
-from repro.doctor import outside
+from repro.doctor import shadows
 from repro.hashing import sha256_json
 from repro.lines import TRACE, read_lines
 from repro.provenance import get_git_info
@@ -97,7 +97,7 @@ def verify(
     found.what = "prefix" if prefix else "segments" if segments else "whole"
     found.hardware_class, found.commit = now["hardware_class"], get_git_info(root)["commit_hash"]
     found.conditions_digest = sha256_json(now["conditions"])
-    leaks = outside(root, Path(sysconfig.get_path("purelib")))
+    leaks = shadows(root, Path(sysconfig.get_path("purelib")))
     found.differences = [*differences(expected["conditions"], now["conditions"]), *leaks]
     if claim["arguments"] != expected["arguments"] or claim["metric"] != expected["metric"]:
         found.differences.append("claim: configs/claims.yaml has other arguments or another metric")
