@@ -172,7 +172,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(copy: Project) -> None:
     *others, middle, last = sorted(run.glob("checkpoints/step-*"))
 
     def flip(folder: Path) -> None:
-        """The lowest bit of the last weight (https://github.com/huggingface/safetensors: format)."""
+        """The lowest bit of a weight (README of github.com/huggingface/safetensors: format)."""
         data = bytearray((folder / "tensors.safetensors").read_bytes())
         start = 8 + int.from_bytes(data[:8], "little")
         tensors = json.loads(data[8:start])
