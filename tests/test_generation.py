@@ -95,6 +95,7 @@ FILES = [
     "repro/command.py",
     "repro/conditions.py",
     "repro/configuration.py",
+    "repro/document.py",
     "repro/download.py",
     "repro/figures.py",
     "repro/interruption.py",

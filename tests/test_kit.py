@@ -25,9 +25,10 @@ from repro.determinism import (
     refuse_changed_flags,
     set_determinism,
 )
+from repro.document import fill_blocks
 from repro.hashing import derive_seed
 from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
-from repro.record import Energy, confidence_interval, fill_blocks
+from repro.record import Energy, confidence_interval
 from repro.sampling import batch_of_step, sample_seed, split_indices, steps_per_epoch
 from repro.seeding import (
     ExperimentSeeds,

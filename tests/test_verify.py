@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from conftest import Project, faults, last_line
+from repro.document import outdated
+from repro.results import stale
 
 CLAIMS = """
 - name: tiny
@@ -218,6 +220,42 @@ def test_stale_results_are_named_everywhere(
     assert verdict(own)["differences"]
     done = own.run("python", "-m", "pytest", "-q", "--co", "-m", "gpu")
     assert re.search(r"REPRODUCE\.md is not of this code .*: make record", done.stdout)
+
+
+def test_edited_claims_and_documents_are_stale(recorded: Project, tmp_path: Path) -> None:
+    own = recorded.copy(tmp_path / "p")
+    claims, text = own.path / "configs" / "claims.yaml", own.path / "REPRODUCE.md"
+    assert [*stale(own.path, quick=True), *outdated(own.path)] == []
+    claims.write_text(CLAIMS.replace("[3, 4, 5]", "[3, 4]").replace("Table 1", "Table 2"))
+    assert stale(own.path, quick=True) == [
+        "claim: shows of tiny changed",
+        "claim: seeds of tiny changed",
+    ]
+    claims.write_text(CLAIMS.replace("tiny", "other"))
+    assert "claim: tiny is no claim any more" in stale(own.path, quick=True)
+    text.write_text(text.read_text().replace("(Table 1)", "(Table 3)"))
+    assert "REPRODUCE.md does not say what" in outdated(own.path)[0]
+    (own.path / "mine.py").write_text("x = 1\n")
+    assert "code: mine.py is new" in stale(own.path, quick=True)
+
+
+def test_a_recorded_trace_with_a_hole_is_no_evidence(copy: Project) -> None:
+    shutil.rmtree(copy.path / "runs")
+    trace = copy.path / "results" / "trace" / "tiny_seed-3.jsonl"
+    lines = trace.read_text().splitlines(keepends=True)
+    trace.write_text("".join(lines[:3] + lines[4:]))
+    (line,) = faults(repro(copy, "verify", "--prefix", "5"))
+    assert "lacks step 3" in line
+
+
+def test_code_that_changes_while_it_is_recorded_is_refused(copy: Project) -> None:
+    (run,) = copy.path.glob("runs/record/tiny/*/seed-4")
+    path = run / "experiment_context.json"
+    context = json.loads(path.read_text())
+    context["conditions"]["code"]["experiment/model.py"] = "0" * 64
+    path.write_text(json.dumps(context))
+    (line,) = faults(repro(copy, "record"))
+    assert "code: experiment/model.py changed while it was trained" in line
 
 
 def test_a_package_from_outside_is_named(recorded: Project, tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def evaluate(config: Config, folder: Path) -> int:
     }
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     # Of the last checkpoint; another one does not overwrite its metrics.
-    last = run / "checkpoints" / "last"
-    suffix = f"-step-{trainer.step}" if last.exists() and folder != last.resolve() else ""
+    steps = checkpoint.steps_newest_first(run / "checkpoints")
+    suffix = f"-step-{trainer.step}" if steps and folder != steps[0].resolve() else ""
     target, figures = run / f"metrics{suffix}.json", run / f"figures{suffix}"
     target.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
     draw(figures, metrics["confusion"], classes, read_lines(run / METRICS))

@@ -24,6 +24,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 from repro.command import UserError
 from repro.conditions import LOCK
 from repro.crate import METADATA, Training, about_project, describe
+from repro.document import outdated
 from repro.hashing import sha256_bytes, sha256_json
 from repro.manifest import refuse
 from repro.provenance import committed_files, get_git_info, uncommitted_changes, uncommitted_files
@@ -51,7 +52,7 @@ def archive(
         raise UserError(f"{len(changed)} files are not committed, {changed[0]} for one: {remedy}")
     code, executable, moment = read_commit(root)
     runs = {name: find_runs(root, name, claim) for name, claim in claims.items()}
-    refuse([f"{line}: make record" for line in stale(root)])
+    refuse([f"{line}: make record" for line in (*stale(root), *outdated(root))])
     files: Files = {**code}
     if patch := uncommitted_changes(root):
         files[PATCH] = patch.encode("utf-8", "surrogateescape")

@@ -116,9 +116,11 @@ def committed(root: Path) -> Answer:
 
 
 def documented(root: Path) -> Answer:
+    from repro.document import outdated
     from repro.results import stale
 
-    return verdict_on(stale(root), "REPRODUCE.md is of this code, config, data", ": make record")
+    lines = [*stale(root), *outdated(root)]
+    return verdict_on(lines, "REPRODUCE.md is of this code, config, data", ": make record")
 
 
 # During ------------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ def _find(folders: list[Path]) -> list[Path]:
 
 def _read(folder: Path) -> Run:
     """What a run has done (`step`), where it ends (`goal`, None if unknown), and what it gave."""
-    state, tested = folder / "checkpoints" / "last" / "state.json", folder / "metrics.json"
+    newest = max((folder / "checkpoints").glob("step-*"), default=folder)  # an archive has no links
+    state, tested = newest / "state.json", folder / "metrics.json"
     try:
         last: Any = {"step": 0, "config": {}}
         last = json.loads(state.read_text()) if state.is_file() else last
@@ -155,8 +156,10 @@ def _bits(run: Run) -> str:
     """Those of the evaluation, or of the last checkpoint."""
     from repro import checkpoint  # only here: torch takes its time
 
-    state = checkpoint.load(Path(run["run"], "checkpoints", "last")) if not run["bits"] else {}
-    return run["bits"] or checkpoint.weights_digest(state["model"])
+    if run["bits"]:
+        return str(run["bits"])
+    newest = checkpoint.newest_whole(Path(run["run"], "checkpoints"))
+    return checkpoint.weights_digest(checkpoint.load(newest)["model"])
 
 
 def show(found: dict[str, Any]) -> None:

@@ -33,9 +33,27 @@ def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
 def installed(root: Path) -> dict[str, Any]:
     """Those of the conditions that lie on the disk: code, lock, packages that are not as locked."""
     code = file_digests(root, ("experiment", "repro", "configs"))
+    code |= {name: sha256_file(root / name) for name in _other_modules(root)}
     code.pop("configs/claims.yaml", None)  # says what to record, not how to train
     packages = _not_as_locked(root / LOCK)
     return {"code": code, "lock": sha256_file(root / LOCK), "packages": packages}
+
+
+def _other_modules(root: Path) -> list[str]:
+    """Python files elsewhere in the project, which the training may import; sorted."""
+    found = []
+    for place, folders, files in os.walk(root):
+        here = Path(place).relative_to(root)
+        top = ("experiment", "repro", "configs", "tests", "runs", "data", "results")
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "."
+            and not (place == str(root) and name in top)
+            and not any(Path(place, name, x).exists() for x in ("pyvenv.cfg", "conda-meta"))
+        ]
+        found += [(here / name).as_posix() for name in files if name.endswith(".py")]
+    return sorted(name for name in found if name != "bootstrap.py")  # it only makes environments
 
 
 def conditions_here(

@@ -283,7 +283,11 @@ def shadows(root: Path, folder: Path) -> Iterator[str]:
         path = Path(entry)
         if not path.exists() or path.resolve().is_relative_to(sysconfig.get_path("stdlib")):
             continue
-        here = [n for n in _importable(path) if path.resolve() != root or n.endswith(".py")]
+        here = [
+            n
+            for n in _importable(path)
+            if not (path / n).is_dir() or [*path.glob(f"{n}/__init__.*")]
+        ]
         if names := [name for name in here if name.partition(".")[0] in own]:
             words = f"is imported before the environment, and has {', '.join(names[:3])}"
             yield f"{path} {words}: unset PYTHONPATH, or rename it"

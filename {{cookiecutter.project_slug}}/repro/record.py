@@ -6,9 +6,7 @@ training that was stopped is resumed. Nothing outside the marked blocks is chang
 """
 
 import json
-import re
-import resource
-import shlex
+import os
 import shutil
 import statistics
 import threading
@@ -19,24 +17,29 @@ from typing import Any
 
 import numpy as np
 
-from repro import report
+from repro import document, report
 from repro.command import UserError
-from repro.conditions import LOCK
+from repro.conditions import differences
 from repro.figures import draw_seeds
-from repro.hashing import sha256_file, sha256_json
+from repro.hashing import sha256_json
 from repro.lines import METRICS, TRACE, read_lines
+from repro.manifest import write_file, write_json
 from repro.progress import duration
 from repro.provenance import get_git_info, get_hardware, uncommitted_files
 from repro.results import RESULTS, RUNS, conditions_now, read_claims, run_command_of
 
-WRITTEN = (str(RESULTS.parent), "REPRODUCE.md")  # by record itself
+WRITTEN = (str(RESULTS.parent), document.DOCUMENT)  # by record itself
+TRACES = RESULTS.parent / "trace"
 LARGEST_TRACE = 1 << 18  # bytes of a trace that go to results/: for `verify --prefix` in a clone
 
 
 def record(root: Path, allow_dirty: bool = False) -> None:
     """Train every seed of every claim and write the results; UserError if code is not committed."""
     claims = read_claims(root)
-    changed = uncommitted_files(root, WRITTEN)
+    document.read(root)
+    if not all(os.access(root / name, os.W_OK) for name in WRITTEN):
+        raise UserError(f"{' or '.join(WRITTEN)} cannot be written here: record outside")
+    changed, git = uncommitted_files(root, WRITTEN), get_git_info(root)
     if changed and not allow_dirty:
         raise UserError(
             f"{len(changed)} files are not committed, {changed[0]} for one: nobody could get the "
@@ -52,12 +55,16 @@ def record(root: Path, allow_dirty: bool = False) -> None:
             about = f", about {duration(statistics.fmean(seconds) * left)} left" if seconds else ""
             print(f"\nrecording {claim['name']}, seed {seed}; {left} to do{about}", flush=True)
             started = time.monotonic()
-            seeds[seed] = measure(root, claim, seed, run_folder(root, claim, now) / f"seed-{seed}")
+            run = run_folder(root, claim, now) / f"seed-{seed}"
+            seeds[seed] = measure(root, claim, seed, run)
+            refuse_other_conditions(run, now["conditions"])
             seconds.append(time.monotonic() - started)
             left -= 1
         recorded[claim["name"]] = summary(claim, now, seeds)
         _copy(root, claim, run_folder(root, claim, now))
-    git = get_git_info(root)
+    traces = {trace_file(root, claim["name"], claim["seeds"][0]) for claim in claims}
+    for path in {*(root / TRACES).glob("*.jsonl")} - traces:
+        path.unlink()  # of an earlier recording
     dirty = git["is_dirty"] if changed is None else bool(changed)
     publish(root, {"commit": git["commit_hash"], "dirty": dirty, "claims": recorded})
     print(f"written: {RESULTS}, REPRODUCE.md, {report.write(root).relative_to(root)}")
@@ -67,6 +74,16 @@ def run_folder(root: Path, claim: dict[str, Any], now: dict[str, Any]) -> Path:
     """Where a claim's runs lie. Other conditions: another folder, so that no half of it is kept."""
     digest = sha256_json([now, claim["arguments"]])[:12]
     return root / RUNS / str(claim["name"]) / digest
+
+
+def refuse_other_conditions(run: Path, conditions: dict[str, Any]) -> None:
+    """UserError if a run trained under others at any time: someone edited the code meanwhile."""
+    for path in (run, *run.glob("resumed_at_step_*")):
+        found = json.loads((path / "experiment_context.json").read_text())["conditions"]
+        if lines := differences(conditions, found):
+            raise UserError(
+                f"{run} was trained with other code or settings ({lines[0]}): delete it"
+            )
 
 
 def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
@@ -84,29 +101,31 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
     if not isinstance(metrics.get(claim["metric"]), float):
         known = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
         raise UserError(f"claim {claim['name']}: no metric {claim['metric']}; there are {known}")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # KiB on Linux
-    return {**metrics, **cost, "peak_memory_mib": peak}
+    return {**metrics, **cost}
 
 
 def _train(root: Path, arguments: list[str], folder: Path) -> dict[str, Any]:
     """Train to the end; what it cost, with earlier attempts that were stopped."""
     path = folder / "cost.json"
-    cost: dict[str, Any] = {"seconds": 0.0, "energy_wh": 0.0, "finished": False}
-    if path.is_file():
-        cost = json.loads(path.read_text())
-    started, finished = time.monotonic(), False
-    try:
-        with Energy() as energy:
-            run_command_of(root, "train", arguments)
-        finished = True
-    finally:
-        if not cost["finished"] and folder.is_dir():
-            used = energy.watt_hours
-            cost["seconds"] += time.monotonic() - started
-            known = used is not None and cost["energy_wh"] is not None
-            cost["energy_wh"] = cost["energy_wh"] + used if known else None
-            path.write_text(json.dumps({**cost, "finished": finished}) + "\n")
-    return {"seconds": cost["seconds"], "energy_wh": cost["energy_wh"]}
+    cost: dict[str, Any] = {"seconds": 0.0, "energy_wh": 0.0, "peak_memory_mib": 0.0}
+    with suppress(OSError, ValueError):
+        cost |= json.loads(path.read_bytes())
+    started = time.monotonic()
+    finished = False
+    with Energy() as energy:
+        try:
+            peak = run_command_of(root, "train", arguments)[1]
+            finished = True
+        finally:
+            if not cost.get("finished") and folder.is_dir():
+                energy.stop()
+                known = None not in (energy.watt_hours, cost["energy_wh"])
+                cost["energy_wh"] = cost["energy_wh"] + energy.watt_hours if known else None
+                cost["seconds"] += time.monotonic() - started
+                if finished:
+                    cost["peak_memory_mib"] = max(cost["peak_memory_mib"], peak)
+                write_json(path, {**cost, "finished": finished})
+    return cost
 
 
 class Energy:
@@ -147,8 +166,12 @@ class Energy:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Read the counters for the last time."""
         self._end.set()
-        if self._before:
+        if self._thread.is_alive():
             self._thread.join()
 
 
@@ -201,107 +224,15 @@ def _copy(root: Path, claim: dict[str, Any], folder: Path) -> None:
         line = json.dumps(entry) + "\n"
         if "header" not in entry and (size := size + len(line)) <= LARGEST_TRACE:
             text.append(line)
-    target.write_text("".join(text))
+    write_file(target, "".join(text).encode())
 
 
 def trace_file(root: Path, claim: str, seed: int) -> Path:
     """The published part of a trace: lines of steps, without headers."""
-    return root / RESULTS.parent / "trace" / f"{claim}_seed-{seed}.jsonl"
+    return root / TRACES / f"{claim}_seed-{seed}.jsonl"
 
 
 def publish(root: Path, results: dict[str, Any]) -> None:
     """Write results/expected_metrics.json and the marked blocks of REPRODUCE.md."""
-    (root / RESULTS).write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    path = root / "REPRODUCE.md"
-    path.write_text(fill_blocks(path.read_text(), blocks(root, results)))
-
-
-def fill_blocks(text: str, contents: dict[str, str]) -> str:
-    """Replace what stands between `<!-- repro:NAME -->` and `<!-- /repro:NAME -->`."""
-    for name, content in contents.items():
-        pattern = rf"(<!-- repro:{name} -->\n).*?(<!-- /repro:{name} -->)"
-        parts = re.split(pattern, text, maxsplit=1, flags=re.S)
-        if len(parts) == 4:  # else the author took the block out
-            before, start, end, after = parts
-            text = f"{before}{start}{content}\n{end}{after}"
-    return text
-
-
-def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
-    """The measured parts of REPRODUCE.md as Markdown."""
-    rows, bits, costs = [], [], []
-    for name, claim in results["claims"].items():
-        where = f" ({claim['shows']})" if claim["shows"] else ""
-        command = shlex.join(["python", "-m", "experiment.train", *claim["arguments"], "seed=SEED"])
-        expected, count = f"{claim['metric']} {claim['mean']:.4f}", len(claim["values"])
-        if claim["interval"]:
-            expected += f" ± {claim['standard_deviation']:.4f}"
-            expected += " [{:.4f}, {:.4f}]".format(*claim["interval"])
-        words = f"{claim['text']}{where} (`{name}`)".replace("|", "\\|")
-        rows.append(f"| {words} | `{command}` | {expected} | {count} |")
-        for hardware, digests in claim["bits"].items():
-            bits += [
-                f"| `{name}` | {hardware} | {seed} | {claim['values'][seed]:.4f} | `{digest}` |"
-                for seed, digest in digests.items()
-            ]
-        cost = claim["cost"]
-        energy = f"{cost['energy_wh']:.2f} Wh" if cost["energy_wh"] else "not told by the machine"
-        costs.append(
-            f"| `{name}` | {cost['hardware']} | {cost['seconds_per_seed']} s | "
-            f"{cost['peak_memory_mib']} MiB | {energy} |"
-        )
-    tables = [
-        _table("claim | command | mean ± standard deviation [95 % of means] | seeds", rows),
-        "The trained weights:",
-        _table("claim | hardware class | seed | value | bits (SHA-256 of the weights)", bits),
-    ]
-    return {
-        "results": "\n\n".join(tables),
-        "commit": _origin(results),
-        "cost": _table("claim | hardware | time per seed | memory | energy per seed (CPU)", costs),
-        "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
-        **_commands(*next(iter(results["claims"].items()))),
-    }
-
-
-def _commands(name: str, claim: dict[str, Any]) -> dict[str, str]:
-    """How to train and to verify the first claim, as a reviewer may type it."""
-    first, *others = claim["values"]
-    settings = shlex.join([*claim["arguments"], f"seed={first}", "run_dir=runs/mine"])
-    verify = f"python -m repro verify {name}"
-    training = {
-        "source .venv/bin/activate": "where conda's is not active",
-        f"python -m experiment.train {settings}": "prints the bits at its end",
-    }
-    verification = {
-        "python -m experiment.evaluate --checkpoint runs/mine/checkpoints/last": "beside results/",
-        **{f"{verify} --seed {seed}": "another recorded seed" for seed in others[:1]},
-        f"{verify} --prefix 20": "the first 20 steps only",
-        f"{verify} --require identical": "EQUIVALENT fails too",
-    }
-    return {"training": _listing(training), "verification": _listing(verification)}
-
-
-def _listing(commands: dict[str, str]) -> str:
-    width = max(len(command) for command in commands)
-    lines = [f"{command:{width}}  # {words}" for command, words in commands.items()]
-    return "\n".join(["```bash", *lines, "```"])
-
-
-def _table(head: str, rows: list[str]) -> str:
-    return "\n".join([f"| {head} |", "|" + "---|" * (head.count("|") + 1), *rows])
-
-
-def _origin(results: dict[str, Any]) -> str:
-    """In a sentence, the code that the results are of."""
-    if results["commit"] is None:
-        return (
-            "Recorded before there was a commit: the digests of code, config, data and lock in "
-            f"[{RESULTS.name}]({RESULTS}) tell of what."
-        )
-    if results["dirty"]:
-        return (
-            f"**Recorded with uncommitted changes** on commit `{results['commit']}`: that commit "
-            "alone does not give these results."
-        )
-    return f"Recorded from commit `{results['commit']}`."
+    write_json(root / RESULTS, results)
+    document.write(root, results)

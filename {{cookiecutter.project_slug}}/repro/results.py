@@ -5,9 +5,11 @@ commands, which [tool.repro] in pyproject.toml names, are run as a user would ru
 """
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from repro.conditions import differences, installed
 
 RESULTS = Path("results") / "expected_metrics.json"
 RUNS = Path("runs") / "record"  # of claims: <claim>/<digest of the conditions>/seed-<seed>
+_PIPE = subprocess.PIPE
 LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
 
 
@@ -53,17 +56,23 @@ def read_claims(root: Path) -> list[dict[str, Any]]:
 
 def read_results(root: Path) -> dict[str, Any]:
     """The recorded claims by name; UserError if nothing is recorded."""
+    claims: dict[str, Any] = read_recording(root)["claims"]
+    return claims
+
+
+def read_recording(root: Path) -> dict[str, Any]:
+    """What record wrote: commit and claims; UserError if nothing is recorded."""
     needed = {"text", "arguments", "metric", "values", "bits", "steps", "conditions"}
     try:
-        claims: dict[str, Any] = json.loads((root / RESULTS).read_text())["claims"]
-        complete = all(needed <= claim.keys() for claim in claims.values())
+        found: dict[str, Any] = json.loads((root / RESULTS).read_text())
+        complete = all(needed <= claim.keys() for claim in found["claims"].values())
     except FileNotFoundError as error:
         raise UserError(f"{RESULTS}: nothing is recorded yet: make record") from error
     except (ValueError, KeyError, TypeError, AttributeError):
         complete = False
     if not complete:
         raise UserError(f"{RESULTS} is damaged: restore it, or make record")
-    return claims
+    return found
 
 
 def recorded_run(root: Path, name: str, expected: dict[str, Any], seed: int) -> Path | None:
@@ -92,10 +101,17 @@ def stale(root: Path, quick: bool = False) -> list[str]:
     Code, config, lock and data count; this machine's packages and variables do not. `quick`: code
     and lock alone, without starting the author's code. UserError if nothing is recorded.
     """
-    claims = read_results(root)
-    unknown = [claim["name"] for claim in read_claims(root) if claim["name"] not in claims]
-    lines = [f"claim: {name} was not recorded" for name in unknown]
-    for claim in claims.values():
+    recorded, lines = read_results(root), []
+    claims = {claim["name"]: claim for claim in read_claims(root)}
+    for name in sorted(claims.keys() ^ recorded.keys()):
+        lines.append(f"claim: {name} {'is no claim any more' if name in recorded else 'is new'}")
+    for name in claims.keys() & recorded.keys():
+        claim, then = claims[name], recorded[name]
+        now = {**claim, "seeds": sorted(map(str, claim["seeds"]))}
+        then = {"shows": "", **then, "seeds": sorted(then["values"])}
+        keys = ("text", "shows", "arguments", "metric", "seeds")
+        lines += [f"claim: {key} of {name} changed" for key in keys if now[key] != then[key]]
+    for claim in recorded.values():
         now = installed(root) if quick else conditions_now(root, claim)["conditions"]
         kinds = [kind for kind in LASTING if kind in now]
         then = {kind: claim["conditions"].get(kind) for kind in kinds}
@@ -103,19 +119,36 @@ def stale(root: Path, quick: bool = False) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def run_command_of(root: Path, name: str, arguments: list[str], capture: bool = False) -> str:
-    """Run the author's command `name`; its standard output if captured. UserError if it fails."""
+def run_command_of(
+    root: Path, name: str, arguments: list[str], capture: bool = False
+) -> tuple[str, float]:
+    """Run the author's command `name`: its output if captured, and its peak memory in MiB.
+
+    UserError if it fails.
+    """
     module = str(settings(root)[name])
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=root, text=True, stdout=subprocess.PIPE if capture else None)
-    if done.returncode not in ((0, 1) if name == "evaluate" else (0,)):  # 1: another result
-        raise UserError(f"python -m {module} {' '.join(arguments)} ended with {done.returncode}")
-    return done.stdout or ""
+    output, process = "", subprocess.Popen(command, cwd=root, stdout=_PIPE if capture else None)
+    try:
+        if process.stdout:
+            output = process.stdout.read().decode(errors="replace")
+        _, status, usage = os.wait4(process.pid, 0)  # Popen.wait would lose what it used
+        process.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        if process.returncode is None:  # Ctrl-C: it goes to the command, too
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.kill()
+    if process.returncode not in ((0, 1) if name == "evaluate" else (0,)):  # 1: another result
+        words = " ".join(arguments)
+        raise UserError(f"python -m {module} {words} ended with {process.returncode}")
+    return output, usage.ru_maxrss / 1024  # KiB on Linux
 
 
 def conditions_now(root: Path, claim: dict[str, Any]) -> dict[str, Any]:
     """Conditions and hardware class of a claim's training on this machine, before it starts."""
-    output = run_command_of(root, "train", [*claim["arguments"], "--conditions"], capture=True)
+    arguments = [*claim["arguments"], "--conditions"]
+    output, _ = run_command_of(root, "train", arguments, capture=True)
     # The last line: the author's code may print, too.
     found: dict[str, Any] = json.loads(output.strip().rpartition("\n")[2])
     return found

@@ -128,6 +128,8 @@ def open_run(
         raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
+    if start is None and checkpoint.steps_newest_first(folder / "checkpoints"):
+        raise UserError(f"{folder}: another process has trained there meanwhile; start this anew")
     # Runs elsewhere are found by their path; those of record and verify are no runs of the user's.
     kept = root / "runs"
     if kept in folder.parents and not {kept / "record", kept / "verify"} & {*folder.parents}:
@@ -147,6 +149,9 @@ def _lock(folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(f"{folder}: another process is training there; wait for its end") from error
+    except OSError as error:
+        words = f"{error.strerror}; take care that no other training uses it"
+        print(f"warning: {folder}: this file system has no locks ({words})", flush=True)
     _locks[folder] = file
 
 

@@ -88,7 +88,8 @@ def verify(
     if name not in recorded or name not in claims:
         raise UserError(f"claim {name!r}: recorded are {', '.join(recorded)}; make record")
     claim, expected = claims[name], recorded[name]
-    seed = claim["seeds"][0] if seed is None else seed
+    if seed is None:  # the first one, of those that are recorded
+        seed = next((k for k in claim["seeds"] if str(k) in expected["values"]), claim["seeds"][0])
     if str(seed) not in expected["values"]:
         raise UserError(f"seed {seed}: recorded for {name} are {', '.join(expected['values'])}")
     print(f"claim      {name}: {expected['text']}")
@@ -215,8 +216,10 @@ class _Training:
     def _parting(self, lines: Lines, first: int, last: int) -> str:
         """Where these lines leave the recorded ones, between two steps; empty if they do not."""
         for step in range(first - 1, last + 1):  # 0 is before the first
-            if step not in self.lines:  # a clone has the first steps only
-                return ""
+            if step not in self.lines and self.found.what == "whole":
+                return ""  # a clone has the first steps only
+            if step not in self.lines:
+                raise UserError(f"the recorded trace lacks step {step}: nothing to compare with")
             if step not in lines:
                 return f"step {step} was not done"
             apart = first_difference(self.lines[step], lines[step])
