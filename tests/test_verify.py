@@ -255,7 +255,7 @@ def test_code_that_changes_while_it_is_recorded_is_refused(copy: Project) -> Non
     context["conditions"]["code"]["experiment/model.py"] = "0" * 64
     path.write_text(json.dumps(context))
     (line,) = faults(repro(copy, "record"))
-    assert "code: experiment/model.py changed while it was trained" in line
+    assert "other code or settings (code: experiment/model.py changed): delete it" in line
 
 
 def test_a_package_from_outside_is_named(recorded: Project, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     """Train every seed of every claim and write the results; UserError if code is not committed."""
     claims = read_claims(root)
     document.read(root)
+    (root / RESULTS.parent).mkdir(exist_ok=True)
     if not all(os.access(root / name, os.W_OK) for name in WRITTEN):
         raise UserError(f"{' or '.join(WRITTEN)} cannot be written here: record outside")
     changed, git = uncommitted_files(root, WRITTEN), get_git_info(root)
