@@ -27,7 +27,13 @@ from repro.crate import METADATA, Training, about_project, describe
 from repro.document import outdated
 from repro.hashing import sha256_bytes, sha256_json
 from repro.manifest import refuse
-from repro.provenance import committed_files, get_git_info, uncommitted_changes, uncommitted_files
+from repro.provenance import (
+    committed_files,
+    get_git_info,
+    listed,
+    uncommitted_changes,
+    uncommitted_files,
+)
 from repro.results import RUNS, read_results, recorded_run, stale
 
 MANIFEST, PATCH = "manifest.json", "uncommitted_changes.diff"
@@ -49,7 +55,7 @@ def archive(
         raise UserError(f"an archive is made of a commit, and there is none: {git['note']}")
     if changed and not allow_dirty:
         remedy = "git commit, or --allow-dirty: they go in as a patch"
-        raise UserError(f"{len(changed)} files are not committed, {changed[0]} for one: {remedy}")
+        raise UserError(f"not committed: {listed(changed)}; {remedy}")
     code, executable, moment = read_commit(root)
     runs = {name: find_runs(root, name, claim) for name, claim in claims.items()}
     refuse([f"{line}: make record" for line in (*stale(root), *outdated(root))])

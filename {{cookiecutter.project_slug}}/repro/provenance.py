@@ -135,6 +135,12 @@ def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None
     return [entry[3:].removeprefix(folder) for entry in status.split("\0") if entry]
 
 
+def listed(names: list[str], shown: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
     """Why a changed file stays out of the patch; None if it goes in."""
     if any(fnmatchcase(path.name.lower(), pattern) for pattern in _SECRET_FILES.split()):

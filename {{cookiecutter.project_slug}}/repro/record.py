@@ -25,7 +25,7 @@ from repro.hashing import sha256_json
 from repro.lines import METRICS, TRACE, read_lines
 from repro.manifest import write_file, write_json
 from repro.progress import duration
-from repro.provenance import get_git_info, get_hardware, uncommitted_files
+from repro.provenance import get_git_info, get_hardware, listed, uncommitted_files
 from repro.results import RESULTS, RUNS, conditions_now, read_claims, run_command_of
 
 WRITTEN = (str(RESULTS.parent), document.DOCUMENT)  # by record itself
@@ -43,8 +43,8 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     changed, git = uncommitted_files(root, WRITTEN), get_git_info(root)
     if changed and not allow_dirty:
         raise UserError(
-            f"{len(changed)} files are not committed, {changed[0]} for one: nobody could get the "
-            "code of these results; commit first, or record with --allow-dirty"
+            f"not committed: {listed(changed)}; nobody could get the code of these results: commit "
+            "first, or record with --allow-dirty"
         )
     recorded: dict[str, Any] = {}
     seconds: list[float] = []
