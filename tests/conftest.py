@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 VENV = ROOT / ".build" / "venv"
@@ -142,18 +144,25 @@ def own_project(project: Project, tmp_path: Path) -> Project:
     return project.copy(tmp_path / project.path.name)
 
 
+@contextmanager
+def or_skip(running: AbstractContextManager[T], missing: type[Exception]) -> Iterator[T]:
+    """What is `running`; where it raises `missing` the tests are skipped, but in CI they fail."""
+    try:
+        with running as found:
+            yield found
+    except missing as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Any]:
     """A Docker engine; in CI one must be there or start."""
     from engine import NoEngine, running_engine  # it imports this file
 
-    try:
-        with running_engine() as found:
-            yield found
-    except NoEngine as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with or_skip(running_engine(), NoEngine) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, NoBrowser, running_browser
-from conftest import Project, faults
+from conftest import Project, faults, or_skip
 from repro.figures import draw_seeds
 from repro.hashing import sha256_file, sha256_json
 from repro.lines import read_lines
@@ -21,13 +21,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    try:
-        with running_browser(tmp_path_factory.mktemp("browser")) as found:
-            yield found
-    except NoBrowser as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with or_skip(running_browser(tmp_path_factory.mktemp("browser")), NoBrowser) as found:
+        yield found
 
 
 def results_of(project: Project) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """slurm/train.sbatch on a real Slurm cluster of two nodes on this machine (cluster.py)."""
 
-import os
 import re
 import subprocess
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, NoCluster, free_ports, running_cluster
-from conftest import VENV, Project, clean_environ
+from conftest import VENV, Project, clean_environ, or_skip
 from test_processes import contents, steps_of
 
 # No checkpoint but those that a signal asks for, and the last one. Two shards: two processes.
@@ -19,13 +18,8 @@ SETTINGS = (*SETTINGS, "output.checkpoint_every=1000", "training.max_steps=160")
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    try:
-        with running_cluster(tmp_path_factory.mktemp("cluster")) as found:
-            yield found
-    except NoCluster as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    with or_skip(running_cluster(tmp_path_factory.mktemp("cluster")), NoCluster) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

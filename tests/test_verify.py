@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, faults, last_line
+from conftest import Project, commit, faults, git, last_line
 from repro.document import outdated
 from repro.results import stale
 
@@ -32,11 +32,6 @@ class Restless(nn.Module):
 RESULTS = Path("results/expected_metrics.json")
 
 
-def git(project: Project, *words: str) -> None:
-    command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *words]
-    subprocess.run(command, cwd=project.path, check=True, capture_output=True)
-
-
 def repro(project: Project, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return project.run("python", "-m", "repro", *words, **variables)
 
@@ -57,8 +52,7 @@ def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     text = (own.path / "REPRODUCE.md").read_text()
     (own.path / "REPRODUCE.md").write_text(text + "\nMy own words stay.\n")
     git(own, "init", "--quiet")
-    git(own, "add", ".")
-    git(own, "commit", "--quiet", "-m", "all")
+    commit(own)
     done = own.make("record")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "recording tiny, seed 4; 2 to do, about 0:0" in done.stdout
