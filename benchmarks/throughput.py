@@ -1,7 +1,7 @@
-"""Training throughput of a generated project beside a plain PyTorch loop.
+"""Training throughput of a generated project beside a plain PyTorch loop, without and with a trace.
 
-Same model, data, batch size, optimizer, threads and profile; both in one process, in turn, epoch by
-epoch, so that a machine whose speed drifts slows both. Run it with `make bench`.
+Same model, data, batch size, optimizer, threads and profile; all in one process, in turn, epoch by
+epoch, so that a machine whose speed drifts slows all of them. Run it with `make bench`.
 
     python benchmarks/throughput.py PROJECT [key=value ...]
 """
@@ -28,6 +28,7 @@ from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 ROUNDS = 101
+LOOPS = ("plain", "ours", "traced")
 
 
 def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
@@ -46,19 +47,20 @@ def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
         loss.item()
 
 
-def our_epoch(trainer: Trainer, trace: Trace, epoch: int) -> None:
-    """As Trainer.fit does it, the trace included."""
+def our_epoch(trainer: Trainer, trace: Trace | None, epoch: int) -> None:
+    """As Trainer.fit does it."""
     steps = range(epoch * trainer.epoch_steps, (epoch + 1) * trainer.epoch_steps)
     for step, (indices, batch) in zip(steps, trainer.steps(steps, config.num_workers), strict=True):
         metrics = trainer.train_step(step, batch)
         trainer.step = step + 1
-        quantities, _ = trainer.quantities(indices, batch, metrics)
-        if quantities:
+        if trace:
+            quantities, _ = trainer.quantities(indices, batch, metrics)
+            assert quantities, "the trace is measured here: leave output.trace on"
             trace.log(trainer.step, quantities)
 
 
 def main() -> None:
-    # The same trainer for both: where a model lies in memory makes a percent or two.
+    # The same trainer for all: where a model lies in memory makes a percent or two.
     trainer = Trainer(config)
     loader = DataLoader(
         trainer.data.train,
@@ -69,24 +71,26 @@ def main() -> None:
     )
     folder = tempfile.TemporaryDirectory()
     trace = Trace(Path(folder.name), {"conditions": {"config": {"training": {}}}}, trainer.model, 0)
-    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     for round_number in range(ROUNDS + 2):
-        for name in ("plain", "ours") if round_number % 2 else ("ours", "plain"):
-            torch.use_deterministic_algorithms(name == "ours")
+        first = round_number % len(LOOPS)
+        for name in LOOPS[first:] + LOOPS[:first]:
+            torch.use_deterministic_algorithms(name != "plain")
             started = time.perf_counter()
-            if name == "ours":
-                our_epoch(trainer, trace, round_number)
-            else:
+            if name == "plain":
                 plain_epoch(trainer, loader, config.optimizer.learning_rate)
+            else:
+                our_epoch(trainer, trace if name == "traced" else None, round_number)
             seconds[name].append(time.perf_counter() - started)
+    counted = {name: values[2:] for name, values in seconds.items()}
     samples = len(trainer.data.train)
-    median = {name: statistics.median(values[2:]) for name, values in seconds.items()}
-    ratios = [a / b for a, b in zip(seconds["plain"][2:], seconds["ours"][2:], strict=True)]
-    for name, value in median.items():
-        print(f"{name:5}  {samples / value:8.0f} samples/s  (median of {ROUNDS} epochs)")
-    low, high = min(ratios), max(ratios)
-    ratio = statistics.median(ratios)
-    print(f"throughput ours/plain {ratio:.3f}  ({low:.3f} to {high:.3f}, epoch by epoch)")
+    for name, values in counted.items():
+        rate = samples / statistics.median(values)
+        print(f"{name:6}  {rate:8.0f} samples/s  (median of {ROUNDS} epochs)")
+    for name in LOOPS[1:]:
+        ratios = [a / b for a, b in zip(counted["plain"], counted[name], strict=True)]
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        print(f"throughput {name}/plain {middle:.3f}  ({low:.3f} to {high:.3f}, epoch by epoch)")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ in it: the lock names them.
 """
 
 import io
-import json
 import os
 import shutil
 import stat
@@ -26,6 +25,7 @@ from repro.conditions import LOCK
 from repro.crate import METADATA, Training, about_project, describe
 from repro.document import outdated
 from repro.hashing import sha256_bytes, sha256_json
+from repro.lines import read_object
 from repro.manifest import refuse
 from repro.provenance import (
     committed_files,
@@ -136,7 +136,7 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{run}/config_used.yaml is damaged: delete {run}, make record") from error
     for path in sorted(folder.rglob(MANIFEST)):
-        if sha256_json(_read_json(path)) == digest:
+        if sha256_json(read_object(path)) == digest:
             top = PurePosixPath("data" if with_data else "data-manifest")
             name = str(top / path.relative_to(folder).as_posix())
             return name, tree(folder, top) if with_data else {name: path}
@@ -178,12 +178,3 @@ def write(path: Path, top: str, files: Files, executable: set[str], moment: int)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty if there is none."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        value = None
-    return value if isinstance(value, dict) else {}

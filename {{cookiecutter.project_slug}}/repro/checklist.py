@@ -18,6 +18,7 @@ from zipfile import BadZipFile, ZipFile
 from repro import doctor
 from repro.command import UserError
 from repro.hashing import sha256_json
+from repro.lines import read_object
 from repro.locks import NOTE
 from repro.provenance import get_git_info, uncommitted_files
 
@@ -131,7 +132,7 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     recorded = root.glob("runs/record/*/*/seed-*")
     for run in (root / "runs" / "latest", *sorted(recorded)):
         if run.is_dir():
-            return run, _read_json(run / "experiment_context.json")
+            return run, read_object(run / "experiment_context.json")
     return None
 
 
@@ -161,7 +162,7 @@ def config_of(run: Path, context: dict[str, Any]) -> Any:
 
 def states_of(run: Path, context: dict[str, Any]) -> Any:
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
-    return ", ".join(_read_json(states[-1]).get("generators", {})) if states else None
+    return ", ".join(read_object(states[-1]).get("generators", {})) if states else None
 
 
 def hardware_of(run: Path, context: dict[str, Any]) -> Any:
@@ -177,7 +178,7 @@ def verified(root: Path) -> Answer:
 
     digests = {sha256_json(claim["conditions"]) for claim in read_results(root).values()}
     verdicts = [
-        _read_json(path)
+        read_object(path)
         for path in sorted(
             root.glob("runs/verify/*/verdict.json"), key=lambda path: path.stat().st_mtime
         )
@@ -220,14 +221,6 @@ def archived(root: Path) -> Answer:
     except (BadZipFile, OSError) as error:
         damaged = str(error)
     return (FAIL, f"{found[0].name} is damaged: make archive") if damaged else (PASS, found[0].name)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        found = None
-    return found if isinstance(found, dict) else {}
 
 
 QUESTIONS: list[tuple[str, str, Callable[[Path], Answer]]] = [

@@ -1,4 +1,4 @@
-"""Files of JSON objects, one on each line: what a run writes while it goes on."""
+"""What a run wrote: an object of JSON, or one on each line while it goes on."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,15 @@ from typing import Any
 from repro.command import UserError
 
 METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that is all of a file; empty if the file is missing or holds none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

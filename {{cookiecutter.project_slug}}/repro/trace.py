@@ -12,15 +12,17 @@ One changed word always changes it, and so do swapped words but for bad luck. In
 depend on their order: every device and number of threads gives the same.
 
 Right after a training step a call of torch takes three times as long as it takes in a row of its
-like. So a step is only copied, in one call, and fingerprinted later together with its neighbours.
+like. So a step's small tensors are only copied, in one call, and fingerprinted later together with
+its neighbours.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
+from operator import is_
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -32,10 +34,10 @@ from repro.lines import TRACE, read_lines
 from repro.parallel import Processes, parts_of_shards
 
 EFFECTS = ("gradients", "weights", "buffers")
-Quantities = Callable[[], dict[str, str]]  # names and values, when they are asked for
+Quantities = Callable[[], dict[str, str]]  # names and values; to be asked for once, or not at all
 Group = Sequence[Tensor | None]
-_COPIED = 1 << 16  # values; larger tensors are read at once: memory for copies would be dear
-_WAITING, _SECONDS = 32, 0.25  # steps that are fingerprinted together, at most
+_COPIED = 1 << 14  # values; of larger tensors, copies cost more than to read them at once
+_WAITING, _SECONDS = 8, 0.25  # steps that are fingerprinted together, at most
 _multipliers: dict[torch.device, Tensor] = {}
 
 
@@ -80,44 +82,56 @@ def _odd_numbers(count: int, device: torch.device) -> Tensor:
     return known[:count]
 
 
-class _Copies:
-    """Memory for copies of the small ones of some tensors, each from a whole word on.
+class _State:
+    """Some groups of tensors as they are when they are taken; calling it gives their fingerprints.
 
-    `small`: their places among all tensors; `large`: the others' groups, factors and places.
+    It has memory for copies of the small ones, each from a whole word on, and is used again.
     """
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self.small: list[int] = []
-        self.large: list[tuple[int, int, int]] = []
-        self.sizes, self._edges, place, end = [0] * len(groups), [0], -1, 0
+    def __init__(self, groups: Sequence[Group], free: "list[_State]") -> None:
+        self._free = free
+        self._small: list[int] = []  # places among all tensors
+        self._large: list[tuple[int, int, int, Tensor]] = []  # group, factor, place, odd numbers
+        self._values: list[Tensor] = []  # what the words of the large ones add up to
+        sizes, edges, place, end = [0] * len(groups), [0], -1, 0
         parts: list[tuple[Tensor, int]] = []
         for number, group in enumerate(groups):
             for position, tensor in enumerate(group):
                 place += 1
                 if tensor is None:
                     continue
-                factor = 2 * position + 1
-                self.sizes[number] += factor * (tensor.numel() + 1)
+                factor, length = 2 * position + 1, _length(tensor)
+                sizes[number] += factor * (tensor.numel() + 1)
                 if tensor.numel() < _COPIED:
-                    self.small.append(place)
+                    self._small.append(place)
                     parts.append((tensor, factor))
-                    end += _length(tensor)
+                    end += length
                 else:
-                    self.large.append((number, factor, place))
-            self._edges.append(end)
+                    multipliers = _odd_numbers(length, tensor.device)
+                    self._large.append((number, factor, place, multipliers))
+            edges.append(end)
         device = parts[0][0].device if parts else torch.device("cpu")
-        self._words = torch.zeros(end, dtype=torch.int64, device=device)
-        self._odd, self.views, end = torch.zeros_like(self._words), [], 0
+        words = torch.zeros(end, dtype=torch.int64, device=device)
+        odd, self._views, end = torch.zeros_like(words), [], 0
         for tensor, factor in parts:
             part = slice(end, end := end + _length(tensor))
-            self._odd[part] = factor * _odd_numbers(_length(tensor), device)
-            view = self._words[part].view(tensor.dtype)[: tensor.numel()]
-            self.views.append(view.view(tensor.shape))
+            odd[part] = factor * _odd_numbers(_length(tensor), device)
+            view = words[part].view(tensor.dtype)[: tensor.numel()]
+            self._views.append(view.view(tensor.shape))
+        ranges = [slice(*edges) for edges in pairwise(edges)]
+        self._groups = [(size, words[a], odd[a]) for size, a in zip(sizes, ranges, strict=True)]
 
-    def sums(self) -> list[int]:
-        """Of each group, what its small tensors add to its fingerprint."""
-        parts = [slice(*edges) for edges in pairwise(self._edges)]
-        return [int(_dot(self._words[part], self._odd[part]).item()) for part in parts]
+    def take(self, tensors: Sequence[Any]) -> None:
+        torch._foreach_copy_(self._views, [tensors[place] for place in self._small])
+        self._values = [_dot(_words(tensors[place]), odd) for *_, place, odd in self._large]
+
+    def __call__(self) -> dict[str, str]:
+        totals = [size + int(_dot(words, odd).item()) for size, words, odd in self._groups]
+        for (number, factor, *_), value in zip(self._large, self._values, strict=True):
+            totals[number] += factor * int(value.item())
+        self._free.append(self)
+        names = EFFECTS[-len(totals) :]
+        return {name: _hex(total) for name, total in zip(names, totals, strict=True)}
 
 
 def _length(tensor: Tensor) -> int:
@@ -146,11 +160,14 @@ def _signed(number: int) -> int:
 
 
 class _Memory:
-    """What is known of a model: its modules, and memory for copies that none uses now."""
+    """What is known of a model: where its tensors are, and states that are not in use."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = list(model.modules())  # model.parameters() walks through the tree each time
-        self.free: dict[tuple[torch.Size | None, ...], list[_Copies]] = {}
+        modules = list(model.modules())  # model.parameters() walks through the tree each time
+        self.parameters = [module._parameters for module in modules]
+        self.buffers = [module._buffers for module in modules]
+        self.weights: list[Tensor] = []
+        self.free: dict[Any, list[_State]] = {}
 
 
 _memories: "WeakKeyDictionary[nn.Module, _Memory]" = WeakKeyDictionary()
@@ -160,29 +177,18 @@ _memories: "WeakKeyDictionary[nn.Module, _Memory]" = WeakKeyDictionary()
 def state_quantities(model: nn.Module, gradients: bool = True) -> Quantities:
     """Fingerprints of a model's gradients, weights and buffers; its modules stay those it has."""
     memory = _memories.get(model) or _memories.setdefault(model, _Memory(model))
-    weights = [w for m in memory.modules for w in m._parameters.values() if w is not None]
-    buffers = [b for m in memory.modules for b in m._buffers.values() if b is not None]
-    groups: list[Group] = [[w.grad for w in weights]] if gradients else []
-    groups += [weights, buffers]
-    tensors: list[Any] = [tensor for group in groups for tensor in group]
-    key = tuple([None if tensor is None else tensor.shape for tensor in tensors])
+    weights: list[Any] = [w for own in memory.parameters for w in own.values() if w is not None]
+    buffers: list[Any] = [b for own in memory.buffers for b in own.values() if b is not None]
+    given = [w.grad for w in weights] if gradients else []
+    if len(weights) != len(memory.weights) or not all(map(is_, weights, memory.weights)):
+        memory.weights, memory.free = weights, {}
+    # The same weights' shapes are not asked for: 1 us each, and an optimizer refuses other ones.
+    key = gradients, tuple([g is None for g in given]), tuple([b.shape for b in buffers])
     free = memory.free.setdefault(key, [])
-    copies = free.pop() if free else _Copies(groups)
-    torch._foreach_copy_(copies.views, [tensors[place] for place in copies.small])
-    large = []
-    for number, factor, place in copies.large:
-        words = _words(tensors[place])
-        large.append((number, factor, _dot(words, _odd_numbers(len(words), words.device))))
-
-    def read() -> dict[str, str]:
-        totals = [size + total for size, total in zip(copies.sizes, copies.sums(), strict=True)]
-        for number, factor, value in large:
-            totals[number] += factor * int(value.item())
-        free.append(copies)
-        names = EFFECTS[-len(groups) :]
-        return {name: _hex(total) for name, total in zip(names, totals, strict=True)}
-
-    return cache(read)  # the second time would give the memory back once more
+    groups = [given, weights, buffers] if gradients else [weights, buffers]
+    state = free.pop() if free else _State(groups, free)
+    state.take(given + weights + buffers)
+    return state
 
 
 def step_quantities(
@@ -199,23 +205,28 @@ def step_quantities(
     from which the gradients follow. Also whether any process was `asked` to end: the processes
     exchange both at once.
     """
-    inputs: Callable[[], list[int]]
-    if processes.size == 1:
-        inputs = partial(shards_fingerprints, batches, size, processes)
-    else:
+    found = None
+    if processes.size > 1:
         *found, ending = processes.total([*shards_fingerprints(batches, size, processes), asked])
-        asked, inputs = bool(ending), lambda: found
+        asked = bool(ending)
         if processes.rank:
             return None, asked
     state = state_quantities(model)
+    return partial(_line, batches, size, processes, found, numbers, state), asked
 
-    def quantities() -> dict[str, str]:
-        samples, images = map(_hex, inputs())
-        loss, *others = ((name, float(value).hex()) for name, value in numbers.items())
-        first = {"samples": samples, "inputs": images, **dict([loss]), "gradients": ""}
-        return {**first, **dict(others), **state()}
 
-    return quantities, asked
+def _line(
+    batches: Sequence[Sequence[Tensor] | None],
+    size: int,
+    processes: Processes,
+    found: list[int] | None,
+    numbers: dict[str, float],
+    state: Quantities,
+) -> dict[str, str]:
+    samples, inputs = found or shards_fingerprints(batches, size, processes)
+    loss, *others = ((name, float(value).hex()) for name, value in numbers.items())
+    first = {"samples": _hex(samples), "inputs": _hex(inputs), **dict([loss]), "gradients": ""}
+    return {**first, **dict(others), **state()}
 
 
 def _hex(number: int) -> str:
