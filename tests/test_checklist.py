@@ -97,7 +97,10 @@ def test_what_is_missing_after_training_is_named(own: Project) -> None:
     lines = answer(own, "reproduces", "known nondeterminism", "archived")
     assert lines[0] == "not checked: there is no verdict: make reproduce"
     assert lines[1] == "pass: nothing unseeded in experiment/"
-    assert lines[2] == "not checked: there is no archive of this commit: make archive"
+    assert (
+        lines[2]
+        == "not checked: there is no archive of this commit: make record, then make archive"
+    )
     folder = own.path / "runs" / "verify" / "short_seed42"
     folder.mkdir(parents=True)
     verdict = {"verdict": "IDENTICAL", "why": "x", "conditions_digest": "of others"}

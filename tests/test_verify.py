@@ -106,6 +106,14 @@ def test_record_needs_committed_code_unless_told(copy: Project) -> None:
     assert "Recorded with uncommitted changes" in (copy.path / "REPRODUCE.md").read_text()
 
 
+def test_record_needs_the_locked_packages(copy: Project) -> None:
+    lock = copy.path / "requirements.lock"
+    lock.write_text(re.sub(r"(?m)^pillow==\S+", "pillow==1.2.3", lock.read_text()))
+    commit(copy)
+    (line,) = faults(repro(copy, "record"))
+    assert line.startswith("error: not as locked: pillow ") and "(lock: 1.2.3)" in line
+
+
 def test_a_recording_that_was_stopped_goes_on(copy: Project) -> None:
     (run,) = copy.path.glob("runs/record/tiny/*/seed-4")
     newest = max((run / "checkpoints").glob("step-*"))

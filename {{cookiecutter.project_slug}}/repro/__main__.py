@@ -53,7 +53,11 @@ def main() -> int:
 
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
     record = add("record", text)
-    record.add_argument("--allow-dirty", action="store_true", help="with uncommitted changes, too")
+    record.add_argument(
+        "--allow-dirty",
+        action="store_true",
+        help="with uncommitted changes or another environment, too",
+    )
     text = "repeat a recorded training and say IDENTICAL, EQUIVALENT or DIFFERENT"
     verify = add("verify", text)
     verify.add_argument("claim", nargs="?", help="default: the first in configs/claims.yaml")

@@ -214,7 +214,7 @@ def archived(root: Path) -> Answer:
     commit = get_git_info(root)["commit_hash"]
     found = sorted(root.glob(f"*-{commit[:12]}.zip")) if commit else []
     if not found:
-        return OPEN, "there is no archive of this commit: make archive"
+        return OPEN, "there is no archive of this commit: make record, then make archive"
     try:
         with ZipFile(found[0]) as file:
             damaged = file.testzip()

@@ -10,7 +10,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import NoReturn
+
+INTERRUPTED = "interrupted (a training goes on with resume=auto)"
 
 
 class UserError(Exception):
@@ -36,17 +39,32 @@ class Parser(argparse.ArgumentParser):
 def run_command(command: Callable[[], int]) -> int:
     """Run a command's main function and return its exit code, faults printed as lines."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # repro/__init__.py
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         return command()
     except (KeyboardInterrupt, Exception) as error:
         return _report(error)
 
 
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Ctrl-C: KeyboardInterrupt, but at once the end while a module is imported.
+
+    NumPy and PyTorch swallow an interrupt there, and go on with half a module.
+    """
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            if sys.stdout.isatty():
+                os.write(1, b"\x1b[?25h")  # a progress bar hides the cursor
+            os.write(2, f"{INTERRUPTED}\n".encode())
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def _report(error: BaseException) -> int:
     """Say in a line what ended a command, and return its exit code; a bug is raised again."""
     if _interrupted(error):
-        print("interrupted (a training goes on with resume=auto)", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     if isinstance(error, UserError):
         if os.environ.get("RANK", "0") != "0":

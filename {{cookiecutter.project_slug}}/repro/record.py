@@ -19,7 +19,7 @@ import numpy as np
 
 from repro import document, report
 from repro.command import UserError
-from repro.conditions import differences
+from repro.conditions import differences, installed
 from repro.figures import draw_seeds
 from repro.hashing import sha256_json
 from repro.lines import METRICS, TRACE, read_lines
@@ -45,6 +45,12 @@ def record(root: Path, allow_dirty: bool = False) -> None:
         raise UserError(
             f"not committed: {listed(changed)}; nobody could get the code of these results: commit "
             "first, or record with --allow-dirty"
+        )
+    if (packages := installed(root)["packages"]) and not allow_dirty:
+        told = listed([f"{name} {found}" for name, found in packages.items()])
+        raise UserError(
+            f"not as locked: {told}; nobody else has this environment: make setup first, or record "
+            "with --allow-dirty"
         )
     recorded: dict[str, Any] = {}
     seconds: list[float] = []
