@@ -111,7 +111,8 @@ def test_record_needs_the_locked_packages(copy: Project) -> None:
     lock.write_text(re.sub(r"(?m)^pillow==\S+", "pillow==1.2.3", lock.read_text()))
     commit(copy)
     (line,) = faults(repro(copy, "record"))
-    assert line.startswith("error: not as locked: pillow ") and "(lock: 1.2.3)" in line
+    assert line.startswith("error: not as locked: pillow ")
+    assert "(lock: 1.2.3)" in line
 
 
 def test_a_recording_that_was_stopped_goes_on(copy: Project) -> None:
