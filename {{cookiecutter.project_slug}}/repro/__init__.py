@@ -6,13 +6,14 @@ environment, seeding, determinism, sampling, parallel, checkpoint, provenance, r
 
 import signal
 import sys
-from importlib.util import find_spec
 
 # sys.argv[0] is "-m" while `python -m` looks for a module: a command starts. What goes wrong before
 # `run_command` can say it in a line shall show no traceback either.
 if sys.argv[:1] == ["-m"]:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from importlib.util import find_spec  # after that: it takes a while
+
     # These come without: the doctor names what is missing, the registry's answer needs none.
     bare = sys.argv[1:2] in (["doctor"], ["image-digest"])
     if not bare and not (find_spec("hydra") and find_spec("torch")):

@@ -35,7 +35,7 @@ def installed(root: Path) -> dict[str, Any]:
     code = file_digests(root, ("experiment", "repro", "configs"))
     code |= {name: sha256_file(root / name) for name in _other_modules(root)}
     code.pop("configs/claims.yaml", None)  # says what to record, not how to train
-    packages = _not_as_locked(root / LOCK)
+    packages = not_as_locked(root / LOCK)
     return {"code": code, "lock": sha256_file(root / LOCK), "packages": packages}
 
 
@@ -95,7 +95,7 @@ def hardware_class(profile: str, device: str) -> str:
     return f"cpu {found['cpu_model']} ({sha256_json(found['cpu_features'])[:8]}) native"
 
 
-def _not_as_locked(lock: Path) -> dict[str, str]:
+def not_as_locked(lock: Path) -> dict[str, str]:
     """Packages whose installed version is not the lock's, e.g. {"numpy": "2.5.2 (lock: 2.4.6)"}."""
     found = {}
     for name, locked in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock.read_text(), re.M):

@@ -17,7 +17,7 @@ from typing import Any
 from repro.command import UserError
 from repro.conditions import flatten
 from repro.environment import PROFILES
-from repro.lines import header_at, read_trace
+from repro.lines import header_at, read_object, read_trace
 
 IDENTICAL, DIFFERENT = 0, 1
 
@@ -71,11 +71,7 @@ def _conditions(header: dict[str, Any]) -> dict[str, Any]:
 
 def _context(run: Path) -> dict[str, Any]:
     """Of the run's environment what a person would ask about: versions and the machine."""
-    path = run / "experiment_context.json"
-    try:
-        context = json.loads(path.read_text())
-    except (OSError, ValueError):  # it tells about the machine; the comparison does without
-        context = {}
+    context = read_object(run / "experiment_context.json")  # the comparison does without
     hardware = context.get("hardware", {})
     kept = {name: hardware.get(name) for name in ("cpu_model", "gpus", "driver", "platform")}
     commit = {"commit": context.get("git", {}).get("commit_hash")}

@@ -19,7 +19,7 @@ import numpy as np
 
 from repro import document, report
 from repro.command import UserError
-from repro.conditions import differences, installed
+from repro.conditions import LOCK, differences, not_as_locked
 from repro.figures import draw_seeds
 from repro.hashing import sha256_json
 from repro.lines import METRICS, TRACE, read_lines
@@ -46,7 +46,7 @@ def record(root: Path, allow_dirty: bool = False) -> None:
             f"not committed: {listed(changed)}; nobody could get the code of these results: commit "
             "first, or record with --allow-dirty"
         )
-    if (packages := installed(root)["packages"]) and not allow_dirty:
+    if (packages := not_as_locked(root / LOCK)) and not allow_dirty:
         told = listed([f"{name} {found}" for name, found in packages.items()])
         raise UserError(
             f"not as locked: {told}; nobody else has this environment: make setup first, or record "
