@@ -17,6 +17,7 @@ MAKEOVERRIDES :=
 tools := .build/tools
 checks := .build/checks
 trackers := .build/trackers
+runner := .build/runner
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
 
@@ -29,11 +30,17 @@ help: ## list the commands
 demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict
 	@$(tools)/bin/python tools/demo.py
 
-test: venv $(checks)/ready $(trackers)/ready ## run the template's tests
-	@$(venv)/bin/python -m pytest -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+# All tests: two at a time, then those that take the time with nothing beside them.
+test: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the template's tests
+ifeq ($(ARGS),)
+	@$(runner)/bin/python -m pytest -m "not long and not alone" -n 2 --dist loadgroup tests
+	@$(runner)/bin/python -m pytest -m "alone and not long" tests
+else
+	@$(runner)/bin/python -m pytest -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+endif
 
-test-long: venv $(checks)/ready $(trackers)/ready ## run the tests that take long
-	@$(venv)/bin/python -m pytest -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+test-long: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the tests that take long
+	@$(runner)/bin/python -m pytest -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
 lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m ruff check --cache-dir .build/ruff .
@@ -67,16 +74,18 @@ $(checks)/ready: requirements-checks.lock $(tools)/ready
 		--require-hashes --no-deps --only-binary=:all: --no-binary=docopt \
 		-r requirements-checks.lock && touch $@
 
-# The trackers' packages, which only their tests need: an environment that adds them to `venv`, whose
-# versions they share. So everything else is tested with the packages of the default lock alone.
-trackers_locks := $(foreach name,tensorboard mlflow wandb,templates/locks/$(name).lock)
-$(trackers)/ready: $(trackers_locks) templates/locks/none.lock templates/locks/dev.lock | venv
-	@rm -rf $(trackers) && $(venv)/bin/python -I -m venv $(trackers)
+# The trackers' packages, which only their tests need, and what runs the tests: environments that add
+# theirs to `venv`, whose versions they share. So projects are tested with the packages of their lock
+# alone.
+$(trackers)/ready: $(foreach name,tensorboard mlflow wandb,templates/locks/$(name).lock)
+$(runner)/ready: requirements-tests.lock
+$(trackers)/ready $(runner)/ready: templates/locks/none.lock templates/locks/dev.lock | venv
+	@rm -rf $(@D) && $(venv)/bin/python -I -m venv $(@D)
 	@$(venv)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-		> "$$($(trackers)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
-	@$(trackers)/bin/python -m pip install -qq --disable-pip-version-check \
+		> "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check \
 		--require-hashes --no-deps --only-binary=:all: \
-		$(foreach lock,$(trackers_locks),--requirement $(lock)) && touch $@
+		$(foreach lock,$(filter-out %/none.lock %/dev.lock,$^),--requirement $(lock)) && touch $@
 
 # The environment of a generated project, shared by demo, tests and results.
 venv: $(tools)/ready tidy

@@ -305,6 +305,7 @@ def test_python_and_configs_are_copied_as_they_stand(fresh: Project) -> None:
             assert content == (TEMPLATE / name).read_bytes(), name
 
 
+@pytest.mark.alone
 def test_generating_takes_under_half_a_second() -> None:
     """cookiecutter's own time, without the start of Python."""
     program = (
@@ -658,6 +659,7 @@ def test_a_bad_answer_is_one_line_and_leaves_nothing(tmp_path: Path, answer: str
 # Setting up ----------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_setting_up_again_changes_nothing_and_takes_no_time(project: Project) -> None:
     before = (VENV / "pyvenv.cfg").stat().st_mtime_ns
     started = time.monotonic()

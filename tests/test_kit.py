@@ -155,12 +155,6 @@ def test_an_epoch_takes_every_sample_once(size: int, batch: int, drop: bool) -> 
     assert [i for _, i in epochs[0]] != [i for _, i in epochs[1]]
 
 
-def test_any_step_of_any_epoch_is_found_in_under_50_ms() -> None:
-    started = time.perf_counter()
-    batch_of_step(1_281_167, 256, 42, False, 123_456_789)
-    assert time.perf_counter() - started < 0.05
-
-
 def test_a_split_is_disjoint_and_whole() -> None:
     parts = split_indices(1000, (0.2, 0.1, 1.0), 7)
     assert [len(part) for part in parts] == [200, 100, 700]
@@ -332,6 +326,7 @@ def test_index_add_and_weighted_bincount_have_the_bits_of_a_loop(threads: int) -
     torch.set_num_threads(before)
 
 
+@pytest.mark.alone
 def test_scatter_add_is_200_times_as_fast_as_a_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     src = torch.randn(512, 512, generator=generator)
@@ -427,10 +422,11 @@ def test_no_two_samples_of_an_epoch_share_a_seed() -> None:
     assert sample_seed(42, 0, 7) != sample_seed(42, 1, 7) != sample_seed(43, 1, 7)
 
 
+@pytest.mark.alone
 def test_any_step_of_any_epoch_is_found_in_50_milliseconds() -> None:
     """1.28 million samples; nothing is read to skip the steps before."""
     seconds = []
-    for epoch in range(9):
+    for epoch in (*range(8), 24_666):
         step = epoch * steps_per_epoch(1_281_167, 256) + 4321
         started = time.perf_counter()
         batch = batch_of_step(1_281_167, 256, 42, False, step)
@@ -678,6 +674,7 @@ def test_energy_is_read_from_the_processors_counters_over_their_end(tmp_path: Pa
     assert energy.watt_hours is None
 
 
+@pytest.mark.alone
 def test_seeding_generators_costs_little() -> None:
     started = time.perf_counter()
     for seed in range(1000):

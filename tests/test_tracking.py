@@ -410,6 +410,7 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("tracker", ["mlflow", "wandb"])
 def test_a_server_that_never_answers_costs_its_wait_and_one_line(
     projects: dict[str, Project], untracked: dict[str, bytes], tracker: str

@@ -44,6 +44,7 @@ def test_the_recorded_accuracy_is_at_least_985_per_mille(project: Project) -> No
     assert f"{claim['mean']:.4f}" in (project.path / "REPRODUCE.md").read_text()
 
 
+@pytest.mark.alone
 def test_a_default_run_takes_under_20_seconds(project: Project) -> None:
     started = time.monotonic()
     done = project.train("run_dir=runs/timed")
@@ -128,6 +129,7 @@ def test_nothing_recorded_is_exit_code_2(own_project: Project) -> None:
 # Bits ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_the_projects_own_tests_pass(project: Project) -> None:
     """Seeds, data workers, resuming, refusals: the tests that every author gets."""
     started = time.monotonic()

@@ -26,7 +26,7 @@ from cookiecutter.main import cookiecutter
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
 RESULTS, KINDS = ROOT / "templates" / "results", ("json", "md")
-OWN = ("requirements-tools", "requirements-checks")
+OWN = ("requirements-tools", "requirements-checks", "requirements-tests")
 
 
 def main() -> int:

@@ -31,7 +31,10 @@ def main() -> int:
 def read_config(folder: Path) -> Config:
     """The config of a checkpoint; its run's config_used.yaml tells where the data lie."""
     if not (folder / "state.json").is_file():
-        raise UserError(f"{folder} is no checkpoint: expected e.g. runs/latest/checkpoints/last")
+        beside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder.parent
+        there = ", ".join(sorted(path.parent.name for path in beside.glob("*/state.json")))
+        wanted = f"{beside} has {there}" if there else "expected e.g. runs/latest/checkpoints/last"
+        raise UserError(f"{folder} is no checkpoint: {wanted}")
     used = folder.parent.parent / "config_used.yaml"
     try:
         values = json.loads((folder / "state.json").read_text())["config"]

@@ -213,7 +213,7 @@ class Trainer:
                 if ending:
                     return False
         if run:
-            print(f"step {self.step}/{self.total_steps}  loss {metrics['loss']:.4f}")
+            print(f"step {self.step}/{stop}  loss {metrics['loss']:.4f}")
         return True
 
     def save(self, run: Run) -> None:

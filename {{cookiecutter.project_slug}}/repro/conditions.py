@@ -19,15 +19,18 @@ LOCK = "requirements.lock"
 
 def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
     """The conditions as JSON. `config`: the settings that may change the bits; `data`: a digest."""
-    # Of the seeds only those that were set by hand: the others follow from the master seed.
-    by_hand = {k: v for k, v in config["seeds"].items() if v != derive_seed(config["seed"], k)}
-    settings = {k: v for k, v in config.items() if k not in ("seed", "seeds")}
+    settings = {k: v for k, v in config.items() if k != "seed"}
     return {
         **installed(root),
-        "config": {**settings, "seeds": by_hand},
+        "config": {**settings, "seeds": seeds_by_hand(config)},
         "data": data,
         "environment": {k: os.environ[k] for k in PROFILES["portable"] if k in os.environ},
     }
+
+
+def seeds_by_hand(config: dict[str, Any]) -> dict[str, int]:
+    """Of the config's four seeds those that do not follow from the master seed."""
+    return {k: v for k, v in config["seeds"].items() if v != derive_seed(config["seed"], k)}
 
 
 def installed(root: Path) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
 
     `conditions`: each `[name, value of A, value of B]`. `context`: likewise, of what should not
     matter. `step` and `quantity`: the first that differ, None if none does; `agree`, the quantities
-    of that step before it; `values`, the two. `compared`: how many steps both have.
+    of that step before it; `values`, the two. `compared`: how many steps both have; `span`, the
+    first and the last of them (0: before training).
     """
     (heads_a, steps_a), (heads_b, steps_b) = read_trace(a), read_trace(b)
     common = sorted(steps_a.keys() & steps_b.keys())
@@ -36,6 +37,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "context": _changes(_context(a), _context(b)),
         "compared": len(common),
+        "span": [common[0], common[-1]],
         "last": [max(steps_a), max(steps_b)],
         "step": None,
     }
@@ -170,7 +172,7 @@ def compare_steps(a: Path, b: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"conditions": _changes(*heads), "context": [], "compared": 1}
     # What the runs did, if both wrote it down; else what the replays did.
     recorded = one.get("recorded"), two.get("recorded")
-    found |= {"last": [step, step], **judge(one, two)}
+    found |= {"last": [step, step], "span": [step, step], **judge(one, two)}
     found |= first_difference(*(recorded if all(recorded) else lines))
     if found["step"] is None and (found["operation"] or "samples" in found):
         found |= {"step": step, "quantity": "operations", "agree": [], "values": ["", ""]}

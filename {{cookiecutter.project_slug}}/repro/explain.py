@@ -68,7 +68,9 @@ def show(found: dict[str, Any], names: tuple[str, str]) -> None:
     if not found["conditions"]:
         say("\nThe conditions are the same.")
     if found["step"] is None:
-        say(f"\n[bold]IDENTICAL[/]: all {found['compared']} lines that both have agree.")
+        first, last = found["span"]
+        words = f"all steps from {first} to {last} agree" if first < last else f"step {last} agrees"
+        say(f"\n[bold]IDENTICAL[/]: {words}{'' if first else ' (0 is before training)'}.")
         if found["last"][0] != found["last"][1]:
             say(f"  A has done {found['last'][0]} steps, B {found['last'][1]}.")
         return
@@ -79,10 +81,12 @@ def show(found: dict[str, Any], names: tuple[str, str]) -> None:
         table.add_row(name.replace("_", " "), "agrees", "")
     table.add_row(found["quantity"].replace("_", " "), *map(_value, found["values"]))
     say(table)
+    only_code = all(name.startswith("code: ") for name, _, _ in found["conditions"])
     if "operation" in found:
         _show_operation(found, say)
-    elif all(name.startswith("code: ") for name, _, _ in found["conditions"]):
-        # Other conditions name the cause themselves.
+        if not only_code:
+            say("\nLook at the conditions first: they differ, and this is where it shows.")
+    elif only_code:  # other conditions name the cause themselves
         say("\nWhich operation it was: the same command with --replay")
 
 

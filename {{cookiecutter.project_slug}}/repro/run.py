@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from repro import checkpoint, interruption
 from repro.command import UserError
-from repro.conditions import differences
+from repro.conditions import differences, seeds_by_hand
 from repro.lines import METRICS, TRACE, read_lines
 from repro.provenance import log_experiment_context
 from repro.redaction import redact_command, redact_mapping
@@ -157,7 +157,10 @@ def _lock(folder: Path) -> None:
 
 def refuse_other_settings(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
     """UserError if the training in `where` had other settings; where it stops may differ."""
-    old, new = ({**s, "training": {**s["training"], "max_steps": None}} for s in (old, new))
+    old, new = (
+        {**s, "training": {**s["training"], "max_steps": None}, "seeds": seeds_by_hand(s)}
+        for s in (old, new)
+    )
     if lines := differences({"config": old}, {"config": new}):
         raise UserError([f"{where} was trained with another config:", *lines])
 

@@ -155,6 +155,8 @@ class Say:
 
     def __call__(self, error: BaseException) -> None:
         words = redact_text(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+        if isinstance(error, ModuleNotFoundError):
+            words += " (make setup installs it)"
         if not self.said:
             rest = "nothing is lost, README.md says how to send the rest"
             print(f"warning: {self.name}: {words}; {rest}", file=self.stream, flush=True)
