@@ -197,6 +197,7 @@ def own(recorded: Project, tmp_path: Path) -> Project:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; run by make test-long")
     config.addinivalue_line("markers", "alone: takes the time, so nothing may run beside it")
+    config.addinivalue_line("markers", "xdist_group(name): tests of one worker (pytest-xdist)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -386,6 +386,9 @@ def test_the_fingerprints_of_a_state_are_of_the_moment_when_they_are_taken() -> 
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, number) if number % 2 else None
         model[0].weight.grad = torch.rand(3, 5).t()  # not contiguous
+        for size in (7, 30_000):  # put there anew, of another type now and then
+            kind = torch.float64 if number > 3 else torch.float32
+            model.register_buffer(f"mean_of_{size}", torch.rand(size, dtype=kind))
         groups = [p.grad for p in model.parameters()], [*model.parameters()], [*model.buffers()]
         expected = [f"{fingerprint(group) % 2**64:016x}" for group in groups]
         taken.append((expected, state_quantities(model)))

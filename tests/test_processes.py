@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import VENV, Project, clean_environ, faults, generate
+from safetensors.torch import load_file
 
 # BatchNorm, dropout, augmentation and clipping are in the default model and config; 13 samples are
 # in the last batch of an epoch; a parameter that no step uses is added below.
@@ -75,6 +77,67 @@ def test_any_number_of_processes_gives_the_bits_of_one(
     for processes in sizes:
         workers = f"num_workers={processes // 4}"
         assert train(parallel, processes, f"s{shards}w{processes}", *settings, workers) == one
+
+
+AUTHORS_MODEL = """
+
+class AuthorsModel(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)]
+        self.features = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.features[1].eval()  # its statistics are to stay
+        self.head = nn.Parameter(0.1 * torch.randn(classes, 128).t())  # not row by row
+        lowest = torch.finfo(torch.float32).min
+        self.register_buffer("constants", torch.tensor([0.0, -0.0, lowest, float("-inf"), 0.1]))
+        self.register_buffer("position", torch.arange(128.0).sin())
+        self.register_buffer("mean", torch.zeros(128))
+        self.register_buffer("seen", torch.tensor(0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images).flatten(1)
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * features.detach().mean(0)  # put there anew
+            self.seen += len(images)
+        return (features - self.mean + self.position) @ self.head * self.constants[:4].softmax(0)[0]
+"""
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: int) -> None:
+    """Other layouts in memory, frozen layers, constants, counters, buffers that are made anew, an
+    optimizer of a part, random numbers in the step, a loss of another type.
+    """
+    model = own_project.path / "experiment" / "model.py"
+    model.write_text(model.read_text() + AUTHORS_MODEL)
+    old = "        return small_cnn(settings, shape, classes)\n"
+    own_project.edit("experiment/model.py", old, "        return AuthorsModel(classes)\n")
+    trainer = "experiment/trainer.py"
+    own_project.edit(trainer, "cross_entropy(logits.float()", "cross_entropy(logits.double()")
+    part = "list(self.model.parameters())[2:], lr="
+    own_project.edit(trainer, "self.model.parameters(), lr=", part)
+    drawn = "if batch:\n            batch[0] = batch[0] * torch.rand(()) + np.random.rand()\n"
+    own_project.edit(trainer, "        rate = self", f"        {drawn}        rate = self")
+    own_project.edit(trainer, "import torch\n", "import numpy as np\nimport torch\n")
+    settings = (f"training.shards={shards}", "output.checkpoint_every=5")
+    one = train(own_project, 1, "one", *settings)
+    train(own_project, 1, "stopped", *settings, "training.max_steps=7")
+    again = ("resume=auto", "num_workers=1", f"training.max_steps={STEPS}")
+    stopped = train(own_project, 1, "stopped", *settings, *again)
+    before = ("step-000000005/", "step-000000007/")  # their configs say where training was to stop
+    kept = [name for name in one if not any(step in name for step in before)]
+    assert {name: stopped[name] for name in kept} == {name: one[name] for name in kept}
+    if shards > 1:
+        assert train(own_project, 2, "two", *settings) == one
+    last = own_project.path / "runs" / "one" / "checkpoints" / "last" / "tensors.safetensors"
+    state = {name.rpartition(".model.")[2]: tensor for name, tensor in load_file(last).items()}
+    lowest = torch.finfo(torch.float32).min
+    expected = torch.tensor([0.0, -0.0, lowest, float("-inf"), 0.1])
+    assert torch.equal(state["constants"].view(torch.int32), expected.view(torch.int32))
+    assert torch.equal(state["position"], torch.arange(128.0).sin())
+    assert not state["features.1.running_mean"].any()
+    assert state["features.3.running_mean"].any()
+    assert state["mean"].any()
 
 
 def test_resnet18_in_two_processes_gives_the_bits_of_one(project: Project) -> None:

@@ -3,10 +3,8 @@
 Promises: what does not fit the lock ends in one line (exit code 2) before anything is written;
 every file is checked by its hash; an environment that is up to date costs a fraction of a second;
 after a changed lock or an interrupted installation it is made anew, from nothing. Only a folder
-that this program made is ever deleted. Python 3.8 can still run it, to say that it is too old.
+that this program made is ever deleted. Python 3.6 can still run it, to find a newer one.
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
@@ -62,7 +60,7 @@ def check_platform() -> None:
         raise Refused(f"this CPU lacks {' and '.join(sorted(missing))}: use a newer x86-64 CPU")
 
 
-def fitting_python() -> tuple[str, str]:
+def fitting_python() -> "tuple[str, str]":
     """Path and version of the running Python if it fits the lock, else of the newest that does."""
     span = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text("pyproject.toml"))
     if not span:
@@ -134,7 +132,7 @@ def remove(venv: Path) -> None:
         shutil.rmtree(venv)
 
 
-def run(command: list[str], quiet: bool = False) -> list[str]:
+def run(command: "list[str]", quiet: bool = False) -> "list[str]":
     """Run a command and return its last lines of output; show pip's progress, and a failure."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in DROPPED}
     env.update(OVERRULED)

@@ -5,6 +5,7 @@ wrong type or a value out of range is refused before anything is written. The re
 one frozen, typed `Config`. To add a setting: add a field here and its value in configs/.
 """
 
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from repro.configuration import Loader, power_of_two, run_name
 from repro.hashing import derive_seed
-from repro.redaction import redact_mapping
+from repro.redaction import redact_mapping, redact_shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(gt=0, lt=0.5)]
-PathText = Annotated[str, Field(min_length=1)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(expanduser)]
 
 
 class Settings(BaseModel):
@@ -198,10 +199,8 @@ class Config(Settings):
 
     def bits_settings(self) -> dict[str, Any]:
         """The settings that may change the bits, as JSON: all but FREE, and no secrets."""
-        settings: dict[str, Any] = redact_mapping(
-            self.model_dump(mode="json", exclude=set(FREE)), clean=str
-        )
-        return settings
+        settings = self.model_dump(mode="json", exclude=set(FREE))
+        return dict(redact_mapping(settings, clean=redact_shapes))
 
 
 LOADER = Loader(Config, ROOT / "configs", PATHS)

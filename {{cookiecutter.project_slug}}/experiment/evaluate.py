@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
-from omegaconf import OmegaConf
-
 from experiment.config import FREE, LOADER, ROOT, Config
 from repro import environment
-from repro.command import Parser, UserError, run_command
+from repro.command import Parser, run_command
+from repro.configuration import settings_beside, settings_of
 
 
 def main() -> int:
@@ -30,19 +28,7 @@ def main() -> int:
 
 def read_config(folder: Path) -> Config:
     """The config of a checkpoint; its run's config_used.yaml tells where the data lie."""
-    if not (folder / "state.json").is_file():
-        beside = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder.parent
-        there = ", ".join(sorted(path.parent.name for path in beside.glob("*/state.json")))
-        wanted = f"{beside} has {there}" if there else "expected e.g. runs/latest/checkpoints/last"
-        raise UserError(f"{folder} is no checkpoint: {wanted}")
-    used = folder.parent.parent / "config_used.yaml"
-    try:
-        values = json.loads((folder / "state.json").read_text())["config"]
-        free: Any = OmegaConf.to_container(OmegaConf.load(used)) if used.is_file() else {}
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} is damaged: {type(error).__name__}") from error
-    today = LOADER.load([]).model_dump(mode="json")
-    return LOADER.validate({**{key: free.get(key, today[key]) for key in FREE}, **values}, [])
+    return LOADER.revive({**settings_beside(folder, FREE), **settings_of(folder)})
 
 
 def evaluate(config: Config, folder: Path) -> int:

@@ -66,6 +66,8 @@ class Trainer:
         self.total_steps = training.epochs * self.epoch_steps
         self.seeds.apply_for_phase("init")
         self.model = build_model(config, self.data.shape, len(self.data.classes)).to(self.device)
+        self.frozen = [module for module in self.model.modules() if not module.training]
+        self.model.eval()  # the first step finds it as any other one does
         self.forward = compiled(self.model) if training.compile else self.model
         # Fused: the default implementations take the root with MKL, whose last bit depends on the
         # CPU model even in the portable profile (measured); the fused kernels do not.
@@ -84,7 +86,10 @@ class Trainer:
         batch = batch and [tensor.to(self.device) for tensor in batch]
         if not self.model.training:
             self.model.train()
-        self.optimizer.zero_grad()
+            for module in self.frozen:
+                module.training = False
+        seed_generators(derive_seed(self.seeds.training, "step", step))
+        self.model.zero_grad()  # also of weights that the optimizer does not have
         rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -10,6 +10,8 @@ import sys
 # sys.argv[0] is "-m" while `python -m` looks for a module: a command starts. What goes wrong before
 # `run_command` can say it in a line shall show no traceback either.
 if sys.argv[:1] == ["-m"]:
+    if sys.version_info < (3, 9):  # noqa: UP036  # `make image-digest` may find any Python
+        sys.exit(f"error: {sys.executable} is older than Python 3.9: run make setup first")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from importlib.util import find_spec  # after that: it takes a while

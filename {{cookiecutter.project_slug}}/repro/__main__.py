@@ -28,6 +28,8 @@ exit codes of doctor: 0 nothing is wrong, 1 faults or failed points, a line each
 exit codes of image-digest: 0 as pinned, 1 moved or gone, 2 the registry gives no answer
 """
 
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
 import json
 import sys
 from argparse import ArgumentTypeError, Namespace

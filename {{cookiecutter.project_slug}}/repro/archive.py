@@ -129,17 +129,24 @@ def find_runs(root: Path, name: str, claim: dict[str, Any]) -> dict[str, Path]:
 def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str, Files]:
     """The name of the data's manifest, and the files to pack.
 
-    Without the data it lies aside: in its place it would say that the data are damaged.
+    Without the data it lies aside: in its place it would say that the data are damaged. A folder
+    of images goes to images/.
     """
     try:
-        folder = root / yaml.safe_load((run / "config_used.yaml").read_text())["data_dir"]
+        settings = yaml.safe_load((run / "config_used.yaml").read_text())
+        folder, images = root / settings["data_dir"], settings["image_dir"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{run}/config_used.yaml is damaged: delete {run}, make record") from error
     for path in sorted(folder.rglob(MANIFEST)):
-        if sha256_json(read_object(path)) == digest:
+        if sha256_json(manifest := read_object(path)) == digest:
             top = PurePosixPath("data" if with_data else "data-manifest")
             name = str(top / path.relative_to(folder).as_posix())
-            return name, tree(folder, top) if with_data else {name: path}
+            if not with_data:
+                return name, {name: path}
+            beside: Files = {}  # images stay where the author has them
+            if manifest.get("dataset") == "image_folder":
+                beside = {f"images/{file}": root / images / file for file in manifest["files"]}
+            return name, tree(folder, top) | beside
     raise UserError(f"{folder} has no {MANIFEST} of the recorded data: make record")
 
 

@@ -9,6 +9,7 @@ newest checkpoint that is whole, and says which ones are not. No pickle anywhere
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,10 +61,13 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
 
 def point(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to `target`, replacing an older link in one step."""
-    temporary = link.with_name(f".{link.name}.link")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, link.parent))
-    temporary.replace(link)
+    # A name of its own: other trainings may do the same at this moment.
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
+        temporary.replace(link)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -159,9 +163,22 @@ def restore(
     if optimizer:
         try:
             optimizer.load_state_dict(state["optimizer"])
+            _lay_out(optimizer)
             set_seed_state(state["generators"])
         except ValueError as error:
             raise UserError(f"the checkpoint cannot be continued here: {error}") from error
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the moments out in memory as their weights are: fused kernels take both in that order.
+
+    Files hold tensors row by row; a model may be channels_last.
+    """
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                laid_out = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+                moments[name] = laid_out.copy_(value)
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

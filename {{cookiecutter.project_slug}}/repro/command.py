@@ -4,6 +4,8 @@ A fault raises `UserError`: what was found, what was expected, what to do. `run_
 lines on standard error and returns exit code 2. Anything else is a bug and keeps its traceback.
 """
 
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
 import argparse
 import os
 import signal

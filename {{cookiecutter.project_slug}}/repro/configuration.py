@@ -7,6 +7,7 @@ fields of the pydantic model that it is given.
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin
@@ -21,7 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from repro.command import UserError
+from repro.lines import read_object
 
+STATE = "state.json"  # of a checkpoint
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -69,6 +72,18 @@ class Loader(Generic[Model]):
             raise UserError(faults)
         return config
 
+    def revive(self, values: dict[str, Any]) -> Model:
+        """The config of an older run from its settings.
+
+        What is new since then has today's value, and so has a path that is not there (any more).
+        """
+        today = self.load([]).model_dump(mode="json")
+        known = _merged(today, values)
+        for name in self.paths:
+            if known[name] and not (self.folder.parent / known[name]).exists():
+                known[name] = today[name]
+        return self.validate(known, [])
+
     def parse(self, overrides: list[str]) -> tuple[list[Override], list[str]]:
         """The overrides that can be understood, and a line for each that cannot."""
         parser, parsed, faults = OverridesParser.create(), [], []
@@ -96,6 +111,39 @@ class Loader(Generic[Model]):
     def _choices(self, override: Override) -> list[str]:
         """The files to choose from if the override names a group's folder."""
         return sorted(path.stem for path in (self.folder / override.key_or_group).glob("*.yaml"))
+
+
+def settings_of(checkpoint: Path) -> dict[str, Any]:
+    """The config that a checkpoint was trained with; UserError if it is none."""
+    if not (checkpoint / STATE).is_file():
+        beside = checkpoint / "checkpoints"
+        beside = beside if beside.is_dir() else checkpoint.parent
+        there = ", ".join(sorted(path.parent.name for path in beside.glob(f"*/{STATE}")))
+        wanted = f"{beside} has {there}" if there else "expected e.g. runs/latest/checkpoints/last"
+        raise UserError(f"{checkpoint} is no checkpoint: {wanted}")
+    found = read_object(checkpoint / STATE).get("config")
+    if not isinstance(found, dict):
+        raise UserError(f"{checkpoint} is damaged: {STATE} has no config")
+    return found
+
+
+def settings_beside(checkpoint: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Those settings of the run that a checkpoint lies in, if it lies in one."""
+    used = checkpoint.parent.parent / "config_used.yaml"
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(used)) if used.is_file() else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{used} is damaged: {type(error).__name__}") from error
+    return {k: found[k] for k in names if k in found} if isinstance(found, dict) else {}
+
+
+def _merged(today: Any, then: Any) -> Any:
+    """`then`, with what it lacks as it is today."""
+    if not isinstance(today, dict) or not isinstance(then, dict):
+        return then
+    if today.get("name") != then.get("name"):  # another model, data set, optimizer
+        return then
+    return {**today, **{key: _merged(today.get(key), value) for key, value in then.items()}}
 
 
 def run_name(name: str) -> str:

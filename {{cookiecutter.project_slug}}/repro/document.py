@@ -128,7 +128,7 @@ def _origin(results: dict[str, Any]) -> str:
     """In a sentence, the code that the results are of."""
     if results["commit"] is None:
         return (
-            "Recorded before there was a commit: the digests of code, config, data and lock in "
+            "Recorded without a commit: the digests of code, config, data and lock in "
             f"[{RESULTS.name}]({RESULTS}) tell of what."
         )
     if results["dirty"] is None:

@@ -50,7 +50,7 @@ def refuse_changes(
     for name in sorted(recorded.keys() | found.keys()):
         if recorded.get(name) != found.get(name):
             state = "missing" if name not in found else "changed" if name in recorded else "extra"
-            faults.append(f"{root / name}: {state}, says {manifest}: make data writes it anew")
+            faults.append(f"{root / name}: {state}, says {manifest}: {_remedy(manifest)}")
     refuse(faults)
 
 
@@ -84,8 +84,14 @@ def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict) or not keys <= value.keys():
-        raise UserError(f"{path} is damaged: make data writes it anew")
+        raise UserError(f"{path} is damaged: {_remedy(path)}")
     return value
+
+
+def _remedy(manifest: Path) -> str:
+    """What to do; a data set's manifest lies in the folder with its name."""
+    name = manifest.parent.name
+    return f"make data ARGS=dataset={name} writes it anew; other data take another data_dir"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -157,12 +157,13 @@ class Recorder(TorchDispatchMode):
         address = _address(tensor)
         if address in self._unwritten:
             return ["unwritten", kind, shape, ""]
-        key = (address, tensor._version, tensor.numel())
-        if address and key in self._known:
+        counted = address and not tensor.is_inference()  # those have no version
+        key = (address, tensor._version, tensor.numel()) if counted else None
+        if key in self._known:
             digest = self._known[key][1]
         else:
             digest = f"{fingerprint([_dense(tensor)]) % 2**64:016x}"
-            if keep and address and tensor.numel() > _LARGE and not _in_backward():
+            if keep and key and tensor.numel() > _LARGE and not _in_backward():
                 self._known[key] = (tensor, digest)  # the tensor, too: its address stays taken
         return [digest, kind, shape, self.names.get(address, "")]
 

@@ -144,7 +144,10 @@ class Processes:
             flat = torch.cat([*(tensor.reshape(-1) for tensor in own), padding])
             pieces = self._sum_flat(flat).split([*sizes, len(padding)])
             for i, piece in zip(places, pieces, strict=False):
-                result[i] = piece.view(like[i].shape)
+                # Laid out in memory as the weight is: fused optimizers take both in that order.
+                result[i] = torch.empty_like(like[i], requires_grad=False).copy_(
+                    piece.view(like[i].shape)
+                )
         return result
 
     def chunk_sizes(self, samples: int, chunk: int) -> list[int]:
@@ -168,8 +171,13 @@ class Processes:
         """Give all processes the values that process `source` has."""
         if self.size > 1:
             with _others_alive():
-                for tensor in tensors:
-                    dist.broadcast(tensor, source)
+                for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+                    group = [tensor for tensor in tensors if tensor.dtype is dtype]
+                    flat = torch.cat([tensor.reshape(-1) for tensor in group])
+                    dist.broadcast(flat, source)
+                    pieces = flat.split([tensor.numel() for tensor in group])
+                    for tensor, piece in zip(group, pieces, strict=True):
+                        tensor.copy_(piece.view(tensor.shape))
 
     def _gather(self, own: Tensor) -> Tensor:
         if self.size == 1:
@@ -220,6 +228,49 @@ def parts_of_shards(
         yield number, None if empty else [tensor[part] for tensor in batch or ()]
 
 
+class _Buffers:
+    """A model's buffers while a step's shards are computed; a module may put new ones there."""
+
+    def __init__(self, model: nn.Module) -> None:
+        there = {id(b): (m, name, b) for m in model.modules() for name, b in m._buffers.items()}
+        found = [(m, name, b, b.clone()) for m, name, b in there.values() if b is not None]
+        self._numbers = [entry for entry in found if _is_number(entry[2])]
+        self._others = [entry for entry in found if not _is_number(entry[2])]
+        self.like = [buffer for *_, buffer, _ in self._numbers]
+
+    def reset(self) -> None:
+        """Give all the values from before the step."""
+        for module, name, buffer, before in self._numbers + self._others:
+            module._buffers[name] = buffer.copy_(before)
+
+    def changes(self) -> Summands:
+        """What a shard added to those that are numbers: minus zero, which changes none, to most."""
+        found: Summands = []
+        for module, name, _, before in self._numbers:
+            now = module._buffers[name]
+            now = before if now is None else now.detach()
+            found.append(torch.where(now == before, -0.0, now - before))  # inf - inf is NaN
+        return found
+
+    def add(self, changes: Summands, shards: int) -> None:
+        """Add what the shards' changes are on average."""
+        for (module, name, buffer, before), change in zip(self._numbers, changes, strict=True):
+            module._buffers[name] = (
+                buffer if change is None else buffer.copy_(before + change / shards)
+            )
+
+    def others(self) -> list[Tensor]:
+        """Those that have no average, as the last shard left them."""
+        for module, name, buffer, _ in self._others:
+            now = module._buffers[name]
+            module._buffers[name] = buffer if now is None else buffer.copy_(now)
+        return [buffer for *_, buffer, _ in self._others]
+
+
+def _is_number(buffer: Tensor) -> bool:
+    return buffer.is_floating_point() or buffer.is_complex()
+
+
 def backward_in_shards(
     model: nn.Module,
     batch: Sequence[Tensor] | None,
@@ -232,42 +283,37 @@ def backward_in_shards(
     `batch`: this process's part of it (`Processes.part`), tensors with the samples in their first
     dimension; None if it has none. `forward(shard, *tensors)` seeds the generators for shard number
     `shard` and returns the SUM of the losses of its samples.
-    Floating-point buffers (BatchNorm's statistics) start each shard from the same values and are
-    averaged over the shards that have samples; integer ones (its counter) advance once per step.
+    Buffers start each shard from the same values. How floating-point ones (BatchNorm's statistics)
+    change is averaged over the shards that have samples; those that none changes stay as they are.
+    Others (its counter) are the last such shard's: they advance once per step.
     """
     if processes.shards == 1 and batch is not None:
         loss = forward(0, *batch) / size
         loss.backward()
         return loss.detach()
     parameters = list(model.parameters())
-    buffers = list(model.buffers())
-    floating = [b for b in buffers if b.is_floating_point()]
-    before = [b.clone() for b in buffers]
+    buffers = _Buffers(model)
     sums = TreeSum()
     for number, part in parts_of_shards(batch, size, processes):
         if part is None:
-            sums.add([None] * (1 + len(parameters) + len(floating)))
+            sums.add([None] * (1 + len(parameters) + len(buffers.like)))
             continue
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+        buffers.reset()
         loss = forward(number, *part) / size
         loss.backward()
         gradients = [parameter.grad for parameter in parameters]
-        sums.add([loss.detach(), *gradients, *(b.clone() for b in floating)])
+        # float: a process without samples does not know another type
+        sums.add([loss.detach().float(), *gradients, *buffers.changes()])
         for parameter in parameters:
             parameter.grad = None
     scalar = torch.zeros((), device=processes.device)
-    total_loss, *rest = processes.sum(sums.total(), [scalar, *parameters, *floating])
+    like = [scalar, *parameters, *buffers.like]
+    total_loss, *rest = processes.sum(sums.total(), like)
     for parameter, gradient in zip(parameters, rest, strict=False):
         parameter.grad = gradient
     slices = shard_slices(size, processes.shards)
-    filled = sum(part.start < part.stop for part in slices)
-    for buffer, total in zip(floating, rest[len(parameters) :], strict=True):
-        if total is not None:
-            buffer.copy_(total / filled)
-    if size < processes.shards:  # some process may have had no sample: its counters stood still
-        first = next(k for k, part in enumerate(slices) if part.start < part.stop)
-        source = first * processes.size // processes.shards
-        processes.copy_from(source, [b for b in buffers if not b.is_floating_point()])
+    filled = [number for number, part in enumerate(slices) if part.start < part.stop]
+    buffers.add(rest[len(parameters) :], len(filled))
+    processes.copy_from(filled[-1] * processes.size // processes.shards, buffers.others())
     assert total_loss is not None  # at least one shard has samples
     return total_loss

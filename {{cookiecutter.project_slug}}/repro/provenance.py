@@ -285,6 +285,10 @@ def log_experiment_context(folder: Path, root: Path, extra: dict[str, Any]) -> d
     if clash := {*context, "software"} & extra.keys():
         raise ValueError(f"extra holds {sorted(clash)}, written here as well: use other names")
     context = redact_mapping(context | extra)
+    if (
+        "conditions" in extra
+    ):  # without secrets already; a changed digest would be another condition
+        context["conditions"] = extra["conditions"]
     context["software"] = get_software()  # its keys are packages; "secretstorage" is no secret
     foreign = find_foreign(root / LOCKS[0], torch) if (torch := _torch()) else []
     for line in foreign:

@@ -50,7 +50,17 @@ _DRAWING_METHODS = _words(
     """uniform_ normal_ random_ bernoulli_ exponential_ cauchy_ geometric_ log_normal_ orthogonal_
     sparse_ trunc_normal_ xavier_uniform_ xavier_normal_ kaiming_uniform_ kaiming_normal_"""
 )
-_DRAWING_LAYERS = ("Linear", "Bilinear", "Conv", "Embedding", "LSTM", "GRU", "RNN", "Transformer")
+_DRAWING_LAYERS = (
+    "Linear",
+    "Bilinear",
+    "Conv",
+    "Embedding",
+    "LSTM",
+    "GRU",
+    "RNN",
+    "Transformer",
+    "MultiheadAttention",
+)
 # Unseeded, torch.Generator starts at 67280421310721, whatever the config's seed is; the others
 # start at a number of the operating system's.
 _GENERATORS = {"torch.Generator", "random.Random", "numpy.random.RandomState"}
@@ -70,6 +80,7 @@ _LISTINGS = _names("os", "listdir scandir walk fwalk") | _names("glob", "glob ig
 _LISTING_METHODS = {"glob", "rglob", "iterdir"}
 _ITERATING = _names("builtins", "list tuple enumerate zip iter map filter dict.fromkeys")
 _PASSING_ON = _names("builtins", "list tuple iter map filter reversed")
+_PASSING_ON |= _names("itertools", "chain chain.from_iterable islice")
 _SORTING = {"builtins.sorted", "numpy.sort", "natsort.natsorted"}
 _ORDER_FREE = _SORTING | _names("builtins", "set frozenset len min max sum any all bool")
 _SWITCHES = _names(
@@ -228,6 +239,8 @@ class _Visitor(Names, ast.NodeVisitor):
                 inner = arguments
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 inner = [generator.iter for generator in node.generators]
+            case ast.BinOp(left, ast.Add(), right) | ast.IfExp(_, left, right):
+                inner = [left, right]
             case ast.List(parts) | ast.Tuple(parts) | ast.Set(parts) | ast.BoolOp(_, parts):
                 inner = parts
             case ast.Starred(value):
@@ -274,6 +287,9 @@ class _Visitor(Names, ast.NodeVisitor):
             self.excused.add(node.func)
         if method in _SEEDING:
             self.excuse(receiver)
+        if method in ("append", "extend") and ast.unparse(receiver) in self.sorted:
+            for value in node.args:
+                self.excuse(value)
 
         if name in _BY_ARGUMENT or (method or last) in _SEEDERS:
             for value in values:

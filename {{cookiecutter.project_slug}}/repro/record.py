@@ -52,6 +52,8 @@ def record(root: Path, allow_dirty: bool = False) -> None:
             f"not as locked: {told}; nobody else has this environment: make setup first, or record "
             "with --allow-dirty"
         )
+    if git["source"] == "none":
+        print(f"warning: the results will name no commit: {git['note']}", flush=True)
     recorded: dict[str, Any] = {}
     seconds: list[float] = []
     left = sum(len(claim["seeds"]) for claim in claims)

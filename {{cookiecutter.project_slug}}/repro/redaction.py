@@ -17,7 +17,8 @@ MASK = "***"
 _SECRET_NAME = re.compile(
     r"secret|passw(or)?d|passphrase|credential|(^|_)authorization(_|$)|(^|_)auth$"
     r"|(api|access|auth|private|account|storage|encryption|kaggle)_?(key|token)s?(_|$)"
-    r"|(^|_)(?<!(?:pad|eos|bos|cls|sep|unk|per|max|num)_)(?<!mask_)(?<!special_)token$"
+    r"|(^|_)(?<!(?:pad|eos|bos|sos|cls|sep|unk|per|max|num|end)_)(?<!(?:mask|stop|text|word)_)"
+    r"(?<!(?:start|begin|blank|image|class|audio|query|patch|first)_)(?<!special_)token$"
 )
 # Patterns start at a boundary and repeat boundedly: a line of a megabyte must not take minutes.
 _SHAPES = re.compile(
@@ -80,17 +81,24 @@ def redact_text(text: str) -> str:
 
     for secret in known_secrets():
         text = text.replace(secret, MASK)
-    text = _SHAPES.sub(MASK, text)
+    text = redact_shapes(text)
     for literal in _LITERALS:
         text = re.sub(literal, mask, text)
     return text
 
 
-def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any:
-    """A deep copy in plain JSON types with secrets as ***; None and booleans hide nothing.
+def redact_shapes(text: str) -> str:
+    """The text without what looks like a secret wherever it stands: the same on every machine.
 
-    `clean=str` looks at names alone: for what is compared or read back, which must not depend on
-    the values of the environment's secrets.
+    (`redact_text` also knows the secrets of this machine's environment.)
+    """
+    return _SHAPES.sub(MASK, text)
+
+
+def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any:
+    """A deep copy in plain JSON types with secrets as ***; small numbers and None hide nothing.
+
+    `clean=redact_shapes` is for what is compared or read back.
     """
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -99,8 +107,13 @@ def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any
     if not isinstance(value, Mapping):
         return clean(str(value))
     copy = {clean(str(key)): redact_mapping(item, clean) for key, item in value.items()}
-    hidden = {k for k, v in copy.items() if is_secret_name(k) and not isinstance(v, bool | None)}
+    hidden = {k for k, v in copy.items() if is_secret_name(k) and not _is_small(v)}
     return copy | dict.fromkeys(hidden, MASK)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether it is None or a number that is a setting (start_token: 7) rather than a password."""
+    return value is None or (isinstance(value, bool | int | float) and abs(value) < 10**7)
 
 
 def redact_command(argv: list[str]) -> str:

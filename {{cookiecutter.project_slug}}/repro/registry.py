@@ -6,6 +6,8 @@ only, but for a registry on this machine. A pinned image comes as it was even af
 after both were deleted it does not: so keep a copy (`make image-save`).
 """
 
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
 import http.client
 import json
 import re

@@ -37,21 +37,8 @@ def config_of(root: Path, run: Path) -> Any:
     used = run / "config_used.yaml"
     if not used.is_file():
         raise UserError(f"{run} is no run: it has no config_used.yaml")
-    loader = author(root, "config")
     values: Any = OmegaConf.to_container(OmegaConf.load(used))
-    values |= {"run_dir": None, "resume": None}
-    try:
-        return loader.validate(values, [])
-    except UserError:  # a setting that is new since then: with today's value
-        return loader.validate(_merged(loader.load([]).model_dump(mode="json"), values), [])
-
-
-def _merged(today: Any, then: Any) -> Any:
-    if not isinstance(today, dict) or not isinstance(then, dict):
-        return then
-    if today.get("name") != then.get("name"):  # another model, data set, optimizer
-        return then
-    return {**today, **{key: _merged(today.get(key), value) for key, value in then.items()}}
+    return author(root, "config").revive(values | {"run_dir": None, "resume": None})
 
 
 def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from repro import checkpoint, interruption
 from repro.command import UserError
 from repro.conditions import differences, seeds_by_hand
 from repro.lines import METRICS, TRACE, read_lines
+from repro.manifest import write_file
 from repro.provenance import log_experiment_context
 from repro.redaction import redact_command, redact_mapping
 
@@ -48,7 +49,8 @@ class Run:
 
         A run resumed after `step` keeps its first context: today's goes to a folder of its own.
         """
-        OmegaConf.save(OmegaConf.create(redact_mapping(settings)), self.folder / "config_used.yaml")
+        text = OmegaConf.to_yaml(OmegaConf.create(redact_mapping(settings)))
+        write_file(self.folder / "config_used.yaml", text.encode())
         with (self.folder / "command.txt").open("a") as file:
             file.write(redact_command(["python", *sys.orig_argv[1:]]) + "\n")
         folder = self.folder / f"resumed_at_step_{step}" if self.start else self.folder
@@ -78,8 +80,8 @@ class Run:
             if source and (source / TRACE).is_file():  # cut when the trace begins
                 shutil.copy(source / TRACE, self.folder)
             for path in {self.start, (self.start.parent / "best").resolve()}:
-                if path.is_dir():  # there is no best one before the first validation
-                    shutil.copytree(path, self.checkpoints / path.name)
+                if checkpoint.find_fault(path) is None:  # no best one before the first validation
+                    checkpoint.save(self.checkpoints / path.name, checkpoint.load(path))
 
 
 def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | None:
@@ -131,8 +133,9 @@ def open_run(
     if start is None and checkpoint.steps_newest_first(folder / "checkpoints"):
         raise UserError(f"{folder}: another process has trained there meanwhile; start this anew")
     # Runs elsewhere are found by their path; those of record and verify are no runs of the user's.
-    kept = root / "runs"
-    if kept in folder.parents and not {kept / "record", kept / "verify"} & {*folder.parents}:
+    kept = (root / "runs").resolve()  # it may be a link to a larger disk
+    above = folder.resolve().parents
+    if kept in above and not {kept / "record", kept / "verify"} & {*above}:
         checkpoint.point(root / "runs" / "latest", folder)
     return Run(folder, start)
 

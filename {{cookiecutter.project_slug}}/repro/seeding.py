@@ -87,14 +87,15 @@ def get_seed_state() -> dict[str, Any]:
         "python": [version, torch.tensor(internal, dtype=torch.int64), gauss_next],
         "numpy": [name, torch.from_numpy(key.astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        # All GPUs' generators are seeded alike: one state, for any number of GPUs.
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
     }
 
 
 def set_seed_state(state: dict[str, Any]) -> None:
     """Put back what `get_seed_state` returned.
 
-    Raises ValueError if CUDA generators were saved and this machine has another number of GPUs.
+    Raises ValueError if that of a CUDA generator was saved and this machine has no GPU.
     """
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss_next))
@@ -102,9 +103,7 @@ def set_seed_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, key.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
-        if len(state["cuda"]) != torch.cuda.device_count():
-            raise ValueError(
-                f"the states of {len(state['cuda'])} CUDA generators were saved, "
-                f"this machine has {torch.cuda.device_count()} GPUs"
-            )
-        torch.cuda.set_rng_state_all(state["cuda"])
+        if not torch.cuda.is_available():
+            raise ValueError("the state of a GPU's generator was saved, and there is no GPU")
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.set_rng_state(state["cuda"][0], device)

@@ -37,6 +37,7 @@ EFFECTS = ("gradients", "weights", "buffers")
 Quantities = Callable[[], dict[str, str]]  # names and values; once read, good until the next step
 Group = Sequence[Tensor | None]
 _COPIED = 1 << 14  # values; of larger tensors, copies cost more than to read them at once
+_KINDS = 4  # of states that memory is kept for: layers may be skipped at random
 _WAITING, _SECONDS = 8, 0.25  # steps that are fingerprinted together, at most
 _multipliers: dict[torch.device, Tensor] = {}
 
@@ -123,7 +124,8 @@ class _State:
 
     def take(self, tensors: Sequence[Any]) -> None:
         self._found = {}
-        torch._foreach_copy_(self._views, [tensors[place] for place in self._small])
+        if self._views:
+            torch._foreach_copy_(self._views, [tensors[place] for place in self._small])
         self._values = [_dot(_words(tensors[place]), odd) for *_, place, odd in self._large]
 
     def __call__(self) -> dict[str, str]:
@@ -187,7 +189,10 @@ def state_quantities(model: nn.Module, gradients: bool = True) -> Quantities:
     if len(weights) != len(memory.weights) or not all(map(is_, weights, memory.weights)):
         memory.weights, memory.free = weights, {}
     # The same weights' shapes are not asked for: 1 us each, and an optimizer refuses other ones.
-    key = gradients, tuple([g is None for g in given]), tuple([b.shape for b in buffers])
+    kinds = [(b.shape, b.dtype, b.device) for b in buffers]  # a module may put another one there
+    key = gradients, tuple([g is None for g in given]), tuple(kinds)
+    if len(memory.free) >= _KINDS and key not in memory.free:
+        memory.free.clear()
     free = memory.free.setdefault(key, [])
     groups = [given, weights, buffers] if gradients else [weights, buffers]
     state = free.pop() if free else _State(groups, free)
