@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import CHECKS, VENV, Project, clean_environ, commit, faults, git, last_line
-from repro.archive import write
+from repro.archive import find_data, write
 from repro.command import UserError
+from repro.hashing import sha256_json
 
 CONTEXT = Path(__file__).parent / "data" / "ro-crate-1.1-context.jsonld"  # CC0, of RO-Crate 1.1
 
@@ -187,6 +188,22 @@ def test_data_and_changes_go_in_where_that_is_asked(own: Project) -> None:
     assert "data/digits/data.safetensors" in data
     assert b"which\nresults" in files["README.md"]
     assert b"what" in files["uncommitted_changes.diff"]
+
+
+def test_a_folder_of_images_goes_in_with_the_data(tmp_path: Path) -> None:
+    run, images = tmp_path / "run", tmp_path / "my images"
+    for path in (run, images / "cat", tmp_path / "data" / "image_folder"):
+        path.mkdir(parents=True)
+    (images / "cat" / "1.png").write_bytes(b"1")
+    manifest = {"dataset": "image_folder", "files": {"cat/1.png": "digest"}}
+    place = tmp_path / "data" / "image_folder" / "manifest.json"
+    place.write_text(json.dumps(manifest))
+    (run / "config_used.yaml").write_text(f"data_dir: data\nimage_dir: '{images}'\n")
+    name, files = find_data(tmp_path, run, sha256_json(manifest), with_data=True)
+    assert name == "data/image_folder/manifest.json"
+    assert files == {name: place, "images/cat/1.png": images / "cat" / "1.png"}
+    aside = find_data(tmp_path, run, sha256_json(manifest), with_data=False)
+    assert aside == ("data-manifest/image_folder/manifest.json", {aside[0]: place})
 
 
 # What is refused ------------------------------------------------------------------------------

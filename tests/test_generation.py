@@ -669,6 +669,21 @@ def test_setting_up_again_changes_nothing_and_takes_no_time(project: Project) ->
     assert (VENV / "pyvenv.cfg").stat().st_mtime_ns == before
 
 
+def test_an_old_python_can_run_the_bootstrap_to_find_a_newer_one(fresh: Project) -> None:
+    """RHEL 8's python3 is 3.6: no syntax and no annotation of a later one."""
+    tree = ast.parse((fresh.path / "bootstrap.py").read_text(), feature_version=(3, 6))
+    assert "annotations" not in {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            notes = [node.returns, *(argument.annotation for argument in node.args.args)]
+            assert not any(isinstance(note, ast.Subscript | ast.BinOp) for note in notes), node.name
+
+
 def test_a_tampered_hash_is_refused_and_named(own_project: Project, tmp_path: Path) -> None:
     path = own_project.path / "requirements.lock"
     head, _, tail = path.read_text().partition("--hash=sha256:")  # of the first package

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEMPLATE, clean_environ
-from repro import catalogue, checkpoint, environment
+from repro import catalogue, checkpoint, environment, trace
 from repro.checkpoint import find_fault, load, save, weights_digest
 from repro.command import UserError
 from repro.determinism import (
@@ -399,6 +401,40 @@ def test_the_fingerprints_of_a_state_are_of_the_moment_when_they_are_taken() -> 
         with torch.no_grad():
             for tensor in (*model.parameters(), model[1].running_mean):
                 tensor.add_(1)
+
+
+def test_a_model_without_small_tensors_is_traced() -> None:
+    model = nn.Linear(200, 200, bias=False)
+    first = state_quantities(model, gradients=False)()
+    assert first["weights"] == f"{fingerprint([model.weight]) % 2**64:016x}"
+
+
+def test_layers_that_are_skipped_at_random_cost_no_memory() -> None:
+    model = nn.ModuleList(nn.Linear(50, 50) for _ in range(8))
+    for pattern in range(100):
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.ones_like(parameter) if pattern >> number & 1 else None
+        expected = f"{fingerprint([p.grad for p in model.parameters()]) % 2**64:016x}"
+        assert state_quantities(model)()["gradients"] == expected
+    assert len(trace._memories[model].free) <= trace._KINDS
+
+
+def test_trainings_that_start_together_all_set_the_link(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(8)]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(50):
+            list(pool.map(partial(checkpoint.point, tmp_path / "latest"), folders))
+    assert (tmp_path / "latest").resolve() in folders
+    assert len(list(tmp_path.iterdir())) == 9  # nothing is left behind
+
+
+def test_a_gpus_state_needs_a_gpu_but_not_as_many() -> None:
+    state = {**get_seed_state(), "cuda": [torch.get_rng_state()]}
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="there is no GPU"):
+            set_seed_state(state)
 
 
 def test_the_catalogue_has_the_operations_that_pytorch_names() -> None:

@@ -77,7 +77,8 @@ def apply(patch: str | None, folder: Path) -> None:
 SECRET_NAMES = """token HF_TOKEN GITHUB_TOKEN GITHUB_TOKEN_2 accessToken api_key apikey apiKey
     APIKey WANDB_API_KEY AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID private-key tracker.api_key passwd
     password PGPASSWORD passphrase credential credentials client.secret basic_auth KAGGLE_KEY"""
-ORDINARY_NAMES = """num_tokens max_tokens tokenizer token_dim tokens_per_batch pad_token eos_token
+ORDINARY_NAMES = """start_token blank_token image_token sos_token
+    num_tokens max_tokens tokenizer token_dim tokens_per_batch pad_token eos_token
     max_token tiktoken author authors authority key sort_key public_key monkey keyboard PWD"""
 
 
@@ -214,6 +215,8 @@ def test_a_mapping_is_copied_without_secrets(monkeypatch: pytest.MonkeyPatch) ->
         "credentials": {"user": "me", "pin": 1},
         "paths": [Path("data/planted-value"), ("https://me:pw@host/x", 3, 0.5)],
         "max_tokens": 512,
+        "bot_token": 7,
+        "password": 12345678,
     }
     before = repr(config)
     assert redaction.redact_mapping(config) == {
@@ -221,6 +224,8 @@ def test_a_mapping_is_copied_without_secrets(monkeypatch: pytest.MonkeyPatch) ->
         "credentials": "***",
         "paths": ["data/***", ["https://***@host/x", 3, 0.5]],
         "max_tokens": 512,
+        "bot_token": 7,  # a small number is a setting
+        "password": "***",
     }
     assert repr(config) == before
 

@@ -112,6 +112,9 @@ HITS = [
         3,
     ),
     ("listing-order", "first = next(os.scandir('.'))", 1),
+    ("listing-order", "x = glob.glob(a) + sorted(glob.glob(b))", 1),
+    ("listing-order", "files = []\nfiles.extend(os.listdir(d))", 2),
+    ("import-time-draw", "x = nn.MultiheadAttention(8, 2)", 1),
     ("default-dtype", "torch.set_default_dtype(torch.float64)", 1),
     ("default-dtype", "def f():\n    torch.set_float32_matmul_precision('high')", 2),
     ("default-dtype", "torch.use_deterministic_algorithms(False)", 1),
@@ -130,6 +133,15 @@ HITS = [
 ]
 
 NEAR_MISSES = [
+    ("listing-order", "files = sorted(glob.glob(a) + glob.glob(b))"),
+    ("listing-order", "x = sorted(list(r.glob('*.jpg')) + list(r.glob('*.png')))"),
+    ("listing-order", "from itertools import chain\nx = sorted(chain(r.glob(a), r.glob(b)))"),
+    ("listing-order", "files = glob.glob(a) + glob.glob(b)\nfiles.sort()"),
+    ("listing-order", "files = []\nfiles.extend(os.listdir(d))\nfiles.sort()"),
+    (
+        "unseeded-generator",
+        "def f(d):\n    g = torch.Generator(d) if d else torch.Generator()\n    g.manual_seed(1)",
+    ),
     ("import-time-draw", "def f():\n    return random.random()"),
     ("import-time-draw", "class A:\n    def f(self): return torch.rand(3)"),
     ("import-time-draw", "f = lambda: np.random.rand()"),

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import VENV, Project, clean_environ, faults, last_line
+from conftest import VENV, Project, clean_environ, commit, faults, git, last_line
 
 SHORT = ("training.max_steps=25", "output.log_every=1")
 
@@ -42,6 +43,28 @@ def test_the_recorded_accuracy_is_at_least_985_per_mille(project: Project) -> No
     assert len(claim["values"]) == 5
     assert claim["mean"] >= 0.985
     assert f"{claim['mean']:.4f}" in (project.path / "REPRODUCE.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("nn.Linear(size, classes)", "nn.LazyLinear(classes)", "13.weight: a lazy layer"),
+        (
+            "    return nn.Sequential(*features, *head)",
+            "    model = nn.Sequential(*features, *head)\n"
+            "    model.phase = nn.Parameter(torch.ones(3, dtype=torch.complex64))\n"
+            "    return model",
+            "phase: the fused optimizers take no complex weights",
+        ),
+    ],
+)
+def test_weights_that_cannot_be_trained_reproducibly_are_refused(
+    own_project: Project, old: str, new: str, named: str
+) -> None:
+    own_project.edit("experiment/model.py", old, new)
+    (line,) = faults(own_project.train())
+    assert line.startswith(f"error: {named}")
+    assert not (own_project.path / "runs").exists()
 
 
 @pytest.mark.alone
@@ -181,6 +204,84 @@ def test_a_run_in_shards_resumes_with_the_same_bits(project: Project) -> None:
     assert project.train("run_dir=runs/t", *settings, "training.max_steps=9").returncode == 0
     assert project.train("run_dir=runs/t", *settings, "resume=auto").returncode == 0
     assert weights(project.path / "runs" / "s") == weights(project.path / "runs" / "t")
+
+
+SECRET = "hunter2secret"
+
+
+def test_settings_that_only_look_like_secrets_count_and_logins_reach_no_file(
+    own_project: Project,
+) -> None:
+    """What is masked in the conditions must not hide a change, nor stop an evaluation."""
+    old = '    name: Literal["small_cnn"]\n'
+    own_project.edit("experiment/config.py", old, f"{old}    bot_token: int\n    url: str\n")
+    model = own_project.path / "configs" / "model" / "small_cnn.yaml"
+    model.write_text(f"{model.read_text()}bot_token: 7\nurl: https://me:{SECRET}@host/w.bin\n")
+    (own_project.path / "experiment" / "secret_sharing.py").write_text("x = 1\n")
+    run = own_project.path / "runs" / "a"
+    done = own_project.train("run_dir=runs/a", "training.max_steps=3")
+    assert done.returncode == 0, done.stderr
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"trace.jsonl", "state.json", "config_used.yaml"}
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+    conditions = json.loads((run / "experiment_context.json").read_text())["conditions"]
+    assert conditions["config"]["model"]["bot_token"] == 7
+    assert re.fullmatch("[0-9a-f]{64}", conditions["code"]["experiment/secret_sharing.py"])
+    done = own_project.run("python", "-m", "experiment.evaluate")
+    assert done.returncode == 0, done.stderr
+    lines = faults(own_project.train("run_dir=runs/a", "resume=auto", "model.bot_token=8"))
+    assert "model.bot_token is 8, recorded 7" in lines[1]
+
+
+def test_an_older_run_is_evaluated_where_its_data_lie_now(
+    own_project: Project, tmp_path: Path
+) -> None:
+    """On another machine, after a setting was added: with today's value of both."""
+    there = tmp_path / "there"
+    done = own_project.train("run_dir=runs/a", "training.max_steps=3", f"data_dir={there}")
+    assert done.returncode == 0, done.stderr
+    evaluate = ("python", "-m", "experiment.evaluate")
+    assert own_project.run(*evaluate).returncode == 0
+    metrics = own_project.path / "runs" / "a" / "metrics.json"
+    before = metrics.read_bytes()
+    metrics.unlink()
+    there.rename(own_project.path / "data")
+    own_project.edit(
+        "experiment/config.py", "    compile: bool\n", "    compile: bool\n    new: int\n"
+    )
+    own_project.edit("configs/config.yaml", "  compile: false ", "  new: 1\n  compile: false ")
+    done = own_project.run(*evaluate)
+    assert done.returncode == 0, done.stderr
+    assert metrics.read_bytes() == before
+    assert not there.exists()
+
+
+def test_runs_and_data_may_be_links_and_git_sees_neither_them_nor_secrets(
+    own_project: Project, tmp_path: Path
+) -> None:
+    git(own_project, "init", "--quiet")
+    commit(own_project)
+    for name in ("runs", "data"):
+        (tmp_path / "disk" / name).mkdir(parents=True)
+        (own_project.path / name).symlink_to(tmp_path / "disk" / name)
+    for name in (".env", "me.pem", "image.sif", "image.tar", "image.tar.sha256"):
+        (own_project.path / name).write_text("PLANTED\n")
+    latest = own_project.path / "runs" / "latest"
+    for settings in ([], ["run_dir=runs/mine"]):
+        done = own_project.train("training.max_steps=2", *settings)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.split("\nrun  ")[1].splitlines()[0]
+        assert latest.resolve() == (own_project.path / said).resolve()
+    assert git(own_project, "status", "--porcelain") == ""
+
+
+def test_a_tilde_is_the_home_folder(own_project: Project, tmp_path: Path) -> None:
+    done = own_project.run(
+        "python", "-m", "experiment.prepare", "data_dir=~/my data", HOME=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "my data" / "digits" / "manifest.json").is_file()
+    assert not (own_project.path / "~").exists()
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class Trainer:
         self.total_steps = training.epochs * self.epoch_steps
         self.seeds.apply_for_phase("init")
         self.model = build_model(config, self.data.shape, len(self.data.classes)).to(self.device)
+        checkpoint.refuse_unusable(self.model)
         self.frozen = [module for module in self.model.modules() if not module.training]
         self.model.eval()  # the first step finds it as any other one does
         self.forward = compiled(self.model) if training.compile else self.model
@@ -244,6 +245,7 @@ class Trainer:
             "step": self.step,
             "best": self.best,
             "model": self.model.state_dict(),
+            "buffers": checkpoint.hidden_buffers(self.model),
             "optimizer": self.optimizer.state_dict(),
             "generators": get_seed_state(),
         }

@@ -9,8 +9,8 @@ newest checkpoint that is whole, and says which ones are not. No pickle anywhere
 
 import json
 import os
-import secrets
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from repro.command import UserError
 from repro.hashing import sha256_bytes, sha256_file
@@ -61,13 +62,11 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
 
 def point(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to `target`, replacing an older link in one step."""
-    # A name of its own: other trainings may do the same at this moment.
-    temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
-    try:
+    # In a folder of its own: other trainings may do the same at this moment.
+    with tempfile.TemporaryDirectory(prefix=f".{link.name}.", dir=link.parent) as folder:
+        temporary = Path(folder, "link")
         temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
         temporary.replace(link)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -153,11 +152,14 @@ def restore(
 ) -> None:
     """Put the state's weights into the model; with an optimizer, its state and the generators'.
 
-    Of `state`: "model", "optimizer" and "generators". UserError if something does not fit.
+    Of `state`: "model", "buffers", "optimizer" and "generators". UserError if something does not
+    fit.
     """
     try:
         model.load_state_dict(state["model"])
-    except RuntimeError as error:
+        for name, value in state.get("buffers", {}).items():
+            model.get_buffer(name).copy_(value)
+    except (RuntimeError, AttributeError) as error:
         words = " ".join(str(error).split())
         raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
     if optimizer:
@@ -167,6 +169,27 @@ def restore(
             set_seed_state(state["generators"])
         except ValueError as error:
             raise UserError(f"the checkpoint cannot be continued here: {error}") from error
+
+
+def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` leaves out (persistent=False): steps may change them, too."""
+    known = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in known}
+
+
+def refuse_unusable(model: nn.Module) -> None:
+    """UserError for weights that cannot be seeded, saved or trained here."""
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            raise UserError(
+                f"{name}: a lazy layer has no weights yet, and they would be drawn at the first "
+                "batch, under another seed: give it its size"
+            )
+        if weight.is_complex():
+            raise UserError(
+                f"{name}: the fused optimizers take no complex weights: keep torch.view_as_real of "
+                "them, and use torch.view_as_complex in forward"
+            )
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
