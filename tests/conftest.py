@@ -197,11 +197,3 @@ def own(recorded: Project, tmp_path: Path) -> Project:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; run by make test-long")
     config.addinivalue_line("markers", "alone: takes the time, so nothing may run beside it")
-    config.addinivalue_line("markers", "xdist_group(name): tests of one worker (pytest-xdist)")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker for each file, whose tests share what they make, and one for all with engines."""
-    for item in items:
-        engines = {"engine", "cluster"}.intersection(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("engines" if engines else item.path.stem))

@@ -3,15 +3,18 @@
 The engine that answers is taken; where none does and this is root, Debian's own is started with its
 data below .build/engine (which stays, as an environment does: the next tests build from its cache)
 and stopped at the end. The base is a minimal Debian that debootstrap makes, because no registry can
-be counted on; it trusts the certificates that this machine trusts.
+be counted on; it trusts the certificates that this machine trusts. Tests that run side by side
+share the engine; the last one stops it.
 """
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from conftest import ROOT, clean_environ
 
 HOME = ROOT / ".build" / "engine"
 BASE = "repro-stand-in-base:bookworm"
+SOCKET = HOME / "docker.sock"
+OWN = {"DOCKER_HOST": f"unix://{SOCKET}"}
 
 
 @dataclass(frozen=True)
@@ -45,44 +50,67 @@ class NoEngine(Exception):
 @contextmanager
 def running_engine() -> Iterator[Engine]:
     """An engine with the base image in it; NoEngine says why there is none."""
-    socket = HOME / "docker.sock"
-    started = None
-    engine = _find({})
-    if engine is None:
-        if not shutil.which("dockerd") or os.geteuid() != 0:
-            raise NoEngine("no Docker engine answers, and none can be started (docker.io, root)")
-        HOME.mkdir(parents=True, exist_ok=True)
-        for left in (HOME / "pid", socket):
-            left.unlink(missing_ok=True)
-        with (HOME / "log").open("w") as log:
-            started = subprocess.Popen(
-                [
-                    "dockerd",
-                    "--bridge=none",
-                    "--iptables=false",
-                    "--ip6tables=false",
-                    f"--data-root={HOME / 'data'}",
-                    f"--exec-root={HOME / 'exec'}",
-                    f"--pidfile={HOME / 'pid'}",
-                    f"--host=unix://{socket}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + 60
-        while (engine := _find({"DOCKER_HOST": f"unix://{socket}"})) is None:
-            if started.poll() is not None or time.monotonic() > deadline:
-                started.terminate()
-                raise NoEngine(f"dockerd did not start: {HOME / 'log'}")
-            time.sleep(0.5)
-    try:
-        if engine.docker("image", "inspect", BASE).returncode:
-            _import_base(engine)
-        yield engine
-    finally:
-        if started:
+    HOME.mkdir(parents=True, exist_ok=True)
+    with (HOME / "users").open("a") as users:
+        with _one_at_a_time():
+            engine = _find({}) or _find(OWN) or _start()
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if engine.docker("image", "inspect", BASE).returncode:
+                _import_base(engine)
+        try:
+            yield engine
+        finally:
+            with _one_at_a_time(), suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not while others use it
+                if engine.variables.items() >= OWN.items():
+                    _stop()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of all processes that start or stop the engine."""
+    with (HOME / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _start() -> Engine:
+    if not shutil.which("dockerd") or os.geteuid() != 0:
+        raise NoEngine("no Docker engine answers, and none can be started (docker.io, root)")
+    for left in (HOME / "pid", SOCKET):
+        left.unlink(missing_ok=True)
+    with (HOME / "log").open("w") as log:
+        started = subprocess.Popen(
+            [
+                "dockerd",
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+                f"--data-root={HOME / 'data'}",
+                f"--exec-root={HOME / 'exec'}",
+                f"--pidfile={HOME / 'pid'}",
+                f"--host=unix://{SOCKET}",
+            ],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the tests, which stop it
+        )
+    deadline = time.monotonic() + 60
+    while (engine := _find(OWN)) is None:
+        if started.poll() is not None or time.monotonic() > deadline:
             started.terminate()
-            started.wait()
+            raise NoEngine(f"dockerd did not start: {HOME / 'log'}")
+        time.sleep(0.5)
+    return engine
+
+
+def _stop() -> None:
+    """Another process may have started it."""
+    pid = int((HOME / "pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 60
+    while SOCKET.exists() and time.monotonic() < deadline:  # it takes its socket away at the end
+        time.sleep(0.1)
 
 
 def _find(variables: dict[str, str]) -> Engine | None:

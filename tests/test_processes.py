@@ -79,6 +79,7 @@ def test_any_number_of_processes_gives_the_bits_of_one(
         assert train(parallel, processes, f"s{shards}w{processes}", *settings, workers) == one
 
 
+EVALUATE = ("python", "-m", "experiment.evaluate", "--checkpoint")
 AUTHORS_MODEL = """
 
 class AuthorsModel(nn.Module):
@@ -92,13 +93,20 @@ class AuthorsModel(nn.Module):
         self.register_buffer("constants", torch.tensor([0.0, -0.0, lowest, float("-inf"), 0.1]))
         self.register_buffer("position", torch.arange(128.0).sin())
         self.register_buffer("mean", torch.zeros(128), persistent=False)
-        self.register_buffer("seen", torch.tensor(0))
+        self.register_buffer("largest", torch.tensor(float("-inf")))
+        self.register_buffer("seen", torch.tensor(0, dtype=torch.int16))
+        self.register_buffer("cache", None, persistent=False)
+        self.register_buffer("shown", torch.ones(1).expand(128), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.features(images).flatten(1)
         if self.training:
             self.mean = 0.9 * self.mean + 0.1 * features.detach().mean(0)  # put there anew
+            self.largest.copy_(torch.maximum(self.largest, features.detach().max()))
             self.seen += len(images)
+            if self.cache is None or len(self.cache) < len(images):
+                self.cache = torch.full((len(images), 1), 0.5)  # grows
+            features = features * self.cache[: len(images)] * self.shown
         return (features - self.mean + self.position) @ self.head * self.constants[:4].softmax(0)[0]
 """
 
@@ -129,6 +137,12 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
     assert {name: stopped[name] for name in kept} == {name: one[name] for name in kept}
     if shards > 1:
         assert train(own_project, 2, "two", *settings) == one
+    for name in ("one", "stopped"):  # the checkpoint alone, too, without its run
+        run = own_project.path / "runs" / name
+        done = own_project.run(*EVALUATE, str(run / "checkpoints" / "last"))
+        assert done.returncode == 0, done.stderr
+    alone = run.rename(own_project.path / "moved") / "checkpoints" / f"step-{STEPS:09d}"
+    assert own_project.run(*EVALUATE, str(alone.rename(alone.parents[2] / "x"))).returncode == 0
     last = own_project.path / "runs" / "one" / "checkpoints" / "last" / "tensors.safetensors"
     state = {name.removeprefix(".model."): tensor for name, tensor in load_file(last).items()}
     lowest = torch.finfo(torch.float32).min
@@ -137,6 +151,7 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
     assert torch.equal(state["position"], torch.arange(128.0).sin())
     assert not state["features.1.running_mean"].any()
     assert state["features.3.running_mean"].any()
+    assert torch.isfinite(state["largest"])
     assert state[".buffers.mean"].any()
 
 

@@ -46,8 +46,10 @@ count("all_reduce", lambda own, *_: 1 / 0)  # never: its order is the library's
 trainer.fit(None)
 model = trainer.model
 floating = [b for b in model.buffers() if b.is_floating_point()]
-values = [*model.parameters(), *floating]
-facts = {"sent": sent, "values": sum(v.numel() for v in values), "tensors": len(values)}
+counters = sum(b.nbytes for b in model.buffers() if not b.is_floating_point())
+values = [*model.parameters(), *floating, *(b.new_zeros(()) for b in floating)]
+facts = {"values": sum(v.numel() for v in values), "tensors": len(values)}
+facts |= {"sent": sent, "counters": counters}
 with open(f"sent-{os.environ['RANK']}.json", "w") as file:
     json.dump(facts, file)
 dist.destroy_process_group()
@@ -57,6 +59,7 @@ dist.destroy_process_group()
 def per_process(values: int, tensors: int, processes: int) -> tuple[int, int]:
     """What a process sends in a step: gradients and buffers; words that say which there are.
 
+    Of each floating buffer one value says whether it changed.
     A loss goes with the values, zeros fill them up to a multiple of the processes; one number per
     tensor and three of the trace (samples, inputs, whether to stop) go to every other process.
     """
@@ -83,7 +86,8 @@ def test_the_traffic_is_that_of_the_formula(
         large, small = per_process(facts["values"], facts["tensors"], processes)
         sent = facts["sent"]
         assert sent["all_to_all_single"] == steps * large // 2
-        assert sum(sent.values()) == steps * (large + small)
+        assert sent["broadcast"] == steps * facts["counters"] * (processes - 1)
+        assert sum(sent.values()) - sent["broadcast"] == steps * (large + small)
         if model == "resnet18":
             assert facts["values"] == pytest.approx(MODELS["ResNet-18"], rel=1e-3)
 

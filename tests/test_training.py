@@ -209,6 +209,17 @@ def test_a_run_in_shards_resumes_with_the_same_bits(project: Project) -> None:
 SECRET = "hunter2secret"
 
 
+def test_a_setting_that_was_masked_as_a_secret_is_not_evaluated(own_project: Project) -> None:
+    old = '    name: Literal["small_cnn"]\n'
+    own_project.edit("experiment/config.py", old, f"{old}    password: str\n")
+    model = own_project.path / "configs" / "model" / "small_cnn.yaml"
+    model.write_text(f"{model.read_text()}password: {SECRET}\n")
+    assert own_project.train("training.max_steps=1").returncode == 0
+    (line,) = faults(own_project.run("python", "-m", "experiment.evaluate"))
+    assert "config: model.password" in line.replace("model: password", "config: model.password")
+    assert "rename the setting" in line
+
+
 def test_settings_that_only_look_like_secrets_count_and_logins_reach_no_file(
     own_project: Project,
 ) -> None:
@@ -216,7 +227,8 @@ def test_settings_that_only_look_like_secrets_count_and_logins_reach_no_file(
     old = '    name: Literal["small_cnn"]\n'
     own_project.edit("experiment/config.py", old, f"{old}    bot_token: int\n    url: str\n")
     model = own_project.path / "configs" / "model" / "small_cnn.yaml"
-    model.write_text(f"{model.read_text()}bot_token: 7\nurl: https://me:{SECRET}@host/w.bin\n")
+    url = f"https://me:{SECRET}@host/w.bin?token={SECRET}"
+    model.write_text(f"{model.read_text()}bot_token: 7\nurl: {url}\n")
     (own_project.path / "experiment" / "secret_sharing.py").write_text("x = 1\n")
     run = own_project.path / "runs" / "a"
     done = own_project.train("run_dir=runs/a", "training.max_steps=3")
@@ -233,12 +245,14 @@ def test_settings_that_only_look_like_secrets_count_and_logins_reach_no_file(
     assert "model.bot_token is 8, recorded 7" in lines[1]
 
 
+@pytest.mark.parametrize("recipe", ["baseline", "sgd"])
 def test_an_older_run_is_evaluated_where_its_data_lie_now(
-    own_project: Project, tmp_path: Path
+    own_project: Project, tmp_path: Path, recipe: str
 ) -> None:
     """On another machine, after a setting was added: with today's value of both."""
     there = tmp_path / "there"
-    done = own_project.train("run_dir=runs/a", "training.max_steps=3", f"data_dir={there}")
+    settings = ("training.max_steps=3", f"data_dir={there}", f"experiment={recipe}")
+    done = own_project.train("run_dir=runs/a", *settings)
     assert done.returncode == 0, done.stderr
     evaluate = ("python", "-m", "experiment.evaluate")
     assert own_project.run(*evaluate).returncode == 0

@@ -50,7 +50,10 @@ def check_platform() -> None:
     system, machine = platform.system(), platform.machine()
     if system != "Linux" or machine != "x86_64":
         raise Refused(f"this is {system} on {machine}, the lock fits Linux on x86-64; {CONTAINER}")
-    library, version = platform.libc_ver()
+    try:
+        library, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError):  # another C library; Python before 3.8 guesses the version
+        library, version = platform.libc_ver()
     if library != "glibc" or [int(number) for number in re.findall(r"\d+", version)] < [2, 28]:
         found = f"{library} {version}".strip() or "another C library"
         raise Refused(f"found {found}, the lock (manylinux_2_28) needs glibc 2.28; {CONTAINER}")

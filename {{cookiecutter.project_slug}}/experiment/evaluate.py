@@ -34,6 +34,8 @@ def read_config(folder: Path) -> Config:
 def evaluate(config: Config, folder: Path) -> int:
     """Write metrics and pictures; 1 if a recorded result of the same training is another one."""
     # Imported here, because torch reads the environment when it is imported.
+    import torch
+
     from experiment.train import conditions_of
     from experiment.trainer import Trainer
     from repro import checkpoint
@@ -43,6 +45,8 @@ def evaluate(config: Config, folder: Path) -> int:
     from repro.results import compare_with_recorded
     from repro.tracking import send
 
+    if config.device == "cuda" and not torch.cuda.is_available():
+        config = config.model_copy(update={"device": "auto"})  # trained elsewhere
     trainer = Trainer(config)
     trainer.load_weights(checkpoint.load(folder))
     logits, labels = trainer.predict("test")
@@ -50,7 +54,7 @@ def evaluate(config: Config, folder: Path) -> int:
     metrics: dict[str, Any] = {
         **classification_metrics(logits, labels, classes),
         "step": trainer.step,
-        "steps": trainer.total_steps,
+        "steps": trainer.last_step,
         "seed": config.seed,
         "bits": trainer.bits,
     }

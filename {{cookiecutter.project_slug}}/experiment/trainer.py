@@ -90,6 +90,7 @@ class Trainer:
             for module in self.frozen:
                 module.training = False
         seed_generators(derive_seed(self.seeds.training, "step", step))
+        self.optimizer.zero_grad()
         self.model.zero_grad()  # also of weights that the optimizer does not have
         rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:

@@ -134,8 +134,8 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     """
     try:
         settings = yaml.safe_load((run / "config_used.yaml").read_text())
-        folder, images = root / settings["data_dir"], settings["image_dir"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        folder, images = root / settings["data_dir"], settings.get("image_dir")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run}/config_used.yaml is damaged: delete {run}, make record") from error
     for path in sorted(folder.rglob(MANIFEST)):
         if sha256_json(manifest := read_object(path)) == digest:
@@ -144,7 +144,7 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
             if not with_data:
                 return name, {name: path}
             beside: Files = {}  # images stay where the author has them
-            if manifest.get("dataset") == "image_folder":
+            if images and manifest.get("dataset") == "image_folder":
                 beside = {f"images/{file}": root / images / file for file in manifest["files"]}
             return name, tree(folder, top) | beside
     raise UserError(f"{folder} has no {MANIFEST} of the recorded data: make record")

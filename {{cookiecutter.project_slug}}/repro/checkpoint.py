@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     else:
         temporary.rename(folder)
     _flush(folder.parent)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint as a whole or not at all."""
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
 
 
 def point(link: Path, target: Path) -> None:
@@ -158,7 +168,8 @@ def restore(
     try:
         model.load_state_dict(state["model"])
         for name, value in state.get("buffers", {}).items():
-            model.get_buffer(name).copy_(value)
+            owner, _, own = name.rpartition(".")
+            _put_buffer(model.get_submodule(owner), own, value)
     except (RuntimeError, AttributeError) as error:
         words = " ".join(str(error).split())
         raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
@@ -169,6 +180,18 @@ def restore(
             set_seed_state(state["generators"])
         except ValueError as error:
             raise UserError(f"the checkpoint cannot be continued here: {error}") from error
+
+
+def _put_buffer(module: nn.Module, name: str, value: Tensor) -> None:
+    """Into the tensor that is there; a cache that steps made, or let grow, is put there anew."""
+    there = module._buffers.get(name)
+    if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
+        with suppress(RuntimeError):  # an expanded one cannot be written to
+            there.copy_(value)
+            return
+    device = next((weight.device for weight in module.parameters()), None)
+    device = device if there is None else there.device
+    module.register_buffer(name, value.to(device), persistent=False)
 
 
 def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -22,7 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from repro.command import UserError
+from repro.conditions import flatten
 from repro.lines import read_object
+from repro.redaction import MASK
 
 STATE = "state.json"  # of a checkpoint
 Model = TypeVar("Model", bound=BaseModel)
@@ -44,6 +46,13 @@ class Loader(Generic[Model]):
 
         Raises UserError with one line per fault.
         """
+        return self.validate(*self.compose(overrides))
+
+    def compose(self, overrides: list[str]) -> tuple[Any, list[str]]:
+        """The values, not validated yet, and a line for each fault in how `overrides` are written.
+
+        Raises UserError if there are no values.
+        """
         parsed, faults = self.parse(overrides)
         lines = []
         for override in parsed:
@@ -60,7 +69,7 @@ class Loader(Generic[Model]):
                 values = OmegaConf.to_container(compose("config", lines), resolve=True)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             raise UserError([*faults, " ".join(str(error).split())]) from error
-        return self.validate(values, faults)
+        return values, faults
 
     def validate(self, values: Any, faults: list[str]) -> Model:
         """The frozen config, or UserError with `faults` and those that are found here."""
@@ -77,10 +86,10 @@ class Loader(Generic[Model]):
 
         What is new since then has today's value, and so has a path that is not there (any more).
         """
-        today = self.load([]).model_dump(mode="json")
-        known = _merged(today, values)
+        today, _ = self.compose([])  # not valid in itself, perhaps: image_dir may be the run's
+        known = today | {name: _merged(today.get(name), value) for name, value in values.items()}
         for name in self.paths:
-            if known[name] and not (self.folder.parent / known[name]).exists():
+            if known.get(name) and not (self.folder.parent / known[name]).exists():
                 known[name] = today[name]
         return self.validate(known, [])
 
@@ -124,6 +133,9 @@ def settings_of(checkpoint: Path) -> dict[str, Any]:
     found = read_object(checkpoint / STATE).get("config")
     if not isinstance(found, dict):
         raise UserError(f"{checkpoint} is damaged: {STATE} has no config")
+    if masked := [name for name, value in flatten(found).items() if value == MASK]:
+        words = "by its name it was a secret, so it was not saved: rename the setting, train again"
+        raise UserError([f"{checkpoint}: {name}: {words}" for name in masked])
     return found
 
 

@@ -47,25 +47,32 @@ def fill_blocks(text: str, contents: dict[str, str]) -> str:
     return text
 
 
+def number(value: float | None) -> str:
+    """Four decimals; small values keep three digits."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if abs(value) >= 0.001 or not value else f"{value:.3g}"
+
+
 def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
     """The measured parts of REPRODUCE.md as Markdown."""
     rows, bits, costs = [], [], []
     for name, claim in results["claims"].items():
         where = f" ({claim['shows']})" if claim["shows"] else ""
         command = shlex.join(["python", "-m", "experiment.train", *claim["arguments"], "seed=SEED"])
-        expected, count = f"{claim['metric']} {claim['mean']:.4f}", len(claim["values"])
+        expected, count = f"{claim['metric']} {number(claim['mean'])}", len(claim["values"])
         if claim["interval"]:
-            expected += f" ± {claim['standard_deviation']:.4f}"
-            expected += " [{:.4f}, {:.4f}]".format(*claim["interval"])
+            expected += f" ± {number(claim['standard_deviation'])}"
+            expected += " [{}, {}]".format(*map(number, claim["interval"]))
         words = f"{claim['text']}{where} (`{name}`)"
         rows.append(f"| {_cell(words)} | {_code(command)} | {expected} | {count} |")
         for hardware, digests in claim["bits"].items():
             bits += [
-                f"| `{name}` | {hardware} | {seed} | {claim['values'][seed]:.4f} | `{digest}` |"
+                f"| `{name}` | {hardware} | {seed} | {number(claim['values'][seed])} | `{digest}` |"
                 for seed, digest in digests.items()
             ]
         cost = claim["cost"]
-        energy = f"{cost['energy_wh']:.2f} Wh" if cost["energy_wh"] else "not told by the machine"
+        energy = f"{cost['energy_wh']:.3g} Wh" if cost["energy_wh"] else "not told by the machine"
         costs.append(
             f"| `{name}` | {cost['hardware']} | {cost['seconds_per_seed']} s | "
             f"{cost['peak_memory_mib']} MiB | {energy} |"

@@ -36,7 +36,7 @@ def draw(
     axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
     figure.savefig(folder / "confusion_matrix.png", dpi=150)
     steps = [entry for entry in entries if "epoch" not in entry]
-    epochs = [entry for entry in entries if "epoch" in entry]
+    epochs = [entry for entry in entries if {"epoch", "loss", "accuracy"} <= entry.keys()]
     if steps and epochs:
         figure, (upper, lower) = plt.subplots(
             2, figsize=(4.4, 4.4), sharex=True, layout="constrained"

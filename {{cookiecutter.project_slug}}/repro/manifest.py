@@ -16,6 +16,7 @@ from repro.command import UserError
 from repro.hashing import sha256_file
 from repro.progress import progress
 
+_PARTS = {"train", "training", "val", "valid", "validation", "test"}  # no names of classes
 SHOWN = 20  # faults of files, one line each; more are counted
 
 
@@ -66,11 +67,18 @@ def refuse_what_is_no_image(root: Path, names: list[str]) -> None:
     if not names:
         raise UserError(f"{root}: no files; expected a folder of images per class")
     faults = [f"{root / name}: not in the folder of a class" for name in names if "/" not in name]
+    classes = {name.partition("/")[0] for name in names if "/" in name}
+    if classes and classes <= _PARTS:
+        there = ", ".join(sorted(classes))
+        faults.append(f"{root}: found {there}; expected a folder per class: the split is made here")
     with progress(f"reading {len(names)} images", len(names)) as advance:
         for name in names:
             try:
                 with Image.open(root / name) as image:
                     image.convert("RGB")
+                    if image.mode.startswith(("I", "F")):  # it would be cut off at white
+                        deep = "more than 8 bits per channel"
+                        faults.append(f"{root / name}: {deep} ({image.mode}): convert it first")
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 faults.append(f"{root / name}: no image that can be read: {error}")
             advance(1)

@@ -9,7 +9,8 @@ from torch.nn import functional
 def classification_metrics(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
     """As JSON, of `logits` (samples, classes) and `labels` (samples) on the CPU.
 
-    `confusion` has a row for each true class; `loss` is the mean cross-entropy, in nats.
+    `confusion` has a row for each true class; `loss` is the mean cross-entropy, in nats. A
+    class without samples has the accuracy None.
     """
     size = len(classes)
     confusion = (labels * size + logits.argmax(1)).bincount(minlength=size**2).view(size, size)
@@ -19,7 +20,8 @@ def classification_metrics(logits: Tensor, labels: Tensor, classes: list[str]) -
         "loss": functional.cross_entropy(logits.double(), labels).item(),
         "samples": len(labels),
         "class_accuracy": {
-            name: correct[i].item() / max(1, per_class[i].item()) for i, name in enumerate(classes)
+            name: correct[i].item() / per_class[i].item() if per_class[i] else None
+            for i, name in enumerate(classes)
         },
         "confusion": confusion.tolist(),
     }

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from repro.command import UserError
 
 Summands = list[Tensor | None]
+Owner = dict[str, Tensor | None]  # a module's _buffers
 Result = TypeVar("Result")
 
 
@@ -174,7 +176,7 @@ class Processes:
                 for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
                     group = [tensor for tensor in tensors if tensor.dtype is dtype]
                     flat = torch.cat([tensor.reshape(-1) for tensor in group])
-                    dist.broadcast(flat, source)
+                    dist.broadcast(flat.view(torch.uint8), source)  # gloo knows few types
                     pieces = flat.split([tensor.numel() for tensor in group])
                     for tensor, piece in zip(group, pieces, strict=True):
                         tensor.copy_(piece.view(tensor.shape))
@@ -229,46 +231,83 @@ def parts_of_shards(
 
 
 class _Buffers:
-    """A model's buffers while a step's shards are computed; a module may put new ones there."""
+    """A model's buffers while a step's shards are computed.
+
+    Those that the model begins with: all processes exchange the same ones, whatever a module makes
+    later. One that is None or has another shape (a cache that grows) is left to its module.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        there = {id(b): (m, name, b) for m in model.modules() for name, b in m._buffers.items()}
-        found = [(m, name, b, b.clone()) for m, name, b in there.values() if b is not None]
-        self._numbers = [entry for entry in found if _is_number(entry[2])]
-        self._others = [entry for entry in found if not _is_number(entry[2])]
-        self.like = [buffer for *_, buffer, _ in self._numbers]
+        there = {id(b): (m._buffers, k, b) for m in model.modules() for k, b in m._buffers.items()}
+        found = [(own, k, b.clone()) for own, k, b in there.values() if b is not None and _plain(b)]
+        # In a module's own dict, by name, and a place for the value before the step.
+        self._floating = [entry for entry in found if entry[2].is_floating_point()]
+        self._others = [entry for entry in found if not entry[2].is_floating_point()]
+        values = [before for *_, before in self._floating]
+        self.like = [*(value.new_zeros(()) for value in values), *values]
+        self._tensors: list[Tensor | None] = []
+
+    def begin(self) -> None:
+        """Note the values before a step."""
+        self._tensors = []
+        for own, name, before in self._floating + self._others:
+            now = own.get(name)
+            self._tensors.append(now if _fits(now, before) else None)
+            before.copy_(_now(own, name, before))
 
     def reset(self) -> None:
         """Give all the values from before the step."""
-        for module, name, buffer, before in self._numbers + self._others:
-            module._buffers[name] = buffer.copy_(before)
+        entries = zip(self._floating + self._others, self._tensors, strict=True)
+        for (own, name, before), tensor in entries:
+            if tensor is not None:
+                own[name] = tensor.copy_(before)
 
-    def changes(self) -> Summands:
-        """What a shard added to those that are numbers: minus zero, which changes none, to most."""
-        found: Summands = []
-        for module, name, _, before in self._numbers:
-            now = module._buffers[name]
-            now = before if now is None else now.detach()
-            found.append(torch.where(now == before, -0.0, now - before))  # inf - inf is NaN
-        return found
+    def values(self) -> Summands:
+        """Of the floating-point ones after a shard: which changed, as 0 and 1; then all."""
+        now = [_now(*entry).clone() for entry in self._floating]
+        pairs = zip(now, self._floating, strict=True)
+        return [*((new != before).any().to(new.dtype) for new, (*_, before) in pairs), *now]
 
-    def add(self, changes: Summands, shards: int) -> None:
-        """Add what the shards' changes are on average."""
-        for (module, name, buffer, before), change in zip(self._numbers, changes, strict=True):
-            module._buffers[name] = (
-                buffer if change is None else buffer.copy_(before + change / shards)
-            )
+    def set(self, totals: Summands, shards: int) -> None:
+        """Give those that some shard changed the mean over the shards."""
+        for number, (own, name, before) in enumerate(self._floating):
+            changed, total = totals[number], totals[number + len(self._floating)]
+            if changed is not None and total is not None:
+                mean = torch.where(changed > 0, total / shards, before)
+                self._put(own, name, mean, self._tensors[number])
 
-    def others(self) -> list[Tensor]:
-        """Those that have no average, as the last shard left them."""
-        for module, name, buffer, _ in self._others:
-            now = module._buffers[name]
-            module._buffers[name] = buffer if now is None else buffer.copy_(now)
-        return [buffer for *_, buffer, _ in self._others]
+    def share(self, processes: Processes, source: int) -> None:
+        """Those that have no mean, as the last shard left them: in the process `source`."""
+        values = [_now(*entry).clone() for entry in self._others]
+        processes.copy_from(source, values)
+        tensors = self._tensors[len(self._floating) :]
+        for (own, name, _), value, tensor in zip(self._others, values, tensors, strict=True):
+            self._put(own, name, value, tensor)
+
+    @staticmethod
+    def _put(own: Owner, name: str, value: Tensor, tensor: Tensor | None) -> None:
+        if tensor is not None and _fits(own.get(name), value):
+            own[name] = tensor.copy_(value)
 
 
-def _is_number(buffer: Tensor) -> bool:
-    return buffer.is_floating_point() or buffer.is_complex()
+def _plain(buffer: Tensor) -> bool:
+    """Whether it has values of its own: not sparse, not one value that is shown many times."""
+    return buffer.layout is torch.strided and all(
+        step or size < 2 for size, step in zip(buffer.shape, buffer.stride(), strict=True)
+    )
+
+
+def _fits(now: Tensor | None, before: Tensor) -> bool:
+    kinds = [t is not None and (t.shape, t.dtype, t.layout) for t in (now, before)]
+    return kinds[0] == kinds[1]
+
+
+def _now(own: Owner, name: str, before: Tensor) -> Tensor:
+    now = own.get(name)
+    return now.detach() if now is not None and _fits(now, before) else before
+
+
+_buffers: "WeakKeyDictionary[nn.Module, _Buffers]" = WeakKeyDictionary()
 
 
 def backward_in_shards(
@@ -283,16 +322,17 @@ def backward_in_shards(
     `batch`: this process's part of it (`Processes.part`), tensors with the samples in their first
     dimension; None if it has none. `forward(shard, *tensors)` seeds the generators for shard number
     `shard` and returns the SUM of the losses of its samples.
-    Buffers start each shard from the same values. How floating-point ones (BatchNorm's statistics)
-    change is averaged over the shards that have samples; those that none changes stay as they are.
-    Others (its counter) are the last such shard's: they advance once per step.
+    Buffers start each shard from the same values. Floating-point ones (BatchNorm's statistics) get
+    the mean over the shards that have samples; those that none changes stay as they are. Others
+    (its counter) are the last such shard's: they advance once per step.
     """
     if processes.shards == 1 and batch is not None:
         loss = forward(0, *batch) / size
         loss.backward()
         return loss.detach()
     parameters = list(model.parameters())
-    buffers = _Buffers(model)
+    buffers = _buffers.get(model) or _buffers.setdefault(model, _Buffers(model))
+    buffers.begin()
     sums = TreeSum()
     for number, part in parts_of_shards(batch, size, processes):
         if part is None:
@@ -303,7 +343,7 @@ def backward_in_shards(
         loss.backward()
         gradients = [parameter.grad for parameter in parameters]
         # float: a process without samples does not know another type
-        sums.add([loss.detach().float(), *gradients, *buffers.changes()])
+        sums.add([loss.detach().float(), *gradients, *buffers.values()])
         for parameter in parameters:
             parameter.grad = None
     scalar = torch.zeros((), device=processes.device)
@@ -313,7 +353,7 @@ def backward_in_shards(
         parameter.grad = gradient
     slices = shard_slices(size, processes.shards)
     filled = [number for number, part in enumerate(slices) if part.start < part.stop]
-    buffers.add(rest[len(parameters) :], len(filled))
-    processes.copy_from(filled[-1] * processes.size // processes.shards, buffers.others())
+    buffers.set(rest[len(parameters) :], len(filled))
+    buffers.share(processes, filled[-1] * processes.size // processes.shards)
     assert total_loss is not None  # at least one shard has samples
     return total_loss

@@ -6,6 +6,7 @@ training that was stopped is resumed. Nothing outside the marked blocks is chang
 """
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -36,6 +37,7 @@ LARGEST_TRACE = 1 << 18  # bytes of a trace that go to results/: for `verify --p
 def record(root: Path, allow_dirty: bool = False) -> None:
     """Train every seed of every claim and write the results; UserError if code is not committed."""
     claims = read_claims(root)
+    refuse_paths(root, claims)
     document.read(root)
     (root / RESULTS.parent).mkdir(exist_ok=True)
     if not all(os.access(root / name, os.W_OK) for name in WRITTEN):
@@ -79,6 +81,20 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     print(f"written: {RESULTS}, REPRODUCE.md, {report.write(root).relative_to(root)}")
 
 
+def refuse_paths(root: Path, claims: list[dict[str, Any]]) -> None:
+    """UserError for a claim with a path that only this machine has: others repeat its arguments."""
+    from repro.replay import author  # here: a project may name no config
+
+    faults = []
+    for claim in claims:
+        for key, _, value in (argument.partition("=") for argument in claim["arguments"]):
+            if key in author(root, "config").paths and value.startswith(("/", "~", "..")):
+                remedy = "others have it elsewhere: give it as a variable (IMAGE_DIR, WEIGHTS)"
+                faults.append(f"claim {claim['name']}: {key}={value} is of this machine; {remedy}")
+    if faults:
+        raise UserError(faults)
+
+
 def run_folder(root: Path, claim: dict[str, Any], now: dict[str, Any]) -> Path:
     """Where a claim's runs lie. Other conditions: another folder, so that no half of it is kept."""
     digest = sha256_json([now, claim["arguments"]])[:12]
@@ -107,10 +123,13 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
     newest = str(newest_whole(folder / "checkpoints"))
     run_command_of(root, "evaluate", ["--checkpoint", newest])
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    if not isinstance(metrics.get(claim["metric"]), float):
-        known = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
-        raise UserError(f"claim {claim['name']}: no metric {claim['metric']}; there are {known}")
-    return {**metrics, **cost}
+    numbers = {k: v for k, v in metrics.items() if type(v) in (int, float)}
+    value = numbers.get(claim["metric"])
+    if value is None or not math.isfinite(value):
+        known = ", ".join(f"{name}={number}" for name, number in numbers.items())
+        words = f"claim {claim['name']}, seed {seed}: expected {claim['metric']}, a finite number"
+        raise UserError(f"{words}, in metrics.json; there are {known}")
+    return {**metrics, claim["metric"]: float(value), **cost}
 
 
 def _train(root: Path, arguments: list[str], folder: Path) -> dict[str, Any]:
@@ -192,6 +211,7 @@ def summary(
     energies = [metrics["energy_wh"] for metrics in seeds.values()]
     known = [energy for energy in energies if energy is not None]
     hardware = get_hardware()
+    gpus = hardware["gpus"] if now["hardware_class"].startswith("cuda") else []
     return {
         **{key: claim[key] for key in ("text", "shows", "arguments", "metric")},
         "mean": statistics.fmean(values),
@@ -203,7 +223,7 @@ def summary(
         "config_digest": sha256_json(now["conditions"]["config"]),
         "conditions": now["conditions"],
         "cost": {
-            "hardware": ", ".join([hardware["cpu_model"], *hardware["gpus"]]),
+            "hardware": ", ".join([hardware["cpu_model"], *gpus]),
             "seconds_per_seed": round(statistics.median(m["seconds"] for m in seeds.values())),
             "peak_memory_mib": round(max(m["peak_memory_mib"] for m in seeds.values())),
             "energy_wh": statistics.median(known) if len(known) == len(energies) else None,
@@ -223,7 +243,8 @@ def _copy(root: Path, claim: dict[str, Any], folder: Path) -> None:
     """From a claim's runs to results/: figures, and the first seed's trace while it is small."""
     first = folder / f"seed-{claim['seeds'][0]}"
     figures = root / RESULTS.parent / "figures" / claim["name"]
-    shutil.copytree(first / "figures", figures, dirs_exist_ok=True)
+    if (first / "figures").is_dir():  # the author's evaluation may draw none
+        shutil.copytree(first / "figures", figures, dirs_exist_ok=True)
     names = {str(seed): folder / f"seed-{seed}" / METRICS for seed in claim["seeds"]}
     draw_seeds(figures, {seed: read_lines(path) for seed, path in names.items()})
     target = trace_file(root, claim["name"], claim["seeds"][0])

@@ -74,17 +74,9 @@ def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 def redact_text(text: str) -> str:
     """The text with every recognised secret replaced by ***; lines stay lines."""
-
-    def mask(match: re.Match[str]) -> str:
-        kept = match[0][: match.start("value") - match.start()]
-        return kept + MASK if is_secret_name(match["key"]) else match[0]
-
     for secret in known_secrets():
         text = text.replace(secret, MASK)
-    text = redact_shapes(text)
-    for literal in _LITERALS:
-        text = re.sub(literal, mask, text)
-    return text
+    return redact_shapes(text)
 
 
 def redact_shapes(text: str) -> str:
@@ -92,11 +84,19 @@ def redact_shapes(text: str) -> str:
 
     (`redact_text` also knows the secrets of this machine's environment.)
     """
-    return _SHAPES.sub(MASK, text)
+
+    def mask(match: re.Match[str]) -> str:
+        kept = match[0][: match.start("value") - match.start()]
+        return kept + MASK if is_secret_name(match["key"]) else match[0]
+
+    text = _SHAPES.sub(MASK, text)
+    for literal in _LITERALS:
+        text = re.sub(literal, mask, text)
+    return text
 
 
 def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any:
-    """A deep copy in plain JSON types with secrets as ***; small numbers and None hide nothing.
+    """A deep copy in plain JSON types, secrets as ***; None, switches and token ids hide nothing.
 
     `clean=redact_shapes` is for what is compared or read back.
     """
@@ -107,13 +107,14 @@ def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any
     if not isinstance(value, Mapping):
         return clean(str(value))
     copy = {clean(str(key)): redact_mapping(item, clean) for key, item in value.items()}
-    hidden = {k for k, v in copy.items() if is_secret_name(k) and not _is_small(v)}
+    hidden = {k for k, v in copy.items() if is_secret_name(k) and not _is_setting(k, v)}
     return copy | dict.fromkeys(hidden, MASK)
 
 
-def _is_small(value: Any) -> bool:
-    """Whether it is None or a number that is a setting (start_token: 7) rather than a password."""
-    return value is None or (isinstance(value, bool | int | float) and abs(value) < 10**7)
+def _is_setting(name: str, value: Any) -> bool:
+    """Whether it hides nothing: None, a switch, or a word of a vocabulary (bot_token: 7 or "|")."""
+    word = isinstance(value, int | str) and len(str(value)) < 8
+    return (word and name.lower().endswith("token")) or isinstance(value, bool | None)
 
 
 def redact_command(argv: list[str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.conditions import LOCK
+from repro.document import number
 from repro.hashing import sha256_file, sha256_json
 from repro.locks import read_lock
 from repro.results import RESULTS, read_results
@@ -97,7 +98,7 @@ def _overview(claims: dict[str, Any], verdicts: dict[str, list[dict[str, Any]]])
     rows = []
     for name, claim in claims.items():
         link = tag("a", claim["text"], href=f"#{name}")
-        value = f"{claim['metric']} {_number(claim.get('mean'))}"
+        value = f"{claim['metric']} {number(claim.get('mean'))}"
         rows.append([link, value, _badge(verdicts[name][0]) if name in verdicts else "none"])
     return _table(["Claim", "Recorded", "Newest verdict"], rows)
 
@@ -107,7 +108,7 @@ def _claim(
 ) -> Html:
     """A claim: its value, the verdicts on it, its figures, every seed, and what it costs."""
     seeds, spread = list(claim["values"]), claim.get("standard_deviation")
-    low, high = map(_number, claim.get("interval") or (None, None))
+    low, high = map(number, claim.get("interval") or (None, None))
     over = f"standard deviation over {len(seeds)} seeds" if spread is not None else "one seed"
     command = ["python", "-m", train, *claim["arguments"], f"seed={seeds[0]}"]
     parts = [
@@ -116,8 +117,8 @@ def _claim(
         tag(
             "p",
             f"{claim['metric']} ",
-            tag("strong", _number(claim.get("mean"))),
-            f" ± {_number(spread)}" if spread is not None else None,
+            tag("strong", number(claim.get("mean"))),
+            f" ± {number(spread)}" if spread is not None else None,
             tag("small", f"{over}, {claim['steps']} steps each"),
             tag("small", f"95 % interval {low} to {high}") if low else None,
             class_="value",
@@ -129,7 +130,7 @@ def _claim(
     figures = [_figure(path, claim["text"]) for path in sorted(folder.glob("*.png"), reverse=True)]
     parts += [tag("div", *figures, class_="figures"), tag("h3", "Every seed"), _code(command)]
     for hardware, bits in claim["bits"].items():
-        rows = [[k, _number(claim["values"].get(k)), tag("code", v)] for k, v in bits.items()]
+        rows = [[k, number(claim["values"].get(k)), tag("code", v)] for k, v in bits.items()]
         columns = ["Seed", claim["metric"], "Bits (SHA-256 of the trained weights)"]
         parts.append(_table(columns, rows, f"Hardware class: {hardware}"))
     return tag("section", *parts, id=name)
@@ -155,7 +156,7 @@ def _verdict(claim: dict[str, Any], found: dict[str, Any]) -> Html:
             rows.append([label, tag("span", tag("code", here), *words)])
     other = found.get("conditions_digest") not in (None, sha256_json(claim["conditions"]))
     differences = [tag("li", line) for line in found.get("differences", [])]
-    low, high = map(_number, found.get("interval") or (None, None))
+    low, high = map(number, found.get("interval") or (None, None))
     parts = [
         tag("p", _badge(found), what),
         tag("p", tag("b", "Of other conditions than those recorded now.")) if other else None,
@@ -212,10 +213,3 @@ def _code(*commands: list[str]) -> Html:
 def _badge(found: dict[str, Any]) -> Html:
     word = str(found.get("verdict"))
     return tag("strong", word, class_=f"badge {word.lower()}")
-
-
-def _number(value: float | None) -> str:
-    """Four decimals as elsewhere; small values keep three digits."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"

@@ -172,6 +172,7 @@ def compare_with_recorded(
         lines = [x for c in (now, then) for x in differences(claim["conditions"], c["conditions"])]
         # Where it once stopped does not matter: the number of steps is compared below.
         same = all(line.startswith("config: training.max_steps ") for line in lines)
+        same = same and then.get("hardware_class") == now["hardware_class"]  # that of the training
         if same and known and metrics["step"] == claim["steps"]:
             expected = claim["values"][str(metrics["seed"])]
             if (metrics["bits"], metrics[claim["metric"]]) == (known, expected):

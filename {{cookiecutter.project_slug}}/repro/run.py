@@ -81,7 +81,7 @@ class Run:
                 shutil.copy(source / TRACE, self.folder)
             for path in {self.start, (self.start.parent / "best").resolve()}:
                 if checkpoint.find_fault(path) is None:  # no best one before the first validation
-                    checkpoint.save(self.checkpoints / path.name, checkpoint.load(path))
+                    checkpoint.copy(path, self.checkpoints / path.name)
 
 
 def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | None:
@@ -133,9 +133,9 @@ def open_run(
     if start is None and checkpoint.steps_newest_first(folder / "checkpoints"):
         raise UserError(f"{folder}: another process has trained there meanwhile; start this anew")
     # Runs elsewhere are found by their path; those of record and verify are no runs of the user's.
-    kept = (root / "runs").resolve()  # it may be a link to a larger disk
-    above = folder.resolve().parents
-    if kept in above and not {kept / "record", kept / "verify"} & {*above}:
+    kept, above = root / "runs", {*folder.parents, *folder.resolve().parents}
+    inside = {kept, kept.resolve()} & above  # it, or a folder in it, may be a link to a larger disk
+    if inside and not {place / name for place in inside for name in ("record", "verify")} & above:
         checkpoint.point(root / "runs" / "latest", folder)
     return Run(folder, start)
 

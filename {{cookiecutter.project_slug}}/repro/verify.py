@@ -274,6 +274,7 @@ def judge(found: Verdict, expected: dict[str, Any], metrics: dict[str, Any]) -> 
         found.decide(DIFFERENT, why)
         return
     low, high = prediction_interval(values)
+    low, high = min(low, *values), max(high, *values)  # if all are one, the mean rounds past it
     found.interval = [low, high]
     print(f"interval   {low:.6f} to {high:.6f} holds 95 % of further seeds")
     inside = low <= found.value <= high

@@ -46,6 +46,7 @@ class Commands:
             f"run_dir={run}",
             f"training.max_steps={steps}",
             "output.log_every=1",
+            "output.trace=true",
             *settings,
         )
         assert done.returncode == 0, done.stderr

@@ -134,7 +134,7 @@ class Mirror:
 
 def _named(entry: dict[str, Any]) -> dict[str, float]:
     """{"step": 20, "split": "validation", "loss": 0.1} as {"step": 20, "validation/loss": 0.1}."""
-    numbers = {k: v for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
+    numbers = {k: v for k, v in entry.items() if type(v) in (int, float) and k != "step"}
     part = entry.get("split", "train")
     return {"step": entry["step"], **{f"{part}/{name}": n for name, n in numbers.items()}}
 

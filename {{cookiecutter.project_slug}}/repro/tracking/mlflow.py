@@ -7,6 +7,7 @@ connection breaks.
 
 import json
 import os
+import re
 import time
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from repro.tracking import Place
 TAG = "repro.id"
 PARAMS, METRICS = 100, 1000  # the most of one request
 LONGEST = 6000  # characters of a value
+REFUSED = r"[^/\w.\- :]"  # in the name of a metric: acc@1
 
 
 class Adapter:
@@ -59,7 +61,7 @@ class Adapter:
         entities: Any = import_module("mlflow.entities")
         now = int(time.time() * 1000)
         values = [
-            entities.Metric(name, value, now, int(entry["step"]))
+            entities.Metric(re.sub(REFUSED, "_", name), value, now, int(entry["step"]))
             for entry in entries
             for name, value in entry.items()
             if name != "step"
