@@ -276,14 +276,21 @@ def test_what_is_no_image_is_named(own_project: Project, pictures: Path) -> None
     (pictures / "cat" / "notes.txt").write_text("no image")
     (pictures / "dog" / "empty.png").write_bytes(b"")
     (pictures / "loose.jpg").write_bytes(whole)
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(deep).save(pictures / "dog" / "deep.png")
     prepare = ("python", "-m", "experiment.prepare", "dataset=image_folder")
     lines = faults(own_project.run(*prepare, f"image_dir={pictures}"))
-    assert len(lines) == 4
-    for name in ("half.jpg", "notes.txt", "empty.png", "loose.jpg"):
+    assert len(lines) == 5
+    for name in ("half.jpg", "notes.txt", "empty.png", "loose.jpg", "deep.png: more than 8 bits"):
         assert sum(name in line for line in lines) == 1, name
     assert not (own_project.path / "data").exists()
     (line,) = faults(own_project.run(*prepare))
     assert "image_dir=PATH" in line
+    (pictures.parent / "parts").mkdir()
+    for name in ("train", "val"):
+        shutil.copytree(pictures / "dog" / "deep", pictures.parent / "parts" / name)
+    (line,) = faults(own_project.run(*prepare, f"image_dir={pictures.parent / 'parts'}"))
+    assert "found train, val; expected a folder per class" in line
     (line,) = faults(own_project.run(*prepare, "image_dir=nowhere"))
     assert "no such folder" in line
 

@@ -28,7 +28,9 @@ from repro.determinism import (
     set_determinism,
 )
 from repro.document import fill_blocks
+from repro.document import number as shown
 from repro.hashing import derive_seed
+from repro.metrics import classification_metrics
 from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
 from repro.record import Energy, confidence_interval
 from repro.sampling import batch_of_step, sample_seed, split_indices, steps_per_epoch
@@ -676,6 +678,24 @@ def test_the_verdict(hardware: str, bits: str, value: float, verdict: str) -> No
         "bits": {"here": {"1": "aa", "2": "cc", "3": "dd"}},
     }
     assert verdict_on(expected, {"accuracy": value, "bits": bits}, hardware) == verdict
+
+
+@pytest.mark.parametrize("correct", range(300, 360))
+def test_the_value_of_seeds_that_all_agree_is_equivalent(correct: int) -> None:
+    """Their mean may be rounded past them."""
+    values = {str(seed): correct / 359 for seed in range(5)}
+    expected = {"metric": "accuracy", "values": values, "bits": {"here": {}}}
+    metrics = {"accuracy": correct / 359, "bits": "aa"}
+    assert verdict_on(expected, metrics, "there") == "EQUIVALENT"
+
+
+def test_small_values_keep_their_digits() -> None:
+    assert [shown(x) for x in (0.98997, 3.2e-5, 0.0, None)] == ["0.9900", "3.2e-05", "0.0000", ""]
+
+
+def test_a_class_without_samples_has_no_accuracy() -> None:
+    found = classification_metrics(torch.eye(3)[:2], torch.tensor([0, 2]), ["a", "b", "c"])
+    assert found["class_accuracy"] == {"a": 1.0, "b": None, "c": 0.0}
 
 
 def test_two_seeds_do_not_tell_a_spread() -> None:

@@ -206,6 +206,17 @@ def test_a_run_in_shards_resumes_with_the_same_bits(project: Project) -> None:
     assert weights(project.path / "runs" / "s") == weights(project.path / "runs" / "t")
 
 
+def test_an_older_run_needs_no_default_that_is_whole(own_project: Project, tmp_path: Path) -> None:
+    own_project.edit("configs/config.yaml", "dataset: digits", "dataset: image_folder")
+    program = (
+        "from experiment.config import LOADER\n"
+        f"values = LOADER.load([{f'image_dir={tmp_path}'!r}]).model_dump(mode='json')\n"
+        "print(LOADER.revive(values).image_dir)"
+    )
+    done = own_project.run("python", "-c", program)
+    assert done.stdout == f"{tmp_path}\n", done.stderr
+
+
 SECRET = "hunter2secret"
 
 

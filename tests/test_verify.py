@@ -115,6 +115,38 @@ def test_record_needs_the_locked_packages(copy: Project) -> None:
     assert "(lock: 1.2.3)" in line
 
 
+def test_a_claim_names_no_place_of_this_machine(copy: Project) -> None:
+    copy.edit(
+        "configs/claims.yaml", "[training.epochs=2,", "[data_dir=/home/me/data, training.epochs=2,"
+    )
+    commit(copy)
+    (line,) = faults(repro(copy, "record"))
+    assert "claim tiny: data_dir=/home/me/data is of this machine" in line
+
+
+def test_a_metric_may_be_a_whole_number_and_has_to_be_finite(copy: Project) -> None:
+    """Also without figures, and with fewer steps than the schedule has."""
+    claim = "[training.max_steps=2, training.epochs=2,"
+    copy.edit("configs/claims.yaml", "[training.epochs=2,", claim)
+    copy.edit("configs/claims.yaml", "metric: accuracy", "metric: samples")
+    copy.edit("configs/claims.yaml", "seeds: [3, 4, 5]", "seeds: [3]")
+    draw = '    draw(figures, metrics["confusion"], classes, read_lines(run / METRICS))\n'
+    copy.edit("experiment/evaluate.py", draw, "")
+    commit(copy)
+    done = repro(copy, "record")
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads((copy.path / RESULTS).read_text())["claims"]["tiny"]
+    assert (recorded["values"], recorded["steps"]) == ({"3": 359.0}, 2)
+    copy.edit(
+        "experiment/evaluate.py",
+        '"step": trainer.step,',
+        '"step": trainer.step, "samples": float("nan"),',
+    )
+    commit(copy)
+    (line,) = faults(repro(copy, "record"))
+    assert "claim tiny, seed 3: expected samples, a finite number" in line
+
+
 def test_a_recording_that_was_stopped_goes_on(copy: Project) -> None:
     (run,) = copy.path.glob("runs/record/tiny/*/seed-4")
     newest = max((run / "checkpoints").glob("step-*"))
