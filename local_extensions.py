@@ -56,6 +56,8 @@ def _fault(name: str, value: str) -> str | None:
             return "must be letters and digits, with single . _ or - between them"
     if len(value) > LONGEST:
         return f"has {len(value)} characters, at most {LONGEST} are allowed"
+    if name == "repository_url" and re.match("[^/]*//[^/]*@", value):
+        return "holds a login, and files show it: write it without the part before the @"
     if name == "repository_url" and value and not re.fullmatch(r"https?://[^\s<>\"\\]+", value):
         return "must be empty or start with https:// and hold no spaces or quotes"
     return None

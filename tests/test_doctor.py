@@ -422,12 +422,33 @@ def test_a_bad_line_of_the_lock_is_named(ill: Project, old: str, new: str, words
     ],
 )
 def test_what_is_asked_for_and_not_locked_is_named(ill: Project, asked: str, words: str) -> None:
-    (ill.path / "requirements.in").write_text(f"# mine\n{asked}\n")
+    (ill.path / "requirements.in").write_text(f"# mine\n{asked}\npackaging\n")
     (fault,) = doctor(ill, "--lock")
     assert fault.startswith(f"requirements.in:2: {words}")
     done = ill.make("lock-check")
     assert done.returncode == 2
     assert fault in done.stdout
+
+
+def test_a_package_that_nothing_asks_for_is_named(ill: Project) -> None:
+    """It may be installed, with the right hash: somebody added it to the lock alone."""
+    shutil.copytree(site(ill) / "mdurl", site(ill) / "planted")
+    about = site(ill) / "planted-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    with (ill.path / LOCK).open("a") as lock:
+        lock.write("planted==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n    # via rich\n")
+    place = line_of(ill, LOCK, "planted==1.0")
+    words = "requirements.in does not ask for planted, nor does a package: run make lock"
+    assert place + words in doctor(ill, "--lock")
+    # What a package asks for with an extra, only who asks for the extra gets.
+    (metadata,) = site(ill).glob("rich-*.dist-info/METADATA")
+    replace(metadata, "\nName:", "\nRequires-Dist: planted ; extra == 'more'\nName:")
+    assert place + words in doctor(ill, "--lock")
+    replace(ill.path / "requirements.in", "rich>=1", "rich[more]>=1")
+    assert place + words not in doctor(ill, "--lock")
+    replace(ill.path / "requirements.in", "rich[more]>=1", "rich>=1\nplanted")
+    assert place + words not in doctor(ill, "--lock")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CHECKS, COOKIECUTTER, ROOT, TEMPLATE, VENV, Project, clean_environ, generate
+from conftest import (
+    CHECKS,
+    COOKIECUTTER,
+    ROOT,
+    TEMPLATE,
+    VENV,
+    Project,
+    clean_environ,
+    generate,
+    git,
+)
 from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
 from repro.environment import PROFILES
@@ -32,6 +42,7 @@ FILES = [
     ".github/workflows/update.yml",
     ".gitignore",
     ".pre-commit-config.yaml",
+    ".yamllint",
     "CITATION.cff",
     "Dockerfile",
     "LICENSE",
@@ -258,17 +269,10 @@ def test_linters_of_workflows_yaml_and_shell_find_nothing(fresh: Project) -> Non
         command = [CHECKS / "zizmor", "--offline", "--no-progress", "--persona=pedantic", folder]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    rules = {
-        "line-length": {"max": 110},
-        "document-start": "disable",
-        "truthy": {"check-keys": False},
-        "comments": {"min-spaces-from-content": 1},
-    }
-    config = json.dumps({"extends": "default", "rules": rules})
-    yamls = [fresh.path / name for name in FILES if name.endswith((".yaml", ".yml", ".cff"))]
-    command = [CHECKS / "yamllint", "--strict", "-d", config, *yamls, ROOT / ".github"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for folder, where in ((fresh.path, "."), (ROOT, ".github")):
+        command = [CHECKS / "yamllint", "--strict", "-c", fresh.path / ".yamllint", where]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
     scripts = [ROOT / ".ci" / "run", fresh.path / "slurm" / "train.sbatch"]
     for job in yaml.safe_load((workflows / "workflows/update.yml").read_text())["jobs"].values():
         for number, step in enumerate(job["steps"]):
@@ -278,6 +282,29 @@ def test_linters_of_workflows_yaml_and_shell_find_nothing(fresh: Project) -> Non
     assert len(scripts) == 3
     done = subprocess.run([CHECKS / "shellcheck", *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_pre_commit_passes_a_fresh_project_and_stops_a_bad_change(
+    own_project: Project, tmp_path: Path
+) -> None:
+    def hooks() -> subprocess.CompletedProcess[str]:
+        commit = ("run", "--all-files", "--color=never")
+        variables = {"PRE_COMMIT_HOME": f"{tmp_path}/hooks", "VENV": str(VENV)}
+        return own_project.run(f"{CHECKS}/pre-commit", *commit, **variables)
+
+    git(own_project, "init", "--quiet")
+    git(own_project, "add", "--all")
+    done = hooks()
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (own_project.path / "experiment" / "model.py").open("a") as file:
+        file.write("import os\n")
+    (own_project.path / "runs").mkdir()
+    (own_project.path / "runs" / "big.bin").write_text("weights")
+    git(own_project, "add", "--all", "--force")
+    done = hooks()
+    assert done.returncode == 1
+    assert "`os` imported but unused" in done.stdout
+    assert "runs, data and .venv belong into .gitignore" in done.stdout
 
 
 def test_hadolint_finds_nothing(variants: dict[tuple[str, ...], Project]) -> None:
@@ -638,6 +665,8 @@ def test_cruft_renews_the_kit_and_keeps_what_the_author_changed(
         "project_name=" + "x" * 400,
         "author_name=\t",
         "repository_url=javascript:alert(1)",
+        "repository_url=https://someone:token@example.org/study",
+        "repository_url=https://token@example.org/study",
         "project_name=a\r\nb",
         "project_name=a\x1bb",
         "project_slug=" + "x" * 300,

@@ -190,9 +190,8 @@ class Config(Settings):
                 "model, and the portable profile's bits are promised for all"
             )
         if self.weights and not getattr(self.model, "weights_sha256", None):
-            raise ValueError(
-                "weights=PATH needs model=resnet18 model.weights_sha256=...: sha256sum"
-            )
+            needed = "model=resnet18 and model.weights_sha256=..., which sha256sum PATH prints"
+            raise ValueError(f"weights=PATH needs {needed}")
         if self.dataset.name == "image_folder" and not self.image_dir:
             raise ValueError("dataset=image_folder needs image_dir=PATH, with a folder per class")
         return self

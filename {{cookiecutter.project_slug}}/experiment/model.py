@@ -115,5 +115,7 @@ class Transformer(nn.Module):
 def load_pretrained(config: Config, model: nn.Module) -> None:
     """Start from the safetensors file `weights`, if `model.weights_sha256` asks for it."""
     if expected := getattr(config.model, "weights_sha256", None):
+        if not config.weights:
+            raise UserError("model.weights_sha256 is set: expected weights=PATH, the file it is of")
         network = model[1] if isinstance(model, nn.Sequential) else model
         load_fitting(network, ROOT / str(config.weights), expected)

@@ -50,10 +50,8 @@ def checklist(root: Path, as_json: bool = False) -> int:
             print(f"  {point.state:12} {point.what}: {point.words}")
             for line in point.details:
                 print(f"  {'':12} {line}")
-        counts = [
-            f"{sum(p.state == state for p in points)} {state}" for state in (PASS, FAIL, OPEN)
-        ]
-        print(", ".join(counts))
+        states = [point.state for point in points]
+        print(", ".join(f"{states.count(state)} {state}" for state in (PASS, FAIL, OPEN)))
     return 1 if any(point.state == FAIL for point in points) else 0
 
 
@@ -177,15 +175,10 @@ def verified(root: Path) -> Answer:
     from repro.results import read_results
 
     digests = {sha256_json(claim["conditions"]) for claim in read_results(root).values()}
-    verdicts = [
-        read_object(path)
-        for path in sorted(
-            root.glob("runs/verify/*/verdict.json"), key=lambda path: path.stat().st_mtime
-        )
-    ]
+    verdicts = [*root.glob("runs/verify/*/verdict.json")]
     if not verdicts:
         return OPEN, "there is no verdict: make reproduce"
-    last = verdicts[-1]
+    last = read_object(max(verdicts, key=lambda path: path.stat().st_mtime))
     about = ", ".join(str(last.get(key)) for key in ("claim", "seed", "what"))
     words = f"{last.get('verdict')} ({about})"
     if last.get("verdict") not in ("IDENTICAL", "EQUIVALENT"):

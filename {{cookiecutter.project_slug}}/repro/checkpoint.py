@@ -81,8 +81,7 @@ def point(link: Path, target: Path) -> None:
 
 def load(folder: Path) -> dict[str, Any]:
     """The state that `save` wrote, tensors on the CPU. UserError says what is wrong with it."""
-    fault = find_fault(folder)
-    if fault:
+    if fault := find_fault(folder):
         raise UserError(f"checkpoint {folder}: {fault}")
     text = (folder / STATE).read_text()
     state: dict[str, Any] = _unpack(json.loads(text), load_file(folder / TENSORS))
@@ -145,9 +144,10 @@ def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
     Layers whose shape is another one (the head for other classes, a small stem) stay random, and
     are named. UserError if the file is another one or fits nothing.
     """
-    found = sha256_file(path) if path.is_file() else "no file"
+    found = sha256_file(path) if path.is_file() else ""
     if found != expected:
-        raise UserError(f"weights={path}: SHA-256 {found}, expected {expected}")
+        shown = f"SHA-256 {found}" if found else "there is no such file"
+        raise UserError(f"weights={path}: {shown}, expected SHA-256 {expected}")
     own, given = network.state_dict(), load_file(path)
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if not fitting:

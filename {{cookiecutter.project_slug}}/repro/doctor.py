@@ -283,12 +283,9 @@ def shadows(root: Path, folder: Path) -> Iterator[str]:
         path = Path(entry)
         if not path.exists() or path.resolve().is_relative_to(sysconfig.get_path("stdlib")):
             continue
-        here = [
-            n
-            for n in _importable(path)
-            if not (path / n).is_dir() or [*path.glob(f"{n}/__init__.*")]
-        ]
-        if names := [name for name in here if name.partition(".")[0] in own]:
+        names = [name for name in _importable(path) if name.partition(".")[0] in own]
+        names = [n for n in names if not (path / n).is_dir() or [*path.glob(f"{n}/__init__.*")]]
+        if names:
             words = f"is imported before the environment, and has {', '.join(names[:3])}"
             yield f"{path} {words}: unset PYTHONPATH, or rename it"
 

@@ -43,10 +43,9 @@ def file_digests(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
     Left out: caches and hidden files, which editors and tools leave behind.
     """
     digests = {}
-    for folder in folders:
-        for path in sorted((root / folder).rglob("*")):
-            parts = path.relative_to(root).parts
-            hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-            if path.is_file() and not hidden and path.suffix != ".pyc":
-                digests["/".join(parts)] = sha256_file(path)
+    for path in sorted(path for folder in folders for path in (root / folder).rglob("*")):
+        parts = path.relative_to(root).parts
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if path.is_file() and not hidden and path.suffix != ".pyc":
+            digests["/".join(parts)] = sha256_file(path)
     return digests

@@ -1,16 +1,19 @@
 """Whether the files agree that say what is installed: requirements.in, locks, Dockerfile, ...
 
 Promises to name, by file and line: an entry of a lock without a version or a well-formed SHA-256;
-what requirements.in asks for and the lock does not give; a variable of the portable profile that
-Dockerfile, environment.yml or Makefile set to something else; Pythons that do not fit together.
-A file that is not there (the image has not all of them) is a note. packaging compares the versions.
+what requirements.in asks for and the lock does not give, and the reverse; a variable of the
+portable profile that Dockerfile, environment.yml or Makefile set to something else; Pythons that do
+not fit together. A file that is not there (the image has not all of them) is a note. packaging
+compares the versions.
 """
 
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from repro.environment import MARKER, PROFILES
 
@@ -72,28 +75,57 @@ def read_lock(path: Path) -> tuple[Pins, list[str]]:
 
 
 def requirements(root: Path, pins: dict[str, Pins]) -> Iterator[str]:
-    """What the .in files ask for is locked, at a version that they allow."""
+    """What the .in files ask for is locked, at a version that they allow, and nothing else is."""
     try:
         from packaging.requirements import InvalidRequirement, Requirement
     except ImportError:
         yield "packaging is not installed, so requirements.in was not compared: run make setup"
         return
     for lock, locked in pins.items():
-        path = (root / lock).with_suffix(".in")
+        path, wanted, known = (root / lock).with_suffix(".in"), [], True
         for number, line in _lines(path):
             text, place = re.sub(r"(^|\s)#.*", "", line).strip(), f"{path.name}:{number}"
             if not text or text.startswith("-"):
+                known &= re.match("-r|-e|--re|--ed", text) is None  # more is asked for elsewhere
                 continue
             try:
                 asked = Requirement(text)
             except InvalidRequirement:
+                known = False
                 yield f"{place}: found {text!r}, expected a package such as numpy or numpy>=2"
                 continue
+            wanted.append(asked)
             pin = locked.get(canonical(asked.name))
             if not pin and (not asked.marker or asked.marker.evaluate()):
                 yield f"{place}: {asked.name} is not in {lock}: run make lock"
             if pin and not asked.specifier.contains(pin.version, prereleases=True):
                 yield f"{place}: {text} does not allow {pin.version} ({pin.place}): run make lock"
+        for name in unasked(locked, wanted) if wanted and known else ():
+            words = f"{path.name} does not ask for {name}, nor does a package"
+            yield f"{locked[name].place}: {words}: run make lock"
+
+
+def unasked(locked: Pins, wanted: list[Any]) -> list[str]:
+    """What a lock has beside the packages of `wanted` and what the installed ones need.
+
+    Nothing where one of those is not installed: what it needs is not known then. Of a marker only
+    the extra counts, for one lock serves several Pythons.
+    """
+    seen: dict[str, set[str]] = {}  # names and their extras
+    for asked in wanted:  # grows on the way
+        name, extras = canonical(asked.name), set(map(canonical, asked.extras))
+        if name in seen and extras <= seen[name]:
+            continue
+        seen.setdefault(name, set()).update(extras)
+        try:
+            for each in map(type(asked), metadata.requires(name) or ()):
+                only = re.findall(r"""extra == ["']([^"']+)""", str(each.marker or ""))
+                if not only or extras & set(map(canonical, only)):
+                    wanted.append(each)
+        except Exception:  # not installed, or its METADATA is damaged, which has a line of its own
+            if not asked.marker and not (name in locked and locked[name].marker):
+                return []
+    return sorted(locked.keys() - seen.keys())
 
 
 def settings(root: Path) -> Iterator[str]:

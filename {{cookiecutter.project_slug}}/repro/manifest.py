@@ -99,7 +99,7 @@ def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
 def _remedy(manifest: Path) -> str:
     """What to do; a data set's manifest lies in the folder with its name."""
     name = manifest.parent.name
-    return f"make data ARGS=dataset={name} writes it anew; other data take another data_dir"
+    return f'make data ARGS="dataset={name} ..." writes it anew; other data take another data_dir'
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -36,6 +36,7 @@ _SECRET_FILES = """.env .env.* .envrc *.pem *.key *.p12 *.pfx id_rsa* id_dsa* id
 _GIT = """git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.quotePath=false
 -c core.safecrlf=false -c diff.noprefix=false -c diff.mnemonicPrefix=false -c diff.relative=false
 -c diff.context=3 -c diff.renames=false -c diff.submodule=short"""
+_STATUS = ("status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".")
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
 # Set while git runs a hook or `rebase --exec`: they may point at another repository or index.
 _NOT_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_DIFF_OPTS")
@@ -97,7 +98,7 @@ def get_git_info(root: Path) -> dict[str, Any]:
         info["diff_stat"] = ask("", *_DIFF, "--stat=100", base, "--", ".")
         remote = ask("no remote named origin", "remote", "get-url", "origin")
         info["remote_url"] = remote and redact_url(remote)
-        status = ask("", "status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".")
+        status = ask("", *_STATUS)
         if status is not None:  # empty is clean, no answer is unknown
             info["is_dirty"] = status != ""
             info["untracked"] = sum(entry.startswith("?? ") for entry in status.split("\0"))
@@ -127,9 +128,7 @@ def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None
     try:
         _repository(root)
         folder = _git(root, "rev-parse", "--show-prefix").removesuffix("\n")
-        status = _git(
-            root, "status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".", *leave
-        )
+        status = _git(root, *_STATUS, *leave)
     except OSError:
         return None
     return [entry[3:].removeprefix(folder) for entry in status.split("\0") if entry]
@@ -285,9 +284,7 @@ def log_experiment_context(folder: Path, root: Path, extra: dict[str, Any]) -> d
     if clash := {*context, "software"} & extra.keys():
         raise ValueError(f"extra holds {sorted(clash)}, written here as well: use other names")
     context = redact_mapping(context | extra)
-    if (
-        "conditions" in extra
-    ):  # without secrets already; a changed digest would be another condition
+    if "conditions" in extra:  # without secrets already; a masked digest would be another condition
         context["conditions"] = extra["conditions"]
     context["software"] = get_software()  # its keys are packages; "secretstorage" is no secret
     foreign = find_foreign(root / LOCKS[0], torch) if (torch := _torch()) else []
@@ -299,6 +296,5 @@ def log_experiment_context(folder: Path, root: Path, extra: dict[str, Any]) -> d
     text = json.dumps(context, indent=2, sort_keys=True) + "\n"
     (folder / "experiment_context.json").write_text(text, "utf-8")
     if patch:
-        changes = patch.encode("utf-8", "surrogateescape")
-        (folder / "uncommitted_changes.diff").write_bytes(changes)
+        (folder / "uncommitted_changes.diff").write_bytes(patch.encode("utf-8", "surrogateescape"))
     return context
