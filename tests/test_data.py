@@ -331,6 +331,26 @@ def test_a_hundred_thousand_images_are_prepared_in_bounded_memory(
 # Models --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("table[:, 64].contiguous()", "table[:-3, 64].contiguous()"),
+        ("table[:, 64].contiguous()", "table[:, 64] + 1"),
+        ("table[:, 64].contiguous()", "table[:, 64].float()"),
+        ("to(torch.uint8).reshape(-1, 1, 8, 8)", "div(16).reshape(-1, 1, 8, 8)"),
+        ("to(torch.uint8).reshape(-1, 1, 8, 8)", "to(torch.uint8).reshape(-1, 8, 8)"),
+        ('        "maximum": 16,\n', ""),
+    ],
+)
+def test_a_source_whose_data_do_not_fit_together_is_one_line(
+    own_project: Project, old: str, new: str
+) -> None:
+    own_project.edit("experiment/sources.py", old, new)
+    (line,) = faults(own_project.run("python", "-m", "experiment.prepare"))
+    assert "expected uint8 [n, channels, height, width], int64 [n], facts with classes" in line
+    assert not list((own_project.path / "data").rglob("*.safetensors"))
+
+
 def test_every_recipe_composes(own_project: Project) -> None:
     recipes = sorted(path.stem for path in (own_project.path / "configs/experiment").glob("*.yaml"))
     program = (

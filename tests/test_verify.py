@@ -170,6 +170,9 @@ def test_the_whole_the_first_steps_and_stretches_are_identical(copy: Project) ->
     found = verdict(copy)
     assert len(found["steps"]) == 3
     assert all(last - first in (4, 6) for first, last in found["steps"])
+    different = {n for first, last in found["steps"] for n in range(first, last + 1)}
+    assert found["why"].startswith(f"{len(different)} of ")  # stretches may overlap
+    assert len(different) < sum(last - first + 1 for first, last in found["steps"])
     # In a clone there are no runs: the published trace of the first seed will do for its beginning.
     shutil.rmtree(copy.path / "runs")
     done = repro(copy, "verify", "--prefix", "7")
@@ -177,6 +180,8 @@ def test_the_whole_the_first_steps_and_stretches_are_identical(copy: Project) ->
     assert verdict(copy)["steps"] == [[1, 7]]
     (line,) = faults(repro(copy, "verify", "--segments", "2"))
     assert "archive" in line
+    (line,) = faults(repro(copy, "verify", "--steps", "7"))
+    assert "expected --segments K --steps N" in line
     (line,) = faults(repro(copy, "verify", "--prefix", "7", "--seed", "4"))
     assert "first seed" in line
     (line,) = faults(repro(copy, "verify", "--prefix", "none"))

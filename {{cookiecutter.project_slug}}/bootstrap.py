@@ -157,7 +157,7 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
             print("", *(line[:300] for line in lines[first:][:15]), sep="\n", file=sys.stderr)
         wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", "\n".join(lines), re.MULTILINE)
         cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
-        raise Refused(f"{cause} (see above); nothing is installed", exit_code=1)
+        raise Refused(f"{cause} (see above); nothing is installed, nothing is left", exit_code=1)
     return lines
 
 

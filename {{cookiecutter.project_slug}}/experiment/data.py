@@ -23,6 +23,7 @@ from experiment.sources import SOURCES
 from repro.command import UserError
 from repro.hashing import sha256_bytes, sha256_file
 from repro.manifest import (
+    checked,
     read_json,
     refuse_changes,
     refuse_what_is_no_image,
@@ -49,7 +50,7 @@ def prepare(config: Config) -> dict[str, Any]:
             "files": files,
         }
     else:
-        images, labels, facts = SOURCES[name](folder / "raw")
+        images, labels, facts = checked(*SOURCES[name](folder / "raw"))
         data = save({"images": images, "labels": labels})
         manifest = {
             **facts,

@@ -55,11 +55,8 @@ def main() -> int:
 
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
     record = add("record", text)
-    record.add_argument(
-        "--allow-dirty",
-        action="store_true",
-        help="with uncommitted changes or another environment, too",
-    )
+    text = "with uncommitted changes or another environment, too"
+    record.add_argument("--allow-dirty", action="store_true", help=text)
     text = "repeat a recorded training and say IDENTICAL, EQUIVALENT or DIFFERENT"
     verify = add("verify", text)
     verify.add_argument("claim", nargs="?", help="default: the first in configs/claims.yaml")
@@ -69,7 +66,7 @@ def main() -> int:
     text = "compare K stretches, each from one of the author's checkpoints at random"
     part.add_argument("--segments", type=_count, metavar="K", help=text)
     text = "of each stretch (default: 20)"
-    verify.add_argument("--steps", type=_count, default=20, metavar="N", help=text)
+    verify.add_argument("--steps", type=_count, metavar="N", help=text)
     verify.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail too")
     text = "write the recorded results and the verdicts to one HTML file, which needs no network"
     report = add("report", text)
@@ -141,7 +138,9 @@ def _verify(arguments: Namespace) -> int:
     from repro.verify import DIFFERENT, IDENTICAL, verify
 
     a = arguments
-    verdict = verify(ROOT, a.claim, a.seed, a.prefix, a.segments, a.steps).verdict
+    if a.steps and not a.segments:
+        raise UserError("--steps is for --segments: expected --segments K --steps N, or --prefix N")
+    verdict = verify(ROOT, a.claim, a.seed, a.prefix, a.segments, a.steps or 20).verdict
     print(f"\n{verdict}")
     strict = arguments.require == "identical"
     return 1 if verdict == DIFFERENT or (strict and verdict != IDENTICAL) else 0

@@ -144,10 +144,9 @@ def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
     Layers whose shape is another one (the head for other classes, a small stem) stay random, and
     are named. UserError if the file is another one or fits nothing.
     """
-    found = sha256_file(path) if path.is_file() else ""
-    if found != expected:
-        shown = f"SHA-256 {found}" if found else "there is no such file"
-        raise UserError(f"weights={path}: {shown}, expected SHA-256 {expected}")
+    found = f"SHA-256 {sha256_file(path)}" if path.is_file() else "there is no such file"
+    if found != f"SHA-256 {expected}":
+        raise UserError(f"weights={path}: {found}, expected SHA-256 {expected}")
     own, given = network.state_dict(), load_file(path)
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if not fitting:

@@ -128,7 +128,7 @@ def settings_of(checkpoint: Path) -> dict[str, Any]:
         beside = checkpoint / "checkpoints"
         beside = beside if beside.is_dir() else checkpoint.parent
         there = ", ".join(sorted(path.parent.name for path in beside.glob(f"*/{STATE}")))
-        wanted = f"{beside} has {there}" if there else "expected e.g. runs/latest/checkpoints/last"
+        wanted = f"{beside} has {there}" if there else "expected e.g. RUN/checkpoints/last"
         raise UserError(f"{checkpoint} is no checkpoint: {wanted}")
     found = read_object(checkpoint / STATE).get("config")
     if not isinstance(found, dict):

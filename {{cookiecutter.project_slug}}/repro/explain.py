@@ -11,7 +11,7 @@ _HOW = {
     "outputs": "the same inputs, other outputs",
     "arguments": "the same inputs, other arguments",
     "random": "it draws random numbers with another seed",
-    "inputs": "other inputs, which no operation before it made: other data",
+    "inputs": "other inputs, which no operation before it made: other data or weights",
     "operations": "the runs call other operations here",
     "order": "the runs take the same tensors in another order",
     "unwritten": "it reads memory that nobody wrote",

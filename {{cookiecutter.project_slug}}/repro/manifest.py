@@ -102,6 +102,21 @@ def _remedy(manifest: Path) -> str:
     return f'make data ARGS="dataset={name} ..." writes it anew; other data take another data_dir'
 
 
+def checked(images: Any, labels: Any, facts: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """What a source of data gives, if it fits together; else UserError says what is expected.
+
+    Images uint8 (samples, channels, height, width); labels int64 (samples), from 0, each of one of
+    `facts["classes"]`; `facts["maximum"]` of a pixel.
+    """
+    found = f"{images.dtype} {[*images.shape]}, {labels.dtype} {[*labels.shape]}, facts {[*facts]}"
+    kinds = (images.ndim, str(images.dtype), str(labels.dtype)) == (4, "torch.uint8", "torch.int64")
+    fits = kinds and labels.shape == images.shape[:1] and {"classes", "maximum"} <= facts.keys()
+    if not fits or not {*labels.unique().tolist()} <= {*range(len(facts["classes"]))}:
+        wanted = "uint8 [n, channels, height, width], int64 [n], facts with classes and maximum"
+        raise UserError(f"the data set's source gives {found}: expected {wanted}, labels from 0")
+    return images, labels, facts
+
+
 def write_json(path: Path, value: Any) -> None:
     """The same bytes for the same value."""
     write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())

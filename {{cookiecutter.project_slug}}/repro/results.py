@@ -165,8 +165,8 @@ def compare_with_recorded(
     then = json.loads(context.read_text()) if context.is_file() else now
     try:
         claims = read_results(root)
-    except UserError:
-        return "not compared: nothing is recorded yet", True
+    except UserError as error:
+        return f"not compared: {error.lines[0]}", True
     for name, claim in claims.items():
         known = claim["bits"].get(now["hardware_class"], {}).get(str(metrics["seed"]))
         lines = [x for c in (now, then) for x in differences(claim["conditions"], c["conditions"])]

@@ -174,22 +174,16 @@ class _Training:
 
     def segments(self, count: int, steps: int) -> None:
         """Train stretches from the author's checkpoints at random places; compare the traces."""
-        found = self.original and checkpoint.steps_newest_first(self.original / "checkpoints")
-        folders = found or []
+        run = self.original
+        folders = checkpoint.steps_newest_first(run / "checkpoints") if run else []
         if not folders:
-            raise UserError(
-                "the recorded run with its checkpoints is not in runs/record/: use the author's "
-                "archive, or --prefix"
-            )
+            raise UserError("runs/record/ lacks the run: take the author's archive, or --prefix")
         end = max(self.lines)
         places = [step for step in (_step_of(folder) for folder in folders) if step < end]
         places = sorted(random.SystemRandom().sample([0, *places], min(count, len(places) + 1)))
         if len(places) < count:
-            print(
-                f"the run kept {len(places) - 1} checkpoints before its end: {len(places)} places"
-            )
-        state = checkpoint.load(folders[0])
-        self.found.bits = checkpoint.weights_digest(state["model"])
+            print(f"the run kept {len(places) - 1} earlier checkpoints: {len(places)} places")
+        self.found.bits = checkpoint.weights_digest(checkpoint.load(folders[0])["model"])
         self.found.recorded_bits = self._recorded_bits()
         if self.found.bits != self.found.recorded_bits:
             self.found.differences.append("the last checkpoint has not the recorded bits")
@@ -230,8 +224,8 @@ class _Training:
         return ""
 
     def _judge_parts(self) -> None:
-        done = sum(last - first + 1 for first, last in self.found.steps)
-        share = f"{done} of {self.expected['steps']} steps"
+        done = {n for first, last in self.found.steps for n in range(first, last + 1)}
+        share = f"{len(done)} of {self.expected['steps']} steps"
         if self.found.differences:
             self.found.decide(DIFFERENT, "; ".join(self.found.differences))
         else:
