@@ -328,9 +328,6 @@ def test_a_hundred_thousand_images_are_prepared_in_bounded_memory(
     assert peaks[1] - peaks[0] < 200, peaks  # MiB; the manifest's names and digests
 
 
-# Models --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -349,6 +346,9 @@ def test_a_source_whose_data_do_not_fit_together_is_one_line(
     (line,) = faults(own_project.run("python", "-m", "experiment.prepare"))
     assert "expected uint8 [n, channels, height, width], int64 [n], facts with classes" in line
     assert not list((own_project.path / "data").rglob("*.safetensors"))
+
+
+# Models --------------------------------------------------------------------------------------
 
 
 def test_every_recipe_composes(own_project: Project) -> None:
