@@ -1,7 +1,7 @@
-"""Leave only the chosen tracker's files in a new project.
+"""Leave only the chosen tracker's files in a new project, and say what comes next.
 
 cookiecutter cannot leave out a file that it copies as it stands, as it does with all Python files.
-This runs in the new project's folder, offline, asks nothing, and writes nothing.
+This runs in the new project's folder, offline, asks nothing, and writes no file.
 """
 
 import re
@@ -15,3 +15,5 @@ for config in Path("configs/tracker").glob("*.yaml"):
 if chosen == ["none"]:
     for name in ("mirror.py", "__main__.py"):
         Path("repro", "tracking", name).unlink()
+name = Path.cwd().name
+print(f"{name}/ is made. Next: cd {name}, make setup (minutes, once), make reproduce (a verdict)")

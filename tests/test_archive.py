@@ -195,14 +195,15 @@ def test_a_folder_of_images_goes_in_with_the_data(tmp_path: Path) -> None:
     for path in (run, images / "cat", tmp_path / "data" / "image_folder"):
         path.mkdir(parents=True)
     (images / "cat" / "1.png").write_bytes(b"1")
-    manifest = {"dataset": "image_folder", "files": {"cat/1.png": "digest"}}
+    manifest = {"dataset": "image_folder", "files": {"cat/1.png": "digest"}, "code": ["digest"]}
     place = tmp_path / "data" / "image_folder" / "manifest.json"
     place.write_text(json.dumps(manifest))
     (run / "config_used.yaml").write_text(f"data_dir: data\nimage_dir: '{images}'\n")
-    name, files = find_data(tmp_path, run, sha256_json(manifest), with_data=True)
+    digest = sha256_json({key: manifest[key] for key in ("dataset", "files")})
+    name, files = find_data(tmp_path, run, digest, with_data=True)
     assert name == "data/image_folder/manifest.json"
     assert files == {name: place, "images/cat/1.png": images / "cat" / "1.png"}
-    aside = find_data(tmp_path, run, sha256_json(manifest), with_data=False)
+    aside = find_data(tmp_path, run, digest, with_data=False)
     assert aside == ("data-manifest/image_folder/manifest.json", {aside[0]: place})
 
 

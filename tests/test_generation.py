@@ -650,6 +650,18 @@ def test_cruft_renews_the_kit_and_keeps_what_the_author_changed(
     assert cruft("check", cwd=project.path).returncode == 0
 
 
+def test_a_new_project_says_what_comes_next(tmp_path: Path) -> None:
+    command = [COOKIECUTTER, "--no-input", "--default-config", "-o", tmp_path, ROOT]
+    done = subprocess.run(command, capture_output=True, text=True)
+    (line,) = done.stdout.splitlines()
+    (folder,) = tmp_path.iterdir()
+    assert f"cd {folder.name}, make setup" in line
+    helped = subprocess.run(["make"], cwd=folder, capture_output=True, text=True).stdout
+    for verb in re.findall(r"make (\w+) \(", line):
+        assert f"  make {verb} " in helped
+    assert len(re.findall(r"make (\w+) \(", line)) == 2
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -4,6 +4,7 @@
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from repro.determinism import (
 from repro.document import fill_blocks
 from repro.document import number as shown
 from repro.hashing import derive_seed
+from repro.manifest import write_file
 from repro.metrics import classification_metrics
 from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
 from repro.record import Energy, confidence_interval
@@ -598,6 +600,20 @@ def test_what_needs_pickle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"a\.b: set"):
         save(tmp_path / "a", {"a": {"b": {1, 2}}})
     assert not (tmp_path / "a").exists()
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_file(path, b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_file(path, bytes(2 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_bytes() == b"old"
 
 
 def test_every_damage_of_a_checkpoint_is_found(tmp_path: Path) -> None:

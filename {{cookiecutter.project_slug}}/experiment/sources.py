@@ -36,7 +36,7 @@ def digits(folder: Path) -> Raw:
         raise UserError(f"{raw}: SHA-256 {found}, expected {expected}: install scikit-learn again")
     table = torch.from_numpy(np.loadtxt(raw, delimiter=",").astype(np.int64))
     facts = {
-        "source": "scikit-learn: sklearn/datasets/data/digits.csv.gz",
+        "source": "scikit-learn's wheel, datasets/data/digits.csv.gz",
         "raw_sha256": [expected],
         "maximum": 16,
         "classes": [str(digit) for digit in range(10)],

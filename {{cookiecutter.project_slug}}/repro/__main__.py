@@ -33,6 +33,7 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 import json
 import sys
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,22 +44,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = Parser("repro", __doc__)
-    names = "record|verify|report|archive|doctor|diff|trace-step|compare|audit|image-digest"
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar=names, parser_class=Parser
-    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
 
-    def add(name: str, text: str) -> Parser:
-        """A command, its help with its examples from above."""
+    def add(run: Callable[[Namespace], int], text: str) -> Parser:
+        """A command, named like its function, its help with its examples from above."""
+        name = run.__name__.strip("_").replace("_", "-")
         shown = [x for x in __doc__.splitlines() if f"repro {name}" in x or f" of {name}:" in x]
-        return commands.add_parser(name, help=text, description="\n".join([text, "", *shown]))
+        parser = commands.add_parser(name, help=text, description="\n".join([text, "", *shown]))
+        parser.set_defaults(run=run)
+        return parser
 
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
-    record = add("record", text)
+    record = add(_record, text)
     text = "with uncommitted changes or another environment, too"
     record.add_argument("--allow-dirty", action="store_true", help=text)
     text = "repeat a recorded training and say IDENTICAL, EQUIVALENT or DIFFERENT"
-    verify = add("verify", text)
+    verify = add(_verify, text)
     verify.add_argument("claim", nargs="?", help="default: the first in configs/claims.yaml")
     verify.add_argument("--seed", type=int, help="default: the first recorded one")
     part = verify.add_mutually_exclusive_group()
@@ -69,40 +70,40 @@ def main() -> int:
     verify.add_argument("--steps", type=_count, metavar="N", help=text)
     verify.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail too")
     text = "write the recorded results and the verdicts to one HTML file, which needs no network"
-    report = add("report", text)
+    report = add(_report, text)
     report.add_argument("--output", type=Path, metavar="FILE", help="default: results/report.html")
     text = "say where two runs part: condition, step, quantity and, replayed, operation"
-    diff = add("diff", text)
+    diff = add(_diff, text)
     diff.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="a run, or a step's file")
     text = "do that step of both again: runs the code of the projects that they lie in"
     diff.add_argument("--replay", action="store_true", help=text)
     diff.add_argument("--json", action="store_true", help="print JSON instead of words")
     diff.add_argument("--picture", type=Path, help="draw both loss curves (PNG)")
     text = "do a step of a run again and write its operations to a small file, for diff"
-    trace_step = add("trace-step", text)
+    trace_step = add(_trace_step, text)
     trace_step.add_argument("run", type=Path, metavar="RUN")
     trace_step.add_argument("--step", type=int, required=True, help="1 is the first")
     trace_step.add_argument("--output", type=Path, help="default: RUN/step-N.json")
     trace_step.add_argument("--values", type=int, metavar="K", help="keep operation K's outputs")
     text = "metrics of several runs, mean and spread over seeds, with the conditions that differ"
-    compare = add("compare", text)
+    compare = add(_compare, text)
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="or a folder of runs")
     compare.add_argument("--json", action="store_true", help="print JSON instead of a table")
     compare.add_argument("--csv", type=Path, metavar="FILE", help="write the table, a line a group")
     compare.add_argument("--picture", type=Path, metavar="FILE", help="draw validation (PNG)")
     text = "list the operations of one step that may vary, and randomness that nothing seeds"
-    audit = add("audit", text)
+    audit = add(_audit, text)
     audit.add_argument("settings", nargs="*", metavar="key=value")
     audit.add_argument("--json", action="store_true", help="print JSON instead of words")
     text = "pack code, lock, runs, results and metadata (RO-Crate) into one file"
-    archive = add("archive", text)
+    archive = add(_archive, text)
     text = "default: <project>-<commit>.zip in the project"
     archive.add_argument("--output", type=Path, metavar="FILE", help=text)
     archive.add_argument("--with-data", action="store_true", help="the data too, not only digests")
     text = "pack the commit and what is not committed as a patch"
     archive.add_argument("--allow-dirty", action="store_true", help=text)
     text = "go through the checklist: before, during and after the training"
-    doctor = add("doctor", text)
+    doctor = add(_doctor, text)
     doctor.add_argument("--json", action="store_true", help="print JSON instead of words")
     part = doctor.add_mutually_exclusive_group()
     text = "only compare packages and their files with the lock, name what comes from outside"
@@ -112,19 +113,18 @@ def main() -> int:
     text = "only what the project's files and the installed versions tell"
     part.add_argument("--lock", action="store_true", help=text)
     text = "ask the registry whether the base image's tag has the digest that the Dockerfile pins"
-    add("image-digest", text)
+    add(_image_digest, text)
     arguments = parser.parse_args()
-    # Each command imports what it needs: --help is instant.
-    run = {"record": _record, "verify": _verify, "diff": _diff, "trace-step": _trace_step}
-    run |= {"compare": _compare, "audit": _audit, "doctor": _doctor, "report": _report}
-    run |= {"archive": _archive, "image-digest": _image_digest}
-    return run[arguments.command](arguments)
+    return int(arguments.run(arguments))
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text}: expected a whole number from 1 on")
     return int(text)
+
+
+# Each command imports what it needs: --help is instant.
 
 
 def _record(arguments: Namespace) -> int:

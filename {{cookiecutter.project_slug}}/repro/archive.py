@@ -24,9 +24,9 @@ from repro.command import UserError
 from repro.conditions import LOCK
 from repro.crate import METADATA, Training, about_project, describe
 from repro.document import outdated
-from repro.hashing import sha256_bytes, sha256_json
+from repro.hashing import sha256_bytes
 from repro.lines import read_object
-from repro.manifest import refuse
+from repro.manifest import data_digest, refuse
 from repro.provenance import (
     committed_files,
     get_git_info,
@@ -138,7 +138,7 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run}/config_used.yaml is damaged: delete {run}, make record") from error
     for path in sorted(folder.rglob(MANIFEST)):
-        if sha256_json(manifest := read_object(path)) == digest:
+        if data_digest(manifest := read_object(path)) == digest:
             top = PurePosixPath("data" if with_data else "data-manifest")
             name = str(top / path.relative_to(folder).as_posix())
             if not with_data:

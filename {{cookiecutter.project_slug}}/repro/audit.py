@@ -16,11 +16,11 @@ from rich.console import Console
 
 from repro import catalogue, environment
 from repro.command import UserError
+from repro.provenance import listed
 from repro.replay import ROOMS, author
 
 REFUSED, VARIES = "no deterministic version on CUDA", "varies on CUDA, and PyTorch says nothing"
 SLOWER, NOT_PORTABLE = "slower on CUDA when deterministic", "other bits on another CPU model"
-_SHOWN = 4  # places of an operation; --json tells all
 _TABLES = (
     (REFUSED, catalogue.NO_DETERMINISTIC_VERSION_ON_CUDA),
     (VARIES, catalogue.NOT_REFUSED_ON_CUDA),
@@ -80,8 +80,7 @@ def show(operations: list[dict[str, Any]], sources: list[dict[str, Any]]) -> Non
             entries = [entry for entry in of_kind if entry["operation"] == operation]
             say(f"  {operation}: instead {entries[0]['instead']}", markup=False)
             places = [" ".join(filter(None, (e["module"], e["source"]))) for e in entries]
-            more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-            say(f"    {', '.join(places[:_SHOWN])}{more}", markup=False)
+            say(f"    {listed(places, 4)}", markup=False)  # --json tells all
     if sources:
         say("\n[bold]Randomness or order that nothing seeds[/]")
     for entry in sources:

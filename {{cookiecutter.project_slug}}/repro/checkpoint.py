@@ -50,14 +50,12 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     except OSError:  # a full disk: leave room for what comes next
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():
-        replaced = folder.with_name(f".{folder.name}.replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
-        temporary.rename(folder)
-        shutil.rmtree(replaced)
-    else:
-        temporary.rename(folder)
+    temporary.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     _flush(folder.parent)
 
 

@@ -5,16 +5,19 @@ either: a claim is about several.
 """
 
 import os
-import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from repro.environment import PROFILES
-from repro.hashing import derive_seed, file_digests, sha256_file, sha256_json
+from repro.hashing import derive_seed, sha256_file, sha256_json
+from repro.locks import read_lock
+from repro.manifest import data_digest
 from repro.provenance import get_hardware
 
 LOCK = "requirements.lock"
+CODE = ("experiment", "repro", "configs")
+_NO_CODE = ("tests", "runs", "data", "results")
 
 
 def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
@@ -35,37 +38,39 @@ def seeds_by_hand(config: dict[str, Any]) -> dict[str, int]:
 
 def installed(root: Path) -> dict[str, Any]:
     """Those of the conditions that lie on the disk: code, lock, packages that are not as locked."""
-    code = file_digests(root, ("experiment", "repro", "configs"))
-    code |= {name: sha256_file(root / name) for name in _other_modules(root)}
+    code = {name: sha256_file(root / name) for name in code_files(root)}
     code.pop("configs/claims.yaml", None)  # says what to record, not how to train
     packages = not_as_locked(root / LOCK)
     return {"code": code, "lock": sha256_file(root / LOCK), "packages": packages}
 
 
-def _other_modules(root: Path) -> list[str]:
-    """Python files elsewhere in the project, which the training may import; sorted."""
+def code_files(root: Path) -> list[str]:
+    """All files of CODE, and Python files elsewhere in the project, which training may import.
+
+    Sorted. Left out: caches, hidden files, environments, and bootstrap.py, which only makes those.
+    """
     found = []
     for place, folders, files in os.walk(root):
         here = Path(place).relative_to(root)
-        top = ("experiment", "repro", "configs", "tests", "runs", "data", "results")
-        folders[:] = [
-            name
-            for name in folders
-            if name[0] != "."
-            and not (place == str(root) and name in top)
-            and not any(Path(place, name, x).exists() for x in ("pyvenv.cfg", "conda-meta"))
-        ]
-        found += [(here / name).as_posix() for name in files if name.endswith(".py")]
-    return sorted(name for name in found if name != "bootstrap.py")  # it only makes environments
+        below = [name for name in folders if name[0] != "." and str(here / name) not in _NO_CODE]
+        marks = ("pyvenv.cfg", "conda-meta")
+        folders[:] = [x for x in below if not any(Path(place, x, mark).exists() for mark in marks)]
+        of_code = here.parts[:1] in [(name,) for name in CODE]
+        names = [name for name in files if name[0] != "." and here.name != "__pycache__"]
+        found += [here / name for name in names if of_code or name.endswith(".py")]
+    found = [path for path in found if (root / path).is_file() and path != Path("bootstrap.py")]
+    return sorted(path.as_posix() for path in found)
 
 
 def conditions_here(
     root: Path, config: dict[str, Any], manifest: dict[str, Any], profile: str, device: str
 ) -> dict[str, Any]:
-    """Conditions and hardware class of a training on this machine with the data of `manifest`."""
+    """Conditions, hardware class and data set of a training here with the data of `manifest`."""
+    told = ("dataset", "samples", "source", "raw_sha256")
     return {
-        "conditions": conditions(root, config, sha256_json(manifest)),
+        "conditions": conditions(root, config, data_digest(manifest)),
         "hardware_class": hardware_class(profile, device),
+        "dataset": {name: manifest[name] for name in told if name in manifest},
     }
 
 
@@ -101,13 +106,13 @@ def hardware_class(profile: str, device: str) -> str:
 def not_as_locked(lock: Path) -> dict[str, str]:
     """Packages whose installed version is not the lock's, e.g. {"numpy": "2.5.2 (lock: 2.4.6)"}."""
     found = {}
-    for name, locked in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock.read_text(), re.M):
+    for name, pin in read_lock(lock)[0].items():
         try:
             installed = version(name)
         except PackageNotFoundError:
             installed = "not installed"
-        if installed.partition("+")[0] != locked and installed != locked:
-            found[name] = f"{installed} (lock: {locked})"
+        if pin.version not in (installed, installed.partition("+")[0]):
+            found[name] = f"{installed} (lock: {pin.version})"
     return found
 
 

@@ -56,7 +56,7 @@ def number(value: float | None) -> str:
 
 def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
     """The measured parts of REPRODUCE.md as Markdown."""
-    rows, bits, costs = [], [], []
+    rows, bits, costs, data = [], [], [], []
     for name, claim in results["claims"].items():
         where = f" ({claim['shows']})" if claim["shows"] else ""
         command = shlex.join(["python", "-m", "experiment.train", *claim["arguments"], "seed=SEED"])
@@ -77,6 +77,7 @@ def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
             f"| `{name}` | {cost['hardware']} | {cost['seconds_per_seed']} s | "
             f"{cost['peak_memory_mib']} MiB | {energy} |"
         )
+        data.append(_data(name, claim))
     tables = [
         _table("claim | command | mean ± standard deviation [95 % of means] | seeds", rows),
         "The trained weights:",
@@ -85,6 +86,7 @@ def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
     return {
         "results": "\n\n".join(tables),
         "commit": _origin(results),
+        "data": "\n".join(data),
         "cost": _table("claim | hardware | time per seed | memory | energy per seed (CPU)", costs),
         "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
         **_commands(*next(iter(results["claims"].items()))),
@@ -107,6 +109,18 @@ def _commands(name: str, claim: dict[str, Any]) -> dict[str, str]:
         f"{verify} --require identical": "EQUIVALENT fails too",
     }
     return {"training": _listing(training), "verification": _listing(verification)}
+
+
+def _data(name: str, claim: dict[str, Any]) -> str:
+    """A line on the data of a claim: which they are, from where, and how to get them."""
+    facts = claim.get("dataset", {})  # not told by older recordings
+    told = [f"{facts['samples']} samples"] if "samples" in facts else []
+    told += [f"from {facts['source']}"] if "source" in facts else []
+    raw = facts.get("raw_sha256")
+    told.append(f"SHA-256 {'of the raw data' if raw else 'of the manifest'} ")
+    told[-1] += ", ".join(f"`{digest}`" for digest in raw or [claim["conditions"]["data"]])
+    command = _code(shlex.join(["python", "-m", "experiment.prepare", *claim["arguments"]]))
+    return f"- `{name}`: {command} gets **{facts.get('dataset', 'the data')}**; {'; '.join(told)}"
 
 
 def _listing(commands: dict[str, str]) -> str:

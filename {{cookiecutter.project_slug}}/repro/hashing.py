@@ -35,17 +35,3 @@ def sha256_json(value: Any) -> str:
     """SHA-256 of a JSON value: the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256_bytes(text.encode(errors="surrogateescape"))  # names of files may be any bytes
-
-
-def file_digests(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
-    """SHA-256 of every file below `folders` of `root`, by path relative to `root`, sorted.
-
-    Left out: caches and hidden files, which editors and tools leave behind.
-    """
-    digests = {}
-    for path in sorted(path for folder in folders for path in (root / folder).rglob("*")):
-        parts = path.relative_to(root).parts
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if path.is_file() and not hidden and path.suffix != ".pyc":
-            digests["/".join(parts)] = sha256_file(path)
-    return digests

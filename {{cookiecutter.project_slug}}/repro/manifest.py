@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from repro.command import UserError
-from repro.hashing import sha256_file
+from repro.hashing import sha256_file, sha256_json
 from repro.progress import progress
 
 _PARTS = {"train", "training", "val", "valid", "validation", "test"}  # no names of classes
@@ -102,6 +102,11 @@ def _remedy(manifest: Path) -> str:
     return f'make data ARGS="dataset={name} ..." writes it anew; other data take another data_dir'
 
 
+def data_digest(manifest: dict[str, Any]) -> str:
+    """The SHA-256 that stands for the data; not of "code", which has digests of its own."""
+    return sha256_json({key: value for key, value in manifest.items() if key != "code"})
+
+
 def checked(images: Any, labels: Any, facts: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """What a source of data gives, if it fits together; else UserError says what is expected.
 
@@ -126,7 +131,11 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a file as a whole or not at all: another job may read it meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    os.chmod(temporary, 0o644)  # mkstemp makes it private
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:  # a full disk, Ctrl-C
+        os.unlink(temporary)
+        raise

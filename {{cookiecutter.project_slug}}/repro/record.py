@@ -222,6 +222,7 @@ def summary(
         "steps": {metrics["steps"] for metrics in seeds.values()}.pop(),
         "config_digest": sha256_json(now["conditions"]["config"]),
         "conditions": now["conditions"],
+        "dataset": now["dataset"],
         "cost": {
             "hardware": ", ".join([hardware["cpu_model"], *gpus]),
             "seconds_per_seed": round(statistics.median(m["seconds"] for m in seeds.values())),
@@ -248,7 +249,6 @@ def _copy(root: Path, claim: dict[str, Any], folder: Path) -> None:
     names = {str(seed): folder / f"seed-{seed}" / METRICS for seed in claim["seeds"]}
     draw_seeds(figures, {seed: read_lines(path) for seed, path in names.items()})
     target = trace_file(root, claim["name"], claim["seeds"][0])
-    target.parent.mkdir(parents=True, exist_ok=True)
     text, size = [], 0
     for entry in read_lines(first / TRACE):
         line = json.dumps(entry) + "\n"

@@ -131,13 +131,10 @@ def _quantities(trainer: Any, *step: Any) -> dict[str, str]:
 
 def _newest_before(checkpoints: Path, step: int) -> Path | None:
     """The newest whole checkpoint of fewer than `step` steps."""
-    from repro.checkpoint import find_fault, steps_newest_first
+    from repro.checkpoint import find_fault, step_folder, steps_newest_first
 
-    for folder in steps_newest_first(checkpoints):
-        number = folder.name.removeprefix("step-")
-        if number.isdigit() and int(number) < step and find_fault(folder) is None:
-            return folder
-    return None
+    folders = [x for x in steps_newest_first(checkpoints) if x < step_folder(checkpoints, step)]
+    return next((folder for folder in folders if find_fault(folder) is None), None)
 
 
 def write(found: dict[str, Any], path: Path) -> None:

@@ -22,7 +22,6 @@ from repro.conditions import differences, installed
 
 RESULTS = Path("results") / "expected_metrics.json"
 RUNS = Path("runs") / "record"  # of claims: <claim>/<digest of the conditions>/seed-<seed>
-_PIPE = subprocess.PIPE
 LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
 
 
@@ -128,7 +127,8 @@ def run_command_of(
     """
     module = str(settings(root)[name])
     command = [sys.executable, "-m", module, *arguments]
-    output, process = "", subprocess.Popen(command, cwd=root, stdout=_PIPE if capture else None)
+    pipe = subprocess.PIPE if capture else None
+    output, process = "", subprocess.Popen(command, cwd=root, stdout=pipe)
     try:
         if process.stdout:
             output = process.stdout.read().decode(errors="replace")

@@ -73,9 +73,8 @@ class Run:
         entries = read_lines(source / METRICS) if source else []
         kept = [entry for entry in entries if entry["step"] <= step]
         (self.folder / interruption.MARKER).unlink(missing_ok=True)
-        temporary = self.folder / ".metrics.partial"
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        temporary.replace(self.folder / METRICS)
+        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        write_file(self.folder / METRICS, text.encode())
         if self.start and source != self.folder:
             if source and (source / TRACE).is_file():  # cut when the trace begins
                 shutil.copy(source / TRACE, self.folder)

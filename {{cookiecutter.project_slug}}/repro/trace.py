@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.lines import TRACE, read_lines
+from repro.manifest import write_file
 from repro.parallel import Processes, parts_of_shards
 
 EFFECTS = ("gradients", "weights", "buffers")
@@ -265,9 +266,7 @@ class Trace:
         if not step:
             start = state_quantities(model, gradients=False)
             lines = [{"step": 0, "header": header}, {"step": 0, **start()}]
-        temporary = path.with_name(".trace.partial")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        temporary.replace(path)
+        write_file(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         self._file, self._flushed = path.open("a"), time.monotonic()
         self._pending: list[tuple[int, Quantities]] = []
 

@@ -184,15 +184,13 @@ class _Training:
         if len(places) < count:
             print(f"the run kept {len(places) - 1} earlier checkpoints: {len(places)} places")
         self.found.bits = checkpoint.weights_digest(checkpoint.load(folders[0])["model"])
-        self.found.recorded_bits = self._recorded_bits()
+        recorded = self.expected["bits"][self.found.hardware_class]
+        self.found.recorded_bits = recorded[str(self.found.seed)]
         if self.found.bits != self.found.recorded_bits:
             self.found.differences.append("the last checkpoint has not the recorded bits")
         for place in places:
             self._stretch(self.folder / f"from-{place}", place, min(place + steps, end))
         self._judge_parts()
-
-    def _recorded_bits(self) -> str:
-        return str(self.expected["bits"][self.found.hardware_class][str(self.found.seed)])
 
     def _stretch(self, folder: Path, start: int, last: int) -> None:
         """Train the steps after `start` up to `last` in `folder`, and compare them."""

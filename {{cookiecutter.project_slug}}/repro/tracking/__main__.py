@@ -28,6 +28,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 from repro.command import Parser, UserError, run_command
 from repro.hashing import sha256_file
 from repro.interruption import MARKER
+from repro.manifest import write_json
 from repro.redaction import redact_text
 from repro.tracking import FINISHED, STATE, Place, Tracker
 
@@ -60,9 +61,7 @@ class Mirror:
         self.save()  # before the tracker hears of it: no crash makes a second tracked run
 
     def save(self) -> None:
-        temporary = self.folder / f".{STATE}.partial"
-        temporary.write_text(json.dumps(self.state, indent=1, sort_keys=True) + "\n")
-        temporary.replace(self.folder / STATE)
+        write_json(self.folder / STATE, self.state)
 
     def send(self, ended: bool) -> None:
         """Send what is new; raises what the tracker's client raises."""

@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from repro.hashing import file_digests
+from repro.conditions import code_files
 from repro.redaction import redact_mapping, redact_text
 from repro.tracking import FINISHED, STATE
 
-_CODE = ("experiment", "repro", "configs")
 _BESIDE = ("requirements.in", "requirements.lock", "environment.yml", "pyproject.toml")
 _LARGEST = 2**20  # bytes of a file of code
 _GRACE = 5  # seconds beyond `wait`, after which the process is killed
@@ -79,7 +78,7 @@ def _end(process: subprocess.Popen[bytes], last_words: bytes, seconds: float) ->
 def _snapshot(root: Path, target: Path) -> None:
     """A copy of the code, the configs and the lock, secrets taken out."""
     shutil.rmtree(target, ignore_errors=True)
-    for name in (*file_digests(root, _CODE), *_BESIDE):
+    for name in (*code_files(root), *_BESIDE):
         path, copy = root / name, target / name
         if path.is_file() and path.stat().st_size <= _LARGEST:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
