@@ -547,6 +547,19 @@ def test_shards_give_the_gradient_of_the_batch(size: int) -> None:
     assert [s.stop - s.start for s in shard_slices(13, 4)] == [3, 3, 3, 4]
 
 
+@pytest.mark.parametrize("shards", [1, 4])
+def test_gradients_that_are_there_are_added_to_as_backward_does(shards: int) -> None:
+    model, batch = nn.Linear(2, 1), torch.randn(8, 2)
+    processes = Processes(shards, torch.device("cpu"))
+    forward = lambda shard, images: model(images).square().sum()  # noqa: E731
+    backward_in_shards(model, [batch], 8, processes, forward)
+    once = [parameter.grad.clone() for parameter in model.parameters()]
+    model.weight.requires_grad_(False)  # frozen since: what it has stays
+    backward_in_shards(model, [batch], 8, processes, forward)
+    assert torch.equal(model.weight.grad, once[0])
+    assert torch.equal(model.bias.grad, 2 * once[1])
+
+
 def test_batchnorm_in_shards_counts_the_step_once_and_averages() -> None:
     model = nn.BatchNorm1d(2, momentum=1.0)
     batch = torch.randn(8, 2)

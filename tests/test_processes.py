@@ -1,5 +1,6 @@
 """The same bits with several processes, and after any crash: real trainings, real signals."""
 
+import json
 import os
 import random
 import re
@@ -153,6 +154,72 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
     assert state["features.3.running_mean"].any()
     assert torch.isfinite(state["largest"])
     assert state[".buffers.mean"].any()
+
+
+TWO_NETWORKS = """
+
+class TwoNetworks(nn.Module):
+    def __init__(self, settings: SmallCNN, shape: Shape, classes: int) -> None:
+        super().__init__()
+        size = shape[0] * shape[1] * shape[2]
+        self.main = small_cnn(settings, shape, classes)
+        self.critic = nn.Sequential(nn.Flatten(), nn.Linear(size, classes), nn.BatchNorm1d(classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.main(images) + self.critic(images)
+"""
+CRITIC = """        def critic_loss(shard: int, images: Tensor, labels: Tensor) -> Tensor:
+            seed_generators(derive_seed(self.seeds.training, "critic", step, shard))
+            return self.model.critic(images + 0.1 * torch.rand_like(images)).square().sum()
+
+        size = batch_length(*self.batches, step)
+        for _ in range(2):  # gradients add up
+            backward_in_shards(self.model, batch, size, self.processes, critic_loss)
+        self.second.step()
+        self.model.zero_grad()
+"""
+
+
+def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
+    """As docs/adapting.md says: both in `model`, the second optimizer in the state."""
+    model, trainer = own_project.path / "experiment" / "model.py", "experiment/trainer.py"
+    model.write_text(model.read_text() + TWO_NETWORKS)
+    old = "        return small_cnn(settings, shape, classes)\n"
+    own_project.edit("experiment/model.py", old, old.replace("small_cnn", "TwoNetworks"))
+    own_project.edit(trainer, "self.model.parameters(), lr=", "self.model.main.parameters(), lr=")
+    own_project.edit(
+        trainer,
+        "    def train_step(",
+        "        critic = self.model.critic.parameters()\n"
+        "        self.second = torch.optim.SGD(critic, lr=0.01, momentum=0.9, fused=True)\n\n"
+        "    def train_step(",
+    )
+    own_project.edit(trainer, "        size = batch_length(*self.batches, step)\n", CRITIC)
+    own_project.edit(
+        trainer,
+        '            "generators": get',
+        '            "second": self.second.state_dict(),\n            "generators": get',
+    )
+    restore = "        checkpoint.restore(state, self.model, self.optimizer)\n"
+    second = '        self.second.load_state_dict(state["second"])\n'
+    own_project.edit(trainer, restore, restore + second)
+    settings = ("training.shards=2", "output.checkpoint_every=5")
+    one = train(own_project, 1, "one", *settings)
+    assert train(own_project, 2, "two", *settings) == one
+    train(own_project, 2, "stopped", *settings, "training.max_steps=5")
+    again = train(own_project, 1, "stopped", *settings, "resume=auto", "num_workers=1")
+    last = f"checkpoints/step-{STEPS:09d}/"
+    kept = [name for name in one if name.startswith((last, "metrics", "trace"))]
+    assert {name: again[name] for name in kept} == {name: one[name] for name in kept}
+    done = own_project.run("python", "-m", "repro", "trace-step", "runs/one", "--step", "7")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((own_project.path / "runs/one/step-7.json").read_text())
+    assert found["parted"] is None
+    phases = {entry["name"].split(".")[1]: entry["phase"] for entry in found["operations"]}
+    assert (phases["_fused_sgd_"], phases["_fused_adamw_"]) == ("optimizer", "optimizer")
+    between = [entry["phase"] for entry in found["operations"]]
+    first = between.index("optimizer")
+    assert {"forward", "backward"} <= {*between[first:]}  # the step goes on after the first one
 
 
 def test_resnet18_in_two_processes_gives_the_bits_of_one(project: Project) -> None:

@@ -600,6 +600,58 @@ def test_a_secret_of_the_environment_changes_no_condition(project: Project) -> N
     assert plain.stdout == other.stdout
 
 
+FAULTS = {
+    "raise ValueError('a bad sample')": "ValueError: a bad sample",
+    "open('7.png')": "error: training sample 100 cannot be read: [Errno 2] No such file ",
+    "raise UserError('sample: bad')": "error: sample: bad",
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "workers"),
+    [
+        *((fault, told, workers) for fault, told in FAULTS.items() for workers in (0, 2)),
+        ("os.kill(os.getpid(), 9)", "killed by signal: Killed", 2),
+    ],
+)
+def test_a_fault_in_a_sample_ends_the_training(
+    own_project: Project, fault: str, told: str, workers: int
+) -> None:
+    """Workers ignore SIGTERM, with which Python would end them: it waited for them for ever."""
+    line = "        image = augment(self.padded[index]"
+    added = f"        if index == 100:\n            {fault}\n"
+    own_project.edit("experiment/data.py", line, added + line)
+    own_project.edit("experiment/data.py", "import numpy", "import os\n\nimport numpy")
+    done = own_project.run(
+        *("timeout", "--kill-after=1", "60", "python", "-m", "experiment.train"),
+        *(f"num_workers={workers}", "training.max_steps=30"),
+    )
+    assert done.returncode == (2 if told.startswith("error") else 1), done.stderr
+    assert told in done.stderr
+    if told.startswith("error"):
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_prepared_data_follow_a_setting_and_a_module_that_make_them(own_project: Project) -> None:
+    """An author's source may take settings, and may import what it needs."""
+    data, source = "experiment/data.py", "experiment/sources.py"
+    own_project.edit(data, '](folder / "raw"))', '](folder / "raw", config))')
+    own_project.edit(source, "def digits(folder: Path)", "def digits(folder: Path, config: Any)")
+    own_project.edit(
+        source, "import numpy as np\n", "import numpy as np\nfrom experiment import helper\n"
+    )
+    facts = '    facts = {\n        "source": "scikit'
+    fewer = "    table = table[: helper.FIRST - 100 * config.dataset.shift]\n"
+    own_project.edit(source, facts, fewer + facts)
+    helper = own_project.path / "experiment" / "helper.py"
+    samples = []
+    for first, shift in ((1000, 0), (1000, 1), (900, 1), (900, 1)):
+        helper.write_text(f"FIRST = {first}\n")
+        done = own_project.train("--conditions", f"dataset.shift={shift}")
+        samples.append(json.loads(done.stdout)["dataset"]["samples"])
+    assert samples == [1000, 900, 800, 800]
+
+
 def test_prepared_data_follow_the_code_that_makes_them(own_project: Project) -> None:
     before = own_project.train("--conditions").stdout
     own_project.edit("experiment/sources.py", '"maximum": 16', '"maximum": 8')

@@ -108,6 +108,7 @@ def test_record_needs_committed_code_unless_told(copy: Project) -> None:
     done = copy.make("record")  # results/ and REPRODUCE.md have changed, and do not count
     assert done.returncode == 0, done.stderr
     assert "nothing is left to train" in done.stdout
+    assert "results/figures/digits_baseline is of no claim" in done.stdout
     again = json.loads((copy.path / RESULTS).read_text())
     first = json.loads(before)
     for results in (first, again):  # it may differ: the highest of the command's processes
@@ -162,6 +163,14 @@ def test_a_metric_may_be_a_whole_number_and_has_to_be_finite(copy: Project) -> N
     commit(copy)
     (line,) = faults(repro(copy, "record"))
     assert "claim tiny, seed 3: expected samples, a finite number" in line
+
+
+def test_metrics_without_what_others_compare_are_one_line(copy: Project) -> None:
+    evaluate = copy.path / "experiment" / "evaluate.py"
+    text = evaluate.read_text()
+    evaluate.write_text(text.replace('        "steps": trainer.last_step,\n', ""))
+    line = faults(repro(copy, "record", "--allow-dirty"))[-1]
+    assert "metrics.json lacks steps: see experiment/evaluate.py" in line
 
 
 def test_a_recording_that_was_stopped_goes_on(copy: Project) -> None:

@@ -57,7 +57,7 @@ def prepare(config: Config) -> dict[str, Any]:
             "samples": len(labels),
             "shape": list(images.shape[1:]),
             "files": {TENSORS: sha256_bytes(data)},
-            "code": _code(),
+            "code": _made_with(config),
         }
         write_file(folder / TENSORS, data)
     manifest["dataset"] = name
@@ -76,8 +76,8 @@ def read_manifest(config: Config) -> dict[str, Any]:
     if config.dataset.name == "image_folder":
         where, found = image_dir(config), tree_digests(image_dir(config))
     else:
-        if manifest.get("code") != _code():
-            return prepare(config)  # the code that made the data was changed; raw data are checked
+        if manifest.get("code") != _made_with(config):
+            return prepare(config)  # anew, for it takes seconds; the raw data are checked
         where, file = path.parent, path.parent / TENSORS
         found = {TENSORS: sha256_file(file)} if file.is_file() else {}
     refuse_changes(where, recorded, found, path)
@@ -183,9 +183,10 @@ def load(config: Config) -> Splits:
     return Splits(**parts, shape=shape, classes=manifest["classes"], manifest=manifest)
 
 
-def _code() -> list[str]:
-    """Of the files that make the prepared data: when they change, it is prepared anew."""
-    return [sha256_file(Path(__file__).with_name(name)) for name in ("data.py", "sources.py")]
+def _made_with(config: Config) -> list[Any]:
+    """What prepared data may depend on: when it changes, they are prepared anew."""
+    code = sorted(Path(__file__).parent.rglob("*.py"))
+    return [config.dataset.model_dump(mode="json"), *map(sha256_file, code)]
 
 
 def data_folder(config: Config) -> Path:

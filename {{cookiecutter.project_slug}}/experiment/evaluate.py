@@ -65,9 +65,8 @@ def evaluate(config: Config, folder: Path) -> int:
     target, figures = run / f"metrics{suffix}.json", run / f"figures{suffix}"
     target.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
     draw(figures, metrics["confusion"], classes, read_lines(run / METRICS))
-    print(
-        f"test accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}  step {trainer.step}"
-    )
+    told = f"test accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}"
+    print(f"{told}  step {trainer.step}")
     print(f"bits {metrics['bits']}")
     print(f"written: {target}, {figures}")
     send(ROOT, run)

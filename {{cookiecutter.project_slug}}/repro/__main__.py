@@ -51,7 +51,7 @@ def main() -> int:
         name = run.__name__.strip("_").replace("_", "-")
         shown = [x for x in __doc__.splitlines() if f"repro {name}" in x or f" of {name}:" in x]
         parser = commands.add_parser(name, help=text, description="\n".join([text, "", *shown]))
-        parser.set_defaults(run=run)
+        parser.set_defaults(function=run)
         return parser
 
     text = "train every seed of configs/claims.yaml; fill results/ and REPRODUCE.md"
@@ -115,7 +115,7 @@ def main() -> int:
     text = "ask the registry whether the base image's tag has the digest that the Dockerfile pins"
     add(_image_digest, text)
     arguments = parser.parse_args()
-    return int(arguments.run(arguments))
+    return int(arguments.function(arguments))
 
 
 def _count(text: str) -> int:
@@ -166,14 +166,16 @@ def _diff(arguments: Namespace) -> int:
         if arguments.replay and found["step"] is not None:
             found |= diff.replay(runs, found["step"])
         if arguments.picture:
-            explain.picture(arguments.picture, runs, found["step"])
+            from repro.figures import draw_parting
+
+            draw_parting(arguments.picture, runs, found["step"])
     if arguments.json:
         print(json.dumps(found, indent=1))
     else:
         explain.show(found, (str(arguments.runs[0]), str(arguments.runs[1])))
         if arguments.picture:
             print(f"picture: {arguments.picture}")
-    return diff.IDENTICAL if found["step"] is None else diff.DIFFERENT
+    return 0 if found["step"] is None else 1
 
 
 def _trace_step(arguments: Namespace) -> int:

@@ -20,17 +20,6 @@ CODE = ("experiment", "repro", "configs")
 _NO_CODE = ("tests", "runs", "data", "results")
 
 
-def conditions(root: Path, config: dict[str, Any], data: str) -> dict[str, Any]:
-    """The conditions as JSON. `config`: the settings that may change the bits; `data`: a digest."""
-    settings = {k: v for k, v in config.items() if k != "seed"}
-    return {
-        **installed(root),
-        "config": {**settings, "seeds": seeds_by_hand(config)},
-        "data": data,
-        "environment": {k: os.environ[k] for k in PROFILES["portable"] if k in os.environ},
-    }
-
-
 def seeds_by_hand(config: dict[str, Any]) -> dict[str, int]:
     """Of the config's four seeds those that do not follow from the master seed."""
     return {k: v for k, v in config["seeds"].items() if v != derive_seed(config["seed"], k)}
@@ -65,10 +54,19 @@ def code_files(root: Path) -> list[str]:
 def conditions_here(
     root: Path, config: dict[str, Any], manifest: dict[str, Any], profile: str, device: str
 ) -> dict[str, Any]:
-    """Conditions, hardware class and data set of a training here with the data of `manifest`."""
+    """Conditions, hardware class and data set of a training here, as JSON.
+
+    `config`: the settings that may change the bits. `manifest`: of the data.
+    """
+    settings = {k: v for k, v in config.items() if k != "seed"}
     told = ("dataset", "samples", "source", "raw_sha256")
     return {
-        "conditions": conditions(root, config, data_digest(manifest)),
+        "conditions": {
+            **installed(root),
+            "config": {**settings, "seeds": seeds_by_hand(config)},
+            "data": data_digest(manifest),
+            "environment": {k: os.environ[k] for k in PROFILES["portable"] if k in os.environ},
+        },
         "hardware_class": hardware_class(profile, device),
         "dataset": {name: manifest[name] for name in told if name in manifest},
     }

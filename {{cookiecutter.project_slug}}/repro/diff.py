@@ -19,8 +19,6 @@ from repro.conditions import flatten
 from repro.environment import PROFILES
 from repro.lines import header_at, read_object, read_trace
 
-IDENTICAL, DIFFERENT = 0, 1
-
 
 def compare(a: Path, b: Path) -> dict[str, Any]:
     """What differs between two runs, as a JSON value; UserError if they cannot be compared.

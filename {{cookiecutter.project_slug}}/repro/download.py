@@ -74,6 +74,5 @@ def read_idx(path: Path) -> Tensor:
     """An array in the format of MNIST: two zeros, type 8 (uint8), dimensions, sizes, bytes."""
     data = gzip.decompress(path.read_bytes())
     sizes = np.frombuffer(data, ">u4", count=data[3], offset=4).astype(int)
-    return torch.from_numpy(
-        np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(sizes).copy()
-    )
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
+    return torch.from_numpy(values.reshape(sizes).copy())

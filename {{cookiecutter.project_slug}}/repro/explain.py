@@ -1,7 +1,6 @@
-"""What `repro diff` found, in the words of a person: sentences, a table, a picture."""
+"""What `repro diff` found, in the words of a person: sentences and a table."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -99,7 +98,8 @@ def _show_operation(found: dict[str, Any], say: Any) -> None:
             say("For its own: check its commit out, trace-step there, then diff the two files.")
         elif step is not None:
             words = f"{side} does not repeat itself: step {step} came out otherwise in the replay,"
-            say(f"\n{words} so something in it depends on more than its conditions.")
+            more = "more than its conditions (the number of processes? a replay has one)"
+            say(f"\n{words} so something in it depends on {more}.")
     if "samples" in found:
         one, two = found["samples"]
         pairs = enumerate(zip(one, two, strict=False))
@@ -148,27 +148,3 @@ _ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "arguments": lambda entry: entry["arguments"],
     "seed": lambda entry: str(entry.get("random", "")),
 }
-
-
-def picture(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
-    """The two loss curves of the traces as a PNG file, the step where they part marked."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")  # no display needed
-    from matplotlib import pyplot as plt
-
-    from repro.lines import TRACE, read_lines
-
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for run, style, label in zip(runs, ("-", "--"), "AB", strict=True):
-        lines = [line for line in read_lines(run / TRACE) if "loss" in line]
-        losses = [float.fromhex(line["loss"]) for line in lines]
-        axes.plot([line["step"] for line in lines], losses, style, label=f"{label}: {run.name}")
-    if step is not None:
-        axes.axvline(step, color="k", linewidth=0.8)
-        axes.annotate(f" step {step}", (step, 0.95), xycoords=("data", "axes fraction"))
-    axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format="png")
-    plt.close(figure)

@@ -15,6 +15,7 @@ mpl.use("Agg")  # no display needed
 from matplotlib import pyplot as plt
 
 from repro.command import UserError
+from repro.lines import TRACE, read_lines
 
 
 def draw(
@@ -105,6 +106,23 @@ def draw_seeds(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "learning_curves_seeds.png", dpi=150)
     plt.close("all")
+
+
+def draw_parting(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
+    """The two loss curves of the traces as a PNG file, the step where they part marked."""
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for run, style, label in zip(runs, ("-", "--"), "AB", strict=True):
+        lines = [line for line in read_lines(run / TRACE) if "loss" in line]
+        losses = [float.fromhex(line["loss"]) for line in lines]
+        axes.plot([line["step"] for line in lines], losses, style, label=f"{label}: {run.name}")
+    if step is not None:
+        axes.axvline(step, color="k", linewidth=0.8)
+        axes.annotate(f" step {step}", (step, 0.95), xycoords=("data", "axes fraction"))
+    axes.set(xlabel="step", ylabel="training loss", yscale="log")
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, format="png")
+    plt.close(figure)
 
 
 def _band(axes: Any, curves: list[dict[int, float]], label: str) -> float:

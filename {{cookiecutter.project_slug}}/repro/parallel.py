@@ -162,11 +162,10 @@ class Processes:
         """The processes' tensors one after the other, `sizes` rows each."""
         if self.size == 1:
             return own
-        with _others_alive():
-            parts = [own.new_empty(size, *own.shape[1:]) for size in sizes]
-            parts[self.rank] = own.contiguous()
-            for source, part in enumerate(parts):
-                dist.broadcast(part, source)
+        parts = [own.new_empty(size, *own.shape[1:]) for size in sizes]
+        parts[self.rank] = own
+        for source, part in enumerate(parts):
+            self.copy_from(source, [part])
         return torch.cat(parts)
 
     def copy_from(self, source: int, tensors: Sequence[Tensor]) -> None:
@@ -317,7 +316,7 @@ def backward_in_shards(
     processes: Processes,
     forward: Callable[..., Tensor],
 ) -> Tensor:
-    """Put the mean gradient of a batch of `size` into the parameters' `.grad`; return its loss.
+    """Add the mean gradient of a batch of `size` to the parameters' `.grad`; return its loss.
 
     `batch`: this process's part of it (`Processes.part`), tensors with the samples in their first
     dimension; None if it has none. `forward(shard, *tensors)` seeds the generators for shard number
@@ -331,6 +330,7 @@ def backward_in_shards(
         loss.backward()
         return loss.detach()
     parameters = list(model.parameters())
+    earlier = [parameter.grad for parameter in parameters]  # of the caller: as backward, add to it
     buffers = _buffers.get(model) or _buffers.setdefault(model, _Buffers(model))
     buffers.begin()
     sums = TreeSum()
@@ -339,18 +339,18 @@ def backward_in_shards(
             sums.add([None] * (1 + len(parameters) + len(buffers.like)))
             continue
         buffers.reset()
+        for parameter in parameters:
+            parameter.grad = None
         loss = forward(number, *part) / size
         loss.backward()
         gradients = [parameter.grad for parameter in parameters]
         # float: a process without samples does not know another type
         sums.add([loss.detach().float(), *gradients, *buffers.values()])
-        for parameter in parameters:
-            parameter.grad = None
     scalar = torch.zeros((), device=processes.device)
     like = [scalar, *parameters, *buffers.like]
     total_loss, *rest = processes.sum(sums.total(), like)
-    for parameter, gradient in zip(parameters, rest, strict=False):
-        parameter.grad = gradient
+    for parameter, before, gradient in zip(parameters, earlier, rest, strict=False):
+        parameter.grad = _add(before, gradient)
     slices = shard_slices(size, processes.shards)
     filled = [number for number, part in enumerate(slices) if part.start < part.stop]
     buffers.set(rest[len(parameters) :], len(filled))

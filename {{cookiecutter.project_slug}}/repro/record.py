@@ -76,6 +76,9 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     traces = {trace_file(root, claim["name"], claim["seeds"][0]) for claim in claims}
     for path in {*(root / TRACES).glob("*.jsonl")} - traces:
         path.unlink()  # of an earlier recording
+    for path in (root / RESULTS.parent / "figures").glob("*/"):
+        if path.name not in recorded:
+            print(f"{path.relative_to(root)} is of no claim: delete it, or archives have it, too")
     dirty = git["is_dirty"] if changed is None else bool(changed)
     publish(root, {"commit": git["commit_hash"], "dirty": dirty, "claims": recorded})
     print(f"written: {RESULTS}, REPRODUCE.md, {report.write(root).relative_to(root)}")
@@ -123,6 +126,10 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
     newest = str(newest_whole(folder / "checkpoints"))
     run_command_of(root, "evaluate", ["--checkpoint", newest])
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    if missing := sorted({"bits", "seed", "step", "steps"} - metrics.keys()):
+        raise UserError(
+            f"{folder}/metrics.json lacks {listed(missing)}: see experiment/evaluate.py"
+        )
     numbers = {k: v for k, v in metrics.items() if type(v) in (int, float)}
     value = numbers.get(claim["metric"])
     if value is None or not math.isfinite(value):

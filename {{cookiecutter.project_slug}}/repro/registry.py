@@ -62,9 +62,8 @@ def ask(name: str, reference: str) -> str | None:
     except HTTPError as error:
         if error.code == 404:
             return None
-        raise UserError(
-            f"{url}: {error.code} {error.reason}; try again later, or is it private?"
-        ) from None
+        told = f"{error.code} {error.reason}; try again later, or is it private?"
+        raise UserError(f"{url}: {told}") from None
     except _BROKEN as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise UserError(f"{url}: {reason}; try again later, or with a network") from None

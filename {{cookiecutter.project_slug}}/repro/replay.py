@@ -5,9 +5,8 @@ between are repeated and compared with the run's trace. Fresh memory is filled w
 so an operation that reads what nobody wrote betrays itself. Nothing of the run is changed.
 
 The author's classes are those that [tool.repro] in pyproject.toml names: `config`, the loader of
-settings, and `trainer`, a class with `model`, `optimizer`, `step`, `initialize()`,
-`load_state_dict(state)`, `steps(range)`, `train_step(step, batch)` and
-`quantities(indices, batch, metrics)`.
+settings, and `trainer`, a class with `model`, `step`, `initialize()`, `load_state_dict(state)`,
+`steps(range)`, `train_step(step, batch)` and `quantities(indices, batch, metrics)`.
 """
 
 import importlib
@@ -53,6 +52,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
     config = config_of(root, run)
     environment.enter(config.profile, config.threads)
     import torch
+    from torch.optim import optimizer as optimizers
 
     from repro import checkpoint
     from repro.operations import Recorder
@@ -86,13 +86,16 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
         _repeat(trainer, step - 1, lines, result)
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     recorder.name(trainer.model)
-    optimizer = trainer.optimizer
 
     def optimizing(*_: Any) -> None:
         recorder.name(trainer.model, gradients=True)
         recorder.phase = "optimizer"
 
-    hook = optimizer.register_step_pre_hook(optimizing)
+    def forward(*_: Any) -> None:
+        recorder.phase = "forward"
+
+    hooks = [optimizers.register_optimizer_step_pre_hook(optimizing)]  # of all the author's
+    hooks.append(optimizers.register_optimizer_step_post_hook(forward))
     line = {"step": step}
     with recorder.recording():
         recorder.phase = "data"
@@ -102,7 +105,8 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
             metrics = trainer.train_step(step - 1, batch)
         except UserError:  # a loss that is not finite: what led to it is told all the same
             metrics = None
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     trainer.step = step
     if metrics is not None:
         line.update(_quantities(trainer, indices, batch, metrics))

@@ -93,8 +93,8 @@ def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | No
     if resume is None:
         return None
     if resume == "auto":
-        run = root / run_dir if run_dir else newest_run(root)
-        if not run or not checkpoint.steps_newest_first(run / "checkpoints"):
+        run = root / (run_dir or "runs/latest")
+        if not checkpoint.steps_newest_first(run / "checkpoints"):
             return None
         _lock(run.resolve())  # first: another training there would move on while we search
         return checkpoint.newest_whole(run / "checkpoints")
@@ -179,12 +179,6 @@ def _run_of(start: Path | None) -> Path | None:
     """The run that a checkpoint lies in; None for a copy of the checkpoint alone."""
     run = start.parent.parent if start and start.parent.name == "checkpoints" else None
     return run if run and (run / "config_used.yaml").is_file() else None
-
-
-def newest_run(root: Path) -> Path | None:
-    """Where runs/latest points to; None if there is no run."""
-    latest = root / "runs" / "latest"
-    return latest.resolve() if latest.is_dir() else None
 
 
 def new_folder(root: Path, name: str, seed: int) -> Path:

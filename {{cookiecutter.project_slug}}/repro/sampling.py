@@ -131,7 +131,10 @@ class SeededDataset(Dataset[Any]):
         samples = []
         for epoch, index in keys:
             seed_with(sample_seed(self.seed, epoch, index))
-            samples.append(self.dataset[index])
+            try:
+                samples.append(self.dataset[index])
+            except OSError as error:
+                raise UserError(f"training sample {index} cannot be read: {error}") from error
         return samples
 
 
@@ -173,7 +176,7 @@ def batches_of_steps(
                 made = [samples.__getitems__(keys(step)) for step in steps[first : first + ahead]]
             yield from map(_collate, made)
         return
-    yield from DataLoader(
+    loader: Any = DataLoader(
         samples,
         batch_sampler=map(keys, steps),
         num_workers=num_workers,
@@ -183,3 +186,10 @@ def batches_of_steps(
         # The loader draws a base seed for its workers: not from the global generator.
         generator=torch.Generator().manual_seed(derive_seed(seed, "workers")),
     )
+    batches = iter(loader)
+    try:
+        yield from batches
+    except UserError as error:  # a worker's comes with its traceback before it
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+    finally:  # not when the error is forgotten: its traceback keeps the loader until Python ends,
+        batches._shutdown_workers()  # which would wait for ever for workers that ignore SIGTERM

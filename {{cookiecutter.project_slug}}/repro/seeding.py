@@ -10,7 +10,7 @@ in checkpoints all the same (`get_seed_state`), for code that draws outside thes
 
 import random
 import signal
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ import torch
 
 from repro.determinism import set_determinism
 from repro.hashing import derive_seed
+
+PHASES = ("split", "init", "train", "eval")
 
 
 def seed_generators(seed: int) -> None:
@@ -47,7 +49,7 @@ def set_seed(seed: int, deterministic: bool = True) -> None:
 
 @dataclass(frozen=True)
 class ExperimentSeeds:
-    """One seed per phase: changing one leaves the random numbers of the others alone."""
+    """One seed per phase (PHASES): changing one leaves the others' random numbers alone."""
 
     data_split: int
     model_init: int
@@ -56,14 +58,9 @@ class ExperimentSeeds:
 
     def apply_for_phase(self, phase: str) -> None:
         """Seed all generators for `phase`: "split", "init", "train" or "eval"."""
-        seeds = {
-            "split": self.data_split,
-            "init": self.model_init,
-            "train": self.training,
-            "eval": self.evaluation,
-        }
+        seeds = dict(zip(PHASES, astuple(self), strict=True))
         if phase not in seeds:
-            raise ValueError(f"phase {phase!r}: expected one of {', '.join(seeds)}")
+            raise ValueError(f"phase {phase!r}: expected one of {', '.join(PHASES)}")
         seed_generators(derive_seed(seeds[phase], phase))
 
 

@@ -103,7 +103,8 @@ class _State:
                 place += 1
                 if tensor is None:
                     continue
-                factor, length = 2 * position + 1, _length(tensor)
+                factor = 2 * position + 1
+                length = -(-tensor.numel() * tensor.element_size() // 8)  # in 64-bit words
                 odd_numbers = _odd_numbers(length, tensor.device)
                 sizes[number] += factor * (tensor.numel() + 1)
                 if tensor.numel() < _COPIED:
@@ -139,11 +140,6 @@ class _State:
         names = EFFECTS[-len(totals) :]
         self._found = {name: _hex(total) for name, total in zip(names, totals, strict=True)}
         return self._found
-
-
-def _length(tensor: Tensor) -> int:
-    """In 64-bit words."""
-    return -(-tensor.numel() * tensor.element_size() // 8)
 
 
 def shards_fingerprints(

@@ -66,9 +66,6 @@ class Verdict:
     commit: str | None = None
     conditions_digest: str = ""
 
-    def decide(self, verdict: str, why: str) -> None:
-        self.verdict, self.why = verdict, why
-
 
 def verify(
     root: Path,
@@ -179,7 +176,7 @@ class _Training:
         if not folders:
             raise UserError("runs/record/ lacks the run: take the author's archive, or --prefix")
         end = max(self.lines)
-        places = [step for step in (_step_of(folder) for folder in folders) if step < end]
+        places = [step for step in (int(x.name.partition("-")[2]) for x in folders) if step < end]
         places = sorted(random.SystemRandom().sample([0, *places], min(count, len(places) + 1)))
         if len(places) < count:
             print(f"the run kept {len(places) - 1} earlier checkpoints: {len(places)} places")
@@ -225,17 +222,14 @@ class _Training:
         done = {n for first, last in self.found.steps for n in range(first, last + 1)}
         share = f"{len(done)} of {self.expected['steps']} steps"
         if self.found.differences:
-            self.found.decide(DIFFERENT, "; ".join(self.found.differences))
+            self.found.why = "; ".join(self.found.differences)
         else:
-            self.found.decide(IDENTICAL, f"{share} have the recorded bits, loss to weights")
+            self.found.verdict = IDENTICAL
+            self.found.why = f"{share} have the recorded bits, loss to weights"
 
 
 def _steps_of(path: Path) -> Lines:
     return {line["step"]: line for line in read_lines(path) if "header" not in line}
-
-
-def _step_of(folder: Path) -> int:
-    return int(folder.name.partition("-")[2])
 
 
 def judge(found: Verdict, expected: dict[str, Any], metrics: dict[str, Any]) -> None:
@@ -251,30 +245,27 @@ def judge(found: Verdict, expected: dict[str, Any], metrics: dict[str, Any]) -> 
         found.recorded_bits = expected["bits"][found.hardware_class][seed]
         print(f"bits       {found.bits}\nrecorded   {found.recorded_bits} ({found.hardware_class})")
         if found.bits != found.recorded_bits:
-            found.decide(DIFFERENT, "the weights have other bits under the same conditions")
+            found.why = "the weights have other bits under the same conditions"
         elif found.value != found.recorded:
-            why = "the same weights with another value: results/ or the evaluation was changed"
-            found.decide(DIFFERENT, why)
+            found.why = "the same weights, another value: results/ or the evaluation was changed"
         else:
-            found.decide(IDENTICAL, "weights and value have the recorded bits")
+            found.verdict, found.why = IDENTICAL, "weights and value have the recorded bits"
         return
     print(
         f"bits       recorded on {'; '.join(expected['bits'])}, but this is {found.hardware_class}"
     )
     if len(values) < 3:
-        why = f"{len(values)} recorded seeds do not tell the spread: at least 3 are needed"
-        found.decide(DIFFERENT, why)
+        found.why = f"{len(values)} recorded seeds do not tell the spread: at least 3 are needed"
         return
     low, high = prediction_interval(values)
     low, high = min(low, *values), max(high, *values)  # if all are one, the mean rounds past it
     found.interval = [low, high]
     print(f"interval   {low:.6f} to {high:.6f} holds 95 % of further seeds")
     inside = low <= found.value <= high
-    word = "inside" if inside else "outside"
-    found.decide(
-        EQUIVALENT if inside else DIFFERENT,
+    found.verdict, word = (EQUIVALENT, "inside") if inside else (DIFFERENT, "outside")
+    found.why = (
         f"this hardware class was not recorded, so bits may differ; the value lies {word} the "
-        "interval of the recorded seeds",
+        "interval of the recorded seeds"
     )
 
 

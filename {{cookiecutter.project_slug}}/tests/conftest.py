@@ -3,16 +3,18 @@
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from repro.command import UserError
+from repro.lines import METRICS, read_lines
 from repro.results import stale
 
 ROOT = Path(__file__).resolve().parent.parent
-# Crosses the end of an epoch in the default config: 20 steps.
+# Crosses the end of an epoch in the default config: 20 steps. Raise it to cross one of yours.
 STEPS = 25
 # New memory is filled with NaN: who reads it before writing to it gets a loss that is not finite.
 FILLED = {"REPRO_FILL_MEMORY": "1"}
@@ -39,9 +41,17 @@ class Commands:
         command = [sys.executable, str(path)]
         return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
 
-    def train(self, name: str, *settings: str, steps: int = STEPS) -> Path:
-        run = self.folder / name
+    def train(self, name: str, *settings: str, steps: int = STEPS, processes: int = 1) -> Path:
+        run, several = self.folder / name, ()
+        if processes > 1:
+            several = (
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc-per-node={processes}",
+                "-m",
+            )
         done = self.run(
+            *several,
             "experiment.train",
             f"run_dir={run}",
             f"training.max_steps={steps}",
@@ -67,8 +77,13 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
 
 @pytest.fixture(scope="session")
 def reference(commands: Commands) -> Path:
-    """An uninterrupted run."""
-    return commands.train("reference")
+    """An uninterrupted run; a warning if it tells nothing of what happens when an epoch ends."""
+    run = commands.train("reference")
+    if not any("epoch" in line for line in read_lines(run / METRICS)):
+        warnings.warn(
+            f"no epoch ends within {STEPS} steps: raise STEPS in conftest.py", stacklevel=1
+        )
+    return run
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

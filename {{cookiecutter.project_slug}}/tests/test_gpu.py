@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import STEPS, Commands
+from conftest import ROOT, STEPS, Commands
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,15 +35,16 @@ def test_resuming_on_a_gpu(commands: Commands, on_gpu: Path) -> None:
     assert commands.files(run) == commands.files(on_gpu)
 
 
+# Every model and every optimizer that configs/ has.
+CHOICES = [
+    (f"{group}={path.stem}", "training.batch_size=32")
+    for group in ("model", "optimizer")
+    for path in sorted((ROOT / "configs" / group).glob("*.yaml"))
+]
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [
-        ("training.shards=4",),
-        ("training.precision=bf16",),
-        ("model=resnet18", "training.batch_size=32"),
-        ("model=image_transformer",),
-        ("optimizer=sgd",),
-    ],
+    "settings", [("training.shards=4",), ("training.precision=bf16",), *CHOICES]
 )
 def test_other_settings_on_a_gpu_twice_and_resumed(
     commands: Commands, settings: tuple[str, ...]
