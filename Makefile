@@ -90,7 +90,7 @@ $(trackers)/ready $(runner)/ready: templates/locks/none.lock templates/locks/dev
 # The environment of a generated project, shared by demo, tests and results.
 venv: $(tools)/ready tidy
 	@rm -rf .build/project
-	@$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/project . > /dev/null
+	@$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/project . 2> /dev/null
 	@$(MAKE) --no-print-directory -C .build/project/* setup VENV='$(CURDIR)/$(venv)' PYTHON='$(PYTHON)'
 
 tidy:

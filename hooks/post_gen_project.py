@@ -5,6 +5,7 @@ This runs in the new project's folder, offline, asks nothing, and writes no file
 """
 
 import re
+import sys
 from pathlib import Path
 
 chosen = re.findall(r"(?m)^  - tracker: (\w+)$", Path("configs/config.yaml").read_text("utf-8"))
@@ -16,4 +17,5 @@ if chosen == ["none"]:
     for name in ("mirror.py", "__main__.py"):
         Path("repro", "tracking", name).unlink()
 name = Path.cwd().name
-print(f"{name}/ is made. Next: cd {name}, make setup (minutes, once), make reproduce (a verdict)")
+words = "make setup (minutes, once), then make reproduce (a verdict); README.md says more"
+print(f"{name}/ is made. In it: {words}", file=sys.stderr)  # `cruft diff` prints a patch

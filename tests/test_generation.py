@@ -653,9 +653,10 @@ def test_cruft_renews_the_kit_and_keeps_what_the_author_changed(
 def test_a_new_project_says_what_comes_next(tmp_path: Path) -> None:
     command = [COOKIECUTTER, "--no-input", "--default-config", "-o", tmp_path, ROOT]
     done = subprocess.run(command, capture_output=True, text=True)
-    (line,) = done.stdout.splitlines()
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
     (folder,) = tmp_path.iterdir()
-    assert f"cd {folder.name}, make setup" in line
+    assert line.startswith(f"{folder.name}/ is made. In it: make setup")
     helped = subprocess.run(["make"], cwd=folder, capture_output=True, text=True).stdout
     for verb in re.findall(r"make (\w+) \(", line):
         assert f"  make {verb} " in helped

@@ -161,12 +161,12 @@ TWO_NETWORKS = """
 class TwoNetworks(nn.Module):
     def __init__(self, settings: SmallCNN, shape: Shape, classes: int) -> None:
         super().__init__()
-        size = shape[0] * shape[1] * shape[2]
         self.main = small_cnn(settings, shape, classes)
-        self.critic = nn.Sequential(nn.Flatten(), nn.Linear(size, classes), nn.BatchNorm1d(classes))
+        layers = [nn.Conv2d(shape[0], 4, 3), nn.Conv2d(4, classes, 3), nn.BatchNorm2d(classes)]
+        self.critic = nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.main(images) + self.critic(images)
+        return self.main(images) + self.critic(images).mean((2, 3))
 """
 CRITIC = """        def critic_loss(shard: int, images: Tensor, labels: Tensor) -> Tensor:
             seed_generators(derive_seed(self.seeds.training, "critic", step, shard))
@@ -201,7 +201,7 @@ def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
         '            "second": self.second.state_dict(),\n            "generators": get',
     )
     restore = "        checkpoint.restore(state, self.model, self.optimizer)\n"
-    second = '        self.second.load_state_dict(state["second"])\n'
+    second = '        checkpoint.restore_optimizer(self.second, state["second"])\n'
     own_project.edit(trainer, restore, restore + second)
     settings = ("training.shards=2", "output.checkpoint_every=5")
     one = train(own_project, 1, "one", *settings)

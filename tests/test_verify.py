@@ -91,16 +91,20 @@ def test_the_document_tells_which_data_and_how_to_get_them(recorded: Project) ->
     (line,) = re.findall("(?m)^- `tiny`: .*", (recorded.path / "REPRODUCE.md").read_text())
     command = re.findall("`(python -m experiment.prepare [^`]*)`", line)[0]
     assert recorded.run(*shlex.split(command)).returncode == 0
-    assert "gets **digits**; 1797 samples; from scikit-learn's wheel" in line
+    assert "prepares **digits**; 1797 samples; from scikit-learn's wheel" in line
     source = (recorded.path / "experiment" / "sources.py").read_text()
-    assert re.findall('expected = "(.*)"', source)[0] in line
+    raw = re.findall('expected = "(.*)"', source)[0]
+    assert f"SHA-256 of the raw data `{raw}`; condition" in line
     results = json.loads((recorded.path / RESULTS).read_text())
     claim = results["claims"]["tiny"]
-    claim["dataset"], now = {"dataset": "image_folder", "samples": 34}, claim["conditions"]["data"]
-    told = f"gets **image_folder**; 34 samples; SHA-256 of the manifest `{now}`"
+    now = claim["conditions"]["data"]
+    claim["dataset"]["raw_sha256"] = raw  # an author's, of one file
+    assert line in blocks(recorded.path, results)["data"]
+    claim["dataset"] = {"dataset": "image_folder", "samples": 34}
+    told = f"prepares **image_folder**; 34 samples; condition `data`: `{now}`"
     assert told in blocks(recorded.path, results)["data"]
     del claim["dataset"]  # recorded by an older kit
-    assert "gets **the data**; SHA-256 of the manifest" in blocks(recorded.path, results)["data"]
+    assert "prepares **the data**; condition" in blocks(recorded.path, results)["data"]
 
 
 def test_record_needs_committed_code_unless_told(copy: Project) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save
+from safetensors import torch as safetensors
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from experiment.config import ROOT, Config
 from experiment.sources import SOURCES
 from repro.command import UserError
+from repro.conditions import code_files
 from repro.hashing import sha256_bytes, sha256_file
 from repro.manifest import (
     checked,
@@ -33,7 +34,7 @@ from repro.manifest import (
 )
 from repro.sampling import split_indices
 
-TENSORS = "data.safetensors"
+TENSORS, MANIFEST = "data.safetensors", "manifest.json"
 
 Sample = tuple[Tensor, Tensor]
 
@@ -51,7 +52,7 @@ def prepare(config: Config) -> dict[str, Any]:
         }
     else:
         images, labels, facts = checked(*SOURCES[name](folder / "raw"))
-        data = save({"images": images, "labels": labels})
+        data = safetensors.save({"images": images, "labels": labels})
         manifest = {
             **facts,
             "samples": len(labels),
@@ -62,13 +63,13 @@ def prepare(config: Config) -> dict[str, Any]:
         write_file(folder / TENSORS, data)
     manifest["dataset"] = name
     write_json(folder / f"split-{config.seeds.data_split}.json", split(config, manifest))
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 
 def read_manifest(config: Config) -> dict[str, Any]:
     """The manifest, after comparing the data with it; prepares what is not there."""
-    path = data_folder(config) / "manifest.json"
+    path = data_folder(config) / MANIFEST
     if not path.is_file():
         return prepare(config)
     manifest = read_json(path, {"files", "samples", "classes"})
@@ -158,13 +159,15 @@ class Splits:
 
 def load(config: Config) -> Splits:
     """The prepared data, checked against the manifest; only training samples are augmented."""
-    manifest, settings = read_manifest(config), config.dataset
+    manifest, settings, folder = read_manifest(config), config.dataset, data_folder(config)
     if settings.name == "image_folder":
         root, files = image_dir(config), list(manifest["files"])
         place = {name: label for label, name in enumerate(manifest["classes"])}
         labels = torch.tensor([place[file.partition("/")[0]] for file in files])
     else:
-        tensors = load_file(data_folder(config) / TENSORS)
+        data = (folder / TENSORS).read_bytes()  # checked as read: another job may prepare others
+        refuse_changes(folder, manifest["files"], {TENSORS: sha256_bytes(data)}, folder / MANIFEST)
+        tensors = safetensors.load(data)
         labels = tensors["labels"]
     parts: dict[str, Images | ImageFiles] = {}
     for name, indices in split(config, manifest).items():
@@ -185,7 +188,7 @@ def load(config: Config) -> Splits:
 
 def _made_with(config: Config) -> list[Any]:
     """What prepared data may depend on: when it changes, they are prepared anew."""
-    code = sorted(Path(__file__).parent.rglob("*.py"))
+    code = [ROOT / name for name in code_files(ROOT) if name.endswith(".py")]
     return [config.dataset.model_dump(mode="json"), *map(sha256_file, code)]
 
 

@@ -19,24 +19,13 @@ from experiment.config import Config
 from experiment.model import build_model, load_pretrained
 from repro import checkpoint
 from repro.command import UserError
-from repro.determinism import (
-    compiled,
-    flags,
-    refuse_changed_flags,
-    set_determinism,
-    set_threads,
-)
+from repro.determinism import compiled, flags, refuse_changed_flags, set_determinism, set_threads
 from repro.hashing import derive_seed
 from repro.interruption import Interruption
 from repro.parallel import Processes, backward_in_shards, choose_device
 from repro.progress import progress
 from repro.run import Run
-from repro.sampling import (
-    batch_length,
-    batches_of_steps,
-    refuse_not_finite,
-    steps_per_epoch,
-)
+from repro.sampling import batch_length, batches_of_steps, refuse_not_finite, steps_per_epoch
 from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators
 from repro.trace import Quantities, Trace, step_quantities
 

@@ -43,7 +43,7 @@ NO_DETERMINISTIC_VERSION_ON_CUDA = {
 NOT_REFUSED_ON_CUDA = {
     "torch.nn.functional.scaled_dot_product_attention": (
         "with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): the fused kernels' gradients vary"
-    ),
+    )
 }
 
 # Deterministic on CUDA with `determinism: strict`, but by a slower way, or perhaps by one: the same
@@ -66,7 +66,7 @@ SLOWER_ON_CUDA = {
 
 # Outside the promise of the portable profile: other bits on another CPU model (measured).
 NOT_PORTABLE_ON_CPU = {
-    "torch.sqrt, x ** 0.5": "rsqrt, norm, std or hypot; optimizers with fused=True",
+    "torch.sqrt, x ** 0.5": "rsqrt, norm, std or hypot; optimizers with fused=True"
 }
 
 # The operation that torch does (without "aten.", * for any text) -> the entry above, and which
@@ -97,11 +97,7 @@ KERNELS: list[tuple[str, str, Meant]] = [
     ("grid_sampler_*_backward", "torch.nn.functional.grid_sample", _every),
     ("scatter_reduce*", "torch.Tensor.scatter_reduce", lambda words, _: "'prod'" in words),
     ("resize_", "torch.Tensor.resize_", lambda _, inputs: inputs[0][1].startswith("q")),
-    (
-        "_scaled_dot_product_*_backward*",
-        "torch.nn.functional.scaled_dot_product_attention",
-        _every,
-    ),
+    ("_scaled_dot_product_*_backward*", "torch.nn.functional.scaled_dot_product_attention", _every),
     ("convolution", "torch.nn.Conv, torch.nn.ConvTranspose", _every),
     ("replication_pad*_backward", "torch.nn.ReplicationPad", _every),
     ("bmm*", "torch.bmm of a sparse tensor", lambda _, inputs: "sparse" in inputs[0][1]),

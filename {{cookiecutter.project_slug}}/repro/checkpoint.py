@@ -172,8 +172,7 @@ def restore(
         raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
     if optimizer:
         try:
-            optimizer.load_state_dict(state["optimizer"])
-            _lay_out(optimizer)
+            restore_optimizer(optimizer, state["optimizer"])
             set_seed_state(state["generators"])
         except ValueError as error:
             raise UserError(f"the checkpoint cannot be continued here: {error}") from error
@@ -212,11 +211,13 @@ def refuse_unusable(model: nn.Module) -> None:
             )
 
 
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Lay the moments out in memory as their weights are: fused kernels take both in that order.
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put a state back, the moments laid out in memory as their weights are.
 
-    Files hold tensors row by row; a model may be channels_last.
+    Fused kernels take both in that order; files hold tensors row by row, and a model may be
+    channels_last.
     """
+    optimizer.load_state_dict(state)
     for weight, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:

@@ -5,13 +5,14 @@ either: a claim is about several.
 """
 
 import os
+import re
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from repro.environment import PROFILES
 from repro.hashing import derive_seed, sha256_file, sha256_json
-from repro.locks import read_lock
 from repro.manifest import data_digest
 from repro.provenance import get_hardware
 
@@ -39,7 +40,8 @@ def code_files(root: Path) -> list[str]:
     Sorted. Left out: caches, hidden files, environments, and bootstrap.py, which only makes those.
     """
     found = []
-    for place, folders, files in os.walk(root):
+    linked = [os.walk(root / name) for name in CODE if (root / name).is_symlink()]
+    for place, folders, files in chain(os.walk(root), *linked):
         here = Path(place).relative_to(root)
         below = [name for name in folders if name[0] != "." and str(here / name) not in _NO_CODE]
         marks = ("pyvenv.cfg", "conda-meta")
@@ -104,13 +106,13 @@ def hardware_class(profile: str, device: str) -> str:
 def not_as_locked(lock: Path) -> dict[str, str]:
     """Packages whose installed version is not the lock's, e.g. {"numpy": "2.5.2 (lock: 2.4.6)"}."""
     found = {}
-    for name, pin in read_lock(lock)[0].items():
+    for name, locked in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock.read_text(), re.M):
         try:
             installed = version(name)
         except PackageNotFoundError:
             installed = "not installed"
-        if pin.version not in (installed, installed.partition("+")[0]):
-            found[name] = f"{installed} (lock: {pin.version})"
+        if locked not in (installed, installed.partition("+")[0]):
+            found[name] = f"{installed} (lock: {locked})"
     return found
 
 

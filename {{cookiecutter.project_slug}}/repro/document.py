@@ -116,11 +116,13 @@ def _data(name: str, claim: dict[str, Any]) -> str:
     facts = claim.get("dataset", {})  # not told by older recordings
     told = [f"{facts['samples']} samples"] if "samples" in facts else []
     told += [f"from {facts['source']}"] if "source" in facts else []
-    raw = facts.get("raw_sha256")
-    told.append(f"SHA-256 {'of the raw data' if raw else 'of the manifest'} ")
-    told[-1] += ", ".join(f"`{digest}`" for digest in raw or [claim["conditions"]["data"]])
+    raw = facts.get("raw_sha256", [])
+    digests = ", ".join(f"`{digest}`" for digest in ([raw] if isinstance(raw, str) else raw))
+    told += [f"SHA-256 of the raw data {digests}"] if raw else []
+    told.append(f"condition `data`: `{claim['conditions']['data']}`")
     command = _code(shlex.join(["python", "-m", "experiment.prepare", *claim["arguments"]]))
-    return f"- `{name}`: {command} gets **{facts.get('dataset', 'the data')}**; {'; '.join(told)}"
+    which = facts.get("dataset", "the data")
+    return f"- `{name}`: {command} prepares **{which}**; {'; '.join(told)}"
 
 
 def _listing(commands: dict[str, str]) -> str:

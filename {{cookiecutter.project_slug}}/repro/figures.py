@@ -1,7 +1,7 @@
 """Pictures of a run and of several: confusion matrix and learning curves, as PNG files.
 
-Drawn without a display, from what metrics.json and metrics.jsonl hold; the same numbers give the
-same bytes. Narrow, so that a telephone shows their letters large enough.
+Drawn without a display, from what metrics.json, metrics.jsonl and traces hold; the same numbers
+give the same bytes. Narrow, so that a telephone shows their letters large enough.
 """
 
 import statistics

@@ -137,5 +137,5 @@ def write_file(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
     except BaseException:  # a full disk, Ctrl-C
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise

@@ -14,10 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
@@ -72,6 +69,8 @@ class Recorder(TorchDispatchMode):
 
         def enter(module: nn.Module, _: Any) -> None:
             self._stack.append(module)
+            if self.phase == "optimizer":
+                self.phase = "forward"  # the step goes on after a first optimizer
 
         def leave(*_: Any) -> None:
             self._stack.pop()

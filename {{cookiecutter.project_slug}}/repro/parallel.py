@@ -163,7 +163,7 @@ class Processes:
         if self.size == 1:
             return own
         parts = [own.new_empty(size, *own.shape[1:]) for size in sizes]
-        parts[self.rank] = own
+        parts[self.rank] = own.contiguous()
         for source, part in enumerate(parts):
             self.copy_from(source, [part])
         return torch.cat(parts)

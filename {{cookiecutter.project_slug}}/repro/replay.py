@@ -91,11 +91,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
         recorder.name(trainer.model, gradients=True)
         recorder.phase = "optimizer"
 
-    def forward(*_: Any) -> None:
-        recorder.phase = "forward"
-
-    hooks = [optimizers.register_optimizer_step_pre_hook(optimizing)]  # of all the author's
-    hooks.append(optimizers.register_optimizer_step_post_hook(forward))
+    hook = optimizers.register_optimizer_step_pre_hook(optimizing)  # of all the author's
     line = {"step": step}
     with recorder.recording():
         recorder.phase = "data"
@@ -105,8 +101,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
             metrics = trainer.train_step(step - 1, batch)
         except UserError:  # a loss that is not finite: what led to it is told all the same
             metrics = None
-    for hook in hooks:
-        hook.remove()
+    hook.remove()
     trainer.step = step
     if metrics is not None:
         line.update(_quantities(trainer, indices, batch, metrics))

@@ -93,10 +93,10 @@ def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | No
     if resume is None:
         return None
     if resume == "auto":
-        run = root / (run_dir or "runs/latest")
+        run = (root / (run_dir or "runs/latest")).resolve()  # once: the link may move
         if not checkpoint.steps_newest_first(run / "checkpoints"):
             return None
-        _lock(run.resolve())  # first: another training there would move on while we search
+        _lock(run)  # first: another training there would move on while we search
         return checkpoint.newest_whole(run / "checkpoints")
     path = root / resume
     if (path / "checkpoints").is_dir():

@@ -190,6 +190,8 @@ def batches_of_steps(
     try:
         yield from batches
     except UserError as error:  # a worker's comes with its traceback before it
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
+        raise UserError(str(error).rpartition("UserError: ")[2].strip().splitlines()) from error
     finally:  # not when the error is forgotten: its traceback keeps the loader until Python ends,
         batches._shutdown_workers()  # which would wait for ever for workers that ignore SIGTERM
+        for worker in batches._workers:  # one that is stuck in a sample
+            worker.kill()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from repro.conditions import code_files
+from repro.conditions import CODE, code_files
 from repro.redaction import redact_mapping, redact_text
 from repro.tracking import FINISHED, STATE
 
@@ -78,7 +78,8 @@ def _end(process: subprocess.Popen[bytes], last_words: bytes, seconds: float) ->
 def _snapshot(root: Path, target: Path) -> None:
     """A copy of the code, the configs and the lock, secrets taken out."""
     shutil.rmtree(target, ignore_errors=True)
-    for name in (*code_files(root), *_BESIDE):
+    code = [name for name in code_files(root) if name.partition("/")[0] in CODE]
+    for name in (*code, *_BESIDE):
         path, copy = root / name, target / name
         if path.is_file() and path.stat().st_size <= _LARGEST:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
