@@ -98,8 +98,7 @@ def _show_operation(found: dict[str, Any], say: Any) -> None:
             say("For its own: check its commit out, trace-step there, then diff the two files.")
         elif step is not None:
             words = f"{side} does not repeat itself: step {step} came out otherwise in the replay,"
-            more = "more than its conditions (the number of processes? a replay has one)"
-            say(f"\n{words} so something in it depends on {more}.")
+            say(f"\n{words} so something in it depends on more than its conditions.")
     if "samples" in found:
         one, two = found["samples"]
         pairs = enumerate(zip(one, two, strict=False))
