@@ -43,13 +43,9 @@ class Commands:
 
     def train(self, name: str, *settings: str, steps: int = STEPS, processes: int = 1) -> Path:
         run, several = self.folder / name, ()
-        if processes > 1:
-            several = (
-                "torch.distributed.run",
-                "--standalone",
-                f"--nproc-per-node={processes}",
-                "-m",
-            )
+        if processes > 1:  # an address: the machine's name may not be known to itself
+            options = ("--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}")
+            several = ("torch.distributed.run", *options, "-m")
         done = self.run(
             *several,
             "experiment.train",
