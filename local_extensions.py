@@ -65,7 +65,7 @@ def _fault(name: str, value: str) -> str | None:
 
 def slug(name: object) -> str:
     """The suggested folder name: 'My  Study: Part 2' -> 'my-study-part-2'."""
-    plain = unicodedata.normalize("NFKD", str(name)).encode("ascii", "ignore").decode().lower()
+    plain = unicodedata.normalize("NFKD", str(name).casefold()).encode("ascii", "ignore").decode()
     return re.sub("[^a-z0-9]+", "-", plain)[:60].strip("-") or "experiment"
 
 

@@ -1,0 +1,45 @@
+"""What the pages name is there: tests that hold the claims, commands, files."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TEMPLATE, Project
+
+OURS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+THEIRS = [TEMPLATE / "README.md", TEMPLATE / "REPRODUCE.md"]
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [*OURS, *THEIRS], ids=named)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    folders = ROOT / "tests", TEMPLATE / "tests"
+    files = [path for folder in folders for path in folder.glob("test_*.py")]
+    there = {path.name for path in files}
+    for path in files:
+        there |= set(re.findall(r"(?m)^(?:async )?def (test_\w+)\(", path.read_text()))
+    told = set(re.findall(r"`(?:tests/)?(test_\w+(?:\.py)?)`", page.read_text()))
+    assert told or page.name in ("CHANGELOG.md", "README.md", "REPRODUCE.md")
+    assert sorted(told - there) == []
+
+
+def code_in(text: str) -> str:
+    """What stands in fences and between backticks, a line each."""
+    found = re.findall(r"(?s)^```\w*\n(.*?)^```|`([^`]+)`", text, re.M)
+    return "\n".join(fence or span for fence, span in found)
+
+
+@pytest.mark.parametrize("page", [*OURS, *THEIRS], ids=named)
+def test_every_command_that_a_page_names_is_there(project: Project, page: Path) -> None:
+    helped = Project(ROOT).run("make").stdout + project.make().stdout
+    verbs = set(re.findall(r"(?m)^  make ([a-z-]+) ", helped))
+    listed = project.run("python", "-m", "repro", "-h").stdout
+    commands = set(re.findall(r"(?m)^    ([a-z][a-z-]+) ", listed))
+    assert {"demo", "setup"} <= verbs
+    assert {"verify", "diff"} <= commands
+    code = code_in(page.read_text())
+    assert set(re.findall(r"(?m)(?:^|[\s&;])make ([a-z][a-z-]*)", code)) <= verbs
+    assert set(re.findall(r"-m repro ([a-z][a-z-]*)", code)) <= commands
