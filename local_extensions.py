@@ -2,7 +2,9 @@
 
 cookiecutter loads this file through `_extensions` in cookiecutter.json. `checked` runs while the
 private variable `__check` is rendered, before any folder is made: a bad answer ends in one line on
-standard error and exit code 1. (A hook could not: cookiecutter prints a traceback for it.)
+standard error and exit code 1. (A hook could not: cookiecutter prints a traceback for it.) Of a
+replay nothing is rendered but the files; the first of all is the folder's name, and `_finalize`
+checks there.
 
 The other filters escape an answer for one kind of file, so that quotes, backslashes, braces, emoji
 and `$(...)` come out verbatim and run nothing. `toml`, `yaml` and `docker` go between double quotes
@@ -17,17 +19,25 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 
-from jinja2 import Environment
+from cookiecutter import __version__
+from jinja2 import Environment, pass_context
 from jinja2.ext import Extension
+from jinja2.runtime import Context
 
+OLDEST = (2, 2)  # of cookiecutter: earlier ones find no included file
 LONGEST = 300
-LONGEST_SLUG = 100
+LONGEST_SLUG = 80
 REQUIRED = ("project_name", "project_slug", "author_name")
 OPTIONAL = ("description", "repository_url")
+CHOSEN = ("license", "tracker", "base_image")
 
 # What a folder, a Python package and (in lower case) a container image may all be called.
 SLUG = re.compile(r"[A-Za-z0-9]+(?:(?:[._]|__|-+)[A-Za-z0-9]+)*")
+
+# Names that Docker and conda keep for themselves.
+TAKEN = re.compile("(?i)scratch|base|[0-9a-f]{64}")
 
 # Control characters, lone surrogates (no UTF-8 for them), line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
@@ -35,17 +45,23 @@ UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 
 def checked(answers: Mapping[str, object]) -> str:
     """Return nothing, or end the program with the first fault in one line."""
+    if tuple(map(int, __version__.split(".")[:2])) < OLDEST:
+        raise SystemExit(
+            f"cookiecutter: {__version__} is too old: pip install 'cookiecutter>=2.2.3'"
+        )
     for name in REQUIRED + OPTIONAL:
-        value = answers[name]
-        fault = _fault(name, value if isinstance(value, str) else "")
+        value = answers.get(name)
+        fault = _fault(name, value) if isinstance(value, str) else "is no text: put it in quotes"
         if fault:
-            shown = ascii(value if len(str(value)) <= 60 else f"{str(value)[:60]}...")
+            text = re.sub("//.*@", "//***@", str(value))
+            shown = ascii(text if len(text) <= 60 else f"{text[:60]}...")
             raise SystemExit(f"cookiecutter: {name} {fault}: {shown}")
     return ""
 
 
 def _fault(name: str, value: str) -> str | None:
-    if name in REQUIRED and not value.strip():
+    # Something to be seen: letters, numbers, punctuation or symbols.
+    if name in REQUIRED and not any(unicodedata.category(c)[0] in "LNPS" for c in value):
         return "is empty"
     if any(unicodedata.category(c) in UNPRINTABLE or c in "\ufffe\uffff" for c in value):
         return "has a line break or another control character"
@@ -54,13 +70,30 @@ def _fault(name: str, value: str) -> str | None:
             return f"has {len(value)} characters, at most {LONGEST_SLUG} fit a folder name"
         if not SLUG.fullmatch(value):
             return "must be letters and digits, with single . _ or - between them"
+        if TAKEN.fullmatch(value):
+            return "is a name that Docker or conda keeps for itself"
     if len(value) > LONGEST:
         return f"has {len(value)} characters, at most {LONGEST} are allowed"
-    if name == "repository_url" and re.match("[^/]*//[^/]*@", value):
+    if name == "repository_url" and re.match("[^/]*/{2,}[^/?#]*@", value):
         return "holds a login, and files show it: write it without the part before the @"
-    if name == "repository_url" and value and not re.fullmatch(r"https?://[^\s<>\"\\]+", value):
+    if name == "repository_url" and not re.fullmatch(r"(https?://[^\s/][^\s<>\"\\]*)?", value):
         return "must be empty or start with https:// and hold no spaces or quotes"
     return None
+
+
+def _replayed(answers: Mapping[str, object]) -> None:
+    """Check what a replay may have kept: other answers than were asked for, older versions."""
+    checked(answers)
+    own = json.loads(Path(__file__).with_name("cookiecutter.json").read_text("utf-8"))
+    for name in CHOSEN:
+        if answers.get(name) not in own[name]:
+            known = ", ".join(own[name])
+            raise SystemExit(f"cookiecutter: {name} is {answers.get(name)!a}: expected {known}")
+    if answers.get("_stack") != own["_stack"]:
+        raise SystemExit(
+            "cookiecutter: the replay has other versions than this template: answer the prompts "
+            "again, or give answers in a --config-file"
+        )
 
 
 def slug(name: object) -> str:
@@ -80,14 +113,17 @@ def docker(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """In a heading, a paragraph or a table cell of a Markdown file."""
-    text = re.sub(r"([\\`*_\[\]<>&~|$#]|^[-+=])", r"\\\1", text.strip())
+    """In a heading, a paragraph or a table cell of a Markdown file; an address is no link there."""
+    special = r"([\\`*_\[\]<>&~|$#]|^[-+=]|:(?=//)|(?<=www)\.)"
+    text = re.sub(special, r"\\\1", text.strip())
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
 
 
 class Answers(Extension):
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        environment.finalize = self._finalize
+        self._is_checked = False
         environment.filters.update(
             checked=checked,
             slug=slug,
@@ -97,3 +133,12 @@ class Answers(Extension):
             markdown=markdown,
             shell=shlex.quote,
         )
+
+    @pass_context
+    def _finalize(self, context: Context, value: object) -> object:
+        """Of every expression; cookiecutter sets `_output_dir` when it begins to write."""
+        answers = context.get("cookiecutter", {})
+        if not self._is_checked and "_output_dir" in answers:
+            _replayed(answers)
+            self._is_checked = True
+        return value

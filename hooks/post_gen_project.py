@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 chosen = re.findall(r"(?m)^  - tracker: (\w+)$", Path("configs/config.yaml").read_text("utf-8"))
-for config in Path("configs/tracker").glob("*.yaml"):
-    if config.stem not in ("none", *chosen):
-        config.unlink()
-        Path("repro", "tracking", config.stem + ".py").unlink()
+for tracker in {"tensorboard", "mlflow", "wandb"} - {*chosen}:  # a tracker of the author's stays
+    Path("configs", "tracker", tracker + ".yaml").unlink(missing_ok=True)
+    Path("repro", "tracking", tracker + ".py").unlink(missing_ok=True)
 if chosen == ["none"]:
     for name in ("mirror.py", "__main__.py"):
         Path("repro", "tracking", name).unlink()
