@@ -30,7 +30,7 @@ def applied(project: Project, title: str) -> list[str]:
 
 
 @pytest.mark.parametrize("title", STEPS)
-def test_each_step_of_adapting_works(own_project: Project, title: str) -> None:
+def test_each_step_of_adapting_works(own_project: Project, title: str, mypy_cache: str) -> None:
     settings = applied(own_project, title)
     done = own_project.train(*settings, "training.epochs=2", "training.warmup_epochs=0.5")
     assert done.returncode == 0, done.stderr
@@ -39,7 +39,7 @@ def test_each_step_of_adapting_works(own_project: Project, title: str) -> None:
     assert ("top2_accuracy" in STEPS[title][0]) == (
         "top2_accuracy" in (own_project.path / "runs/latest/metrics.json").read_text()
     )
-    done = own_project.make("lint")
+    done = own_project.make("lint", MYPY_CACHE_DIR=mypy_cache)
     assert done.returncode == 0, done.stdout
     done = own_project.make("test", "ARGS=-q -k same_seed")
     assert done.returncode == 0, done.stdout

@@ -346,11 +346,6 @@ def test_generating_takes_under_half_a_second() -> None:
     assert statistics.median(runs) < 0.5
 
 
-@pytest.fixture(scope="module")
-def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("mypy"))
-
-
 @pytest.mark.parametrize("tracker", CHOICES["tracker"])
 def test_the_generated_python_is_clean(tmp_path: Path, tracker: str, mypy_cache: str) -> None:
     """The trackers alone make the Python files differ; their types are checked without them."""

@@ -35,7 +35,13 @@ from repro.manifest import write_file
 from repro.metrics import classification_metrics
 from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
 from repro.record import Energy, confidence_interval
-from repro.sampling import batch_of_step, sample_seed, split_indices, steps_per_epoch
+from repro.sampling import (
+    batch_of_step,
+    batches_of_steps,
+    sample_seed,
+    split_indices,
+    steps_per_epoch,
+)
 from repro.seeding import (
     ExperimentSeeds,
     get_seed_state,
@@ -159,6 +165,25 @@ def test_an_epoch_takes_every_sample_once(size: int, batch: int, drop: bool) -> 
         indices = [index for _, index in keys]
         assert len(set(indices)) == len(indices) == (size // batch * batch if drop else size)
     assert [i for _, i in epochs[0]] != [i for _, i in epochs[1]]
+
+
+def test_without_workers_the_samples_of_one_step_are_in_memory() -> None:
+    """Images may be large."""
+    asked = []
+
+    class Asked(Dataset[float]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> float:
+            asked.append(index)
+            return 0.0
+
+    batches = batches_of_steps(Asked(), 2, 0, False, range(3))
+    for step in range(1, 4):
+        indices, _ = next(batches)
+        assert len(asked) == 2 * step
+        assert indices.tolist() == asked[-2:]
 
 
 @pytest.mark.alone

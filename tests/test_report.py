@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from browser import Browser, NoBrowser, running_browser
 from conftest import Project, faults, or_skip
-from repro.figures import draw_seeds
+from PIL import Image
+from repro.figures import draw, draw_seeds
 from repro.hashing import sha256_file, sha256_json
 from repro.lines import read_lines
 
@@ -231,6 +232,20 @@ def test_a_report_of_nothing_is_one_line(own_project: Project) -> None:
     (own_project.path / "results/expected_metrics.json").unlink()
     (line,) = faults(own_project.run("python", "-m", "repro", "report"))
     assert "nothing is recorded yet: make record" in line
+
+
+def test_pictures_of_a_run_without_accuracy_with_a_negative_loss_and_many_classes(
+    tmp_path: Path,
+) -> None:
+    """What an author validates is drawn, whatever it is called."""
+    steps = [{"step": step, "loss": 1.0 - step} for step in range(1, 5)]
+    epochs = [{"step": step, "epoch": step // 2, "loss": -0.5, "f1": 0.1} for step in (2, 4)]
+    for classes in (2, 40):
+        names = [f"class {number}" for number in range(classes)]
+        draw(tmp_path, [[3] * classes] * classes, names, steps + epochs)
+    with Image.open(tmp_path / "learning_curves.png") as picture:
+        assert picture.size == (660, 660)
+    assert (tmp_path / "confusion_matrix.png").is_file()
 
 
 def test_curves_over_seeds_have_every_number_and_the_same_bytes(

@@ -162,7 +162,7 @@ def test_a_cancelled_job_saves_stays_cancelled_and_a_new_one_goes_on(
     other = submit(cluster, study, "--", "seed=4", *SETTINGS, f"run_dir=runs/slurm/{job}")
     found = cluster.wait(other, "FAILED")
     assert (found["JobState"], found["Restarts"]) == ("FAILED", "0"), log_of(study, other)
-    assert "was trained with another config" in log_of(study, other)
+    assert "was trained with other settings" in log_of(study, other)
     settings = ("seed=3", *SETTINGS, f"run_dir=runs/slurm/{job}")
     new = submit(cluster, study, "--", *settings, PROCESSES_PER_NODE="2")
     assert cluster.wait(new, "COMPLETED", "FAILED")["JobState"] == "COMPLETED"

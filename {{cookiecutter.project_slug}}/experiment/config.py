@@ -5,11 +5,12 @@ wrong type or a value out of range is refused before anything is written. The re
 one frozen, typed `Config`. To add a setting: add a field here and its value in configs/.
 """
 
+import os
 from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from repro.configuration import Loader, power_of_two, run_name
 from repro.hashing import derive_seed
@@ -26,6 +27,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(gt=0, lt=0.5)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(expanduser)]
+# From a variable of the environment, which may be set to nothing.
+Given = Annotated[PathText | None, BeforeValidator(lambda value: value or None)]
 
 
 class Settings(BaseModel):
@@ -166,8 +169,8 @@ class Config(Settings):
     output: Output
     num_workers: Annotated[int, Field(ge=0, le=1024)]
     data_dir: PathText
-    image_dir: PathText | None
-    weights: PathText | None
+    image_dir: Given
+    weights: Given
     run_dir: PathText | None
     resume: PathText | None
 
@@ -189,7 +192,8 @@ class Config(Settings):
                 "training.compile=true needs profile=native: compiled kernels are made for one CPU "
                 "model, and the portable profile's bits are promised for all"
             )
-        if self.weights and not getattr(self.model, "weights_sha256", None):
+        # The variable is an offer: a model that takes no weights leaves it.
+        if self.weights and not getattr(self.model, "weights_sha256", "WEIGHTS" in os.environ):
             needed = "model=resnet18 and model.weights_sha256=..., which sha256sum PATH prints"
             raise ValueError(f"weights=PATH needs {needed}")
         if self.dataset.name == "image_folder" and not self.image_dir:

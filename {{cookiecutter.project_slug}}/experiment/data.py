@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import torch as safetensors
 from torch import Tensor
 from torch.nn import functional
@@ -92,6 +92,8 @@ def split(config: Config, manifest: dict[str, Any]) -> dict[str, list[int]]:
     fractions = (getattr(settings, "test_fraction", 0.0), settings.validation_fraction, 1.0)
     parts = split_indices(samples, fractions, config.seeds.data_split)
     named = dict(zip(("test", "validation", "train"), parts, strict=True))
+    if named["test"] and "test_samples" in manifest:
+        raise UserError(f"dataset={settings.name} brings test samples: leave test_fraction out")
     return {**named, "test": named["test"] or list(range(samples, manifest["samples"]))}
 
 
@@ -101,7 +103,7 @@ class Images(Dataset[Sample]):
     def __init__(
         self, images: Tensor, labels: Tensor, maximum: int, shift: int, flip: bool
     ) -> None:
-        self.padded = functional.pad(images, (shift, shift, shift, shift))
+        self.padded = functional.pad(images, (shift,) * 4)
         self.labels, self.maximum, self.shift, self.flip = labels, maximum, shift, flip
 
     def __len__(self) -> int:
@@ -113,7 +115,7 @@ class Images(Dataset[Sample]):
 
 
 class ImageFiles(Dataset[Sample]):
-    """Images read when they are needed, as RGB of size x size pixels, with their labels."""
+    """Images read when they are needed, upright, as RGB of size x size pixels, with labels."""
 
     def __init__(
         self, paths: list[Path], labels: Tensor, size: int, shift: int, flip: bool
@@ -125,11 +127,12 @@ class ImageFiles(Dataset[Sample]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        side = self.size + 2 * self.shift
         with Image.open(self.paths[index]) as file:
+            ImageOps.exif_transpose(file, in_place=True)  # as its camera was held
             # Pillow resizes in integers: the same bits on every CPU.
-            pixels = np.array(file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
+            size = self.size, self.size
+            pixels = np.array(file.convert("RGB").resize(size, Image.Resampling.BILINEAR))
+        image = functional.pad(torch.from_numpy(pixels).permute(2, 0, 1), (self.shift,) * 4)
         return augment(image, self.shift, self.flip).float() / 255, self.labels[index]
 
 
@@ -172,15 +175,17 @@ def load(config: Config) -> Splits:
     parts: dict[str, Images | ImageFiles] = {}
     for name, indices in split(config, manifest).items():
         if not indices:
-            raise UserError(f"no {name} samples of {manifest['samples']}: raise dataset.*_fraction")
-        training = name == "train"
-        shift, flip = settings.shift * training, getattr(settings, "flip", False) and training
+            parting = "expected more samples, or other values of dataset.*_fraction"
+            raise UserError(f"no {name} samples of {manifest['samples']}: {parting}")
+        training, own = name == "train", labels[indices]
+        how = settings.shift * training, getattr(settings, "flip", False) and training
         if settings.name == "image_folder":
-            paths = [root / files[i] for i in indices]
-            parts[name] = ImageFiles(paths, labels[indices], settings.size, shift, flip)
+            parts[name] = ImageFiles([root / files[i] for i in indices], own, settings.size, *how)
         else:
-            images = tensors["images"][indices]
-            parts[name] = Images(images, labels[indices], manifest["maximum"], shift, flip)
+            parts[name] = Images(tensors["images"][indices], own, manifest["maximum"], *how)
+    there = parts["train"].labels.unique().tolist()
+    if unseen := [name for i, name in enumerate(manifest["classes"]) if i not in there]:
+        print(f"warning: no training sample is of {', '.join(unseen)!a}", flush=True)
     channels, height, width = parts["test"][0][0].shape
     shape = (channels, height, width)
     return Splits(**parts, shape=shape, classes=manifest["classes"], manifest=manifest)

@@ -56,7 +56,7 @@ def train(config: Config) -> int:
     from repro import checkpoint
     from repro.determinism import flags
     from repro.interruption import EXIT_CODE, mark
-    from repro.run import find_start, open_run, refuse_other_run, refuse_other_settings
+    from repro.run import find_start, open_run, refuse_other_run, refuse_other_training
     from repro.trace import Trace
     from repro.tracking import tracked
 
@@ -64,7 +64,7 @@ def train(config: Config) -> int:
     start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))
     if start:
         state = checkpoint.load(start)
-        refuse_other_settings(state["config"], config.bits_settings(), start)
+        refuse_other_training(state, trainer.state_dict(), start)
         trainer.load_state_dict(state)
     else:
         trainer.initialize()

@@ -22,6 +22,8 @@ from repro.command import UserError
 from repro.determinism import compiled, flags, refuse_changed_flags, set_determinism, set_threads
 from repro.hashing import derive_seed
 from repro.interruption import Interruption
+from repro.manifest import data_digest
+from repro.metrics import classification_metrics
 from repro.parallel import Processes, backward_in_shards, choose_device
 from repro.progress import progress
 from repro.run import Run
@@ -31,6 +33,7 @@ from repro.trace import Quantities, Trace, step_quantities
 
 Batch = tuple[Tensor, list[Tensor] | None]  # indices of the samples; None: no sample of its own
 Metrics = dict[str, float]
+BEST, SIGN = "accuracy", 1  # the checkpoint with the best one is kept; -1: a low one is good
 OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -42,7 +45,7 @@ class Trainer:
         set_threads(config.threads)
         self.flags = flags()
         self.config, self.step = config, 0
-        self.best: dict[str, float] = {"accuracy": -1.0, "step": 0}
+        self.best: dict[str, float] = {"step": 0}
         self.device = choose_device(config.device)
         self.processes = Processes(config.training.shards, self.device)
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
@@ -135,12 +138,8 @@ class Trainer:
 
     def validate(self) -> dict[str, Any]:
         """Loss and accuracy on the validation samples."""
-        logits, labels = self.predict("validation")
-        return {
-            "split": "validation",
-            "loss": functional.cross_entropy(logits.double(), labels).item(),
-            "accuracy": (logits.argmax(1) == labels).double().mean().item(),
-        }
+        found = classification_metrics(*self.predict("validation"), self.data.classes)
+        return {"split": "validation", "loss": found["loss"], "accuracy": found["accuracy"]}
 
     @property
     def last_step(self) -> int:
@@ -189,16 +188,16 @@ class Trainer:
                     run.log({"step": self.step, **metrics})
                 improved = False
                 if self.step % self.epoch_steps == 0:
-                    validation = self.validate()
-                    epoch, accuracy = self.step // self.epoch_steps, validation["accuracy"]
+                    epoch, validation = self.step // self.epoch_steps, self.validate()
                     if run:
                         run.log({"step": self.step, "epoch": epoch, **validation})
-                        loss = f"validation loss {validation['loss']:.4f}  accuracy {accuracy:.4f}"
                         where = f"epoch {epoch:3}/{training.epochs}  step {self.step}/{stop}"
-                        print(f"{where}  {loss}  {advance.left} left", flush=True)
-                    improved = accuracy > self.best["accuracy"]
-                if improved:
-                    self.best = {"accuracy": accuracy, "step": self.step}
+                        told = [f"{k} {v:.4f}" for k, v in validation.items() if k != "split"]
+                        words = f"validation {'  '.join(told)}  {advance.left} left"
+                        print(f"{where}  {words}", flush=True)
+                    before = self.best.get(BEST, -SIGN * math.inf)
+                    if improved := SIGN * validation[BEST] > SIGN * before:
+                        self.best = {BEST: validation[BEST], "step": self.step}
                 # For code that draws outside of steps and samples: the same in every process.
                 seed_generators(derive_seed(self.seeds.training, "after step", self.step))
                 ending = ending and self.step < stop
@@ -233,6 +232,7 @@ class Trainer:
         return {
             "config": self.config.bits_settings(),
             "step": self.step,
+            "data": data_digest(self.data.manifest),
             "best": self.best,
             "model": self.model.state_dict(),
             "buffers": checkpoint.hidden_buffers(self.model),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -81,9 +82,8 @@ def load(folder: Path) -> dict[str, Any]:
     """The state that `save` wrote, tensors on the CPU. UserError says what is wrong with it."""
     if fault := find_fault(folder):
         raise UserError(f"checkpoint {folder}: {fault}")
-    text = (folder / STATE).read_text()
-    state: dict[str, Any] = _unpack(json.loads(text), load_file(folder / TENSORS))
-    return state
+    state = json.loads((folder / STATE).read_text())
+    return dict(_unpack(state, load_file(folder / TENSORS)))
 
 
 def find_fault(folder: Path) -> str | None:
@@ -145,7 +145,11 @@ def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
     found = f"SHA-256 {sha256_file(path)}" if path.is_file() else "there is no such file"
     if found != f"SHA-256 {expected}":
         raise UserError(f"weights={path}: {found}, expected SHA-256 {expected}")
-    own, given = network.state_dict(), load_file(path)
+    try:
+        own, given = network.state_dict(), load_file(path)
+    except SafetensorError as error:
+        remedy = "safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW)"
+        raise UserError(f"weights={path}: no safetensors; convert it once: {remedy}") from error
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if not fitting:
         raise UserError(f"weights={path}: no tensor of it fits the model")

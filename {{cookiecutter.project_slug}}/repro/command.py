@@ -81,8 +81,9 @@ def _report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     if isinstance(error, OSError):
+        place = error.filename or ("writing" if error.strerror else type(error).__name__)
         words = error.strerror or " ".join(str(error).split())
-        print(f"error: {error.filename or 'writing'}: {words}", file=sys.stderr)
+        print(f"error: {place}: {words}", file=sys.stderr)
         return 2
     raise error
 

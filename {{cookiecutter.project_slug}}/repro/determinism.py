@@ -107,10 +107,17 @@ def single_thread() -> Iterator[None]:
 
 
 def compiled(model: torch.nn.Module) -> torch.nn.Module:
-    """The model, compiled by torch when it is first called; shares its weights with `model`."""
+    """The model, compiled by torch when it is first called; shares its weights with `model`.
+
+    Each shape has kernels of its own: by default torch goes over to kernels for any shape when it
+    meets a second one (an epoch's short last batch), so bits would depend on the steps before; a
+    process that resumes has not met it (measured). The limit after which torch compiles no more
+    would do the same, and is put out of reach.
+    """
     if not (shutil.which("g++") or shutil.which("clang++")):
         raise UserError("training.compile=true: no C++ compiler here (g++); torch needs one")
-    return torch.compile(model)  # type: ignore[return-value]  # a module for a module
+    torch._dynamo.config.recompile_limit = 1000
+    return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # as it is a module
 
 
 def deterministic_scatter_add(

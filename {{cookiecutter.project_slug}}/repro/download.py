@@ -5,6 +5,7 @@ what has the final name was never half a file. A connection that breaks is tried
 start. Without a network the error says where to put the file by hand.
 """
 
+import glob
 import gzip
 import hashlib
 import http.client
@@ -33,6 +34,10 @@ def fetch(url: str, sha256: str, path: Path) -> Path:
             raise UserError(f"{path}: SHA-256 {found}, expected {sha256}: move the file away")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):  # by a killed download
+        if time.time() - left.stat().st_mtime > 10 * TIMEOUT:
+            left.unlink()
+    by_hand = f"or put the file at {path} (SHA-256 {sha256})"
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         for attempt in range(1, ATTEMPTS + 1):
@@ -42,12 +47,11 @@ def fetch(url: str, sha256: str, path: Path) -> Path:
             except BROKEN as error:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__
                 if isinstance(error, HTTPError) or attempt == ATTEMPTS:
-                    by_hand = f"or put the file at {path} (SHA-256 {sha256})"
                     raise UserError(f"{url}: {reason}; try again later, {by_hand}") from error
                 print(f"{url}: {reason}; trying again", flush=True)
                 time.sleep(attempt)
         if found != sha256:
-            raise UserError(f"{url}: SHA-256 {found}, expected {sha256}: not the file it was")
+            raise UserError(f"{url}: SHA-256 {found}: not the file it was; try again, {by_hand}")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ give the same bytes. Narrow, so that a telephone shows their letters large enoug
 
 import statistics
 import textwrap
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from matplotlib import pyplot as plt
 from repro.command import UserError
 from repro.lines import TRACE, read_lines
 
+MOST_NAMED = 30  # classes; of more, names and numbers could not be read
+
 
 def draw(
     folder: Path, confusion: list[list[int]], classes: list[str], entries: list[dict[str, Any]]
@@ -25,32 +28,21 @@ def draw(
     folder.mkdir(exist_ok=True)
     figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
     axes.imshow([[count**0.5 for count in row] for row in confusion], cmap="Blues")
-    half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
-    for y, row in enumerate(confusion):
-        for x, count in enumerate(row):
-            if count:
-                axes.text(
-                    x, y, str(count), ha="center", va="center", color="w" if count > half else "k"
-                )
-    ticks = range(len(classes))
-    axes.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes)
     axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
+    if len(classes) <= MOST_NAMED:
+        half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
+        for x, y in product(range(len(classes)), repeat=2):
+            if count := confusion[y][x]:
+                color = "w" if count > half else "k"
+                axes.text(x, y, str(count), ha="center", va="center", color=color)
+        # A folder's name may be any bytes, and hold two $.
+        names = [name[:24].encode(errors="replace").decode() for name in classes]
+        turned = 90 if max(map(len, names)) > 3 else 0
+        axes.set_xticks(range(len(names)), names, rotation=turned, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     figure.savefig(folder / "confusion_matrix.png", dpi=150)
-    steps = [entry for entry in entries if "epoch" not in entry]
-    epochs = [entry for entry in entries if {"epoch", "loss", "accuracy"} <= entry.keys()]
-    if steps and epochs:
-        figure, (upper, lower) = plt.subplots(
-            2, figsize=(4.4, 4.4), sharex=True, layout="constrained"
-        )
-        at = [entry["step"] for entry in epochs]
-        upper.plot([e["step"] for e in steps], [e["loss"] for e in steps], label="training batch")
-        upper.plot(at, [entry["loss"] for entry in epochs], label="validation")
-        upper.set(ylabel="cross-entropy", yscale="log")
-        upper.legend()
-        lower.plot(at, [entry["accuracy"] for entry in epochs], color="C1")
-        lower.set(xlabel="step", ylabel="validation accuracy")
-        figure.savefig(folder / "learning_curves.png", dpi=150)
-    plt.close("all")
+    plt.close(figure)
+    draw_seeds(folder, {"": entries}, "learning_curves")
 
 
 def draw_groups(path: Path, groups: list[dict[str, Any]]) -> None:
@@ -79,33 +71,39 @@ def draw_groups(path: Path, groups: list[dict[str, Any]]) -> None:
     plt.close(figure)
 
 
-def draw_seeds(folder: Path, runs: dict[str, list[dict[str, Any]]]) -> None:
+def draw_seeds(
+    folder: Path, runs: dict[str, list[dict[str, Any]]], file: str = "learning_curves_seeds"
+) -> None:
     """What `runs`, the lines of metrics.jsonl by seed, tell of each epoch, as PNG: mean and range.
 
-    Every number of the epochs' lines gets a curve. Nothing is drawn where no run tells one.
+    Every number of the epochs' lines gets a curve; of a single run, the loss of its steps as well.
+    Nothing is drawn where no run tells one.
     """
     epochs = {seed: [e for e in entries if "epoch" in e] for seed, entries in runs.items()}
     numbers = {k: 0 for run in epochs.values() for e in run for k, v in e.items() if _is_number(v)}
     names = [name for name in numbers if name not in ("step", "epoch")]
     if not names:
         return
-    size = (4.4, 2.2 * len(names))
-    figure, rows = plt.subplots(
-        len(names), figsize=size, sharex=True, squeeze=False, layout="constrained"
-    )
+    (first, *others) = runs.values()
+    steps = {e["step"]: e["loss"] for e in first if "epoch" not in e and "loss" in e}
+    panels: Any = {"figsize": (4.4, 2.2 * len(names)), "layout": "constrained"}
+    figure, rows = plt.subplots(len(names), sharex=True, squeeze=False, **panels)
     for name, axes in zip(names, rows[:, 0], strict=True):
+        if name == "loss" and steps and not others:
+            axes.plot(list(steps), list(steps.values()), "C1", label="training batch")
         curves = [{e["step"]: e[name] for e in run if name in e} for run in epochs.values()]
-        low = _band(axes, curves, f"mean of {len(curves)}, lowest to highest")
-        for curve in curves:
+        _band(axes, curves, f"mean of {len(runs)}, lowest to highest" if others else "validation")
+        for curve in curves if others else ():
             axes.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.7)
-        axes.set(ylabel=f"validation {name}")
-        if name == "loss" and low > 0:
+        axes.set(ylabel=f"validation {name}" if others or name != "loss" else name)
+        drawn = [value for line in axes.get_lines() for value in line.get_ydata()]
+        if name == "loss" and min(drawn, default=0) > 0:
             axes.set(yscale="log")
     rows[0, 0].legend()
     rows[-1, 0].set(xlabel="step")
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "learning_curves_seeds.png", dpi=150)
-    plt.close("all")
+    figure.savefig(folder / f"{file}.png", dpi=150)
+    plt.close(figure)
 
 
 def draw_parting(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
@@ -125,14 +123,13 @@ def draw_parting(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
     plt.close(figure)
 
 
-def _band(axes: Any, curves: list[dict[int, float]], label: str) -> float:
-    """Draw the mean and the range of curves at the steps that all have; the lowest value."""
+def _band(axes: Any, curves: list[dict[int, float]], label: str) -> None:
+    """Draw the mean and the range of curves at the steps that all have."""
     steps = sorted(set.intersection(*map(set, curves)))
     values = [[curve[step] for curve in curves] for step in steps]
     low, high = [min(at) for at in values], [max(at) for at in values]
     (line,) = axes.plot(steps, [statistics.fmean(at) for at in values], label=label)
     axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    return min(low, default=0.0)
 
 
 def _is_number(value: object) -> bool:

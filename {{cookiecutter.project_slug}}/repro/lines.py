@@ -52,5 +52,4 @@ def read_trace(run: Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any
 def header_at(heads: list[dict[str, Any]], step: int) -> dict[str, Any]:
     """The header under which `step` was done: a run that is resumed may get another one."""
     before = [line for line in heads if line["step"] < step]
-    header: dict[str, Any] = (before or heads[:1] or [{"header": {}}])[-1]["header"]
-    return header
+    return dict((before or heads[:1] or [{"header": {}}])[-1]["header"])

@@ -6,27 +6,35 @@ manifest everywhere. Every file that was changed, is missing or is extra is name
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL import Image
 
 from repro.command import UserError
 from repro.hashing import sha256_file, sha256_json
+from repro.lines import read_object
 from repro.progress import progress
 
-_PARTS = {"train", "training", "val", "valid", "validation", "test"}  # no names of classes
+# No names of classes.
+_PARTS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
+_BROKEN = (OSError, ValueError, SyntaxError, RuntimeError)  # by Pillow's readers
 SHOWN = 20  # faults of files, one line each; more are counted
 
 
 def tree_digests(root: Path) -> dict[str, str]:
     """SHA-256 of every file below `root` by its path there, sorted; hidden ones are left out.
 
-    Folders that are links are followed, once.
+    Folders that are links are followed, once. OSError for a folder that cannot be read.
     """
+
+    def refuse_unreadable(error: OSError) -> NoReturn:
+        raise error
+
     names: list[str] = []
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(root, onerror=refuse_unreadable, followlinks=True):
         above = {os.path.realpath(path) for path in (Path(folder), *Path(folder).parents)}
         below[:] = [
             name
@@ -68,18 +76,24 @@ def refuse_what_is_no_image(root: Path, names: list[str]) -> None:
         raise UserError(f"{root}: no files; expected a folder of images per class")
     faults = [f"{root / name}: not in the folder of a class" for name in names if "/" not in name]
     classes = {name.partition("/")[0] for name in names if "/" in name}
-    if classes and classes <= _PARTS:
-        there = ", ".join(sorted(classes))
-        faults.append(f"{root}: found {there}; expected a folder per class: the split is made here")
+    if len(classes) < 2 or {name.lower() for name in classes} <= _PARTS:
+        there = ", ".join(sorted(classes)) or "no folder with files"
+        wanted = "a folder for each of two classes or more: the split is made here"
+        faults.append(f"{root}: found {there}; expected {wanted}")
+    empty = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
+    faults += [f"{root / name}: no files in it: delete it" for name in sorted(empty - classes)]
     with progress(f"reading {len(names)} images", len(names)) as advance:
         for name in names:
             try:
                 with Image.open(root / name) as image:
+                    layout = str(getattr(image, "tile", ""))  # of the file; gone when it is read
+                    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                        faults.append(f"{root / name}: several pages, expected a file for each")
                     image.convert("RGB")
-                    if image.mode.startswith(("I", "F")):  # it would be cut off at white
-                        deep = "more than 8 bits per channel"
-                        faults.append(f"{root / name}: {deep} ({image.mode}): convert it first")
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                    # Such values would be cut off at white, or lose their lower half.
+                    if image.mode.startswith(("I", "F")) or re.search(";16[BLN]", layout):
+                        faults.append(f"{root / name}: more than 8 bits per channel: convert it")
+            except (*_BROKEN, Image.DecompressionBombError) as error:
                 faults.append(f"{root / name}: no image that can be read: {error}")
             advance(1)
     refuse(faults)
@@ -87,11 +101,8 @@ def refuse_what_is_no_image(root: Path, names: list[str]) -> None:
 
 def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
     """What `write_json` wrote; UserError if that is damaged or lacks one of `keys`."""
-    try:
-        value: Any = json.loads(path.read_text())
-    except ValueError:
-        value = None
-    if not isinstance(value, dict) or not keys <= value.keys():
+    value = read_object(path)
+    if not keys <= value.keys():
         raise UserError(f"{path} is damaged: {_remedy(path)}")
     return value
 

@@ -23,7 +23,7 @@ from repro.command import UserError
 from repro.conditions import LOCK, differences, not_as_locked
 from repro.figures import draw_seeds
 from repro.hashing import sha256_json
-from repro.lines import METRICS, TRACE, read_lines
+from repro.lines import METRICS, TRACE, read_lines, read_object
 from repro.manifest import write_file, write_json
 from repro.progress import duration
 from repro.provenance import get_git_info, get_hardware, listed, uncommitted_files
@@ -143,8 +143,7 @@ def _train(root: Path, arguments: list[str], folder: Path) -> dict[str, Any]:
     """Train to the end; what it cost, with earlier attempts that were stopped."""
     path = folder / "cost.json"
     cost: dict[str, Any] = {"seconds": 0.0, "energy_wh": 0.0, "peak_memory_mib": 0.0}
-    with suppress(OSError, ValueError):
-        cost |= json.loads(path.read_bytes())
+    cost |= read_object(path)
     started = time.monotonic()
     finished = False
     with Energy() as energy:

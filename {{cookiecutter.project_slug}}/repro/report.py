@@ -5,7 +5,6 @@ results/ and runs/verify/ hold, nothing about the moment or the machine that wro
 results, the same bytes. Text is escaped on its way into markup (`tag`), whoever wrote it.
 """
 
-import json
 import shlex
 import tomllib
 from base64 import b64encode
@@ -16,8 +15,9 @@ from typing import Any
 from repro.conditions import LOCK
 from repro.document import number
 from repro.hashing import sha256_file, sha256_json
+from repro.lines import read_object
 from repro.locks import read_lock
-from repro.results import RESULTS, read_results
+from repro.results import read_recording
 
 REPORT = Path("results") / "report.html"
 # The policy: were a text to become markup after all, the browser would load and run nothing.
@@ -55,8 +55,8 @@ def tag(name: str, *parts: object, **attributes: str) -> Html:
 
 def write(root: Path, path: Path | None = None) -> Path:
     """Write the page (default: results/report.html); UserError if nothing is recorded."""
-    claims = read_results(root)
-    results = json.loads((root / RESULTS).read_text())
+    results = read_recording(root)
+    claims = results["claims"]
     about = tomllib.loads((root / "pyproject.toml").read_text())
     project, train = about["project"], about["tool"]["repro"]["train"]
     verdicts, commit = read_verdicts(root), results.get("commit") or "unknown (no git)"
@@ -82,11 +82,9 @@ def read_verdicts(root: Path) -> dict[str, list[dict[str, Any]]]:
     newest: dict[tuple[str, ...], dict[str, Any]] = {}
     paths = root.glob("runs/verify/*/verdict.json")
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True):
-        try:
-            found = json.loads(path.read_text())
+        found = read_object(path)
+        if {"claim", "seed", "what"} <= found.keys():  # a half-written one says nothing
             newest.setdefault(tuple(str(found[key]) for key in ("claim", "seed", "what")), found)
-        except (ValueError, KeyError, TypeError):
-            continue  # half-written: it says nothing
     verdicts: dict[str, list[dict[str, Any]]] = {}
     for (claim, *_), found in newest.items():
         verdicts.setdefault(claim, []).append(found)

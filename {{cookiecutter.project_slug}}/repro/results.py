@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repro.command import UserError
 from repro.conditions import differences, installed
+from repro.lines import read_object
 
 RESULTS = Path("results") / "expected_metrics.json"
 RUNS = Path("runs") / "record"  # of claims: <claim>/<digest of the conditions>/seed-<seed>
@@ -55,8 +56,7 @@ def read_claims(root: Path) -> list[dict[str, Any]]:
 
 def read_results(root: Path) -> dict[str, Any]:
     """The recorded claims by name; UserError if nothing is recorded."""
-    claims: dict[str, Any] = read_recording(root)["claims"]
-    return claims
+    return dict(read_recording(root)["claims"])
 
 
 def read_recording(root: Path) -> dict[str, Any]:
@@ -76,22 +76,18 @@ def read_recording(root: Path) -> dict[str, Any]:
 
 def recorded_run(root: Path, name: str, expected: dict[str, Any], seed: int) -> Path | None:
     """The author's run of a seed below runs/record/, known by its conditions and bits, or None."""
-    bits = {digests.get(str(seed)) for digests in expected["bits"].values()}
+    bits = [digests[str(seed)] for digests in expected["bits"].values() if str(seed) in digests]
     for run in sorted((root / RUNS / name).glob(f"*/seed-{seed}")):
-        try:
-            context = json.loads((run / "experiment_context.json").read_bytes())
-            metrics = json.loads((run / "metrics.json").read_bytes())
-            if context["conditions"] == expected["conditions"] and metrics["bits"] in bits:
-                return run
-        except (OSError, ValueError, KeyError, TypeError):  # half-written: another may be whole
-            continue
+        conditions = read_object(run / "experiment_context.json").get("conditions")
+        found = read_object(run / "metrics.json").get("bits")
+        if conditions == expected["conditions"] and found in bits:
+            return run
     return None
 
 
 def settings(root: Path) -> dict[str, Any]:
     """The section [tool.repro] of pyproject.toml: it names the author's commands."""
-    table: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["repro"]
-    return table
+    return dict(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["repro"])
 
 
 def stale(root: Path, quick: bool = False) -> list[str]:
@@ -150,8 +146,7 @@ def conditions_now(root: Path, claim: dict[str, Any]) -> dict[str, Any]:
     arguments = [*claim["arguments"], "--conditions"]
     output, _ = run_command_of(root, "train", arguments, capture=True)
     # The last line: the author's code may print, too.
-    found: dict[str, Any] = json.loads(output.strip().rpartition("\n")[2])
-    return found
+    return dict(json.loads(output.strip().rpartition("\n")[2]))
 
 
 def compare_with_recorded(
@@ -161,8 +156,7 @@ def compare_with_recorded(
 
     Compared are trainings under the recorded conditions, on a recorded hardware class.
     """
-    context = run / "experiment_context.json"
-    then = json.loads(context.read_text()) if context.is_file() else now
+    then = read_object(run / "experiment_context.json") or now
     try:
         claims = read_results(root)
     except UserError as error:

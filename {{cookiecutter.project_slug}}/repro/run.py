@@ -157,14 +157,20 @@ def _lock(folder: Path) -> None:
     _locks[folder] = file
 
 
-def refuse_other_settings(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
-    """UserError if the training in `where` had other settings; where it stops may differ."""
-    old, new = (
+def refuse_other_training(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
+    """UserError if the training in `where` had other settings or data; its end may differ.
+
+    Of both states `config`, and `data`, the digest, where both know it.
+    """
+    then, now = (
         {**s, "training": {**s["training"], "max_steps": None}, "seeds": seeds_by_hand(s)}
-        for s in (old, new)
+        for s in (old["config"], new["config"])
     )
-    if lines := differences({"config": old}, {"config": new}):
-        raise UserError([f"{where} was trained with another config:", *lines])
+    lines = differences({"config": then}, {"config": now})
+    if len({old.get("data"), new.get("data")} - {None}) > 1:
+        lines.append("data: not the files that it was trained with")
+    if lines:
+        raise UserError([f"{where} was trained with other settings or data:", *lines])
 
 
 def refuse_other_run(folder: Path, settings: dict[str, Any]) -> None:
@@ -172,7 +178,8 @@ def refuse_other_run(folder: Path, settings: dict[str, Any]) -> None:
     used = folder / "config_used.yaml"
     if used.is_file():
         old: Any = OmegaConf.to_container(OmegaConf.load(used))
-        refuse_other_settings({k: v for k, v in old.items() if k in settings}, settings, folder)
+        known = {name: value for name, value in old.items() if name in settings}
+        refuse_other_training({"config": known}, {"config": settings}, folder)
 
 
 def _run_of(start: Path | None) -> Path | None:

@@ -169,12 +169,10 @@ def batches_of_steps(
         return whole[part(len(whole))]
 
     if num_workers == 0:  # without torch's loader, whose own work is 1 % of a small step
-        # Some small batches at once: another number of threads slows the next step by 3 %.
-        ahead = max(1, 256 // batch_size)
-        for first in range(0, len(steps), ahead):
+        for step in steps:
             with single_thread():
-                made = [samples.__getitems__(keys(step)) for step in steps[first : first + ahead]]
-            yield from map(_collate, made)
+                made = samples.__getitems__(keys(step))
+            yield _collate(made)
         return
     loader: Any = DataLoader(
         samples,
