@@ -33,7 +33,7 @@ demo: $(tools)/ready tidy ## generate a project, train it on real data, verify i
 # All tests: two at a time, then those that take the time with nothing beside them.
 test: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the template's tests
 ifeq ($(ARGS),)
-	@$(runner)/bin/python -m pytest -m "not long and not alone" -n 2 --dist loadfile tests
+	@$(runner)/bin/python -m pytest -m "not long and not alone" -n 2 --dist loadfile --no-loadscope-reorder tests
 	@$(runner)/bin/python -m pytest -m "alone and not long" tests
 else
 	@$(runner)/bin/python -m pytest -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)

@@ -200,6 +200,15 @@ def own(recorded: Project, tmp_path: Path) -> Project:
     return Project(path)
 
 
+# Files that take minutes, the longest first: else one worker does the last of them alone.
+LONGEST = "training diff verify processes adapting image clean_room tracking archive".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; run by make test-long")
     config.addinivalue_line("markers", "alone: takes the time, so nothing may run beside it")

@@ -193,7 +193,8 @@ class Config(Settings):
                 "model, and the portable profile's bits are promised for all"
             )
         # The variable is an offer: a model that takes no weights leaves it.
-        if self.weights and not getattr(self.model, "weights_sha256", "WEIGHTS" in os.environ):
+        offered = "WEIGHTS" in os.environ  # repro: ignore[environment-read] no bits depend on it
+        if self.weights and not getattr(self.model, "weights_sha256", offered):
             needed = "model=resnet18 and model.weights_sha256=..., which sha256sum PATH prints"
             raise ValueError(f"weights=PATH needs {needed}")
         if self.dataset.name == "image_folder" and not self.image_dir:
