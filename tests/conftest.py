@@ -201,7 +201,7 @@ def own(recorded: Project, tmp_path: Path) -> Project:
 
 
 # Files that take minutes, the longest first: else one worker does the last of them alone.
-LONGEST = "training diff verify processes adapting image clean_room tracking archive".split()
+LONGEST = ["training", "diff", "verify", "processes", "adapting", "image", "clean_room", "tracking"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

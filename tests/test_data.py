@@ -350,7 +350,9 @@ def test_resuming_with_other_images_is_refused(own_project: Project, pictures: P
     again = ("run_dir=runs/mine", "resume=auto", "training.max_steps=3")
     lines = faults(own_project.train(*settings, *again))
     assert "was trained with other settings or data" in lines[0]
-    assert lines[1:] == ["error: data: not the files that it was trained with"]
+    assert lines[1:] == [
+        "error: data: not the files that it was trained with: put them back, or train anew"
+    ]
 
 
 def test_photos_stand_upright_and_are_as_large_in_training_as_in_tests(
@@ -529,6 +531,26 @@ def test_compiling_is_for_the_native_profile_only(own_project: Project) -> None:
         assert bits(own_project.train(*settings, *again).stdout) == bits(done.stdout)
     else:
         assert "compiler" in faults(done)[0]
+
+
+def test_what_an_author_forgot_to_name_is_one_line(own_project: Project) -> None:
+    """A data set without augmentation of its own, too: its settings have no shift, no flip."""
+    config = own_project.path / "experiment" / "config.py"
+    text = config.read_text().replace('Literal["small_cnn"]', 'Literal["small_cnn", "mine"]')
+    text = text.replace('Literal["digits"]', 'Literal["digits", "waves"]')
+    config.write_text(text.replace("    shift: Annotated[int, Field(ge=0, le=4)]\n", ""))
+    digits = (own_project.path / "configs/dataset/digits.yaml").read_text()
+    digits = "".join(line for line in digits.splitlines(True) if "shift" not in line)
+    (own_project.path / "configs/dataset/digits.yaml").write_text(digits)
+    waves = digits.replace("name: digits", "name: waves")
+    (own_project.path / "configs/dataset/waves.yaml").write_text(waves)
+    assert own_project.train(*SHORT).returncode == 0
+    (line,) = faults(own_project.train("dataset=waves", *SHORT))
+    assert "dataset=waves: expected it in SOURCES of experiment/sources.py" in line
+    old = "    if isinstance(settings, SmallCNN):\n"
+    own_project.edit("experiment/model.py", old, old.replace("SmallCNN)", "ResNet18)"))
+    (line,) = faults(own_project.train(*SHORT))
+    assert "model=small_cnn: expected it in build_model of experiment/model.py" in line
 
 
 @pytest.mark.parametrize(

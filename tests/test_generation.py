@@ -690,12 +690,18 @@ def test_cruft_renews_the_kit_and_keeps_what_the_author_changed(
     commit(project.path, "generated")
     project.edit("experiment/model.py", '"""Models.', '"""My models.')
     (project.path / "configs" / "model" / "mine.yaml").write_text("name: small_cnn\n")
+    measured = ("results/expected_metrics.json", "REPRODUCE.md")
+    for name in measured:  # as `make record` does
+        text = (project.path / name).read_text().replace("05e0c6aeca67", "0123456789ab")
+        (project.path / name).write_text(text)
     commit(project.path, "the author's change")
     assert cruft("check", cwd=project.path).returncode == 0
     kit = template / "{{cookiecutter.project_slug}}" / "repro" / "hashing.py"
     kit.write_text(kit.read_text() + "\n# renewed\n")
     room = template / "{{cookiecutter.project_slug}}" / "experiment" / "model.py"
     room.write_text(room.read_text() + "\n# also renewed\n")
+    for path in (template / "templates" / "results" / "none.json", kit.parents[1] / "REPRODUCE.md"):
+        path.write_text(path.read_text().replace("05e0c6aeca67", "ba9876543210"))
     commit(template, "a change of the template")
     assert cruft("check", cwd=project.path).returncode == 1
     done = cruft("update", "--skip-apply-ask", cwd=project.path)
@@ -705,6 +711,11 @@ def test_cruft_renews_the_kit_and_keeps_what_the_author_changed(
     assert mine.startswith('"""My models.')
     assert mine.endswith("# also renewed\n")
     assert (project.path / "configs" / "model" / "mine.yaml").exists()
+    for name in measured:
+        text = (project.path / name).read_text()
+        assert "0123456789ab" in text
+        assert "ba9876543210" not in text
+        assert "<<<<<<<" not in text
     assert not list(project.path.rglob("*.rej"))
     assert cruft("check", cwd=project.path).returncode == 0
 

@@ -188,10 +188,7 @@ class Config(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.training.compile and self.profile != "native":
-            raise ValueError(
-                "training.compile=true needs profile=native: compiled kernels are made for one CPU "
-                "model, and the portable profile's bits are promised for all"
-            )
+            raise ValueError("training.compile=true needs profile=native: bits of one CPU model")
         # The variable is an offer: a model that takes no weights leaves it.
         offered = "WEIGHTS" in os.environ  # repro: ignore[environment-read] no bits depend on it
         if self.weights and not getattr(self.model, "weights_sha256", offered):

@@ -51,6 +51,8 @@ def prepare(config: Config) -> dict[str, Any]:
             "files": files,
         }
     else:
+        if name not in SOURCES:
+            raise UserError(f"dataset={name}: expected it in SOURCES of experiment/sources.py")
         images, labels, facts = checked(*SOURCES[name](folder / "raw"))
         data = safetensors.save({"images": images, "labels": labels})
         manifest = {
@@ -177,18 +179,17 @@ def load(config: Config) -> Splits:
         if not indices:
             parting = "expected more samples, or other values of dataset.*_fraction"
             raise UserError(f"no {name} samples of {manifest['samples']}: {parting}")
-        training, own = name == "train", labels[indices]
-        how = settings.shift * training, getattr(settings, "flip", False) and training
+        train, own = name == "train", labels[indices]
+        how = getattr(settings, "shift", 0) * train, train and getattr(settings, "flip", False)
         if settings.name == "image_folder":
             parts[name] = ImageFiles([root / files[i] for i in indices], own, settings.size, *how)
         else:
             parts[name] = Images(tensors["images"][indices], own, manifest["maximum"], *how)
-    there = parts["train"].labels.unique().tolist()
-    if unseen := [name for i, name in enumerate(manifest["classes"]) if i not in there]:
+    seen, classes = parts["train"].labels, manifest["classes"]
+    if unseen := [name for label, name in enumerate(classes) if label not in seen]:
         print(f"warning: no training sample is of {', '.join(unseen)!a}", flush=True)
     channels, height, width = parts["test"][0][0].shape
-    shape = (channels, height, width)
-    return Splits(**parts, shape=shape, classes=manifest["classes"], manifest=manifest)
+    return Splits(**parts, shape=(channels, height, width), classes=classes, manifest=manifest)
 
 
 def _made_with(config: Config) -> list[Any]:

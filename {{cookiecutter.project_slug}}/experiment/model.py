@@ -27,7 +27,9 @@ def build_model(config: Config, shape: Shape, classes: int) -> nn.Module:
         return small_cnn(settings, shape, classes)
     if isinstance(settings, ResNet18):
         return resnet(settings, shape, classes)
-    return Transformer(settings, shape, classes)
+    if isinstance(settings, ImageTransformer):
+        return Transformer(settings, shape, classes)
+    raise UserError(f"model={settings.name}: expected it in build_model of experiment/model.py")
 
 
 def small_cnn(settings: SmallCNN, shape: Shape, classes: int) -> nn.Module:

@@ -96,8 +96,7 @@ def draw_seeds(
         for curve in curves if others else ():
             axes.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.7)
         axes.set(ylabel=f"validation {name}" if others or name != "loss" else name)
-        drawn = [value for line in axes.get_lines() for value in line.get_ydata()]
-        if name == "loss" and min(drawn, default=0) > 0:
+        if name == "loss" and axes.dataLim.y0 > 0:
             axes.set(yscale="log")
     rows[0, 0].legend()
     rows[-1, 0].set(xlabel="step")

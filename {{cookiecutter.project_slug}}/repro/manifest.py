@@ -81,7 +81,7 @@ def refuse_what_is_no_image(root: Path, names: list[str]) -> None:
         wanted = "a folder for each of two classes or more: the split is made here"
         faults.append(f"{root}: found {there}; expected {wanted}")
     empty = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
-    faults += [f"{root / name}: no files in it: delete it" for name in sorted(empty - classes)]
+    faults += [f"{root / name}: no files in it: delete it?" for name in sorted(empty - classes)]
     with progress(f"reading {len(names)} images", len(names)) as advance:
         for name in names:
             try:
@@ -94,7 +94,7 @@ def refuse_what_is_no_image(root: Path, names: list[str]) -> None:
                     if image.mode.startswith(("I", "F")) or re.search(";16[BLN]", layout):
                         faults.append(f"{root / name}: more than 8 bits per channel: convert it")
             except (*_BROKEN, Image.DecompressionBombError) as error:
-                faults.append(f"{root / name}: no image that can be read: {error}")
+                faults.append(f"{root / name}: no image that can be read ({error}): repair it")
             advance(1)
     refuse(faults)
 
@@ -125,6 +125,7 @@ def checked(images: Any, labels: Any, facts: dict[str, Any]) -> tuple[Any, Any, 
     `facts["classes"]`; `facts["maximum"]` of a pixel.
     """
     found = f"{images.dtype} {[*images.shape]}, {labels.dtype} {[*labels.shape]}, facts {[*facts]}"
+    found += f", labels {labels.unique().tolist()[:9]}"
     kinds = (images.ndim, str(images.dtype), str(labels.dtype)) == (4, "torch.uint8", "torch.int64")
     fits = kinds and labels.shape == images.shape[:1] and {"classes", "maximum"} <= facts.keys()
     if not fits or not {*labels.unique().tolist()} <= {*range(len(facts["classes"]))}:

@@ -168,7 +168,7 @@ def refuse_other_training(old: dict[str, Any], new: dict[str, Any], where: Path)
     )
     lines = differences({"config": then}, {"config": now})
     if len({old.get("data"), new.get("data")} - {None}) > 1:
-        lines.append("data: not the files that it was trained with")
+        lines.append("data: not the files that it was trained with: put them back, or train anew")
     if lines:
         raise UserError([f"{where} was trained with other settings or data:", *lines])
 

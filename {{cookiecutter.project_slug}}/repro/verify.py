@@ -102,9 +102,9 @@ def verify(
     if found.differences:
         found.why = "conditions differ from the recorded ones, nothing was trained"
         folder = create_folder(root / "runs" / "verify" / f"{name}_seed{seed}")
-        print(f"{found.why}:")
-        print("\n".join(f"  {line}" for line in found.differences))
-        print("To publish results of the changed conditions: make record")
+        elsewhere = all(line.startswith("packages: ") for line in found.differences)
+        remedy = "make setup" if elsewhere else "To publish results of these: make record"
+        print(f"{found.why}:", *(f"  {line}" for line in found.differences), remedy, sep="\n")
     else:
         print(f"conditions {', '.join(expected['conditions'])}: as recorded", flush=True)
         trained = _Training(root, claim, expected, found)
