@@ -191,3 +191,31 @@ def test_importing_torch_is_not_slower_inside(engine: Engine, built: Project) ->
     ]
     within, outside = (min(column) for column in zip(*times, strict=True))
     assert within < 1.5 * outside, times
+
+
+@pytest.mark.long
+def test_the_devcontainer_lints_tests_and_reproduces(
+    engine: Engine, project: Project, tmp_path: Path
+) -> None:
+    """As devcontainer.json says: its stage, its user, its arguments; here without a network."""
+    own = project.copy(tmp_path / project.path.name)
+    said = json.loads((own.path / ".devcontainer" / "devcontainer.json").read_text())
+    name, stage = f"{image(own)}-development", said["build"]["target"]
+    assert (own.path / ".devcontainer" / said["build"]["dockerfile"]).resolve().is_file()
+    words = ["build", *said["build"]["options"], "--target", stage, "--network", "host"]
+    words += ["--build-arg", f"BASE_IMAGE={BASE}", "--tag", name, str(own.path)]
+    done = engine.docker(*words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # It changes the user's number to that of the files' owner; here the files change theirs.
+    done = engine.docker("run", "--rm", "--user", said["remoteUser"], name, "id", "-u")
+    number = int(done.stdout)
+    assert number
+    for path in (own.path, *own.path.rglob("*")):
+        os.chown(path, number, number, follow_symlinks=False)
+    commands = "git init --quiet && make lint lock-check test reproduce"
+    words = ["run", "--rm", *said["runArgs"], "--network", "none", "--user", said["remoteUser"]]
+    words += ["--volume", f"{own.path}:/work", "--workdir", "/work", name, "bash", "-c", commands]
+    done = engine.docker(*words)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert last_line(done.stdout) == "IDENTICAL"
+    assert engine.docker("image", "rm", name).returncode == 0

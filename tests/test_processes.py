@@ -156,6 +156,28 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
     assert state[".buffers.mean"].any()
 
 
+def test_an_evaluation_may_draw_from_any_generator(own_project: Project) -> None:
+    """Its samples and its model: the same numbers with any number of workers and processes."""
+    data, model = "experiment/data.py", "experiment/model.py"
+    own_project.edit(data, "import numpy", "import random\n\nimport numpy")
+    scale = "random.random() + np.random.rand() + torch.rand(1).item()"
+    own_project.edit(data, "image.float() / self.max", f"image.float() * ({scale}) / self.max")
+    path = own_project.path / model
+    noise = "def forward(self, x: Tensor) -> Tensor:\n        return x + torch.randn_like(x)\n"
+    path.write_text(f"{path.read_text()}\n\nclass Noise(nn.Module):\n    {noise}")
+    own_project.edit(model, "nn.Dropout(settings.dropout)", "Noise()")
+    settings = ("training.shards=2", "evaluation.batch_size=50")
+    one = train(own_project, 1, "one", *settings)
+    assert train(own_project, 1, "workers", *settings, "num_workers=2") == one
+    assert train(own_project, 2, "two", *settings, "num_workers=1") == one
+    tested = set()
+    for name in ("one", "workers"):
+        run = own_project.path / "runs" / name
+        assert own_project.run(*EVALUATE, str(run / "checkpoints" / "last")).returncode == 0
+        tested.add((run / "metrics.json").read_text())
+    assert len(tested) == 1
+
+
 TWO_NETWORKS = """
 
 class TwoNetworks(nn.Module):
@@ -172,7 +194,7 @@ CRITIC = """        def critic_loss(shard: int, images: Tensor, labels: Tensor) 
             seed_generators(derive_seed(self.seeds.training, "critic", step, shard))
             return self.model.critic(images + 0.1 * torch.rand_like(images)).square().sum()
 
-        size = batch_length(*self.batches, step)
+        size = sampling.batch_length(*self.batches, step)
         for _ in range(2):  # gradients add up
             backward_in_shards(self.model, batch, size, self.processes, critic_loss)
         self.second.step()
@@ -194,7 +216,7 @@ def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
         "        self.second = torch.optim.SGD(critic, lr=0.01, momentum=0.9, fused=True)\n\n"
         "    def train_step(",
     )
-    own_project.edit(trainer, "        size = batch_length(*self.batches, step)\n", CRITIC)
+    own_project.edit(trainer, "        size = sampling.batch_length(*self.batches, step)\n", CRITIC)
     own_project.edit(
         trainer,
         '            "generators": get',

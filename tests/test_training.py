@@ -602,7 +602,7 @@ def test_a_secret_of_the_environment_changes_no_condition(project: Project) -> N
 
 FAULTS = {
     "raise ValueError('a bad sample')": "ValueError: a bad sample",
-    "open('7.png')": "error: training sample 100 cannot be read: [Errno 2] No such file ",
+    "open('7.png')": "error: sample 100 cannot be read: [Errno 2] No such file ",
     "raise UserError(['sample: bad', 'again'])": "error: sample: bad\nerror: again\n",
 }
 STUCK = """pass
@@ -617,7 +617,7 @@ STUCK = """pass
     ("fault", "told", "workers"),
     [
         *((fault, told, workers) for fault, told in FAULTS.items() for workers in (0, 2)),
-        ("os.kill(os.getpid(), 9)", "killed by signal: Killed", 2),
+        ("os.kill(os.getpid(), 9)", "error: DataLoader worker (pid", 2),
         (STUCK, "error: bad", 2),
     ],
 )

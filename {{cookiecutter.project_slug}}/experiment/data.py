@@ -185,7 +185,7 @@ def load(config: Config) -> Splits:
             parts[name] = ImageFiles([root / files[i] for i in indices], own, settings.size, *how)
         else:
             parts[name] = Images(tensors["images"][indices], own, manifest["maximum"], *how)
-    seen, classes = parts["train"].labels, manifest["classes"]
+    seen, classes = set(parts["train"].labels.tolist()), manifest["classes"]
     if unseen := [name for label, name in enumerate(classes) if label not in seen]:
         print(f"warning: no training sample is of {', '.join(unseen)!a}", flush=True)
     channels, height, width = parts["test"][0][0].shape

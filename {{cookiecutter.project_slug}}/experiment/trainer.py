@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
 
 from experiment import data
 from experiment.config import Config
 from experiment.model import build_model, load_pretrained
-from repro import checkpoint
+from repro import checkpoint, sampling
 from repro.command import UserError
 from repro.determinism import compiled, flags, refuse_changed_flags, set_determinism, set_threads
 from repro.hashing import derive_seed
@@ -27,7 +26,6 @@ from repro.metrics import classification_metrics
 from repro.parallel import Processes, backward_in_shards, choose_device
 from repro.progress import progress
 from repro.run import Run
-from repro.sampling import batch_length, batches_of_steps, refuse_not_finite, steps_per_epoch
 from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators
 from repro.trace import Quantities, Trace, step_quantities
 
@@ -52,7 +50,7 @@ class Trainer:
         self.data = self.processes.first(lambda: data.load(config))
         training, size = config.training, len(self.data.train)
         self.batches = (size, training.batch_size, self.seeds.training, training.drop_last)
-        self.epoch_steps = steps_per_epoch(size, training.batch_size, training.drop_last)
+        self.epoch_steps = sampling.steps_per_epoch(size, training.batch_size, training.drop_last)
         if not self.epoch_steps:
             raise UserError(f"training.batch_size is larger than the {size} training samples")
         self.total_steps = training.epochs * self.epoch_steps
@@ -94,13 +92,13 @@ class Trainer:
                 logits = self.forward(images)
             return functional.cross_entropy(logits.float(), labels, reduction="sum")
 
-        size = batch_length(*self.batches, step)
+        size = sampling.batch_length(*self.batches, step)
         loss = backward_in_shards(self.model, batch, size, self.processes, shard_loss)
         limit = self.config.training.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         metrics = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
         # The weights are still those before the step.
-        refuse_not_finite(metrics, *self.batches, step)
+        sampling.refuse_not_finite(metrics, *self.batches, step)
         self.optimizer.step()
         return metrics
 
@@ -123,13 +121,15 @@ class Trainer:
     def predict(self, split: str) -> tuple[Tensor, Tensor]:
         """Logits float32 (n, classes) and labels (n) of a split, on the CPU, in fixed chunks."""
         self.model.eval()
-        self.seeds.apply_for_phase("eval")
         samples, chunk = getattr(self.data, split), self.config.evaluation.batch_size
         rank, sizes = self.processes.rank, self.processes.chunk_sizes(len(samples), chunk)
         own = range(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         logits = [torch.empty(0, len(self.data.classes), device=self.device)]
         labels = [torch.empty(0, dtype=torch.int64, device=self.device)]
-        for images, targets in DataLoader(Subset(samples, own), chunk):
+        seed, workers = self.seeds.evaluation, self.config.num_workers
+        chunks = sampling.batches_in_order(samples, own, chunk, seed, workers)
+        for indices, (images, targets) in chunks:
+            seed_generators(derive_seed(seed, "chunk", int(indices[0])))
             with self.autocast():
                 logits.append(self.forward(images.to(self.device)).float())
             labels.append(targets.to(self.device))
@@ -152,8 +152,8 @@ class Trainer:
 
     def steps(self, steps: range, workers: int = 0) -> Iterator[Batch]:
         """The batches of `steps`: this process's part of each, and the samples' indices."""
-        pin, part = self.device.type == "cuda", self.processes.part
-        return batches_of_steps(self.data.train, *self.batches[1:], steps, workers, pin, part)
+        how = (*self.batches[1:], steps, workers, self.device.type == "cuda", self.processes.part)
+        return sampling.batches_of_steps(self.data.train, *how)
 
     def quantities(
         self, indices: Tensor, batch: list[Tensor] | None, metrics: Metrics, asked: bool = False
@@ -163,7 +163,7 @@ class Trainer:
         """
         if not self.config.output.trace:
             return None, bool(self.processes.total([asked])[0])
-        size = batch_length(*self.batches, self.step - 1)
+        size = sampling.batch_length(*self.batches, self.step - 1)
         batches = [[indices], batch]
         return step_quantities(self.model, batches, size, self.processes, metrics, asked)
 

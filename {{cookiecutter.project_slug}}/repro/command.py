@@ -68,6 +68,10 @@ def _report(error: BaseException) -> int:
     if _interrupted(error):
         print(INTERRUPTED, file=sys.stderr)
         return 130
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        # torch raises it wherever the training is, when the system has ended a worker.
+        remedy = "was memory short? Take fewer num_workers or smaller batches; in Docker --shm-size"
+        error = UserError(f"{error} {remedy}")
     if isinstance(error, UserError):
         if os.environ.get("RANK", "0") != "0":
             time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest

@@ -43,9 +43,8 @@ def compare(folders: list[Path]) -> dict[str, Any]:
     for run in runs:
         known, own = (", ".join(sorted(r[source])) for r in (runs[0], run))
         if not own:
-            raise UserError(
-                f"{run['run']} has no {source} metrics: evaluate all runs, or leave it out"
-            )
+            words = f"{run['run']} has no {source} metrics"
+            raise UserError(f"{words}: evaluate all runs, or leave it out")
         if known != own:
             words = f"{runs[0]['run']} has {known}; {run['run']} has {own}"
             raise UserError(f"{words}: expected the same metrics in all runs; leave some out")

@@ -147,9 +147,8 @@ class Processes:
             pieces = self._sum_flat(flat).split([*sizes, len(padding)])
             for i, piece in zip(places, pieces, strict=False):
                 # Laid out in memory as the weight is: fused optimizers take both in that order.
-                result[i] = torch.empty_like(like[i], requires_grad=False).copy_(
-                    piece.view(like[i].shape)
-                )
+                kept = torch.empty_like(like[i], requires_grad=False)
+                result[i] = kept.copy_(piece.view(like[i].shape))
         return result
 
     def chunk_sizes(self, samples: int, chunk: int) -> list[int]:

@@ -50,17 +50,7 @@ _DRAWING_METHODS = _words(
     """uniform_ normal_ random_ bernoulli_ exponential_ cauchy_ geometric_ log_normal_ orthogonal_
     sparse_ trunc_normal_ xavier_uniform_ xavier_normal_ kaiming_uniform_ kaiming_normal_"""
 )
-_DRAWING_LAYERS = (
-    "Linear",
-    "Bilinear",
-    "Conv",
-    "Embedding",
-    "LSTM",
-    "GRU",
-    "RNN",
-    "Transformer",
-    "MultiheadAttention",
-)
+_DRAWING_LAYERS = "Linear Bilinear Conv Embedding LSTM GRU RNN Transformer MultiheadAttention"
 # Unseeded, torch.Generator starts at 67280421310721, whatever the config's seed is; the others
 # start at a number of the operating system's.
 _GENERATORS = {"torch.Generator", "random.Random", "numpy.random.RandomState"}
@@ -349,4 +339,4 @@ class _Visitor(Names, ast.NodeVisitor):
             return False
         if method in _DRAWING_METHODS or name in _DRAWS:
             return True
-        return module == "torch.nn" and last.startswith(_DRAWING_LAYERS)
+        return module == "torch.nn" and last.startswith(tuple(_DRAWING_LAYERS.split()))

@@ -117,10 +117,8 @@ def open_run(
     own = _run_of(start)
     newest = checkpoint.newest_whole(own / "checkpoints") if own else None
     folder = (root / run_dir).resolve() if run_dir else None
-    if folder is None and start == newest:
-        folder = own
     if folder is None:
-        folder = new_folder(root, name, seed)
+        folder = own if own and start == newest else new_folder(root, name, seed)
     elif folder == own and start != newest:
         raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
     elif folder == root or any(root / name in (folder, *folder.parents) for name in _CODE):

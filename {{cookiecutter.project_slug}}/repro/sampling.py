@@ -8,7 +8,7 @@ work, nor on the samples before it.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -134,7 +134,7 @@ class SeededDataset(Dataset[Any]):
             try:
                 samples.append(self.dataset[index])
             except OSError as error:
-                raise UserError(f"training sample {index} cannot be read: {error}") from error
+                raise UserError(f"sample {index} cannot be read: {error}") from error
         return samples
 
 
@@ -159,30 +159,47 @@ def batches_of_steps(
 
     `part(size)` says which samples of a batch of `size` to make: all, or this process's share of
     them. Where that is none, None comes instead of tensors.
-
-    With 0 workers samples are made in the training process, under one thread as in a worker.
     """
-    samples, size = SeededDataset(dataset, seed), len(dataset)  # type: ignore[arg-type]
+    size = len(dataset)  # type: ignore[arg-type]
 
     def keys(step: int) -> list[SampleKey]:
         whole = batch_of_step(size, batch_size, seed, drop_last, step)
         return whole[part(len(whole))]
 
-    if num_workers == 0:  # without torch's loader, whose own work is 1 % of a small step
-        for step in steps:
+    return _batches(SeededDataset(dataset, seed), map(keys, steps), num_workers, pin_memory)
+
+
+def batches_in_order(
+    dataset: Dataset[Any], samples: range, batch_size: int, seed: int, num_workers: int = 0
+) -> Iterator[tuple[torch.Tensor, Any]]:
+    """The samples in their order, to evaluate: the same tensors for every `num_workers`.
+
+    A sample that draws random numbers gets its own, whichever others are read.
+    """
+    keys = [(0, index) for index in samples]
+    parts = (keys[i : i + batch_size] for i in range(0, len(keys), batch_size))
+    return _batches(SeededDataset(dataset, seed), parts, num_workers)
+
+
+def _batches(
+    samples: SeededDataset, keys: Iterable[list[SampleKey]], workers: int, pin_memory: bool = False
+) -> Iterator[tuple[torch.Tensor, Any]]:
+    """With 0 workers samples are made in the calling process, under one thread as in a worker."""
+    if workers == 0:  # without torch's loader, whose own work is 1 % of a small step
+        for batch in keys:
             with single_thread():
-                made = samples.__getitems__(keys(step))
+                made = samples.__getitems__(batch)
             yield _collate(made)
         return
     loader: Any = DataLoader(
         samples,
-        batch_sampler=map(keys, steps),
-        num_workers=num_workers,
+        batch_sampler=keys,
+        num_workers=workers,
         collate_fn=_collate,  # type: ignore[arg-type]  # of what __getitems__ returns
         worker_init_fn=worker_init_fn,
         pin_memory=pin_memory,
         # The loader draws a base seed for its workers: not from the global generator.
-        generator=torch.Generator().manual_seed(derive_seed(seed, "workers")),
+        generator=torch.Generator().manual_seed(derive_seed(samples.seed, "workers")),
     )
     batches = iter(loader)
     try:

@@ -159,9 +159,8 @@ class _Training:
             self.found.differences = [parting] if parting else []
             self.found.why += f"; {parting}" if parting else ""
             if parting and self.original:
-                print(
-                    f"which operation: python -m repro diff {self.original} {self.folder} --replay"
-                )
+                both = f"{self.original} {self.folder}"
+                print(f"which operation: python -m repro diff {both} --replay")
 
     def prefix(self, steps: int) -> None:
         """Train the first steps; compare the traces."""
@@ -251,9 +250,8 @@ def judge(found: Verdict, expected: dict[str, Any], metrics: dict[str, Any]) -> 
         else:
             found.verdict, found.why = IDENTICAL, "weights and value have the recorded bits"
         return
-    print(
-        f"bits       recorded on {'; '.join(expected['bits'])}, but this is {found.hardware_class}"
-    )
+    here = f"but this is {found.hardware_class}"
+    print(f"bits       recorded on {'; '.join(expected['bits'])}, {here}")
     if len(values) < 3:
         found.why = f"{len(values)} recorded seeds do not tell the spread: at least 3 are needed"
         return
