@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -130,6 +131,14 @@ def git(project: Project, *arguments: str) -> str:
 def commit(project: Project) -> None:
     git(project, "add", "--all")
     git(project, "commit", "--quiet", "--message", "State")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_in_tmp() -> Iterator[None]:
+    """cookiecutter, torchrun and W&B leave files there: 1,500 after all tests."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = folder
+        yield
 
 
 @pytest.fixture(scope="session")

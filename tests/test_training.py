@@ -639,6 +639,18 @@ def test_a_fault_in_a_sample_ends_the_training(
         assert len(faults(done)) == told.count("error")
 
 
+def test_what_torch_tells_of_a_users_fault_is_a_line_with_the_remedy(own_project: Project) -> None:
+    done = own_project.train("model=resnet18", "training.batch_size=1", "training.max_steps=1")
+    (line,) = faults(done)
+    assert line.startswith("error: Expected more than 1 value per channel")
+    assert line.endswith("other batch_size, drop_last=true")
+    old = "logits = self.forward(images)\n"
+    own_project.edit("experiment/trainer.py", old, f"{old[:-1]} + torch.empty(10**15)[0]\n")
+    (line,) = faults(own_project.train("training.max_steps=1"))
+    assert "t allocate memory" in line
+    assert line.endswith("smaller training.batch_size, or more training.shards")
+
+
 def test_prepared_data_follow_a_setting_and_a_module_that_make_them(own_project: Project) -> None:
     """An author's source may take settings, and may import what it needs."""
     data, source = "experiment/data.py", "experiment/sources.py"

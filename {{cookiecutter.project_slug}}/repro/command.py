@@ -8,6 +8,7 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,11 @@ from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = "interrupted (a training goes on with resume=auto)"
+_REMEDIES = {  # of faults that torch tells, by its words
+    r"^DataLoader worker \(": "was memory short? fewer num_workers; in Docker a larger --shm-size",
+    "more than 1 value per channel": "one sample for BatchNorm: other batch_size, drop_last=true",
+    "out of memory|t allocate memory": "smaller training.batch_size, or more training.shards",
+}
 
 
 class UserError(Exception):
@@ -68,10 +74,10 @@ def _report(error: BaseException) -> int:
     if _interrupted(error):
         print(INTERRUPTED, file=sys.stderr)
         return 130
-    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-        # torch raises it wherever the training is, when the system has ended a worker.
-        remedy = "was memory short? Take fewer num_workers or smaller batches; in Docker --shm-size"
-        error = UserError(f"{error} {remedy}")
+    first = str(error).partition("\n")[0]
+    for words, remedy in _REMEDIES.items():
+        if isinstance(error, (RuntimeError, ValueError)) and re.search(words, first):
+            error = UserError(f"{first.strip()}: {remedy}")
     if isinstance(error, UserError):
         if os.environ.get("RANK", "0") != "0":
             time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest

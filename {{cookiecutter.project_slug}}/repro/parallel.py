@@ -87,10 +87,8 @@ class Processes:
         self.size = int(os.environ.get("WORLD_SIZE", 1))
         self.shards, self.device = shards, device
         if shards % self.size:
-            raise UserError(
-                f"{self.size} processes cannot share training.shards={shards}: expected a number "
-                "of processes that divides it; start fewer, or raise training.shards (other bits)"
-            )
+            words = "expected a number that divides it: start fewer, or raise it (other bits)"
+            raise UserError(f"{self.size} processes cannot share training.shards={shards}: {words}")
         self.own = range(self.rank * shards // self.size, (self.rank + 1) * shards // self.size)
         if self.size > 1 and not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"

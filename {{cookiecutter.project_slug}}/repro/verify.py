@@ -261,10 +261,8 @@ def judge(found: Verdict, expected: dict[str, Any], metrics: dict[str, Any]) -> 
     print(f"interval   {low:.6f} to {high:.6f} holds 95 % of further seeds")
     inside = low <= found.value <= high
     found.verdict, word = (EQUIVALENT, "inside") if inside else (DIFFERENT, "outside")
-    found.why = (
-        f"this hardware class was not recorded, so bits may differ; the value lies {word} the "
-        "interval of the recorded seeds"
-    )
+    where = f"{word} the interval of the recorded seeds"
+    found.why = f"this hardware class was not recorded, so bits may differ; the value lies {where}"
 
 
 def prediction_interval(values: list[float], level: float = 0.95) -> tuple[float, float]:
