@@ -20,6 +20,7 @@ trackers := .build/trackers
 runner := .build/runner
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
+pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long lint lock results bench venv tidy
@@ -30,17 +31,21 @@ help: ## list the commands
 demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict
 	@$(tools)/bin/python tools/demo.py
 
-# All tests: two at a time, then those that take the time with nothing beside them.
-test: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the template's tests
+# All but the long ones: two at a time, then those that take the time with nothing beside them; the
+# second part runs whatever the first one gave.
+test: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the template's tests; ARGS='tests/test_data.py -k cifar'
 ifeq ($(ARGS),)
-	@$(runner)/bin/python -m pytest -m "not long and not alone" -n 2 --dist loadfile --no-loadscope-reorder tests
-	@$(runner)/bin/python -m pytest -m "alone and not long" tests
+	@echo "Two parts: two tests at a time (the longest files first), then some alone"
+	@failed=0; \
+	$(pytest) -m "not long and not alone" -n 2 --dist loadfile --no-loadscope-reorder tests || failed=1; \
+	$(pytest) -m "alone and not long" tests || failed=1; \
+	exit $$failed
 else
-	@$(runner)/bin/python -m pytest -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+	@$(pytest) -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 endif
 
 test-long: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the tests that take long
-	@$(runner)/bin/python -m pytest -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+	@$(pytest) -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
 
 lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m ruff check --cache-dir .build/ruff .
@@ -69,6 +74,7 @@ $(tools)/ready: requirements-tools.lock
 
 # What the tests check projects with (docopt, which cffconvert needs, has no wheel).
 $(checks)/ready: requirements-checks.lock $(tools)/ready
+	@echo "Installing what projects are checked with into $(checks)"
 	@rm -rf $(checks) && $(tools)/bin/python -I -m venv $(checks) && \
 	$(checks)/bin/python -I -m pip install -qq --disable-pip-version-check \
 		--require-hashes --no-deps --only-binary=:all: --no-binary=docopt \
@@ -80,6 +86,7 @@ $(checks)/ready: requirements-checks.lock $(tools)/ready
 $(trackers)/ready: $(foreach name,tensorboard mlflow wandb,templates/locks/$(name).lock)
 $(runner)/ready: requirements-tests.lock
 $(trackers)/ready $(runner)/ready: templates/locks/none.lock templates/locks/dev.lock | venv
+	@echo "Installing what tests need into $(@D)"
 	@rm -rf $(@D) && $(venv)/bin/python -I -m venv $(@D)
 	@$(venv)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"

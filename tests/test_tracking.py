@@ -321,7 +321,10 @@ def test_wandb_shows_the_run(tracked: dict[str, Project]) -> None:
     assert not [name for name in files if name.startswith(("requirements", "wandb-metadata"))]
 
 
-@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.parametrize(
+    "tracker",
+    ["tensorboard", *(pytest.param(t, marks=pytest.mark.long) for t in ("mlflow", "wandb"))],
+)
 def test_a_fresh_project_with_any_tracker_is_identical(
     projects: dict[str, Project], tracker: str
 ) -> None:
