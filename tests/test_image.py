@@ -61,7 +61,7 @@ def inside(
     owner = user or f"{os.getuid()}:{os.getgid()}"
     words = ["run", "--rm", "--init", "--network", "none", "--hostname", "localhost"]
     words += ["--read-only", "--tmpfs", "/tmp"]
-    words += ["--shm-size", "1g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    words += ["--shm-size", "8g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--user", owner, "--volume", f"{project.path}/runs:/work/runs"]
     words += ["--volume", f"{project.path}/data:/work/data", *before]
     return engine.docker(*words, image(project), *command, timeout=300)
