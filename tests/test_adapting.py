@@ -43,6 +43,9 @@ def test_each_step_of_adapting_works(own_project: Project, title: str, mypy_cach
     assert done.returncode == 0, done.stdout
     done = own_project.make("test", "ARGS=-q -k same_seed")
     assert done.returncode == 0, done.stdout
+    done = own_project.make("reproduce")
+    assert done.returncode != 0
+    assert "conditions differ" in done.stdout
 
 
 @pytest.mark.long

@@ -263,8 +263,11 @@ def test_fewer_samples_than_shards_and_a_process_without_any(parallel: Project) 
     assert train(parallel, 4, "few4", *settings) == one
 
 
-def test_processes_that_do_not_divide_the_shards_are_refused(project: Project) -> None:
-    done = project.run(*command(3, "training.shards=4"))
+@pytest.mark.parametrize(("processes", "shards"), [(2, 1), (3, 4)])
+def test_processes_that_do_not_divide_the_shards_are_refused(
+    project: Project, processes: int, shards: int
+) -> None:
+    done = project.run(*command(processes, f"training.shards={shards}"))
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr

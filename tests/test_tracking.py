@@ -323,7 +323,7 @@ def test_wandb_shows_the_run(tracked: dict[str, Project]) -> None:
 
 @pytest.mark.parametrize(
     "tracker",
-    ["tensorboard", *(pytest.param(t, marks=pytest.mark.long) for t in ("mlflow", "wandb"))],
+    [TRACKERS[0], *(pytest.param(t, marks=pytest.mark.long) for t in TRACKERS[1:])],
 )
 def test_a_fresh_project_with_any_tracker_is_identical(
     projects: dict[str, Project], tracker: str

@@ -162,15 +162,16 @@ def test_the_projects_own_tests_pass(project: Project) -> None:
     assert time.monotonic() - started < 120
 
 
-def test_a_transform_may_draw_from_any_generator(own_project: Project) -> None:
-    """From all three at once: one that is left to chance shows."""
+@pytest.mark.parametrize(
+    "generator", ["random.random()", "np.random.rand()", "torch.rand(1).item()"]
+)
+def test_a_transform_may_draw_from_any_generator(own_project: Project, generator: str) -> None:
     first = "from dataclasses import dataclass\n"
     own_project.edit("experiment/data.py", first, f"import random\n{first}")
     own_project.edit(
         "experiment/data.py",
         "        return image.float() / self.maximum, self.labels[index]",
-        "        drawn = random.random() + np.random.rand() + torch.rand(1).item()\n"
-        "        return image.float() / 16 * (1 + 0.1 * drawn), self.labels[index]",
+        f"        return image.float() / 16 * (1 + 0.1 * {generator}), self.labels[index]",
     )
     runs = {}
     for name, settings in {
