@@ -25,7 +25,7 @@ environment.enter("native", 1)
 
 import torch  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
-from repro.determinism import set_determinism  # noqa: E402
+from repro.training.determinism import set_determinism  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 CASES = {

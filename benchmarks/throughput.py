@@ -23,7 +23,7 @@ environment.enter(config.profile, config.threads)
 
 import torch  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
-from repro.trace import Trace  # noqa: E402
+from repro.runs.trace import Trace  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 

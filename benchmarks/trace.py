@@ -25,7 +25,7 @@ environment.enter("portable", 1)
 
 import torch  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
-from repro.trace import Trace  # noqa: E402
+from repro.runs.trace import Trace  # noqa: E402
 
 CASES = {
     "digits CNN": (["model=small_cnn"], 8, 40, 61),

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import CHECKS, VENV, Project, clean_environ, commit, faults, git, last_line
-from repro.archive import find_data, write
-from repro.command import UserError
-from repro.hashing import sha256_json
+from repro.core.errors import UserError
+from repro.core.hashing import sha256_json
+from repro.results.archive import find_data, write
 
 CONTEXT = Path(__file__).parent / "data" / "ro-crate-1.1-context.jsonld"  # CC0, of RO-Crate 1.1
 

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}"))
 
-from repro import catalogue
-from repro.audit import NOT_PORTABLE, REFUSED, SLOWER, VARIES, findings
-from repro.operations import Recorder
+from repro.diagnosis import catalogue
+from repro.diagnosis.audit import NOT_PORTABLE, REFUSED, SLOWER, VARIES, findings
+from repro.diagnosis.operations import Recorder
 
 AT = torch.tensor([0, 1, 1, 2])
 

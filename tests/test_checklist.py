@@ -27,7 +27,7 @@ WHEN = ("before", "during", "after")
 PROGRAM = """
 import sys
 from pathlib import Path
-from repro import checklist
+from repro.results import checklist
 checklist.QUESTIONS[:] = [each for each in checklist.QUESTIONS if each[1] in sys.argv[1:]]
 sys.exit(checklist.checklist(Path.cwd()))
 """

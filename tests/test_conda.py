@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, VENV, Project, clean_environ
-from repro.environment import PROFILES
+from repro.environment.profile import PROFILES
 
 CHECKS = ROOT / ".build" / "checks" / "bin"
 STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]

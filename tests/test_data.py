@@ -24,7 +24,7 @@ import pytest
 import torch
 from conftest import VENV, Project, clean_environ, faults, last_line
 from PIL import Image
-from repro.manifest import tree_digests
+from repro.data.manifest import tree_digests
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 

@@ -153,7 +153,7 @@ PLANTED = {
     "two samples are swapped": Fault(
         (
             (
-                "repro/sampling.py",
+                "repro/training/sampling.py",
                 "    start = position * batch_size\n    return [",
                 "    start = position * batch_size\n"
                 "    if step == 5:\n"
@@ -169,7 +169,7 @@ PLANTED = {
     "a sample's augmentation has another seed": Fault(
         (
             (
-                "repro/sampling.py",
+                "repro/training/sampling.py",
                 "sample_seed(self.seed, epoch, index)",
                 "sample_seed(self.seed, epoch, index + (index % 50 == 7))",
             ),

@@ -1,4 +1,4 @@
-"""repro/doctor.py on real environments: one fault is planted in each, and named.
+"""repro/environment/packages.py on real environments: one fault is planted in each, and named.
 
 Each is a copy of a small environment, which `make setup` made from a lock with a few packages.
 """
@@ -228,7 +228,7 @@ def test_each_changed_byte_of_code_is_named_or_harmless(ill: Project) -> None:
     compiled = Path(cache_from_source(str(source)))
     data = compiled.read_bytes()
     program = (
-        "import sys; from pathlib import Path; from repro.doctor import Task, check\n"
+        "import sys; from pathlib import Path; from repro.environment.packages import Task, check\n"
         "path = Path(sys.argv[1]); data = path.read_bytes(); named = tried = 0\n"
         "for place in range(0, len(data), 11):\n"
         "    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1:])\n"
@@ -470,7 +470,7 @@ def test_disagreeing_files_are_named(
         assert re.match(r"Dockerfile:\d+ has Python 3.12, environment.yml:\d+ has Python 3", fault)
         assert bool(more) == ("3.9" in new)
     else:
-        assert words + "repro/environment.py has " in fault
+        assert words + "repro/environment/profile.py has " in fault
         assert fault.startswith(file)
         assert not more
 

@@ -17,32 +17,36 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEMPLATE, clean_environ
-from repro import catalogue, checkpoint, environment, trace
-from repro.checkpoint import find_fault, load, save, weights_digest
-from repro.command import UserError
-from repro.determinism import (
-    deterministic_bincount,
-    deterministic_index_add,
-    deterministic_scatter_add,
-    flags,
-    refuse_changed_flags,
-    set_determinism,
-)
-from repro.document import fill_blocks
-from repro.document import number as shown
-from repro.hashing import derive_seed
-from repro.manifest import write_file
-from repro.metrics import classification_metrics
-from repro.parallel import Processes, TreeSum, backward_in_shards, shard_slices
-from repro.record import Energy, confidence_interval
-from repro.sampling import (
+from experiment.metrics import classification_metrics
+from repro import environment
+from repro.core.errors import UserError
+from repro.core.files import write_file
+from repro.core.hashing import derive_seed
+from repro.diagnosis import catalogue
+from repro.results.document import fill_blocks
+from repro.results.document import number as shown
+from repro.results.record import Energy, confidence_interval
+from repro.results.verify import Verdict, judge, prediction_interval
+from repro.runs import trace
+from repro.runs.trace import fingerprint, state_quantities
+from repro.training import checkpoint
+from repro.training.checkpoint import find_fault, load, save
+from repro.training.determinism import flags, refuse_changed_flags, set_determinism
+from repro.training.model_state import weights_digest
+from repro.training.parallel import Processes, TreeSum, backward_in_shards, shard_slices
+from repro.training.sampling import (
     batch_of_step,
     batches_of_steps,
     sample_seed,
     split_indices,
     steps_per_epoch,
 )
-from repro.seeding import (
+from repro.training.scatter import (
+    deterministic_bincount,
+    deterministic_index_add,
+    deterministic_scatter_add,
+)
+from repro.training.seeding import (
     ExperimentSeeds,
     get_seed_state,
     seed_generators,
@@ -50,8 +54,6 @@ from repro.seeding import (
     set_seed_state,
     worker_init_fn,
 )
-from repro.trace import fingerprint, state_quantities
-from repro.verify import Verdict, judge, prediction_interval
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -207,7 +209,7 @@ SCRIPT = """
 import os, sys
 sys.path.insert(0, {path!r})
 from repro import environment
-from repro.command import run_command
+from repro.core.command import run_command
 def main():
     environment.enter({profile!r}, 3)
     import torch
@@ -300,7 +302,7 @@ def test_what_cannot_be_started_anew_is_told_how_to_start(
 def test_importing_the_kit_changes_nothing() -> None:
     code = (
         f"import sys, os; sys.path.insert(0, {str(TEMPLATE)!r}); before = dict(os.environ); "
-        "import repro.environment, repro.command, repro.hashing, repro.provenance; "
+        "import repro.environment, repro.core.command, repro.core.hashing, repro.runs.context; "
         "assert dict(os.environ) == before; assert 'torch' not in sys.modules"
     )
     assert start("-c", code).returncode == 0

@@ -1,4 +1,4 @@
-"""repro/libraries.py: a training says at its start which CUDA libraries are not the lock's."""
+"""A training says at its start which CUDA libraries are not the lock's."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from conftest import VENV, Project
 
 FIND = """if 1:
     import pathlib, torch
-    from repro.libraries import find_foreign
+    from repro.environment.cuda import find_foreign
     print(find_foreign(pathlib.Path("requirements.lock"), torch))"""
 
 

@@ -1,4 +1,4 @@
-"""repro/provenance.py against real git: what a run records, and that no secret gets in."""
+"""repro/runs/git.py and context.py against real git: what a run records, and that no secret gets in."""
 
 import json
 import os
@@ -13,8 +13,15 @@ import pytest
 PROJECT = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}"
 sys.path.insert(0, str(PROJECT))
 
-from repro import provenance, redaction  # noqa: E402
-from repro.hashing import sha256_bytes  # noqa: E402
+from repro.core import redaction  # noqa: E402
+from repro.core.hashing import sha256_bytes  # noqa: E402
+from repro.environment.machine import (  # noqa: E402
+    get_environment_variables,
+    get_hardware,
+    get_software,
+)
+from repro.runs.context import log_experiment_context  # noqa: E402
+from repro.runs.git import get_git_info, uncommitted_changes  # noqa: E402
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -245,7 +252,7 @@ def test_a_command_keeps_its_form_and_loses_its_secrets(monkeypatch: pytest.Monk
 def test_a_clean_commit(tmp_path: Path) -> None:
     head = commit(tmp_path, {"a.py": "1\n"})
     git(tmp_path, "remote", "add", "origin", "https://me:PLANTED@host.org/o/r.git?x=1")
-    assert provenance.get_git_info(tmp_path) == {
+    assert get_git_info(tmp_path) == {
         "commit_hash": head,
         "branch": "main",
         "is_dirty": False,
@@ -255,7 +262,7 @@ def test_a_clean_commit(tmp_path: Path) -> None:
         "source": "git",
         "note": None,
     }
-    assert provenance.uncommitted_changes(tmp_path) is None
+    assert uncommitted_changes(tmp_path) is None
 
 
 @pytest.mark.parametrize("change", ["staged", "unstaged", "untracked"])
@@ -264,7 +271,7 @@ def test_every_kind_of_change_is_dirty(tmp_path: Path, change: str) -> None:
     write(tmp_path, {"b ü\n.py" if change == "untracked" else "ü.py": "2\n"})
     if change == "staged":
         git(tmp_path, "add", "ü.py")
-    info = provenance.get_git_info(tmp_path)
+    info = get_git_info(tmp_path)
     assert info["is_dirty"] is True
     assert info["untracked"] == (change == "untracked")
     assert ("ü.py | 2 +-" in info["diff_stat"]) == (change != "untracked")
@@ -273,8 +280,8 @@ def test_every_kind_of_change_is_dirty(tmp_path: Path, change: str) -> None:
 def test_ignored_files_are_not_dirty(tmp_path: Path) -> None:
     commit(tmp_path, {".gitignore": "runs/\n"})
     write(tmp_path, {"runs/x": "1"})
-    assert provenance.get_git_info(tmp_path)["is_dirty"] is False
-    assert provenance.uncommitted_changes(tmp_path) is None
+    assert get_git_info(tmp_path)["is_dirty"] is False
+    assert uncommitted_changes(tmp_path) is None
 
 
 def test_no_commit_yet(tmp_path: Path) -> None:
@@ -284,28 +291,28 @@ def test_no_commit_yet(tmp_path: Path) -> None:
     git(root, "init", "--quiet", "--initial-branch=main")
     write(root, {"staged.py": "1\n", "untracked.py": "2\n"})
     git(root, "add", "staged.py")
-    info = provenance.get_git_info(root)
+    info = get_git_info(root)
     assert (info["commit_hash"], info["branch"], info["source"]) == (None, "main", "git")
     assert (info["is_dirty"], info["untracked"]) == (True, 1)
     assert "no commit yet" in info["note"]
-    apply(provenance.uncommitted_changes(root), tmp_path / "empty")
+    apply(uncommitted_changes(root), tmp_path / "empty")
     assert tree(tmp_path / "empty").items() > tree(root).items()
 
 
 def test_a_detached_head(tmp_path: Path) -> None:
     head = commit(tmp_path, {"a.py": "1\n"})
     git(tmp_path, "checkout", "--quiet", "--detach")
-    info = provenance.get_git_info(tmp_path)
+    info = get_git_info(tmp_path)
     assert (info["commit_hash"], info["branch"], info["is_dirty"]) == (head, None, False)
     assert "detached HEAD" in info["note"]
 
 
 def assert_no_git(root: Path, note: str) -> None:
-    info = provenance.get_git_info(root)
+    info = get_git_info(root)
     assert re.search(note, info.pop("note"))
     assert info.pop("source") == "none"
     assert set(info.values()) == {None}
-    assert provenance.uncommitted_changes(root) is None
+    assert uncommitted_changes(root) is None
 
 
 def test_no_git_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,11 +345,11 @@ def test_in_a_larger_repository_only_the_project_counts(tmp_path: Path) -> None:
     root = tmp_path / "mono" / "p"
     git(root, "config", "diff.relative", "true")
     write(tmp_path / "mono", {"other.py": "2\n", "new.py": "3\n"})
-    info = provenance.get_git_info(root)
+    info = get_git_info(root)
     assert (info["commit_hash"], info["is_dirty"], info["diff_stat"]) == (head, False, "")
-    assert provenance.uncommitted_changes(root) is None
+    assert uncommitted_changes(root) is None
     write(root, {"a.py": "2\n", "b.py": "3\n", ".env": "X"})
-    apply(provenance.uncommitted_changes(root), tmp_path / "clone")
+    apply(uncommitted_changes(root), tmp_path / "clone")
     (root / ".env").unlink()
     assert tree(tmp_path / "clone" / "p") == tree(root)
     assert tree(tmp_path / "clone")["other.py"] == (False, b"1\n")
@@ -359,7 +366,7 @@ def test_a_source_archive_knows_its_commit(tmp_path: Path) -> None:
     root.mkdir()
     git(tmp_path / "repository", "archive", f"--output={tmp_path}/a.tar", "HEAD")
     subprocess.run(["tar", "-xf", tmp_path / "a.tar", "-C", root], check=True)
-    info = provenance.get_git_info(root)
+    info = get_git_info(root)
     assert (info["source"], info["commit_hash"], info["is_dirty"]) == ("archive", head, None)
     assert "not a git repository" in info["note"]
     write(root, files)
@@ -372,7 +379,7 @@ def test_an_image_knows_its_commit(
 ) -> None:
     monkeypatch.setenv("REPRO_GIT_COMMIT", COMMIT)
     monkeypatch.setenv("REPRO_GIT_DIRTY", dirty)
-    info = provenance.get_git_info(tmp_path)
+    info = get_git_info(tmp_path)
     assert (info["source"], info["commit_hash"]) == ("environment", COMMIT)
     assert info["is_dirty"] is expected
     monkeypatch.setenv("REPRO_GIT_COMMIT", "unknown")
@@ -382,10 +389,10 @@ def test_an_image_knows_its_commit(
 def test_unknown_is_not_clean(tmp_path: Path) -> None:
     head = commit(tmp_path, {"a.py": "1\n"})
     (tmp_path / ".git" / "index").write_bytes(b"broken")
-    info = provenance.get_git_info(tmp_path)
+    info = get_git_info(tmp_path)
     assert (info["commit_hash"], info["is_dirty"], info["untracked"]) == (head, None, None)
     assert "index" in info["note"]
-    assert "could not be read" in (provenance.uncommitted_changes(tmp_path) or "")
+    assert "could not be read" in (uncommitted_changes(tmp_path) or "")
 
 
 # ---------------------------------------------------------------- the patch
@@ -444,7 +451,7 @@ def test_the_patch_gives_back_the_same_tree(pair: tuple[Path, Path]) -> None:
     status = git(root, "status", "--porcelain")
     index = (root / ".git" / "index").read_bytes()
     os.utime(root / "config.yaml", (1, 1))  # git would refresh its index, if it were the user's
-    apply(provenance.uncommitted_changes(root), clone)
+    apply(uncommitted_changes(root), clone)
     assert tree(clone) == tree(root)
     assert (root / ".git" / "index").read_bytes() == index
     assert git(root, "status", "--porcelain") == status
@@ -455,7 +462,7 @@ def test_the_users_git_settings_change_nothing(
 ) -> None:
     root, clone = pair
     change_everything(root)
-    expected = provenance.get_git_info(root), provenance.uncommitted_changes(root)
+    expected = get_git_info(root), uncommitted_changes(root)
     for setting in HOSTILE_SETTINGS.split():
         git(root, "config", *setting.split("=", 1))
     (root / ".git" / "info" / "attributes").write_text("*.py diff=t\n")
@@ -465,7 +472,7 @@ def test_the_users_git_settings_change_nothing(
     hook.chmod(0o755)
     monkeypatch.setenv("GIT_DIR", str(clone / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(clone / ".git" / "index"))
-    assert (provenance.get_git_info(root), provenance.uncommitted_changes(root)) == expected
+    assert (get_git_info(root), uncommitted_changes(root)) == expected
     assert not (clone / "ran").exists()
 
 
@@ -479,7 +486,7 @@ def test_large_and_secret_files_are_left_out_by_name(pair: tuple[Path, Path]) ->
     write(root, {"odd\n.key": "PLANTED"})
     (root / "link to large").symlink_to("large.txt")
     commit(root / "nested", {"x": ""})
-    patch = provenance.uncommitted_changes(root)
+    patch = uncommitted_changes(root)
     assert patch is not None
     assert "PLANTED" not in patch
     head = patch[: patch.index("diff --git")].splitlines()
@@ -500,7 +507,7 @@ def test_a_tracked_secret_file_is_left_out(tmp_path: Path) -> None:
     commit(tmp_path, {".env": "old\n", "gone.key": "old\n"})
     write(tmp_path, {".env": "PLANTED\n"})
     (tmp_path / "gone.key").unlink()
-    patch = provenance.uncommitted_changes(tmp_path)
+    patch = uncommitted_changes(tmp_path)
     expected = {f"# left out: {name} (secret by its name)" for name in (".env", "gone.key")}
     assert patch is not None
     assert set(patch.splitlines()) == expected
@@ -509,7 +516,7 @@ def test_a_tracked_secret_file_is_left_out(tmp_path: Path) -> None:
 def test_a_redacted_patch_says_so(pair: tuple[Path, Path]) -> None:
     root, clone = pair
     write(root, {"config.yaml": "api_key: PLANTED1\npassword: 'PLANTED2'\n# ***\n"})
-    patch = provenance.uncommitted_changes(root)
+    patch = uncommitted_changes(root)
     assert patch is not None
     assert patch.startswith("# 2 values redacted: the patch will not apply exactly\ndiff --git")
     apply(patch, clone)
@@ -522,7 +529,7 @@ def test_a_binary_file_with_a_secret_is_left_out(
     root, _ = pair
     monkeypatch.setenv("HF_TOKEN", "planted-value")
     write(root, {"b.bin": b"\0planted-value", "new.bin": "planted-value".encode("utf-16")})
-    assert set((provenance.uncommitted_changes(root) or "").splitlines()) == {
+    assert set((uncommitted_changes(root) or "").splitlines()) == {
         "# left out: b.bin (binary that holds a secret)",
         "# left out: new.bin (binary that holds a secret)",
     }
@@ -533,10 +540,10 @@ def test_binary_hunks_are_never_redacted(
 ) -> None:
     root, clone = pair
     write(root, {"new.bin": BINARY})
-    hunk = re.search(r"(?m)^z(.{12})", provenance.uncommitted_changes(root) or "")
+    hunk = re.search(r"(?m)^z(.{12})", uncommitted_changes(root) or "")
     assert hunk
     monkeypatch.setenv("HF_TOKEN", hunk[1])
-    apply(provenance.uncommitted_changes(root), clone)
+    apply(uncommitted_changes(root), clone)
     assert (clone / "new.bin").read_bytes() == BINARY
 
 
@@ -544,7 +551,7 @@ def test_binary_hunks_are_never_redacted(
 
 
 def test_hardware_and_software_are_named() -> None:
-    hardware, software = provenance.get_hardware(), provenance.get_software()
+    hardware, software = get_hardware(), get_software()
     assert hardware["cpu_model"]
     assert hardware["logical_cores"] == os.cpu_count()
     assert hardware["memory_gib"] > 0.1
@@ -562,7 +569,7 @@ def test_only_listed_variables_are_recorded(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JWT", "PLANTED")
     monkeypatch.setenv("PYTHONHASHSEED_TOKEN", "PLANTED")
-    recorded = provenance.get_environment_variables()
+    recorded = get_environment_variables()
     assert recorded.items() >= {"PYTHONHASHSEED": "42", "SLURM_JOB_ID": "7"}.items()
     assert "PLANTED" not in repr(recorded)
 
@@ -582,7 +589,7 @@ def test_no_planted_secret_gets_into_a_run(
         "config": {"tracker": {"api_key": "planted-config"}, "url": "http://a:planted-url@b"},
         "lock": ["planted-environment", Path("planted-proxy")],
     }
-    context = provenance.log_experiment_context(folder, root, extra)
+    context = log_experiment_context(folder, root, extra)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert files.keys() == {"experiment_context.json", "uncommitted_changes.diff"}
     for name, content in files.items():
@@ -595,7 +602,7 @@ def test_no_planted_secret_gets_into_a_run(
 def test_the_context_is_written_sorted_and_whole(pair: tuple[Path, Path]) -> None:
     root, _ = pair
     folder = root.parent / "run"
-    context = provenance.log_experiment_context(folder, root, {"seed": 0, "data": {"b": 1, "a": 2}})
+    context = log_experiment_context(folder, root, {"seed": 0, "data": {"b": 1, "a": 2}})
     text = (folder / "experiment_context.json").read_text()
     assert json.loads(text) == context
     assert text == json.dumps(context, indent=2, sort_keys=True) + "\n"
@@ -603,11 +610,11 @@ def test_the_context_is_written_sorted_and_whole(pair: tuple[Path, Path]) -> Non
     assert context["hardware"]["hostname"] == os.uname().nodename
     assert not (folder / "uncommitted_changes.diff").exists()
     change_everything(root)
-    provenance.log_experiment_context(folder, root, {})
+    log_experiment_context(folder, root, {})
     text = (folder / "uncommitted_changes.diff").read_bytes().decode("utf-8", "surrogateescape")
-    assert text == provenance.uncommitted_changes(root)
+    assert text == uncommitted_changes(root)
 
 
 def test_an_extra_section_overwrites_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="git"):
-        provenance.log_experiment_context(tmp_path, tmp_path, {"git": {}})
+        log_experiment_context(tmp_path, tmp_path, {"git": {}})

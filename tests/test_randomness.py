@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from conftest import TEMPLATE
-from repro.command import UserError
-from repro.randomness import RULES, find_unseeded
+from repro.core.errors import UserError
+from repro.diagnosis.unseeded import RULES, find_unseeded
 
 IMPORTS = """\
 import datetime, glob, os, random, secrets, time, uuid
@@ -267,6 +267,6 @@ def test_the_kit_itself_draws_nothing_at_import_and_seeds_from_no_clock() -> Non
     which nobody shall know before.
     """
     findings = find_unseeded(TEMPLATE, ["repro"])
-    known = ("repro/tracking/", "repro/verify.py")
+    known = ("repro/tracking/", "repro/results/verify.py")
     rules = {f.rule for f in findings if not f.path.startswith(known)}
     assert not rules & {"import-time-draw", "unseeded-generator", "time-as-seed", "syntax"}

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from conftest import Project, faults
-from repro.registry import manifests_url
+from repro.environment.base_image import manifests_url
 
 OCI = "application/vnd.oci.image"
 GONE = "sha256:" + "0" * 64

@@ -11,9 +11,9 @@ import pytest
 from browser import Browser, NoBrowser, running_browser
 from conftest import Project, faults, or_skip
 from PIL import Image
-from repro.figures import draw, draw_seeds
-from repro.hashing import sha256_file, sha256_json
-from repro.lines import read_lines
+from repro.core.hashing import sha256_file, sha256_json
+from repro.runs.figures import draw, draw_seeds
+from repro.runs.logs import read_lines
 
 PAGE = "results/report.html"
 MARKUP = '<script>window.pwned = 1</script><img src="http://example.org/x.png"> "5 < 6 & 7"'

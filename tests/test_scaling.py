@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from conftest import ROOT, VENV, Project
-from repro.parallel import TreeSum
+from repro.training.parallel import TreeSum
 from test_processes import port
 
 PAGE = (ROOT / "docs" / "scaling.md").read_text()

@@ -80,7 +80,12 @@ CHANGES = [
     ("configs/config.yaml", "\nthreads: 1", "\nthreads: 2", "threads is 2, recorded 1"),
     ("configs/config.yaml", "shards: 1", "shards: 2", "training.shards is 2, recorded 1"),
     ("experiment/model.py", "nn.ReLU()", "nn.GELU()", "code: experiment/model.py changed"),
-    ("repro/seeding.py", "random.seed(seed)", "random.seed(1)", "repro/seeding.py changed"),
+    (
+        "repro/training/seeding.py",
+        "random.seed(seed)",
+        "random.seed(1)",
+        "repro/training/seeding.py changed",
+    ),
     ("requirements.lock", "pydantic==", "pydantic==9.", "lock: changed"),
     ("experiment/sources.py", '"maximum": 16', '"maximum": 17', "data: changed"),
 ]

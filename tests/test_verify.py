@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from conftest import Project, commit, faults, git, last_line
-from repro.document import blocks, outdated
-from repro.results import stale
+from repro.results.claims import stale
+from repro.results.document import blocks, outdated
 
 CLAIMS = """
 - name: tiny

@@ -29,7 +29,7 @@ BLOCK = re.compile(r"(<!-- repro:(\w+) -->\n)(.*?)(<!-- /repro:\w+ -->)", re.DOT
 CARRY_OVER = """
 import json, sys
 from pathlib import Path
-from repro.record import conditions_now, publish
+from repro.results.record import conditions_now, publish
 results = json.load(sys.stdin)
 for claim in results["claims"].values():
     claim["conditions"] = conditions_now(Path.cwd(), claim)["conditions"]

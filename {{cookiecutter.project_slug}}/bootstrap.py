@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 FREE_GB = 7  # 5.9 GB when installed
 STAMP, UNFINISHED = "repro-setup.json", "repro-setup.unfinished"
-RECORDS = "repro-records.json"  # for repro/doctor.py
+RECORDS = "repro-records.json"  # for repro/environment/packages.py
 CONTAINER = "use the container: make image, then make image-run"
 ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
 

@@ -1,6 +1,6 @@
 """Every setting: its name, its type and its range. The only place that names them.
 
-Hydra composes the values in configs/, pydantic checks them (repro/configuration.py): a typo, a
+Hydra composes the values in configs/, pydantic checks them (repro/runs/configuration.py): a typo, a
 wrong type or a value out of range is refused before anything is written. The rest of the code sees
 one frozen, typed `Config`. To add a setting: add a field here and its value in configs/.
 """
@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from repro.configuration import Loader, power_of_two, run_name
-from repro.hashing import derive_seed
-from repro.redaction import redact_mapping, redact_shapes
+from repro.core.hashing import derive_seed
+from repro.core.redaction import redact_mapping, redact_shapes
+from repro.runs.configuration import Loader, power_of_two, run_name
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,19 +20,13 @@ from torch.utils.data import Dataset
 
 from experiment.config import ROOT, Config
 from experiment.sources import SOURCES
-from repro.command import UserError
-from repro.conditions import code_files
-from repro.hashing import sha256_bytes, sha256_file
-from repro.manifest import (
-    checked,
-    read_json,
-    refuse_changes,
-    refuse_what_is_no_image,
-    tree_digests,
-    write_file,
-    write_json,
-)
-from repro.sampling import split_indices
+from repro.core.errors import UserError
+from repro.core.files import write_file, write_json
+from repro.core.hashing import sha256_bytes, sha256_file
+from repro.data.images import checked, refuse_what_is_no_image
+from repro.data.manifest import read_json, refuse_changes, tree_digests
+from repro.runs.conditions import code_files
+from repro.training.sampling import split_indices
 
 TENSORS, MANIFEST = "data.safetensors", "manifest.json"
 
@@ -141,7 +135,8 @@ class ImageFiles(Dataset[Sample]):
 def augment(image: Tensor, shift: int, flip: bool) -> Tensor:
     """Cut `shift` pixels off each side, moved at random, and mirror half of the images.
 
-    Draws from torch's global generator, which is seeded for each sample (repro/sampling.py).
+    Draws from torch's global generator, which is seeded for each sample
+    (repro/training/sampling.py).
     """
     if shift:
         height, width = image.shape[-2] - 2 * shift, image.shape[-1] - 2 * shift

@@ -12,8 +12,8 @@ from typing import Any
 
 from experiment.config import FREE, LOADER, ROOT, Config
 from repro import environment
-from repro.command import Parser, run_command
-from repro.configuration import settings_beside, settings_of
+from repro.core.command import Parser, run_command
+from repro.runs.configuration import settings_beside, settings_of
 
 
 def main() -> int:
@@ -36,14 +36,14 @@ def evaluate(config: Config, folder: Path) -> int:
     # Imported here, because torch reads the environment when it is imported.
     import torch
 
+    from experiment.metrics import classification_metrics
     from experiment.train import conditions_of
     from experiment.trainer import Trainer
-    from repro import checkpoint
-    from repro.figures import draw
-    from repro.lines import METRICS, read_lines
-    from repro.metrics import classification_metrics
-    from repro.results import compare_with_recorded
+    from repro.results.claims import compare_with_recorded
+    from repro.runs.figures import draw
+    from repro.runs.logs import METRICS, read_lines
     from repro.tracking import send
+    from repro.training import checkpoint
 
     if config.device == "cuda" and not torch.cuda.is_available():
         config = config.model_copy(update={"device": "auto"})  # trained elsewhere

@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision.models import resnet18
 
 from experiment.config import ROOT, Config, ImageTransformer, ResNet18, SmallCNN
-from repro.checkpoint import load_fitting
-from repro.command import UserError
+from repro.core.errors import UserError
+from repro.training.model_state import load_fitting
 
 Shape = tuple[int, int, int]  # channels, height, width
 

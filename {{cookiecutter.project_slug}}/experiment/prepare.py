@@ -9,7 +9,7 @@ import sys
 
 from experiment.config import LOADER
 from repro import environment
-from repro.command import Parser, run_command
+from repro.core.command import Parser, run_command
 
 
 def main() -> int:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repro.command import UserError
-from repro.download import fetch, read_idx
-from repro.hashing import sha256_file
+from repro.core.errors import UserError
+from repro.core.hashing import sha256_file
+from repro.data.download import fetch
+from repro.data.images import read_idx
 
 Raw = tuple[Tensor, Tensor, dict[str, Any]]
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from experiment.config import LOADER, ROOT, Config
 from repro import environment
-from repro.command import Parser, run_command
-from repro.sweep import sweep
+from repro.core.command import Parser, run_command
+from repro.runs.sweep import sweep
 
 
 def main() -> int:
@@ -37,10 +37,10 @@ def main() -> int:
 
 
 def conditions_of(config: Config, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the bits of a training depend on (repro/conditions.py); `manifest` if it was read."""
+    """What the bits depend on (repro/runs/conditions.py); `manifest` if it was read."""
     from experiment import data
-    from repro.conditions import conditions_here
-    from repro.parallel import choose_device
+    from repro.runs.conditions import conditions_here
+    from repro.training.parallel import choose_device
 
     manifest, device = manifest or data.read_manifest(config), choose_device(config.device).type
     return conditions_here(ROOT, config.bits_settings(), manifest, config.profile, device)
@@ -53,12 +53,12 @@ def train(config: Config) -> int:
     """
     # Imported here, because torch reads the environment when it is imported.
     from experiment.trainer import Trainer
-    from repro import checkpoint
-    from repro.determinism import flags
-    from repro.interruption import EXIT_CODE, mark
-    from repro.run import find_start, open_run, refuse_other_run, refuse_other_training
-    from repro.trace import Trace
+    from repro.runs.folder import find_start, open_run, refuse_other_run, refuse_other_training
+    from repro.runs.trace import Trace
     from repro.tracking import tracked
+    from repro.training import checkpoint
+    from repro.training.determinism import flags
+    from repro.training.interruption import EXIT_CODE, mark
 
     trainer = Trainer(config)
     start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))

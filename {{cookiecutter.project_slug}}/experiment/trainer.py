@@ -15,19 +15,25 @@ from torch.nn import functional
 
 from experiment import data
 from experiment.config import Config
+from experiment.metrics import classification_metrics
 from experiment.model import build_model, load_pretrained
-from repro import checkpoint, sampling
-from repro.command import UserError
-from repro.determinism import compiled, flags, refuse_changed_flags, set_determinism, set_threads
-from repro.hashing import derive_seed
-from repro.interruption import Interruption
-from repro.manifest import data_digest
-from repro.metrics import classification_metrics
-from repro.parallel import Processes, backward_in_shards, choose_device
-from repro.progress import progress
-from repro.run import Run
-from repro.seeding import ExperimentSeeds, get_seed_state, seed_generators
-from repro.trace import Quantities, Trace, step_quantities
+from repro.core.errors import UserError
+from repro.core.hashing import derive_seed
+from repro.core.progress import progress
+from repro.data.manifest import data_digest
+from repro.runs.folder import Run
+from repro.runs.trace import Quantities, Trace, step_quantities
+from repro.training import checkpoint, model_state, sampling
+from repro.training.determinism import (
+    compiled,
+    flags,
+    refuse_changed_flags,
+    set_determinism,
+    set_threads,
+)
+from repro.training.interruption import Interruption
+from repro.training.parallel import Processes, backward_in_shards, choose_device
+from repro.training.seeding import ExperimentSeeds, get_seed_state, seed_generators
 
 Batch = tuple[Tensor, list[Tensor] | None]  # indices of the samples; None: no sample of its own
 Metrics = dict[str, float]
@@ -56,7 +62,7 @@ class Trainer:
         self.total_steps = training.epochs * self.epoch_steps
         self.seeds.apply_for_phase("init")
         self.model = build_model(config, self.data.shape, len(self.data.classes)).to(self.device)
-        checkpoint.refuse_unusable(self.model)
+        model_state.refuse_unusable(self.model)
         self.frozen = [module for module in self.model.modules() if not module.training]
         self.model.eval()  # the first step finds it as any other one does
         self.forward = compiled(self.model) if training.compile else self.model
@@ -158,7 +164,7 @@ class Trainer:
     def quantities(
         self, indices: Tensor, batch: list[Tensor] | None, metrics: Metrics, asked: bool = False
     ) -> tuple[Quantities | None, bool]:
-        """The trace's line of the step just done (repro/trace.py), and whether any process was
+        """The trace's line of the step just done (repro/runs/trace.py), and whether any process was
         `asked` to end: the processes exchange both at once.
         """
         if not self.config.output.trace:
@@ -225,7 +231,7 @@ class Trainer:
     @property
     def bits(self) -> str:
         """SHA-256 of the weights."""
-        return checkpoint.weights_digest(self.model.state_dict())
+        return model_state.weights_digest(self.model.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on, and the config: enough to go on or to evaluate."""
@@ -235,17 +241,17 @@ class Trainer:
             "data": data_digest(self.data.manifest),
             "best": self.best,
             "model": self.model.state_dict(),
-            "buffers": checkpoint.hidden_buffers(self.model),
+            "buffers": model_state.hidden_buffers(self.model),
             "optimizer": self.optimizer.state_dict(),
             "generators": get_seed_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned; UserError if it does not fit."""
-        checkpoint.restore(state, self.model, self.optimizer)
+        model_state.restore(state, self.model, self.optimizer)
         self.step, self.best = state["step"], state["best"]
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Enough to evaluate, on any device."""
-        checkpoint.restore(state, self.model)
+        model_state.restore(state, self.model)
         self.step = state["step"]

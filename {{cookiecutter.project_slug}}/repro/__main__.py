@@ -37,7 +37,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.command import Parser, UserError, run_command
+from repro.core.command import Parser, run_command
+from repro.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,14 +129,14 @@ def _count(text: str) -> int:
 
 
 def _record(arguments: Namespace) -> int:
-    from repro.record import record
+    from repro.results.record import record
 
     record(ROOT, arguments.allow_dirty)
     return 0
 
 
 def _verify(arguments: Namespace) -> int:
-    from repro.verify import DIFFERENT, IDENTICAL, verify
+    from repro.results.verify import DIFFERENT, IDENTICAL, verify
 
     a = arguments
     if a.steps and not a.segments:
@@ -147,14 +148,14 @@ def _verify(arguments: Namespace) -> int:
 
 
 def _report(arguments: Namespace) -> int:
-    from repro.report import write
+    from repro.results.report import write
 
     print(f"written: {write(ROOT, arguments.output)}")
     return 0
 
 
 def _diff(arguments: Namespace) -> int:
-    from repro import diff, explain
+    from repro.diagnosis import diff, explain
 
     runs = arguments.runs[0].resolve(), arguments.runs[1].resolve()
     if all(run.is_file() for run in runs):
@@ -166,7 +167,7 @@ def _diff(arguments: Namespace) -> int:
         if arguments.replay and found["step"] is not None:
             found |= diff.replay(runs, found["step"])
         if arguments.picture:
-            from repro.figures import draw_parting
+            from repro.runs.figures import draw_parting
 
             draw_parting(arguments.picture, runs, found["step"])
     if arguments.json:
@@ -179,7 +180,7 @@ def _diff(arguments: Namespace) -> int:
 
 
 def _trace_step(arguments: Namespace) -> int:
-    from repro import replay
+    from repro.diagnosis import replay
 
     run = arguments.run.resolve()
     if arguments.step < 0:
@@ -192,11 +193,11 @@ def _trace_step(arguments: Namespace) -> int:
 
 
 def _compare(arguments: Namespace) -> int:
-    from repro.compare import compare, show, write_csv
+    from repro.runs.compare import compare, show, write_csv
 
     found = compare(arguments.runs)
     if arguments.picture:
-        from repro.figures import draw_groups
+        from repro.runs.figures import draw_groups
 
         draw_groups(arguments.picture, found["groups"])
     if arguments.csv:
@@ -209,9 +210,9 @@ def _compare(arguments: Namespace) -> int:
 
 
 def _audit(arguments: Namespace) -> int:
-    from repro.audit import SLOWER, audit, show
-    from repro.randomness import find_unseeded
-    from repro.replay import ROOMS
+    from repro.core.project import ROOMS
+    from repro.diagnosis.audit import SLOWER, audit, show
+    from repro.diagnosis.unseeded import find_unseeded
 
     operations = audit(ROOT, arguments.settings)
     sources = [asdict(finding) for finding in find_unseeded(ROOT, ROOMS)]
@@ -223,8 +224,8 @@ def _audit(arguments: Namespace) -> int:
 
 
 def _archive(arguments: Namespace) -> int:
-    from repro.archive import archive
-    from repro.hashing import sha256_file
+    from repro.core.hashing import sha256_file
+    from repro.results.archive import archive
 
     path = archive(ROOT, arguments.output, arguments.with_data, arguments.allow_dirty)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")
@@ -233,16 +234,16 @@ def _archive(arguments: Namespace) -> int:
 
 def _doctor(arguments: Namespace) -> int:
     if arguments.environment or arguments.quick or arguments.lock:
-        from repro.doctor import doctor
+        from repro.environment.packages import doctor
 
         return doctor(ROOT, arguments.quick, arguments.lock)
-    from repro.checklist import checklist
+    from repro.results.checklist import checklist
 
     return checklist(ROOT, arguments.json)
 
 
 def _image_digest(arguments: Namespace) -> int:
-    from repro.registry import compare_digest
+    from repro.environment.base_image import compare_digest
 
     return compare_digest(ROOT)
 

@@ -60,7 +60,7 @@ def test_tf32_is_really_off_and_the_flags_are_in_force(commands: Commands) -> No
     """A product in TF32 keeps 10 bits of mantissa: its error would be a thousand times as large."""
     program = (
         "from repro import environment; environment.enter('portable', 1)\n"
-        "import os, torch; from repro.determinism import flags, set_determinism\n"
+        "import os, torch; from repro.training.determinism import flags, set_determinism\n"
         "set_determinism('strict')\n"
         "x = torch.rand(256, 256, dtype=torch.float64)\n"
         "error = ((x.float().cuda() @ x.float().cuda()).cpu() - x @ x).abs().max() / 256\n"

@@ -25,12 +25,13 @@ from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
-from repro.command import Parser, UserError, run_command
-from repro.hashing import sha256_file
-from repro.interruption import MARKER
-from repro.manifest import write_json
-from repro.redaction import redact_text
+from repro.core.command import Parser, run_command
+from repro.core.errors import UserError
+from repro.core.files import write_json
+from repro.core.hashing import sha256_file
+from repro.core.redaction import redact_text
 from repro.tracking import FINISHED, STATE, Place, Tracker
+from repro.training.interruption import MARKER
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 1.0  # between two looks at metrics.jsonl

@@ -1,0 +1,99 @@
+"""What every command shares: faults of the user end in one line each, never in a traceback.
+
+A fault raises `UserError`: what was found, what was expected, what to do. `run_command` prints the
+lines on standard error and returns exit code 2. Anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from repro.core.errors import UserError
+
+INTERRUPTED = "interrupted (a training goes on with resume=auto)"
+_REMEDIES = {  # of faults that torch tells, by its words
+    r"^DataLoader worker \(": "was memory short? fewer num_workers; in Docker a larger --shm-size",
+    "more than 1 value per channel": "one sample for BatchNorm: other batch_size, drop_last=true",
+    "out of memory|t allocate memory": "smaller training.batch_size, or more training.shards",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments of `python -m program`; `description` keeps its lines: it holds examples."""
+
+    def __init__(self, prog: str, description: str | None = None) -> None:
+        style = argparse.RawDescriptionHelpFormatter
+        prog = prog if prog.startswith("python") else f"python -m {prog}"
+        super().__init__(prog, description=description, formatter_class=style)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help shows examples")
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command's main function and return its exit code, faults printed as lines."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # repro/__init__.py
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        return command()
+    except (KeyboardInterrupt, Exception) as error:
+        return _report(error)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Ctrl-C: KeyboardInterrupt, but at once the end while a module is imported.
+
+    NumPy and PyTorch swallow an interrupt there, and go on with half a module.
+    """
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            if sys.stdout.isatty():
+                os.write(1, b"\x1b[?25h")  # a progress bar hides the cursor
+            os.write(2, f"{INTERRUPTED}\n".encode())
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _report(error: BaseException) -> int:
+    """Say in a line what ended a command, and return its exit code; a bug is raised again."""
+    if _interrupted(error):
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    first = str(error).partition("\n")[0]
+    for words, remedy in _REMEDIES.items():
+        if isinstance(error, (RuntimeError, ValueError)) and re.search(words, first):
+            error = UserError(f"{first.strip()}: {remedy}")
+    if isinstance(error, UserError):
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
+        for line in error.lines:
+            print("error: " + " ".join(line.splitlines()), file=sys.stderr, flush=True)
+        if "RANK" in os.environ:  # at once: an ordinary end would wait for the other processes
+            sys.stdout.flush()
+            os._exit(2)
+        return 2
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if isinstance(error, OSError):
+        place = error.filename or ("writing" if error.strerror else type(error).__name__)
+        words = error.strerror or " ".join(str(error).split())
+        print(f"error: {place}: {words}", file=sys.stderr)
+        return 2
+    raise error
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: what is interrupted half-way may raise errors of its own."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

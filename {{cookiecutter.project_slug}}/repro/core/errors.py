@@ -1,0 +1,26 @@
+"""Faults that the user can mend: what was found, what was expected, what to do, one line each.
+
+Whoever finds a fault raises `UserError`; `command.run_command` prints its lines and returns exit
+code 2. Any other exception is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
+from collections.abc import Iterable
+
+SHOWN = 20  # faults of files, one line each; more are counted
+
+
+def refuse(faults: list[str]) -> None:
+    """UserError if there are faults: the first SHOWN, and how many more there are."""
+    if faults:
+        more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise UserError(faults[:SHOWN] + more)
+
+
+class UserError(Exception):
+    """Faults that the user can mend, one line each."""
+
+    def __init__(self, lines: str | Iterable[str]) -> None:
+        self.lines = [lines] if isinstance(lines, str) else list(lines)
+        super().__init__("\n".join(self.lines))

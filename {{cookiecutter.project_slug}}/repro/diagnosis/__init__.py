@@ -1,0 +1,1 @@
+"""Find why results vary: compare runs, replay a step, look operations up."""

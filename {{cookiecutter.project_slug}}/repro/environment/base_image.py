@@ -1,0 +1,106 @@
+"""Whether the base image's tag still has the digest that the Dockerfile pins: `make image-digest`.
+
+Asks the registry as the OCI distribution specification says: a HEAD of the manifest, with the token
+that anyone gets. It needs no container engine, no login and none of the project's packages. HTTPS
+only, but for a registry on this machine. A pinned image comes as it was even after its tag moved;
+after both were deleted it does not: so keep a copy (`make image-save`).
+"""
+
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
+import http.client
+import json
+import re
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
+from urllib.request import Request, urlopen
+
+from repro.core.errors import UserError
+
+_BASE = re.compile(r"(?m)^ARG BASE_IMAGE=(\S+):([\w.-]+)@(sha256:[0-9a-f]{64})\s*$")
+_KINDS = """application/vnd.oci.image.index.v1+json application/vnd.oci.image.manifest.v1+json
+application/vnd.docker.distribution.manifest.list.v2+json
+application/vnd.docker.distribution.manifest.v2+json"""
+_BROKEN = (URLError, OSError, http.client.HTTPException, ValueError, KeyError)
+_TIMEOUT = 30  # seconds without a byte
+
+
+def compare_digest(root: Path) -> int:
+    """Print a line on the base image's tag; 0 if it has the pinned digest, else 1.
+
+    UserError if the Dockerfile pins nothing, or the registry gives no answer.
+    """
+    dockerfile = root / "Dockerfile"
+    found = _BASE.search(dockerfile.read_text("utf-8") if dockerfile.is_file() else "")
+    if not found:
+        raise UserError(f"{dockerfile}: expected a line ARG BASE_IMAGE=NAME:TAG@sha256:DIGEST")
+    name, tag, pinned = found.groups()
+    now = ask(name, tag)
+    if now == pinned:
+        print(f"{name}:{tag} still has the pinned digest {pinned}")
+        return 0
+    tells = f"has the digest {now} now" if now else "is gone"
+    pulled = ask(name, pinned)
+    rest = "can still be pulled: run make image-save" if pulled else "is gone: use a saved image"
+    remedy = "or pin another in the Dockerfile (ARG BASE_IMAGE)"
+    print(f"{name}:{tag} {tells}; the pinned {pinned} {rest}, {remedy}")
+    return 1
+
+
+def ask(name: str, reference: str) -> str | None:
+    """The digest that `name` (as after FROM) has for a tag or a digest; None: there is none."""
+    url = f"{manifests_url(name)}/{reference}"
+    try:
+        try:
+            return _head(url)
+        except HTTPError as error:
+            wanted = error.headers.get("WWW-Authenticate", "")
+            if error.code != 401 or not wanted.lower().startswith("bearer "):
+                raise
+        return _head(url, f"Bearer {_token(wanted)}")
+    except HTTPError as error:
+        if error.code == 404:
+            return None
+        told = f"{error.code} {error.reason}; try again later, or is it private?"
+        raise UserError(f"{url}: {told}") from None
+    except _BROKEN as error:
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        raise UserError(f"{url}: {reason}; try again later, or with a network") from None
+
+
+def manifests_url(name: str) -> str:
+    """Where the manifests of an image are, e.g. of ubuntu, nvidia/cuda or ghcr.io/a/b."""
+    host, _, path = name.partition("/")
+    if not path or not (set(".:") & set(host) or host == "localhost"):
+        host, path = "docker.io", name
+    if host == "docker.io":
+        host, path = "registry-1.docker.io", path if "/" in path else f"library/{path}"
+    return f"{'http' if _is_here(host) else 'https'}://{host}/v2/{path}/manifests"
+
+
+def _head(url: str, token: str = "") -> str:
+    """The digest in the answer's header."""
+    request = Request(url, headers={"Accept": ", ".join(_KINDS.split())}, method="HEAD")
+    if token:  # for this registry alone, not where it may send us
+        request.add_unredirected_header("Authorization", token)
+    with urlopen(request, timeout=_TIMEOUT) as answer:
+        digest = answer.headers["Docker-Content-Digest"]
+        if not digest or (answer.url.startswith("http:") and url.startswith("https:")):
+            raise ValueError(f"no digest, or not over https, from {answer.url}")
+    return str(digest)
+
+
+def _token(challenge: str) -> str:
+    """The token that anyone gets from the place that a registry's 401 names."""
+    wanted = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+    realm = wanted.pop("realm")
+    if not realm.startswith("https://") and not _is_here(urlsplit(realm).netloc):
+        raise ValueError(f"it sends us to {realm}, and https was expected")
+    with urlopen(f"{realm}?{urlencode(wanted)}", timeout=_TIMEOUT) as answer:
+        given = json.load(answer)
+    return str(given.get("token") or given["access_token"])
+
+
+def _is_here(host: str) -> bool:
+    return re.fullmatch(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?", host) is not None

@@ -1,0 +1,143 @@
+"""The process environment that a run needs: one table per profile, in force before numpy and torch.
+
+`enter(profile)` belongs at the start of a command's `main`: it starts the interpreter anew when a
+variable is missing (about 10 ms, same arguments, same process id) and refuses a user's own value
+that contradicts the profile. `require(profile)` is for notebooks and tests: it changes nothing and
+raises when something is missing. Importing this module does nothing.
+
+`portable`: the same bits on every x86-64 CPU with AVX2 and FMA. `native`: the same bits on the same
+CPU model only; fastest.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from repro.core.errors import UserError
+
+# The hash seed fixes the order of sets of strings; cuBLAS needs a fixed workspace to be
+# deterministic (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
+_COMMON = {"PYTHONHASHSEED": "42", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+
+PROFILES: dict[str, dict[str, str]] = {
+    "portable": {
+        **_COMMON,
+        # Each of these selects kernels by CPU model unless it is told otherwise, and other kernels
+        # round differently. COMPATIBLE and not AVX2: MKL's AVX2 branch falls back on AMD.
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "COMPATIBLE",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+    "native": dict(_COMMON),
+}
+
+# Variables that would undo a profile or a flag behind our back: they must not be set.
+FORBIDDEN = {
+    "DNNL_MAX_CPU_ISA": "the old name of ONEDNN_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "it lets convolutions round to bfloat16",
+    "DNNL_DEFAULT_FPMATH_MODE": "it lets convolutions round to bfloat16",
+    "OMP_THREAD_LIMIT": "fewer threads than asked for give wrong gradients (measured)",
+    "OMP_DYNAMIC": "a changing number of threads gives wrong gradients (measured)",
+    "MKL_DYNAMIC": "MKL would choose its own number of threads",
+    "MKL_ENABLE_INSTRUCTIONS": "it chooses MKL's kernels beside MKL_CBWR",
+    "NPY_ENABLE_CPU_FEATURES": "it contradicts NPY_DISABLE_CPU_FEATURES",
+    "NVIDIA_TF32_OVERRIDE": "it switches TF32 on or off whatever the program asks for",
+}
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+# Names the profile that wrote the values (image, conda, make): they may be changed, a user's not.
+MARKER = "REPRO_PROFILE"
+_GUARD = "REPRO_REEXEC"  # set while the interpreter is started anew: a second time is a bug
+
+
+def enter(profile: str, threads: int = 1) -> None:
+    """Put `profile` in force, starting the interpreter anew if need be; for a command's `main`.
+
+    Raises UserError for contradicting variables, for `python -I` or `-E`, for a program that
+    cannot be started anew, for a CPU without AVX2 in the portable profile, and where no temporary
+    file can be written (torch and data workers need some; they would hang or fail later).
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UserError(
+            "no folder for temporary files can be written, neither TMPDIR nor /tmp: "
+            "docker run --tmpfs /tmp, or TMPDIR=FOLDER"
+        ) from error
+    changes = _changes(profile, os.environ)
+    if changes:
+        if sys.flags.ignore_environment:
+            raise UserError(f"python -I and -E ignore the environment. {_how_to_set(profile)}")
+        if not _can_start_anew():
+            raise UserError(f"this program cannot be started anew. {_how_to_set(profile)}")
+        if os.environ.get(_GUARD):
+            names = ", ".join(sorted(changes))
+            raise UserError(f"the environment of profile {profile} does not hold: {names}")
+        environ = {**os.environ, **{k: v for k, v in changes.items() if v is not None}}
+        for name in [name for name, value in changes.items() if value is None]:
+            del environ[name]
+        environ[_GUARD] = "1"
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+    os.environ.pop(_GUARD, None)  # not for children: they may need a start of their own
+    # The number of threads changes sums. torch gets it by call (determinism.set_threads); the
+    # libraries below read these when they are loaded, which has not happened yet.
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+
+
+def require(profile: str) -> None:
+    """Raise UserError unless `profile` is in force; changes nothing (notebooks, tests, scripts)."""
+    if _changes(profile, os.environ) or sys.flags.ignore_environment:
+        raise UserError(f"profile {profile} is not in force. {_how_to_set(profile)}")
+
+
+def _changes(profile: str, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """What to set (or to unset: None) so that `profile` holds; raises on contradictions."""
+    table = {**PROFILES[profile], MARKER: profile}
+    ours = PROFILES.get(environ.get(MARKER, ""), {})
+    changes: dict[str, str | None] = {}
+    faults = []
+    for name in sorted({MARKER, *PROFILES["portable"]}):
+        found, wanted = environ.get(name), table.get(name)
+        if found == wanted:
+            continue
+        if found is None or found == ours.get(name) or name in (MARKER, "PYTHONHASHSEED"):
+            changes[name] = wanted
+        elif wanted is not None:  # otherwise: a limit of the user's own; the conditions record it
+            faults.append(
+                f"{name}={found} is set, profile {profile} needs {name}={wanted}: unset {name}"
+            )
+    for name, reason in FORBIDDEN.items():
+        if name in environ:
+            faults.append(f"{name}={environ[name]} is set, but {reason}: unset {name}")
+    if profile == "portable" and not _has_avx2():
+        faults.append("this CPU has no AVX2 and FMA, profile portable needs them: profile=native")
+    if faults:
+        raise UserError(faults)
+    return changes
+
+
+def _has_avx2() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return True  # not Linux: nothing to read, and the lock does not install there anyway
+    return "avx2" in flags and "fma" in flags
+
+
+def _can_start_anew() -> bool:
+    """Not from standard input (nothing left to read), pytest's conftest or a notebook."""
+    interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules or "pytest" in sys.modules
+    return not interactive and len(sys.orig_argv) > 1 and sys.argv[0] not in ("", "-")
+
+
+def _how_to_set(profile: str) -> str:
+    table = {**PROFILES[profile], MARKER: profile}
+    pairs = " ".join(f"'{name}={value}'" for name, value in table.items())
+    return f"Start it with the variables set: env {pairs} python ..."

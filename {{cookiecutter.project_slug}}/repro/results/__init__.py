@@ -1,0 +1,1 @@
+"""Claims, what was recorded of them, verdicts, and what is published."""

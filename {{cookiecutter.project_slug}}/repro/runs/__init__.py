@@ -1,0 +1,1 @@
+"""A run and its folder: settings, conditions, context, trace, logs, pictures."""

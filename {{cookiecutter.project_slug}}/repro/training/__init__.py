@@ -1,0 +1,1 @@
+"""What makes a training repeatable: seeds, order of samples, fixed sums, checkpoints."""

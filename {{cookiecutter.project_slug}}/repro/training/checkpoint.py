@@ -1,0 +1,175 @@
+"""Checkpoints that survive a crash at any moment and never run code when they are read.
+
+A checkpoint is a folder: `tensors.safetensors` holds every tensor, `state.json` the rest of the
+state, `SHA256SUMS` the digests of both (`sha256sum -c SHA256SUMS` checks it by hand). It is written
+under a temporary name, flushed to disk and renamed, so that a folder with the final name is whole.
+Equal state gives equal bytes. `load` verifies the digests first; `newest_whole` goes back to the
+newest checkpoint that is whole, and says which ones are not. No pickle anywhere.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from repro.core.errors import UserError
+from repro.core.hashing import sha256_file
+
+TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
+_FILES = (STATE, TENSORS)
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` (nested dicts and lists of tensors, numbers, strings, None) to `folder`.
+
+    An existing checkpoint of that name is replaced only once the new one is on disk.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_pack(state, "", tensors, {}), indent=1, sort_keys=True) + "\n"
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # left behind by a crash
+    temporary.mkdir(parents=True)
+    try:
+        # No metadata: several keys come out in random order (measured), and bytes would differ.
+        (temporary / TENSORS).write_bytes(serialize(tensors))
+        (temporary / STATE).write_text(text)
+        (temporary / SUMS).write_text(_sums(temporary))
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+    except OSError:  # a full disk: leave room for what comes next
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
+    temporary.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+    _flush(folder.parent)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint as a whole or not at all."""
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, replacing an older link in one step."""
+    # In a folder of its own: other trainings may do the same at this moment.
+    with tempfile.TemporaryDirectory(prefix=f".{link.name}.", dir=link.parent) as folder:
+        temporary = Path(folder, "link")
+        temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
+        temporary.replace(link)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The state that `save` wrote, tensors on the CPU. UserError says what is wrong with it."""
+    if fault := find_fault(folder):
+        raise UserError(f"checkpoint {folder}: {fault}")
+    state = json.loads((folder / STATE).read_text())
+    return dict(_unpack(state, load_file(folder / TENSORS)))
+
+
+def find_fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, in a few words; None if it is whole."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    for name in (SUMS, *_FILES):
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+    if (folder / SUMS).read_text(errors="replace") != _sums(folder):
+        return f"changed or cut: its files and {SUMS} do not agree"
+    return None
+
+
+def _sums(folder: Path) -> str:
+    return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in _FILES)
+
+
+def steps_newest_first(checkpoints: Path) -> list[Path]:
+    """The folders `step-*` of a run's folder `checkpoints/`, the newest first."""
+    return sorted(checkpoints.glob("step-*"), reverse=True)
+
+
+def newest_whole(checkpoints: Path) -> Path:
+    """The newest whole checkpoint of a run; prints a warning for each damaged newer one.
+
+    Raises UserError if none is whole: a fresh start would silently throw a training away.
+    """
+    damaged: list[str] = []
+    for folder in steps_newest_first(checkpoints):
+        fault = find_fault(folder)
+        if fault is None:
+            for line in damaged:
+                print(f"warning: {line}; going back to {folder.name}", flush=True)
+            return folder.resolve()
+        damaged.append(f"checkpoint {folder} is damaged ({fault})")
+    raise UserError([*damaged, f"{checkpoints}: no whole checkpoint to resume from"])
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies; names sort like numbers."""
+    return checkpoints / f"step-{step:09d}"
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, never the one `best` or `last` points to."""
+    kept = {(checkpoints / name).resolve() for name in ("best", "last")}
+    for folder in steps_newest_first(checkpoints)[keep:]:
+        if folder.resolve() not in kept:
+            shutil.rmtree(folder)
+
+
+def _flush(path: Path) -> None:
+    """fsync a file or a folder: a rename must not reach the disk before the bytes do."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
+    """`value` as JSON, its tensors moved to `tensors`; a tensor met twice (tied weights) once."""
+    if isinstance(value, Tensor):
+        identity = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)
+        if value.numel() == 0 or identity not in seen:
+            seen[identity] = name
+            # A copy: safetensors refuses tensors that share memory or are not contiguous.
+            copy = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+            tensors[name] = copy.copy_(value.detach())
+        return {"$tensor": name if value.numel() == 0 else seen[identity]}
+    if isinstance(value, Mapping):
+        items = [(key, _pack(item, f"{name}.{key}", tensors, seen)) for key, item in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return dict(items)
+        return {"$items": [list(item) for item in items]}  # JSON has strings for keys only
+    if isinstance(value, (list, tuple)):
+        return [_pack(item, f"{name}.{i}", tensors, seen) for i, item in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name.lstrip('.')}: {type(value).__name__} cannot be stored without pickle")
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if "$tensor" in value:
+            return tensors[value["$tensor"]]
+        if "$items" in value:
+            return {key: _unpack(item, tensors) for key, item in value["$items"]}
+        return {key: _unpack(item, tensors) for key, item in value.items()}
+    return value

@@ -1,0 +1,120 @@
+"""Backend flags: which operations may run, and how they round.
+
+`set_determinism("strict")` promises that an operation either gives the same bits each time on the
+same hardware class or raises an error; `warn` prints a warning instead; `off` restores the fastest
+settings and promises nothing. `flags()` reads back what is really in force, for the record of a
+run. Rounding is part of it: TF32 and reduced-precision sums are deterministic, but differ between
+GPU generations.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from repro.core.errors import UserError
+
+MODES = ("strict", "warn", "off")
+FILL = "REPRO_FILL_MEMORY"  # set in the environment: new tensors are filled with NaN
+
+
+def set_determinism(mode: str) -> None:
+    """Set all backend flags for `mode`, one of MODES."""
+    if mode not in MODES:
+        raise ValueError(f"determinism {mode!r}: expected one of {', '.join(MODES)}")
+    exact = mode != "off"
+    torch.use_deterministic_algorithms(exact, warn_only=mode == "warn")
+    # Filling new tensors with NaN finds buffers that are read before they are written, but costs
+    # time: for tests (tests/conftest.py) and replays only.
+    fill = exact and FILL in os.environ
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+    for _, where, name, value in _flags(exact):
+        setattr(where, name, value)
+
+
+def _flags(exact: bool) -> list[tuple[str, Any, str, bool]]:
+    """The back ends' flags: name of the place, place, name, value."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    return [
+        # benchmark times several algorithms and takes the fastest: another one on another day.
+        ("cudnn", cudnn, "benchmark", not exact),
+        ("cudnn", cudnn, "deterministic", exact),
+        # TF32 rounds inputs to 10 bits of mantissa, on Ampere and later only. Through one API: to
+        # set `cudnn.conv.fp32_precision` and to read `cudnn.allow_tf32` afterwards raises an error.
+        ("cudnn", cudnn, "allow_tf32", not exact),
+        ("matmul", matmul, "allow_tf32", not exact),
+        # Partial sums in 16 bits: how many there are depends on how the GPU cuts the matrix.
+        ("matmul", matmul, "allow_bf16_reduced_precision_reduction", not exact),
+        ("matmul", matmul, "allow_fp16_reduced_precision_reduction", not exact),
+        ("matmul", matmul, "allow_fp16_accumulation", False),
+    ]
+
+
+def refuse_changed_flags(expected: dict[str, Any]) -> None:
+    """UserError if a flag or the number of threads is no longer what `flags()` told before.
+
+    Called before each checkpoint: a library that switches cudnn.benchmark on would otherwise spoil
+    the bits in silence.
+    """
+    found = flags()
+    lines = [
+        f"{name} is {found[name]}, it was {value} when training began: the author's code or a "
+        "library changed it, and the bits since the last checkpoint are not those promised"
+        for name, value in expected.items()
+        if found[name] != value
+    ]
+    if lines:
+        raise UserError(lines)
+
+
+def set_threads(threads: int) -> None:
+    """Set torch's number of CPU threads; sums are cut differently for another number.
+
+    OMP_NUM_THREADS alone does not do: more than there are cores is silently cut (measured), and
+    torchrun sets it to 1. Warns of more threads than cores: slow, but the bits of that number.
+    """
+    torch.set_num_threads(threads)
+    cores = len(os.sched_getaffinity(0))
+    if threads > cores:
+        print(
+            f"warning: threads={threads} on {cores} cores: the bits of {threads} threads, but slow",
+            flush=True,
+        )
+
+
+def flags() -> dict[str, Any]:
+    """The flags and the number of threads in force, read back from torch."""
+    return {
+        **{f"{place}.{name}": getattr(where, name) for place, where, name, _ in _flags(True)},
+        "deterministic_algorithms": torch.get_deterministic_debug_mode(),  # 0 off, 1 warn, 2 strict
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One CPU thread inside: samples get the same bits in a worker and in the training process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def compiled(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, compiled by torch when it is first called; shares its weights with `model`.
+
+    Each shape has kernels of its own: by default torch goes over to kernels for any shape when it
+    meets a second one (an epoch's short last batch), so bits would depend on the steps before; a
+    process that resumes has not met it (measured). The limit after which torch compiles no more
+    would do the same, and is put out of reach.
+    """
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        raise UserError("training.compile=true: no C++ compiler here (g++); torch needs one")
+    torch._dynamo.config.recompile_limit = 1000
+    return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # as it is a module

@@ -1,0 +1,120 @@
+"""Put a state into a model and an optimizer, and fingerprint a model's weights."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from repro.core.errors import UserError
+from repro.core.hashing import sha256_bytes, sha256_file
+from repro.training.seeding import set_seed_state
+
+
+def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
+    """Start `network` from the safetensors file `path`, whose SHA-256 is `expected`.
+
+    Layers whose shape is another one (the head for other classes, a small stem) stay random, and
+    are named. UserError if the file is another one or fits nothing.
+    """
+    found = f"SHA-256 {sha256_file(path)}" if path.is_file() else "there is no such file"
+    if found != f"SHA-256 {expected}":
+        raise UserError(f"weights={path}: {found}, expected SHA-256 {expected}")
+    try:
+        own, given = network.state_dict(), load_file(path)
+    except SafetensorError as error:
+        remedy = "safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW)"
+        raise UserError(f"weights={path}: no safetensors; convert it once: {remedy}") from error
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        raise UserError(f"weights={path}: no tensor of it fits the model")
+    network.load_state_dict(fitting, strict=False)
+    random = sorted(own.keys() - fitting.keys())
+    print(f"weights of {path.name}: {len(fitting)} tensors; random: {' '.join(random) or 'none'}")
+
+
+def restore(
+    state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Put the state's weights into the model; with an optimizer, its state and the generators'.
+
+    Of `state`: "model", "buffers", "optimizer" and "generators". UserError if something does not
+    fit.
+    """
+    try:
+        model.load_state_dict(state["model"])
+        for name, value in state.get("buffers", {}).items():
+            owner, _, own = name.rpartition(".")
+            _put_buffer(model.get_submodule(owner), own, value)
+    except (RuntimeError, AttributeError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
+    if optimizer:
+        try:
+            restore_optimizer(optimizer, state["optimizer"])
+            set_seed_state(state["generators"])
+        except ValueError as error:
+            raise UserError(f"the checkpoint cannot be continued here: {error}") from error
+
+
+def _put_buffer(module: nn.Module, name: str, value: Tensor) -> None:
+    """Into the tensor that is there; a cache that steps made, or let grow, is put there anew."""
+    there = module._buffers.get(name)
+    if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
+        with suppress(RuntimeError):  # an expanded one cannot be written to
+            there.copy_(value)
+            return
+    device = next((weight.device for weight in module.parameters()), None)
+    device = device if there is None else there.device
+    module.register_buffer(name, value.to(device), persistent=False)
+
+
+def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` leaves out (persistent=False): steps may change them, too."""
+    known = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in known}
+
+
+def refuse_unusable(model: nn.Module) -> None:
+    """UserError for weights that cannot be seeded, saved or trained here."""
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            raise UserError(
+                f"{name}: a lazy layer has no weights yet, and they would be drawn at the first "
+                "batch, under another seed: give it its size"
+            )
+        if weight.is_complex():
+            raise UserError(
+                f"{name}: the fused optimizers take no complex weights: keep torch.view_as_real of "
+                "them, and use torch.view_as_complex in forward"
+            )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put a state back, the moments laid out in memory as their weights are.
+
+    Fused kernels take both in that order; files hold tensors row by row, and a model may be
+    channels_last.
+    """
+    optimizer.load_state_dict(state)
+    for weight, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                laid_out = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+                moments[name] = laid_out.copy_(value)
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """The `bits` of a model: SHA-256 over names, dtypes, shapes and bytes, by name."""
+    digests = []
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        data = tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        shape = list(tensor.shape)
+        digests.append(f"{name} {tensor.dtype} {shape} {sha256_bytes(data)}\n")
+    return sha256_bytes("".join(digests).encode())
