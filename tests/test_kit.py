@@ -19,6 +19,7 @@ import torch
 from conftest import TEMPLATE, clean_environ
 from experiment.metrics import classification_metrics
 from repro import environment
+from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.hashing import derive_seed
@@ -679,13 +680,13 @@ def test_every_damage_of_a_checkpoint_is_found(tmp_path: Path) -> None:
 
 def test_pruning_keeps_best_and_last(tmp_path: Path) -> None:
     for step in range(1, 7):
-        folder = checkpoint.step_folder(tmp_path, step)
+        folder = layout.step_folder(tmp_path, step)
         save(folder, {"step": step})
         checkpoint.point(tmp_path / "last", folder)
         if step == 2:
             checkpoint.point(tmp_path / "best", folder)
         checkpoint.prune(tmp_path, 2)
-    assert [path.name for path in checkpoint.steps_newest_first(tmp_path)] == [
+    assert [path.name for path in layout.steps_newest_first(tmp_path)] == [
         "step-000000006",
         "step-000000005",
         "step-000000002",

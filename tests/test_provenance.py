@@ -1,4 +1,4 @@
-"""repro/runs/git.py and context.py against real git: what a run records, and that no secret gets in."""
+"""runs/git.py and runs/context.py on real git: what a run records, and that no secret gets in."""
 
 import json
 import os

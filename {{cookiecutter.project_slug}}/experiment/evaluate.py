@@ -12,6 +12,7 @@ from typing import Any
 
 from experiment.config import FREE, LOADER, ROOT, Config
 from repro import environment
+from repro.core import layout
 from repro.core.command import Parser, run_command
 from repro.runs.configuration import settings_beside, settings_of
 
@@ -39,9 +40,10 @@ def evaluate(config: Config, folder: Path) -> int:
     from experiment.metrics import classification_metrics
     from experiment.train import conditions_of
     from experiment.trainer import Trainer
+    from repro.core.layout import METRICS
     from repro.results.claims import compare_with_recorded
     from repro.runs.figures import draw
-    from repro.runs.logs import METRICS, read_lines
+    from repro.runs.logs import read_lines
     from repro.tracking import send
     from repro.training import checkpoint
 
@@ -60,7 +62,7 @@ def evaluate(config: Config, folder: Path) -> int:
     }
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     # Of the last checkpoint; another one does not overwrite its metrics.
-    steps = checkpoint.steps_newest_first(run / "checkpoints")
+    steps = layout.steps_newest_first(run / "checkpoints")
     suffix = f"-step-{trainer.step}" if steps and folder != steps[0].resolve() else ""
     target, figures = run / f"metrics{suffix}.json", run / f"figures{suffix}"
     target.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")

@@ -17,6 +17,7 @@ from experiment import data
 from experiment.config import Config
 from experiment.metrics import classification_metrics
 from experiment.model import build_model, load_pretrained
+from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
 from repro.core.progress import progress
@@ -220,7 +221,7 @@ class Trainer:
     def save(self, run: Run) -> None:
         """Write the checkpoint of the current step; `last` and `best` point to theirs."""
         refuse_changed_flags(self.flags)
-        checkpoint.save(checkpoint.step_folder(run.checkpoints, self.step), self.state_dict())
+        checkpoint.save(layout.step_folder(run.checkpoints, self.step), self.state_dict())
         self.name_checkpoints(run)
         checkpoint.prune(run.checkpoints, self.config.output.keep_checkpoints)
 

@@ -210,12 +210,12 @@ def _compare(arguments: Namespace) -> int:
 
 
 def _audit(arguments: Namespace) -> int:
-    from repro.core.project import ROOMS
+    from repro.core.layout import USER_CODE
     from repro.diagnosis.audit import SLOWER, audit, show
     from repro.diagnosis.unseeded import find_unseeded
 
     operations = audit(ROOT, arguments.settings)
-    sources = [asdict(finding) for finding in find_unseeded(ROOT, ROOMS)]
+    sources = [asdict(finding) for finding in find_unseeded(ROOT, USER_CODE)]
     if arguments.json:
         print(json.dumps({"operations": operations, "sources": sources}, indent=1))
     else:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from repro.core.errors import UserError
+from repro.core.layout import METRICS
 from repro.results.claims import stale
-from repro.runs.logs import METRICS, read_lines
+from repro.runs.logs import read_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 # Crosses the end of an epoch in the default config: 20 steps. Raise it to cross one of yours.

@@ -11,29 +11,51 @@ import sys
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro.core.errors import UserError
 
-ROOMS = ("experiment",)
+# Settings of the author's commands that the kit sets by their names.
+MAX_STEPS = "training.max_steps"
+EPOCHS = "training.epochs"
+BATCH_SIZE = "training.batch_size"
+SHARDS = "training.shards"
+WITH_TRACE = "output.trace=true"
+WITHOUT_TRACKER = "tracker=none"
 
 
-def settings(root: Path) -> dict[str, Any]:
-    """The section [tool.repro] of pyproject.toml: it names the author's commands."""
-    return dict(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["repro"])
+class Finished(NamedTuple):
+    """What a command left: its captured output, and its peak memory in MiB."""
+
+    output: str
+    peak_memory_mib: float
 
 
-def run_command_of(
+def tool_settings(root: Path) -> dict[str, str]:
+    """Read the table [tool.repro] of pyproject.toml."""
+    text = (root / "pyproject.toml").read_text("utf-8")
+    return dict(tomllib.loads(text)["tool"]["repro"])
+
+
+def author_object(root: Path, name: str) -> Any:
+    """Import the object that [tool.repro] names under `name`, as "module:attribute"."""
+    module, _, attribute = tool_settings(root)[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def command_line(root: Path, name: str, *arguments: str) -> list[str]:
+    """The author's command `name` (train, evaluate, prepare) as a user would type it."""
+    return ["python", "-m", tool_settings(root)[name], *arguments]
+
+
+def run_author_command(
     root: Path, name: str, arguments: list[str], capture: bool = False
-) -> tuple[str, float]:
-    """Run the author's command `name`: its output if captured, and its peak memory in MiB.
-
-    UserError if it fails.
-    """
-    module = str(settings(root)[name])
-    command = [sys.executable, "-m", module, *arguments]
+) -> Finished:
+    """Run the author's command `name`; UserError if it fails."""
+    typed = command_line(root, name, *arguments)
     pipe = subprocess.PIPE if capture else None
-    output, process = "", subprocess.Popen(command, cwd=root, stdout=pipe)
+    output = ""
+    process = subprocess.Popen([sys.executable, *typed[1:]], cwd=root, stdout=pipe)
     try:
         if process.stdout:
             output = process.stdout.read().decode(errors="replace")
@@ -44,13 +66,7 @@ def run_command_of(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
             process.kill()
-    if process.returncode not in ((0, 1) if name == "evaluate" else (0,)):  # 1: another result
-        words = " ".join(arguments)
-        raise UserError(f"python -m {module} {words} ended with {process.returncode}")
-    return output, usage.ru_maxrss / 1024  # KiB on Linux
-
-
-def author(root: Path, what: str) -> Any:
-    """The object that [tool.repro] in pyproject.toml names under `what`, as "module:name"."""
-    module, _, name = str(settings(root)[what]).partition(":")
-    return getattr(importlib.import_module(module), name)
+    accepted = (0, 1) if name == "evaluate" else (0,)  # 1: another result than the recorded one
+    if process.returncode not in accepted:
+        raise UserError(f"{' '.join(typed)} ended with {process.returncode}")
+    return Finished(output, usage.ru_maxrss / 1024)  # KiB on Linux

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from repro import environment
 from repro.core.errors import UserError
-from repro.core.project import ROOMS, author
+from repro.core.layout import USER_CODE
+from repro.core.project import author_object
 from repro.core.text import listed
 from repro.diagnosis import catalogue
 
@@ -38,15 +39,15 @@ def audit(root: Path, overrides: list[str]) -> list[dict[str, Any]]:
     `source` (both of the forward pass, "" for neither), `calls`. `overrides` are settings of the
     training. Starts the interpreter anew to put the profile in force.
     """
-    config = author(root, "config").load([*overrides, "device=cpu"])
+    config = author_object(root, "config").load([*overrides, "device=cpu"])
     environment.enter(config.profile, config.threads)
     from repro.diagnosis.operations import Recorder
     from repro.training.determinism import set_determinism
 
-    trainer = author(root, "trainer")(config)
+    trainer = author_object(root, "trainer")(config)
     set_determinism("warn")  # what strict refuses on the CPU as well is to be listed, too
     warnings.simplefilter("ignore")
-    recorder = Recorder(root, ROOMS)
+    recorder = Recorder(root, USER_CODE)
     recorder.name(trainer.model)
     _, batch = next(iter(trainer.steps(range(1))))
     with recorder.recording(), suppress(UserError):  # a loss that is not finite has its operations

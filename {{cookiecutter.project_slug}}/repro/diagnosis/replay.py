@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from repro import environment
 from repro.core.errors import UserError
-from repro.core.project import ROOMS, author
+from repro.core.layout import USER_CODE
+from repro.core.project import author_object
 from repro.runs.conditions import differences, installed
 from repro.runs.logs import header_at, read_trace
 
@@ -28,7 +29,7 @@ def config_of(root: Path, run: Path) -> Any:
     if not used.is_file():
         raise UserError(f"{run} is no run: it has no config_used.yaml")
     values: Any = OmegaConf.to_container(OmegaConf.load(used))
-    return author(root, "config").revive(values | {"run_dir": None, "resume": None})
+    return author_object(root, "config").revive(values | {"run_dir": None, "resume": None})
 
 
 def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
     from repro.runs.trace import state_quantities
     from repro.training import checkpoint
 
-    trainer_class = author(root, "trainer")
+    trainer_class = author_object(root, "trainer")
     heads, lines = read_trace(run)
     header = header_at(heads, step)
     if step not in lines:
@@ -60,7 +61,7 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
     then = {name: header.get("conditions", {}).get(name) for name in now}
     result["changed"] = differences(then, now)
     result["recorded"] = lines.get(step)
-    recorder = Recorder(root, ROOMS, values)
+    recorder = Recorder(root, USER_CODE, values)
     if step == 0:
         with recorder.recording():
             trainer = trainer_class(config)
@@ -122,7 +123,8 @@ def _quantities(trainer: Any, *step: Any) -> dict[str, str]:
 
 def _newest_before(checkpoints: Path, step: int) -> Path | None:
     """The newest whole checkpoint of fewer than `step` steps."""
-    from repro.training.checkpoint import find_fault, step_folder, steps_newest_first
+    from repro.core.layout import step_folder, steps_newest_first
+    from repro.training.checkpoint import find_fault
 
     folders = [x for x in steps_newest_first(checkpoints) if x < step_folder(checkpoints, step)]
     return next((folder for folder in folders if find_fault(folder) is None), None)

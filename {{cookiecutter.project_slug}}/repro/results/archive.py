@@ -104,7 +104,8 @@ def refuse_what_git_left_out(code: dict[str, bytes], claims: dict[str, Any]) -> 
 
 def find_runs(root: Path, name: str, claim: dict[str, Any]) -> dict[str, Path]:
     """The recorded run of each seed, known by its conditions and bits, its checkpoints whole."""
-    from repro.training.checkpoint import find_fault, steps_newest_first  # here: it imports torch
+    from repro.core.layout import steps_newest_first
+    from repro.training.checkpoint import find_fault  # here: it imports torch
 
     found, faults = {}, []
     for seed in claim["values"]:

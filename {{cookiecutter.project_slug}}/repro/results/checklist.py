@@ -80,10 +80,10 @@ def verdict_on(lines: list[str], good: str, remedy: str = "") -> Answer:
 
 def configs(root: Path) -> dict[str, Any]:
     """The config of each claim, validated by the author's own class."""
-    from repro.core.project import author
+    from repro.core.project import author_object
     from repro.results.claims import read_claims
 
-    loader = author(root, "config")
+    loader = author_object(root, "config")
     return {claim["name"]: loader.load(claim["arguments"]) for claim in read_claims(root)}
 
 
@@ -196,11 +196,13 @@ def installed(root: Path) -> Answer:
 
 
 def known(root: Path) -> Answer:
-    from repro.core.project import ROOMS
+    from repro.core.layout import USER_CODE
     from repro.diagnosis.unseeded import find_unseeded
 
-    lines = [f"{f.path}:{f.line} {f.found}" for f in find_unseeded(root, ROOMS)]
-    return verdict_on(lines, f"nothing unseeded in {', '.join(ROOMS)}/", ": python -m repro audit")
+    lines = [f"{f.path}:{f.line} {f.found}" for f in find_unseeded(root, USER_CODE)]
+    return verdict_on(
+        lines, f"nothing unseeded in {', '.join(USER_CODE)}/", ": python -m repro audit"
+    )
 
 
 def archived(root: Path) -> Answer:

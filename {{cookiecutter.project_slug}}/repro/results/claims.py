@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repro.core.errors import UserError
 from repro.core.files import read_object
-from repro.core.project import run_command_of, settings
+from repro.core.project import run_author_command, tool_settings
 from repro.runs.conditions import differences, installed
 
 RESULTS = Path("results") / "expected_metrics.json"
@@ -36,7 +36,7 @@ class Claim(BaseModel):
 
 def read_claims(root: Path) -> list[dict[str, Any]]:
     """The claims of configs/claims.yaml, checked."""
-    path = root / str(settings(root)["claims"])
+    path = root / str(tool_settings(root)["claims"])
     try:
         found: Any = OmegaConf.to_container(OmegaConf.load(path))
         claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(found)
@@ -108,7 +108,7 @@ def stale(root: Path, quick: bool = False) -> list[str]:
 def conditions_now(root: Path, claim: dict[str, Any]) -> dict[str, Any]:
     """Conditions and hardware class of a claim's training on this machine, before it starts."""
     arguments = [*claim["arguments"], "--conditions"]
-    output, _ = run_command_of(root, "train", arguments, capture=True)
+    output, _ = run_author_command(root, "train", arguments, capture=True)
     # The last line: the author's code may print, too.
     return dict(json.loads(output.strip().rpartition("\n")[2]))
 

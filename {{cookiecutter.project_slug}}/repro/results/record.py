@@ -21,8 +21,9 @@ import numpy as np
 from repro.core.errors import UserError
 from repro.core.files import read_object, write_file, write_json
 from repro.core.hashing import sha256_json
+from repro.core.layout import METRICS, TRACE
 from repro.core.progress import duration
-from repro.core.project import run_command_of
+from repro.core.project import run_author_command
 from repro.core.text import listed
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
@@ -31,7 +32,7 @@ from repro.results.claims import RESULTS, RUNS, conditions_now, read_claims
 from repro.runs.conditions import differences
 from repro.runs.figures import draw_seeds
 from repro.runs.git import get_git_info, uncommitted_files
-from repro.runs.logs import METRICS, TRACE, read_lines
+from repro.runs.logs import read_lines
 
 WRITTEN = (str(RESULTS.parent), document.DOCUMENT)  # by record itself
 TRACES = RESULTS.parent / "trace"
@@ -90,12 +91,12 @@ def record(root: Path, allow_dirty: bool = False) -> None:
 
 def refuse_paths(root: Path, claims: list[dict[str, Any]]) -> None:
     """UserError for a claim with a path that only this machine has: others repeat its arguments."""
-    from repro.core.project import author  # here: a project may name no config
+    from repro.core.project import author_object  # here: a project may name no config
 
     faults = []
     for claim in claims:
         for key, _, value in (argument.partition("=") for argument in claim["arguments"]):
-            if key in author(root, "config").paths and value.startswith(("/", "~", "..")):
+            if key in author_object(root, "config").paths and value.startswith(("/", "~", "..")):
                 remedy = "others have it elsewhere: give it as a variable (IMAGE_DIR, WEIGHTS)"
                 faults.append(f"claim {claim['name']}: {key}={value} is of this machine; {remedy}")
     if faults:
@@ -128,7 +129,7 @@ def measure(root: Path, claim: dict[str, Any], seed: int, folder: Path) -> dict[
 
     # Not by its name `last`: the runs of an archive have no links.
     newest = str(newest_whole(folder / "checkpoints"))
-    run_command_of(root, "evaluate", ["--checkpoint", newest])
+    run_author_command(root, "evaluate", ["--checkpoint", newest])
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     if missing := sorted({"bits", "seed", "step", "steps"} - metrics.keys()):
         raise UserError(
@@ -152,7 +153,7 @@ def _train(root: Path, arguments: list[str], folder: Path) -> dict[str, Any]:
     finished = False
     with Energy() as energy:
         try:
-            peak = run_command_of(root, "train", arguments)[1]
+            peak = run_author_command(root, "train", arguments)[1]
             finished = True
         finally:
             if not cost.get("finished") and folder.is_dir():

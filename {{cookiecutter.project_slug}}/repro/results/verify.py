@@ -21,9 +21,11 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_json
-from repro.core.project import run_command_of
+from repro.core.layout import TRACE
+from repro.core.project import run_author_command
 from repro.diagnosis.diff import first_difference
 from repro.environment.packages import shadows
 from repro.results import report
@@ -32,7 +34,7 @@ from repro.results.record import measure, trace_file
 from repro.runs.conditions import differences
 from repro.runs.folder import create_folder
 from repro.runs.git import get_git_info
-from repro.runs.logs import TRACE, read_lines
+from repro.runs.logs import read_lines
 from repro.training import checkpoint, model_state
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "IDENTICAL", "EQUIVALENT", "DIFFERENT"
@@ -166,7 +168,7 @@ class _Training:
     def segments(self, count: int, steps: int) -> None:
         """Train stretches from the author's checkpoints at random places; compare the traces."""
         run = self.original
-        folders = checkpoint.steps_newest_first(run / "checkpoints") if run else []
+        folders = layout.steps_newest_first(run / "checkpoints") if run else []
         if not folders:
             raise UserError("runs/record/ lacks the run: take the author's archive, or --prefix")
         end = max(self.lines)
@@ -189,9 +191,9 @@ class _Training:
         arguments = [*self.claim["arguments"], f"seed={self.found.seed}", f"run_dir={folder}"]
         arguments += ["tracker=none", "output.trace=true", f"training.max_steps={last}"]
         if start and self.original:
-            place = checkpoint.step_folder(self.original / "checkpoints", start)
+            place = layout.step_folder(self.original / "checkpoints", start)
             arguments.append(f"resume={place}")
-        run_command_of(self.root, "train", arguments)
+        run_author_command(self.root, "train", arguments)
         self.found.steps.append([start + 1, last])
         if parting := self._parting(_steps_of(folder / TRACE), start + 1, last):
             self.found.differences.append(parting)

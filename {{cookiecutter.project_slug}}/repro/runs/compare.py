@@ -18,8 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from repro.core.errors import UserError
+from repro.core.layout import METRICS
 from repro.core.text import flatten
-from repro.runs.logs import METRICS, read_lines
+from repro.runs.logs import read_lines
 
 Run = dict[str, Any]
 STATISTICS = ("mean", "standard_deviation", "min", "max")

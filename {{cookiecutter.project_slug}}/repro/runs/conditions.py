@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
+from repro.core.layout import CODE
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
 from repro.environment.profile import PROFILES
 
-CODE = ("experiment", "repro", "configs")
 _NO_CODE = ("tests", "runs", "data", "results")
 
 

@@ -23,10 +23,10 @@ from pydantic import BaseModel, ValidationError
 
 from repro.core.errors import UserError
 from repro.core.files import read_object
+from repro.core.layout import STATE
 from repro.core.redaction import MASK
 from repro.core.text import flatten
 
-STATE = "state.json"  # of a checkpoint
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -16,7 +16,8 @@ mpl.use("Agg")  # no display needed
 from matplotlib import pyplot as plt
 
 from repro.core.errors import UserError
-from repro.runs.logs import TRACE, read_lines
+from repro.core.layout import TRACE
+from repro.runs.logs import read_lines
 
 MOST_NAMED = 30  # classes; of more, names and numbers could not be read
 

@@ -17,12 +17,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import write_file
+from repro.core.layout import METRICS, TRACE
 from repro.core.redaction import redact_command, redact_mapping
 from repro.runs.conditions import differences, seeds_by_hand
 from repro.runs.context import log_experiment_context
-from repro.runs.logs import METRICS, TRACE, read_lines
+from repro.runs.logs import read_lines
 from repro.training import checkpoint, interruption
 
 _CODE = ("experiment", "repro", "configs", "results", "tests")
@@ -59,7 +61,7 @@ class Run:
     def name_checkpoints(self, steps: dict[str, int]) -> None:
         """Make each name a link to the checkpoint of that step, if there is one."""
         for name, step in steps.items():
-            target = checkpoint.step_folder(self.checkpoints, step)
+            target = layout.step_folder(self.checkpoints, step)
             if target.is_dir():
                 checkpoint.point(self.checkpoints / name, target)
 
@@ -94,7 +96,7 @@ def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | No
         return None
     if resume == "auto":
         run = (root / (run_dir or "runs/latest")).resolve()  # once: the link may move
-        if not checkpoint.steps_newest_first(run / "checkpoints"):
+        if not layout.steps_newest_first(run / "checkpoints"):
             return None
         _lock(run)  # first: another training there would move on while we search
         return checkpoint.newest_whole(run / "checkpoints")
@@ -127,7 +129,7 @@ def open_run(
         raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
-    if start is None and checkpoint.steps_newest_first(folder / "checkpoints"):
+    if start is None and layout.steps_newest_first(folder / "checkpoints"):
         raise UserError(f"{folder}: another process has trained there meanwhile; start this anew")
     # Runs elsewhere are found by their path; those of record and verify are no runs of the user's.
     kept, above = root / "runs", {*folder.parents, *folder.resolve().parents}

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.errors import UserError
-
-METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
+from repro.core.layout import TRACE
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,8 @@ import torch
 from torch import Tensor, nn
 
 from repro.core.files import write_file
-from repro.runs.logs import TRACE, read_lines
+from repro.core.layout import TRACE
+from repro.runs.logs import read_lines
 from repro.training.parallel import Processes, parts_of_shards
 
 EFFECTS = ("gradients", "weights", "buffers")

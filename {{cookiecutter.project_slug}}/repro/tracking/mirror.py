@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from repro.core.layout import CODE
 from repro.core.redaction import redact_mapping, redact_text
-from repro.runs.conditions import CODE, code_files
+from repro.runs.conditions import code_files
 from repro.tracking import FINISHED, STATE
 
 _BESIDE = ("requirements.in", "requirements.lock", "environment.yml", "pyproject.toml")

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file
+from repro.core.layout import STATE, SUMS, TENSORS, steps_newest_first
 
-TENSORS, STATE, SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
 _FILES = (STATE, TENSORS)
 
 
@@ -98,11 +98,6 @@ def _sums(folder: Path) -> str:
     return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in _FILES)
 
 
-def steps_newest_first(checkpoints: Path) -> list[Path]:
-    """The folders `step-*` of a run's folder `checkpoints/`, the newest first."""
-    return sorted(checkpoints.glob("step-*"), reverse=True)
-
-
 def newest_whole(checkpoints: Path) -> Path:
     """The newest whole checkpoint of a run; prints a warning for each damaged newer one.
 
@@ -117,11 +112,6 @@ def newest_whole(checkpoints: Path) -> Path:
             return folder.resolve()
         damaged.append(f"checkpoint {folder} is damaged ({fault})")
     raise UserError([*damaged, f"{checkpoints}: no whole checkpoint to resume from"])
-
-
-def step_folder(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies; names sort like numbers."""
-    return checkpoints / f"step-{step:09d}"
 
 
 def prune(checkpoints: Path, keep: int) -> None:

@@ -1,0 +1,74 @@
+"""Where everything lies: the folders of a project, and the files of a run and of a checkpoint.
+
+The only place that spells these names. Nothing here reads or writes a file.
+"""
+
+from pathlib import Path
+
+# Of a project. The code of a training is all of these; what stands elsewhere is no condition.
+USER_CODE = ("experiment",)  # the folders of the author
+KIT = "repro"
+CONFIGS = "configs"
+CODE = (*USER_CODE, KIT, CONFIGS)
+TESTS = "tests"
+DATA = "data"
+RUNS = "runs"
+RESULTS = "results"
+LATEST = "latest"  # in RUNS: a link to the newest run
+RECORDED = "record"  # in RUNS: what `record` trained
+VERIFIED = "verify"  # in RUNS: what `verify` trained
+
+# Of a run.
+CONFIG_USED = "config_used.yaml"
+COMMAND = "command.txt"
+CONTEXT = "experiment_context.json"
+PATCH = "uncommitted_changes.diff"
+METRICS = "metrics.jsonl"
+TRACE = "trace.jsonl"
+EVALUATION = "metrics.json"
+FIGURES = "figures"
+CHECKPOINTS = "checkpoints"
+INTERRUPTED = "interrupted"  # there while a run that SIGTERM ended waits to go on
+
+# Of a run's checkpoints: links to the newest one and to the best one.
+LAST = "last"
+BEST = "best"
+
+# Of a checkpoint.
+TENSORS = "tensors.safetensors"
+STATE = "state.json"
+SUMS = "SHA256SUMS"
+
+_STEP = "step-"
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies; names sort like numbers."""
+    return checkpoints / f"{_STEP}{step:09d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of steps after which the checkpoint in this folder was saved."""
+    return int(checkpoint.name.removeprefix(_STEP))
+
+
+def steps_newest_first(checkpoints: Path) -> list[Path]:
+    """The step folders of a run's folder of checkpoints, the newest first."""
+    return sorted(checkpoints.glob(f"{_STEP}*"), reverse=True)
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint lies in; None for a copy of the checkpoint alone."""
+    if checkpoint.parent.name != CHECKPOINTS:
+        return None
+    return checkpoint.parent.parent
+
+
+def resumed_folder(run: Path, step: int) -> Path:
+    """Where a run that was resumed after `step` steps keeps the context of that time."""
+    return run / f"resumed_at_step_{step}"
+
+
+def context_folders(run: Path) -> list[Path]:
+    """The run's folder, and those with the contexts of the times when it was resumed."""
+    return [run, *sorted(run.glob("resumed_at_step_*"))]
