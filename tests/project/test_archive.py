@@ -13,7 +13,7 @@ from repro.core.errors import UserError
 from repro.core.hashing import sha256_json
 from repro.results.archive import find_data, write
 
-CONTEXT = Path(__file__).parent / "data" / "ro-crate-1.1-context.jsonld"  # CC0, of RO-Crate 1.1
+CONTEXT = Path(__file__).parent.parent / "data" / "ro-crate-1.1-context.jsonld"  # CC0, of RO-Crate 1.1
 
 
 @pytest.fixture(scope="module")

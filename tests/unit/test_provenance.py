@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[1] / "{{cookiecutter.project_slug}}"
+PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 sys.path.insert(0, str(PROJECT))
 
 from repro.core import redaction  # noqa: E402
