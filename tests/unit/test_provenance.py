@@ -552,16 +552,16 @@ def test_binary_hunks_are_never_redacted(
 
 def test_hardware_and_software_are_named() -> None:
     hardware, software = get_hardware(), get_software()
-    assert hardware["cpu_model"]
-    assert hardware["logical_cores"] == os.cpu_count()
-    assert hardware["memory_gib"] > 0.1
-    assert hardware["cpu_features"] == sorted(set(hardware["cpu_features"]))
+    assert hardware.cpu_model
+    assert hardware.logical_cores == os.cpu_count()
+    assert hardware.memory_gib > 0.1
+    assert hardware.cpu_features == sorted(set(hardware.cpu_features))
     if " avx2 " in Path("/proc/cpuinfo").read_text():
-        assert {"avx2", "fma"} <= set(hardware["cpu_features"])
-    assert software["python"] == sys.version.split()[0]
-    assert software["packages"]["pytest"] == pytest.__version__
-    assert (software["torch"] or "").startswith(software["packages"].get("torch", ""))
-    assert all(re.fullmatch("[a-z0-9-]+", name) for name in software["packages"])
+        assert {"avx2", "fma"} <= set(hardware.cpu_features)
+    assert software.python == sys.version.split()[0]
+    assert software.packages["pytest"] == pytest.__version__
+    assert (software.torch or "").startswith(software.packages.get("torch", ""))
+    assert all(re.fullmatch("[a-z0-9-]+", name) for name in software.packages)
 
 
 def test_only_listed_variables_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Describe the machine and its software: hardware, versions, the variables that can change bits.
 
-The unknown is None, never a guess.
+Whatever cannot be found out is None; nothing is guessed. Only variables whose names stand here are
+read, because others may hold a secret.
 """
 
 import importlib.metadata
@@ -8,10 +9,13 @@ import os
 import platform
 import re
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-_TIMEOUT = 20.0  # seconds for nvidia-smi: a hanging driver stops no run
+from repro.environment.locks import canonical
+
+_TIMEOUT = 20.0  # seconds for nvidia-smi: a driver that hangs must not stop a run
 
 # Exact names, never by prefix: SLURM_* or CUDA_* may hold anything.
 _ENVIRONMENT = """PYTHONHASHSEED CUBLAS_WORKSPACE_CONFIG ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA
@@ -21,8 +25,37 @@ CUDA_VISIBLE_DEVICES CUDA_LAUNCH_BLOCKING PYTORCH_CUDA_ALLOC_CONF NCCL_ALGO NCCL
 RANK LOCAL_RANK LOCAL_WORLD_SIZE SLURM_JOB_ID SLURM_ARRAY_TASK_ID SLURM_NNODES SLURM_NTASKS"""
 
 
-def import_torch() -> Any:
-    """The module torch, imported late (a second); None where it is not installed."""
+@dataclass(frozen=True)
+class Hardware:
+    """Processor, memory and GPUs of this machine."""
+
+    cpu_model: str
+    cpu_features: list[str]  # those instruction sets that libraries choose their kernels by
+    logical_cores: int | None
+    memory_gib: float
+    gpus: list[str]
+    gpu_driver: str | None  # None: no GPU is used
+
+
+@dataclass(frozen=True)
+class Software:
+    """Versions of Python, the system and the packages; torch's are None where it is missing."""
+
+    python: str
+    implementation: str
+    platform: str
+    libc: str
+    torch: str | None
+    cuda: str | None
+    cudnn: int | None
+    numpy: str | None
+    packages: dict[str, str]
+    # Lines about CUDA libraries that the lock did not bring (environment/cuda.py).
+    not_as_locked: list[str] = field(default_factory=list)
+
+
+def import_torch() -> ModuleType | None:
+    """Import torch and return the module; None where it is not installed. Takes a second."""
     try:
         import torch
     except ImportError:
@@ -30,51 +63,66 @@ def import_torch() -> Any:
     return torch
 
 
-def get_hardware() -> dict[str, Any]:
-    """CPU model, instruction sets, logical cores, memory in GiB; GPU names and driver version."""
+def get_hardware() -> Hardware:
+    """Read the CPU's model and instruction sets, cores, memory, and the GPUs that torch sees."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"(?m)^model name\s*: (.*)", cpuinfo)
     features = re.findall(r"\b(?:avx|amx|bmi|sse4|sve)\w*|\b(?:fma|f16c|asimd|bf16)\b", cpuinfo)
-    torch, gpus, driver = import_torch(), [], None
-    if torch and torch.cuda.is_available():
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        try:
-            gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-            answer = subprocess.run(query, capture_output=True, check=True, timeout=_TIMEOUT)
-            driver = answer.stdout.decode().split("\n")[0].strip()
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            driver = f"unknown: {type(error).__name__}"
-    return {
-        "cpu_model": model[1] if model else platform.processor() or platform.machine(),
-        "cpu_features": sorted(set(features)),
-        "logical_cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
-        "gpus": gpus,
-        "gpu_driver": driver,
-    }
+    gpus, driver = _gpus_and_driver()
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Hardware(
+        cpu_model=model[1] if model else platform.processor() or platform.machine(),
+        cpu_features=sorted(set(features)),
+        logical_cores=os.cpu_count(),
+        memory_gib=round(memory_bytes / 2**30, 1),
+        gpus=gpus,
+        gpu_driver=driver,
+    )
 
 
-def get_software() -> dict[str, Any]:
-    """Versions of Python, the C library, torch, CUDA, cuDNN, NumPy and every installed package."""
+def _gpus_and_driver() -> tuple[list[str], str | None]:
+    """Return the names of the GPUs and the version of their driver, if torch can use one."""
     torch = import_torch()
+    if not torch or not torch.cuda.is_available():
+        return [], None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    gpus: list[str] = []
+    try:
+        gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+        answer = subprocess.run(query, capture_output=True, check=True, timeout=_TIMEOUT)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return gpus, f"unknown: {type(error).__name__}"
+    return gpus, answer.stdout.decode().split("\n")[0].strip()
+
+
+def get_software() -> Software:
+    """Read the versions of Python, the C library, torch, CUDA, cuDNN and all installed packages."""
+    torch = import_torch()
+    packages = _installed_packages()
+    return Software(
+        python=platform.python_version(),
+        implementation=platform.python_implementation(),
+        platform=platform.platform(),
+        libc=" ".join(platform.libc_ver()).strip(),
+        torch=torch.__version__ if torch else None,
+        cuda=torch.version.cuda if torch else None,
+        cudnn=torch.backends.cudnn.version() if torch else None,
+        numpy=packages.get("numpy"),
+        packages=packages,
+    )
+
+
+def _installed_packages() -> dict[str, str]:
+    """Return the version of each package that can be imported, by its canonical name."""
     packages: dict[str, str] = {}
-    for metadata in (distribution.metadata for distribution in importlib.metadata.distributions()):
+    for distribution in importlib.metadata.distributions():
+        metadata = distribution.metadata
         if metadata and metadata["Name"]:  # a broken installation has none
-            name = re.sub(r"[-_.]+", "-", metadata["Name"]).lower()  # PEP 503
-            packages.setdefault(name, metadata["Version"])  # the first on sys.path is imported
-    return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "platform": platform.platform(),
-        "libc": " ".join(platform.libc_ver()).strip(),
-        "torch": torch and torch.__version__,
-        "cuda": torch and torch.version.cuda,
-        "cudnn": torch and torch.backends.cudnn.version(),
-        "numpy": packages.get("numpy"),
-        "packages": packages,
-    }
+            # The first one on sys.path is the one that is imported.
+            packages.setdefault(canonical(metadata["Name"]), metadata["Version"])
+    return packages
 
 
 def get_environment_variables() -> dict[str, str]:
-    """The variables that can change bits or say which process this is, where set; no others."""
+    """Return those variables that can change bits or say which process this is, where set."""
     return {name: os.environ[name] for name in _ENVIRONMENT.split() if name in os.environ}

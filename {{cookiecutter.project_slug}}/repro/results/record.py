@@ -222,7 +222,7 @@ def summary(
     energies = [metrics["energy_wh"] for metrics in seeds.values()]
     known = [energy for energy in energies if energy is not None]
     hardware = get_hardware()
-    gpus = hardware["gpus"] if now["hardware_class"].startswith("cuda") else []
+    gpus = hardware.gpus if now["hardware_class"].startswith("cuda") else []
     return {
         **{key: claim[key] for key in ("text", "shows", "arguments", "metric")},
         "mean": statistics.fmean(values),
@@ -235,7 +235,7 @@ def summary(
         "conditions": now["conditions"],
         "dataset": now["dataset"],
         "cost": {
-            "hardware": ", ".join([hardware["cpu_model"], *gpus]),
+            "hardware": ", ".join([hardware.cpu_model, *gpus]),
             "seconds_per_seed": round(statistics.median(m["seconds"] for m in seeds.values())),
             "peak_memory_mib": round(max(m["peak_memory_mib"] for m in seeds.values())),
             "energy_wh": statistics.median(known) if len(known) == len(energies) else None,

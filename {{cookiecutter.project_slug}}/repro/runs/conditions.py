@@ -99,4 +99,4 @@ def hardware_class(profile: str, device: str) -> str:
     if profile == "portable":
         return "cpu x86-64-v3 portable"
     found = get_hardware()  # virtual machines hide the model: the features tell more
-    return f"cpu {found['cpu_model']} ({sha256_json(found['cpu_features'])[:8]}) native"
+    return f"cpu {found.cpu_model} ({sha256_json(found.cpu_features)[:8]}) native"

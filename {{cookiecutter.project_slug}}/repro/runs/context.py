@@ -7,6 +7,7 @@ Does not see into compressed files, nor a secret that looks like any other word.
 
 import json
 import platform
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def log_experiment_context(folder: Path, root: Path, extra: dict[str, Any]) -> d
     """
     context: dict[str, Any] = {
         "git": get_git_info(root),
-        "hardware": {"hostname": platform.node(), **get_hardware()},
+        "hardware": {"hostname": platform.node(), **asdict(get_hardware())},
         "environment": get_environment_variables(),
     }
     if clash := {*context, "software"} & extra.keys():
@@ -38,11 +39,11 @@ def log_experiment_context(folder: Path, root: Path, extra: dict[str, Any]) -> d
     context = redact_mapping(context | extra)
     if "conditions" in extra:  # without secrets already; a masked digest would be another condition
         context["conditions"] = extra["conditions"]
-    context["software"] = get_software()  # its keys are packages; "secretstorage" is no secret
     foreign = find_foreign(root / LOCKS[0], torch) if (torch := import_torch()) else []
     for line in foreign:
         print(f"warning: {line}", flush=True)
-    context["software"]["not_as_locked"] = foreign
+    # Not redacted: its keys are packages, and "secretstorage" is no secret.
+    context["software"] = asdict(replace(get_software(), not_as_locked=foreign))
     patch = uncommitted_changes(root)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(context, indent=2, sort_keys=True) + "\n"
