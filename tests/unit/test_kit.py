@@ -35,13 +35,7 @@ from repro.training.checkpoint import find_fault, load, save
 from repro.training.determinism import flags, refuse_changed_flags, set_determinism
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, TreeSum, backward_in_shards, shard_slices
-from repro.training.sampling import (
-    batch_of_step,
-    batches_of_steps,
-    sample_seed,
-    split_indices,
-    steps_per_epoch,
-)
+from repro.training.sampling import Schedule, batches_of_steps, sample_seed, split_indices
 from repro.training.scatter import (
     deterministic_bincount,
     deterministic_index_add,
@@ -157,12 +151,12 @@ def test_worker_init_fn_gives_each_worker_its_own_numbers_again() -> None:
 
 @pytest.mark.parametrize(("size", "batch", "drop"), [(10, 4, False), (10, 4, True), (7, 7, False)])
 def test_an_epoch_takes_every_sample_once(size: int, batch: int, drop: bool) -> None:
-    steps = steps_per_epoch(size, batch, drop)
-    epochs = [
-        [key for step in range(e * steps, (e + 1) * steps)
-         for key in batch_of_step(size, batch, 5, drop, step)]
-        for e in range(2)
-    ]  # fmt: skip
+    schedule = Schedule(size, batch, 5, drop)
+    epochs: list[list[tuple[int, int]]] = [[], []]
+    for step in range(2 * schedule.steps_per_epoch):
+        keys = schedule.keys(step)
+        assert len(keys) == schedule.length(step)
+        epochs[schedule.epoch_of(step)] += keys
     for number, keys in enumerate(epochs):
         assert {epoch for epoch, _ in keys} == {number}
         indices = [index for _, index in keys]
@@ -182,7 +176,7 @@ def test_without_workers_the_samples_of_one_step_are_in_memory() -> None:
             asked.append(index)
             return 0.0
 
-    batches = batches_of_steps(Asked(), 2, 0, False, range(3))
+    batches = batches_of_steps(Asked(), Schedule(8, 2, 0), range(3))
     for step in range(1, 4):
         indices, _ = next(batches)
         assert len(asked) == 2 * step
@@ -192,7 +186,7 @@ def test_without_workers_the_samples_of_one_step_are_in_memory() -> None:
 @pytest.mark.alone
 def test_any_step_of_any_epoch_is_found_in_under_50_ms() -> None:
     started = time.perf_counter()
-    batch_of_step(1_281_167, 256, 42, False, 123_456_789)
+    Schedule(1_281_167, 256, 42).keys(123_456_789)
     assert time.perf_counter() - started < 0.05
 
 
@@ -503,11 +497,12 @@ def test_no_two_samples_of_an_epoch_share_a_seed() -> None:
 @pytest.mark.alone
 def test_any_step_of_any_epoch_is_found_in_50_milliseconds() -> None:
     """1.28 million samples; nothing is read to skip the steps before."""
+    schedule = Schedule(1_281_167, 256, 42)
     seconds = []
     for epoch in range(9):
-        step = epoch * steps_per_epoch(1_281_167, 256) + 4321
+        step = epoch * schedule.steps_per_epoch + 4321
         started = time.perf_counter()
-        batch = batch_of_step(1_281_167, 256, 42, False, step)
+        batch = schedule.keys(step)
         seconds.append(time.perf_counter() - started)
         assert batch[0][0] == epoch
     assert sorted(seconds)[4] < 0.05

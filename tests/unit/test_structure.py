@@ -1,4 +1,4 @@
-"""The house rules of the Python that an author gets to read: who imports whom, and how long is long.
+"""The house rules of the Python that an author reads: who imports whom, and how long is too long.
 
 ruff holds the rules that it has (complexity, in P's pyproject.toml); the others are held here, by
 reading the source. Tables say what is allowed, so that a new arrow is a change of a table.
@@ -22,7 +22,7 @@ OURS = [
     *sorted((ROOT / "hooks").glob("*.py")),
 ]
 
-# From the bottom up: a package may import those of the floors below it, and nothing else of the kit.
+# From the bottom up: a package of the kit may import those of the floors below it, and no other.
 FLOORS = [
     {"core"},
     {"environment", "data", "training"},
