@@ -49,7 +49,8 @@ def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
 
 def our_epoch(trainer: Trainer, trace: Trace | None, epoch: int) -> None:
     """As Trainer.fit does it."""
-    steps = range(epoch * trainer.epoch_steps, (epoch + 1) * trainer.epoch_steps)
+    length = trainer.schedule.steps_per_epoch
+    steps = range(epoch * length, (epoch + 1) * length)
     for step, (indices, batch) in zip(steps, trainer.steps(steps, config.num_workers), strict=True):
         metrics = trainer.train_step(step, batch)
         trainer.step = step + 1

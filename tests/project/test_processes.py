@@ -194,7 +194,7 @@ CRITIC = """        def critic_loss(shard: int, images: Tensor, labels: Tensor) 
             seed_generators(derive_seed(self.seeds.training, "critic", step, shard))
             return self.model.critic(images + 0.1 * torch.rand_like(images)).square().sum()
 
-        size = sampling.batch_length(*self.batches, step)
+        size = self.schedule.length(step)
         for _ in range(2):  # gradients add up
             backward_in_shards(self.model, batch, size, self.processes, critic_loss)
         self.second.step()
@@ -216,7 +216,7 @@ def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
         "        self.second = torch.optim.SGD(critic, lr=0.01, momentum=0.9, fused=True)\n\n"
         "    def train_step(",
     )
-    own_project.edit(trainer, "        size = sampling.batch_length(*self.batches, step)\n", CRITIC)
+    own_project.edit(trainer, "        size = self.schedule.length(step)\n", CRITIC)
     own_project.edit(
         trainer,
         '            "generators": get',

@@ -55,12 +55,14 @@ class Trainer:
         self.processes = Processes(config.training.shards, self.device)
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
         self.data = self.processes.first(lambda: data.load(config))
-        training, size = config.training, len(self.data.train)
-        self.batches = (size, training.batch_size, self.seeds.training, training.drop_last)
-        self.epoch_steps = sampling.steps_per_epoch(size, training.batch_size, training.drop_last)
-        if not self.epoch_steps:
+        training = config.training
+        self.schedule = sampling.Schedule(
+            len(self.data.train), training.batch_size, self.seeds.training, training.drop_last
+        )
+        if not self.schedule.steps_per_epoch:
+            size = self.schedule.size
             raise UserError(f"training.batch_size is larger than the {size} training samples")
-        self.total_steps = training.epochs * self.epoch_steps
+        self.total_steps = training.epochs * self.schedule.steps_per_epoch
         self.seeds.apply_for_phase("init")
         self.model = build_model(config, self.data.shape, len(self.data.classes)).to(self.device)
         model_state.refuse_unusable(self.model)
@@ -99,13 +101,13 @@ class Trainer:
                 logits = self.forward(images)
             return functional.cross_entropy(logits.float(), labels, reduction="sum")
 
-        size = sampling.batch_length(*self.batches, step)
+        size = self.schedule.length(step)
         loss = backward_in_shards(self.model, batch, size, self.processes, shard_loss)
         limit = self.config.training.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         metrics = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
         # The weights are still those before the step.
-        sampling.refuse_not_finite(metrics, *self.batches, step)
+        sampling.refuse_not_finite(metrics, self.schedule, step)
         self.optimizer.step()
         return metrics
 
@@ -114,7 +116,7 @@ class Trainer:
 
         Rounded to 12 digits: the last bit of a cosine differs between C libraries.
         """
-        warmup = self.config.training.warmup_epochs * self.epoch_steps
+        warmup = self.config.training.warmup_epochs * self.schedule.steps_per_epoch
         rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
         progress = max(0.0, (step - warmup) / max(1.0, self.total_steps - warmup))
         falling = 0.5 * (1 + math.cos(math.pi * progress))
@@ -159,8 +161,14 @@ class Trainer:
 
     def steps(self, steps: range, workers: int = 0) -> Iterator[Batch]:
         """The batches of `steps`: this process's part of each, and the samples' indices."""
-        how = (*self.batches[1:], steps, workers, self.device.type == "cuda", self.processes.part)
-        return sampling.batches_of_steps(self.data.train, *how)
+        return sampling.batches_of_steps(
+            self.data.train,
+            self.schedule,
+            steps,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            part=self.processes.part,
+        )
 
     def quantities(
         self, indices: Tensor, batch: list[Tensor] | None, metrics: Metrics, asked: bool = False
@@ -170,7 +178,7 @@ class Trainer:
         """
         if not self.config.output.trace:
             return None, bool(self.processes.total([asked])[0])
-        size = sampling.batch_length(*self.batches, self.step - 1)
+        size = self.schedule.length(self.step - 1)
         batches = [[indices], batch]
         return step_quantities(self.model, batches, size, self.processes, metrics, asked)
 
@@ -181,7 +189,7 @@ class Trainer:
         """
         training, output = self.config.training, self.config.output
         stop = self.last_step
-        every = output.checkpoint_every or self.epoch_steps
+        every = output.checkpoint_every or self.schedule.steps_per_epoch
         interruption = Interruption()
         with progress("training", stop, self.step, lines=False, quiet=run is None) as advance:
             for indices, batch in self.steps(range(self.step, stop), self.config.num_workers):
@@ -194,8 +202,9 @@ class Trainer:
                 if run and self.step % output.log_every == 0:
                     run.log({"step": self.step, **metrics})
                 improved = False
-                if self.step % self.epoch_steps == 0:
-                    epoch, validation = self.step // self.epoch_steps, self.validate()
+                if self.schedule.ends_epoch(self.step):
+                    epoch = self.step // self.schedule.steps_per_epoch
+                    validation = self.validate()
                     if run:
                         run.log({"step": self.step, "epoch": epoch, **validation})
                         where = f"epoch {epoch:3}/{training.epochs}  step {self.step}/{stop}"
