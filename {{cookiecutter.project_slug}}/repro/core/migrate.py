@@ -66,7 +66,7 @@ def rewrite(source: bytes) -> tuple[bytes, list[tuple[int, str]]]:
     return rewriter.text(), rewriter.left
 
 
-# Old modules have names that packages have today: `from repro.results import record` is no old import.
+# Packages of today have names of old modules: `from repro.results import record` is no old import.
 _TODAY = {*MODULES.values(), *(place.rpartition(".")[0] for place in NAMES.values())}
 
 
@@ -159,7 +159,7 @@ class _Rewriter:
         self._replace(node, [f"import {', '.join(parts)}"])
 
     def follow_modules(self) -> None:
-        """Rewrite `module.name` where the name lies in another module now, or the path is longer."""
+        """Rewrite `module.name` where the name or its module is called otherwise now."""
         wanted: dict[ast.stmt, set[str]] = {}
         for node in ast.walk(self.tree):
             if not isinstance(node, ast.Attribute):

@@ -1,4 +1,4 @@
-"""Where the kit's modules and names went when its packages were made; `repro/core/migrate.py` uses it.
+"""Where the kit's modules and names went when its packages were made, for `migrate`.
 
 Old names stand on the left. A name that is not listed by itself is in its module's new place.
 """
@@ -48,50 +48,52 @@ MODULES = {
     "repro.trace": "repro.runs.trace",
     "repro.verify": "repro.results.verify",
 }
-NAMES = {
-    "repro.checkpoint.STATE": "repro.core.layout.STATE",
-    "repro.checkpoint.SUMS": "repro.core.layout.SUMS",
-    "repro.checkpoint.TENSORS": "repro.core.layout.TENSORS",
-    "repro.checkpoint.hidden_buffers": "repro.training.model_state.hidden_buffers",
-    "repro.checkpoint.load_fitting": "repro.training.model_state.load_fitting",
-    "repro.checkpoint.refuse_unusable": "repro.training.model_state.refuse_unusable",
-    "repro.checkpoint.restore": "repro.training.model_state.restore",
-    "repro.checkpoint.restore_optimizer": "repro.training.model_state.restore_optimizer",
-    "repro.checkpoint.step_folder": "repro.core.layout.step_folder",
-    "repro.checkpoint.steps_newest_first": "repro.core.layout.steps_newest_first",
-    "repro.checkpoint.weights_digest": "repro.training.model_state.weights_digest",
-    "repro.command.UserError": "repro.core.errors.UserError",
-    "repro.conditions.CODE": "repro.core.layout.CODE",
-    "repro.conditions.LOCK": "repro.environment.locks.LOCK",
-    "repro.conditions.flatten": "repro.core.text.flatten",
-    "repro.conditions.not_as_locked": "repro.environment.locks.not_as_locked",
-    "repro.configuration.STATE": "repro.core.layout.STATE",
-    "repro.determinism.deterministic_bincount": "repro.training.scatter.deterministic_bincount",
-    "repro.determinism.deterministic_index_add": "repro.training.scatter.deterministic_index_add",
-    "repro.determinism.deterministic_scatter_add": "repro.training.scatter.deterministic_scatter_add",
-    "repro.download.read_idx": "repro.data.images.read_idx",
-    "repro.lines.METRICS": "repro.core.layout.METRICS",
-    "repro.lines.TRACE": "repro.core.layout.TRACE",
-    "repro.lines.read_object": "repro.core.files.read_object",
-    "repro.manifest.SHOWN": "repro.core.errors.SHOWN",
-    "repro.manifest.checked": "repro.data.images.checked",
-    "repro.manifest.refuse": "repro.core.errors.refuse",
-    "repro.manifest.refuse_what_is_no_image": "repro.data.images.refuse_what_is_no_image",
-    "repro.manifest.write_file": "repro.core.files.write_file",
-    "repro.manifest.write_json": "repro.core.files.write_json",
-    "repro.provenance.committed_files": "repro.runs.git.committed_files",
-    "repro.provenance.get_environment_variables": "repro.environment.machine.get_environment_variables",
-    "repro.provenance.get_git_info": "repro.runs.git.get_git_info",
-    "repro.provenance.get_hardware": "repro.environment.machine.get_hardware",
-    "repro.provenance.get_software": "repro.environment.machine.get_software",
-    "repro.provenance.listed": "repro.core.text.listed",
-    "repro.provenance.uncommitted_changes": "repro.runs.git.uncommitted_changes",
-    "repro.provenance.uncommitted_files": "repro.runs.git.uncommitted_files",
+# Old module, new module, names.
+_MOVED = (
+    ("repro.checkpoint", "repro.core.layout", "STATE SUMS TENSORS step_folder steps_newest_first"),
+    (
+        "repro.checkpoint",
+        "repro.training.model_state",
+        "hidden_buffers load_fitting refuse_unusable restore",
+    ),
+    ("repro.checkpoint", "repro.training.model_state", "restore_optimizer weights_digest"),
+    ("repro.command", "repro.core.errors", "UserError"),
+    ("repro.conditions", "repro.core.layout", "CODE"),
+    ("repro.conditions", "repro.environment.locks", "LOCK not_as_locked"),
+    ("repro.conditions", "repro.core.text", "flatten"),
+    ("repro.configuration", "repro.core.layout", "STATE"),
+    (
+        "repro.determinism",
+        "repro.training.scatter",
+        "deterministic_bincount deterministic_index_add",
+    ),
+    ("repro.determinism", "repro.training.scatter", "deterministic_scatter_add"),
+    ("repro.download", "repro.data.images", "read_idx"),
+    ("repro.lines", "repro.core.layout", "METRICS TRACE"),
+    ("repro.lines", "repro.core.files", "read_object"),
+    ("repro.manifest", "repro.core.errors", "SHOWN refuse"),
+    ("repro.manifest", "repro.data.images", "checked refuse_what_is_no_image"),
+    ("repro.manifest", "repro.core.files", "write_file write_json"),
+    ("repro.provenance", "repro.runs.git", "committed_files get_git_info uncommitted_changes"),
+    ("repro.provenance", "repro.runs.git", "uncommitted_files"),
+    (
+        "repro.provenance",
+        "repro.environment.machine",
+        "get_environment_variables get_hardware get_software",
+    ),
+    ("repro.provenance", "repro.core.text", "listed"),
+)
+_RENAMED = {
+    "repro.conditions.installed": "repro.runs.conditions.conditions_on_disk",
     "repro.replay.ROOMS": "repro.core.layout.USER_CODE",
     "repro.replay.author": "repro.core.project.author_object",
     "repro.results.run_command_of": "repro.core.project.run_author_command",
     "repro.results.settings": "repro.core.project.tool_settings",
 }
+NAMES = {
+    f"{old}.{name}": f"{new}.{name}" for old, new, names in _MOVED for name in names.split()
+} | _RENAMED
+
 
 # What is no more, and what to do instead.
 GONE = {
@@ -103,7 +105,6 @@ GONE = {
     "repro.checklist.installed": "TODO",
     "repro.compare.compare": "TODO",
     "repro.compare.show": "TODO",
-    "repro.conditions.installed": "TODO",
     "repro.diff.compare": "TODO",
     "repro.diff.judge": "TODO",
     "repro.doctor.compare": "TODO",
