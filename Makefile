@@ -23,7 +23,7 @@ project := {{cookiecutter.project_slug}}
 pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint lock results bench venv tidy
+.PHONY: help demo test test-long lint lock results recordings bench venv tidy
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ lock: $(tools)/ready ## write all locks anew (Python 3.11); ARGS=--upgrade renew
 
 results: venv $(trackers)/ready ## measure the results that a project carries
 	@$(tools)/bin/python tools/results.py $(ARGS)
+
+recordings: venv ## record the pictures of the README anew
+	@$(tools)/bin/python tools/recordings.py
 
 bench: venv ## measure the overhead against a plain loop
 	@$(venv)/bin/python benchmarks/throughput.py .build/project/* $(ARGS)
