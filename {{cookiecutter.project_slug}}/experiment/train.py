@@ -12,12 +12,16 @@ examples:
 import json
 import sys
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 from experiment.config import LOADER, ROOT, Config
 from repro import environment
 from repro.core.command import Parser, run_command
+from repro.core.files import JsonObject
 from repro.runs.sweep import sweep
+
+if TYPE_CHECKING:
+    from repro.runs.conditions import Situation
 
 
 def main() -> int:
@@ -31,12 +35,12 @@ def main() -> int:
     config = LOADER.load(arguments.settings)
     environment.enter(config.profile, config.threads)
     if arguments.conditions:
-        print(json.dumps(conditions_of(config)))
+        print(json.dumps(conditions_of(config).as_json()))
         return 0
     return train(config)
 
 
-def conditions_of(config: Config, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
+def conditions_of(config: Config, manifest: JsonObject | None = None) -> "Situation":
     """What the bits depend on (repro/runs/conditions.py); `manifest` if it was read."""
     from experiment import data
     from repro.runs.conditions import conditions_here
@@ -53,6 +57,7 @@ def train(config: Config) -> int:
     """
     # Imported here, because torch reads the environment when it is imported.
     from experiment.trainer import Trainer
+    from repro.runs.conditions import Facts
     from repro.runs.folder import find_start, open_run, refuse_other_run, refuse_other_training
     from repro.runs.trace import Trace
     from repro.tracking import tracked
@@ -87,8 +92,8 @@ def train(config: Config) -> int:
     if start:
         trainer.name_checkpoints(run)
         print(f"resuming after step {trainer.step}")
-    seeds = {"seed": config.seed, "seeds": config.seeds.model_dump()}
-    facts = {**conditions_of(config, trainer.data.manifest), "flags": flags(), **seeds}
+    situation = conditions_of(config, trainer.data.manifest)
+    facts = Facts(situation, flags(), config.seed, config.seeds.model_dump())
     run.describe(ROOT, config.model_dump(mode="json"), facts, trainer.step)
     traced = Trace(run.folder, facts, trainer.model, trainer.step) if config.output.trace else None
     with tracked(ROOT, run.folder, config.tracker.model_dump()), traced or nullcontext() as trace:

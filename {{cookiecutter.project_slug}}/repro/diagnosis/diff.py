@@ -46,7 +46,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     found["conditions"] = _changes(*(_conditions(header_at(h, last)) for h in (heads_a, heads_b)))
     if parting is None:
         return found
-    return found | first_difference(steps_a[parting], steps_b[parting])
+    return found | first_difference(steps_a[parting].as_json(), steps_b[parting].as_json())
 
 
 def first_difference(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +238,8 @@ def _trace_steps(
 
 def _environment_of(run: Path, step: int) -> dict[str, str]:
     """Of this process, but with the profile's variables, and no others, as the run had them."""
-    then = header_at(read_trace(run)[0], step).get("conditions", {}).get("environment", {})
+    conditions: Any = header_at(read_trace(run).headers, step).get("conditions", {})
+    then = conditions.get("environment", {})
     names = PROFILES["portable"]
     rest = {name: value for name, value in os.environ.items() if name not in names}
     return {**rest, **{name: str(value) for name, value in then.items() if name in names}}

@@ -19,7 +19,7 @@ from repro import environment
 from repro.core.errors import UserError
 from repro.core.layout import USER_CODE
 from repro.core.project import author_object
-from repro.runs.conditions import differences, installed
+from repro.runs.conditions import conditions_on_disk, differences
 from repro.runs.logs import header_at, read_trace
 
 
@@ -52,13 +52,15 @@ def trace_step(root: Path, run: Path, step: int, values: int | None = None) -> d
     from repro.training import checkpoint
 
     trainer_class = author_object(root, "trainer")
-    heads, lines = read_trace(run)
+    heads, recorded = read_trace(run)
+    lines = {number: line.as_json() for number, line in recorded.items()}
     header = header_at(heads, step)
     if step not in lines:
         raise UserError(f"--step {step}: the trace of {run} has steps {min(lines)} to {max(lines)}")
     result: dict[str, Any] = {"run": run.name, "step": step, "header": header}
-    now = installed(root)
-    then = {name: header.get("conditions", {}).get(name) for name in now}
+    now = conditions_on_disk(root).as_json()
+    conditions: Any = header.get("conditions", {})
+    then = {name: conditions.get(name) for name in now}
     result["changed"] = differences(then, now)
     result["recorded"] = lines.get(step)
     recorder = Recorder(root, USER_CODE, values)

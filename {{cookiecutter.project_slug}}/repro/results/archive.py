@@ -46,8 +46,8 @@ def archive(
     UserError if it would not give the recorded results again.
     """
     claims, git, changed = read_results(root), get_git_info(root), uncommitted_files(root)
-    if git["source"] != "git" or not git["commit_hash"] or changed is None:
-        raise UserError(f"an archive is made of a commit, and there is none: {git['note']}")
+    if git.source != "git" or not git.commit_hash or changed is None:
+        raise UserError(f"an archive is made of a commit, and there is none: {git.note}")
     if changed and not allow_dirty:
         remedy = "git commit, or --allow-dirty: they go in as a patch"
         raise UserError(f"not committed: {listed(changed)}; {remedy}")
@@ -67,7 +67,7 @@ def archive(
             files |= data | tree(run, place)
             text = f"{claim['text']}: {claim['metric']} {claim['values'][seed]}"
             trainings.append(Training(f"{name}-seed-{seed}", text, str(place), manifest))
-    commit = git["commit_hash"]
+    commit = git.commit_hash
     files[METADATA] = describe(sorted(files), code, trainings, commit, moment)
     top = f"{about_project(code)[0]['name']}-{commit[:12]}{'-dirty' if patch else ''}"
     path = output or root / f"{top}.zip"

@@ -106,12 +106,12 @@ def locked(root: Path) -> Answer:
 
 def committed(root: Path) -> Answer:
     git, changed = get_git_info(root), uncommitted_files(root)
-    if not git["commit_hash"]:
-        return FAIL, f"no commit is known ({git['note']}): git init, git add --all, git commit"
+    if not git.commit_hash:
+        return FAIL, f"no commit is known ({git.note}): git init, git add --all, git commit"
     lines = [f"{name} is not committed" for name in changed or []]
-    if git["source"] == "environment" and git["is_dirty"]:
+    if git.source == "environment" and git.is_dirty:
         lines = ["the image was built with uncommitted changes"]
-    return verdict_on(lines, f"{git['commit_hash'][:12]} ({git['source']})", ": git commit")
+    return verdict_on(lines, f"{git.commit_hash[:12]} ({git.source})", ": git commit")
 
 
 def documented(root: Path) -> Answer:
@@ -206,7 +206,7 @@ def known(root: Path) -> Answer:
 
 
 def archived(root: Path) -> Answer:
-    commit = get_git_info(root)["commit_hash"]
+    commit = get_git_info(root).commit_hash
     found = sorted(root.glob(f"*-{commit[:12]}.zip")) if commit else []
     if not found:
         return OPEN, "there is no archive of this commit: make record, then make archive"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from repro.core.errors import UserError
 from repro.core.files import read_object
 from repro.core.project import run_author_command, tool_settings
-from repro.runs.conditions import differences, installed
+from repro.runs.conditions import conditions_on_disk, differences
 
 RESULTS = Path("results") / "expected_metrics.json"
 RUNS = Path("runs") / "record"  # of claims: <claim>/<digest of the conditions>/seed-<seed>
@@ -98,7 +98,8 @@ def stale(root: Path, quick: bool = False) -> list[str]:
         keys = ("text", "shows", "arguments", "metric", "seeds")
         lines += [f"claim: {key} of {name} changed" for key in keys if now[key] != then[key]]
     for claim in recorded.values():
-        now = installed(root) if quick else conditions_now(root, claim)["conditions"]
+        on_disk = conditions_on_disk(root).as_json()
+        now = on_disk if quick else conditions_now(root, claim)["conditions"]
         kinds = [kind for kind in LASTING if kind in now]
         then = {kind: claim["conditions"].get(kind) for kind in kinds}
         lines += differences(then, {kind: now[kind] for kind in kinds})

@@ -59,8 +59,8 @@ def record(root: Path, allow_dirty: bool = False) -> None:
             f"not as locked: {told}; nobody else has this environment: make setup first, or record "
             "with --allow-dirty"
         )
-    if git["source"] == "none":
-        print(f"warning: the results will name no commit: {git['note']}", flush=True)
+    if git.source == "none":
+        print(f"warning: the results will name no commit: {git.note}", flush=True)
     recorded: dict[str, Any] = {}
     seconds: list[float] = []
     left = sum(len(claim["seeds"]) for claim in claims)
@@ -84,8 +84,8 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     for path in (root / RESULTS.parent / "figures").glob("*/"):
         if path.name not in recorded:
             print(f"{path.relative_to(root)} is of no claim: delete it, or archives have it, too")
-    dirty = git["is_dirty"] if changed is None else bool(changed)
-    publish(root, {"commit": git["commit_hash"], "dirty": dirty, "claims": recorded})
+    dirty = git.is_dirty if changed is None else bool(changed)
+    publish(root, {"commit": git.commit_hash, "dirty": dirty, "claims": recorded})
     print(f"written: {RESULTS}, REPRODUCE.md, {report.write(root).relative_to(root)}")
 
 

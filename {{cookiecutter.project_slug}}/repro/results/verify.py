@@ -34,7 +34,7 @@ from repro.results.record import measure, trace_file
 from repro.runs.conditions import differences
 from repro.runs.folder import create_folder
 from repro.runs.git import get_git_info
-from repro.runs.logs import read_lines
+from repro.runs.logs import read_trace_lines
 from repro.training import checkpoint, model_state
 
 IDENTICAL, EQUIVALENT, DIFFERENT = "IDENTICAL", "EQUIVALENT", "DIFFERENT"
@@ -90,7 +90,7 @@ def verify(
     now = conditions_now(root, {"arguments": expected["arguments"]})
     found = Verdict(name, seed, recorded_on=[*expected["bits"]], metric=expected["metric"])
     found.what = "prefix" if prefix else "segments" if segments else "whole"
-    found.hardware_class, found.commit = now["hardware_class"], get_git_info(root)["commit_hash"]
+    found.hardware_class, found.commit = now["hardware_class"], get_git_info(root).commit_hash
     found.conditions_digest = sha256_json(now["conditions"])
     leaks = shadows(root, Path(sysconfig.get_path("purelib")))
     found.differences = [*differences(expected["conditions"], now["conditions"]), *leaks]
@@ -225,7 +225,7 @@ class _Training:
 
 
 def _steps_of(path: Path) -> Lines:
-    return {line["step"]: line for line in read_lines(path) if "header" not in line}
+    return {step: line.as_json() for step, line in read_trace_lines(path).items()}
 
 
 def judge(found: Verdict, expected: dict[str, Any], metrics: dict[str, Any]) -> None:

@@ -5,32 +5,144 @@ either: a claim is about several.
 """
 
 import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
-from repro.core.layout import CODE
+from repro.core.layout import CODE, DATA, RESULTS, RUNS, TESTS
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
 from repro.environment.profile import PROFILES
 
-_NO_CODE = ("tests", "runs", "data", "results")
+_NO_CODE = (TESTS, RUNS, DATA, RESULTS)
 
 
-def seeds_by_hand(config: dict[str, Any]) -> dict[str, int]:
-    """Of the config's four seeds those that do not follow from the master seed."""
-    return {k: v for k, v in config["seeds"].items() if v != derive_seed(config["seed"], k)}
+class AsItIs:
+    """Tell pydantic to take a JSON value as it is: it cannot follow a type that holds itself."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> object:
+        from pydantic_core import core_schema
+
+        return core_schema.any_schema()
 
 
-def installed(root: Path) -> dict[str, Any]:
-    """Those of the conditions that lie on the disk: code, lock, packages that are not as locked."""
+@dataclass(frozen=True)
+class ConditionsOnDisk:
+    """Those of the conditions that lie on the disk, before a training is chosen.
+
+    `code`: SHA-256 by file. `lock`: the lock's. `packages`: those that are not as locked.
+    """
+
+    code: dict[str, str]
+    lock: str
+    packages: dict[str, str]
+
+    def as_json(self) -> JsonObject:
+        """Return the JSON object: kinds of conditions by name."""
+        return {"code": {**self.code}, "lock": self.lock, "packages": {**self.packages}}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that may change the bits of a run, but its seed.
+
+    `code`: SHA-256 by file. `config`: the settings that may change bits. `data`: the digest of the
+    data. `environment`: the profile's variables. `lock`: the lock's SHA-256. `packages`: those that
+    are not as locked.
+    """
+
+    code: dict[str, str]
+    config: Annotated[JsonObject, AsItIs()]
+    data: str
+    environment: dict[str, str]
+    lock: str
+    packages: dict[str, str]
+
+    def as_json(self) -> JsonObject:
+        """Return the JSON object: kinds of conditions by name, in the order of a trace's header."""
+        on_disk = ConditionsOnDisk(self.code, self.lock, self.packages)
+        return {
+            **on_disk.as_json(),
+            "config": self.config,
+            "data": self.data,
+            "environment": {**self.environment},
+        }
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What the manifest says of where the data are from; None where it does not."""
+
+    dataset: str | None = None
+    samples: int | None = None
+    source: str | None = None
+    raw_sha256: str | list[str] | None = None
+
+    def as_json(self) -> JsonObject:
+        """Return the JSON object, without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a training here would depend on: `train --conditions` prints it."""
+
+    conditions: Conditions
+    hardware_class: str
+    dataset: DatasetFacts
+
+    def as_json(self) -> JsonObject:
+        """Return the JSON object that `train --conditions` prints."""
+        return {
+            "conditions": self.conditions.as_json(),
+            "hardware_class": self.hardware_class,
+            "dataset": self.dataset.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a training starts from: `situation`, torch's flags and the seeds.
+
+    They are the header of its trace, and a part of experiment_context.json.
+    """
+
+    situation: Situation
+    flags: JsonObject
+    seed: int
+    seeds: dict[str, int]
+
+    def as_json(self) -> JsonObject:
+        """Return the JSON object, all on one level."""
+        return {
+            **self.situation.as_json(),
+            "flags": self.flags,
+            "seed": self.seed,
+            "seeds": {**self.seeds},
+        }
+
+
+def seeds_by_hand(config: JsonObject) -> JsonObject:
+    """Return those of the config's seeds that do not follow from the master seed."""
+    master = config["seed"]
+    seeds = config["seeds"]
+    assert isinstance(master, int)
+    assert isinstance(seeds, dict)
+    return {phase: seed for phase, seed in seeds.items() if seed != derive_seed(master, phase)}
+
+
+def conditions_on_disk(root: Path) -> ConditionsOnDisk:
+    """Read the conditions that lie on the disk: code, lock, packages that are not as locked."""
     code = {name: sha256_file(root / name) for name in code_files(root)}
     code.pop("configs/claims.yaml", None)  # says what to record, not how to train
-    packages = not_as_locked(root / LOCK)
-    return {"code": code, "lock": sha256_file(root / LOCK), "packages": packages}
+    lock = root / LOCK
+    return ConditionsOnDisk(code, sha256_file(lock), not_as_locked(lock))
 
 
 def code_files(root: Path) -> list[str]:
@@ -53,39 +165,62 @@ def code_files(root: Path) -> list[str]:
 
 
 def conditions_here(
-    root: Path, config: dict[str, Any], manifest: dict[str, Any], profile: str, device: str
-) -> dict[str, Any]:
-    """Conditions, hardware class and data set of a training here, as JSON.
+    root: Path, config: JsonObject, manifest: JsonObject, profile: str, device: str
+) -> Situation:
+    """Return what a training here would depend on.
 
     `config`: the settings that may change the bits. `manifest`: of the data.
     """
-    settings = {k: v for k, v in config.items() if k != "seed"}
-    told = ("dataset", "samples", "source", "raw_sha256")
-    return {
-        "conditions": {
-            **installed(root),
-            "config": {**settings, "seeds": seeds_by_hand(config)},
-            "data": data_digest(manifest),
-            "environment": {k: os.environ[k] for k in PROFILES["portable"] if k in os.environ},
-        },
-        "hardware_class": hardware_class(profile, device),
-        "dataset": {name: manifest[name] for name in told if name in manifest},
-    }
+    on_disk = conditions_on_disk(root)
+    settings = {name: value for name, value in config.items() if name != "seed"}
+    variables = {name: os.environ[name] for name in PROFILES["portable"] if name in os.environ}
+    conditions = Conditions(
+        code=on_disk.code,
+        config={**settings, "seeds": seeds_by_hand(config)},
+        data=data_digest(manifest),
+        environment=variables,
+        lock=on_disk.lock,
+        packages=on_disk.packages,
+    )
+    return Situation(conditions, hardware_class(profile, device), dataset_facts(manifest))
 
 
-def differences(recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """One line for each condition that differs, in words; empty if all agree."""
-    then, now = flatten(recorded), flatten(found)
+def dataset_facts(manifest: JsonObject) -> DatasetFacts:
+    """Return what a manifest says of where the data are from."""
+    samples = manifest.get("samples")
+    raw = manifest.get("raw_sha256")
+    digests = [str(digest) for digest in raw] if isinstance(raw, list) else _text(raw)
+    return DatasetFacts(
+        dataset=_text(manifest.get("dataset")),
+        samples=samples if isinstance(samples, int) else None,
+        source=_text(manifest.get("source")),
+        raw_sha256=digests,
+    )
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def differences(recorded: Mapping[str, Json], found: Mapping[str, Json]) -> list[str]:
+    """Return one line for each condition that differs, in words; none if all agree."""
+    then = flatten({**recorded})
+    now = flatten({**found})
     lines = []
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) == now.get(key):
             continue
         kind, _, name = key.partition(": ")
-        if kind in ("code", "lock", "data"):  # digests tell a person nothing
-            change = "is missing" if key not in now else "is new" if key not in then else "changed"
-            lines.append(f"{kind}: {name} {change}" if name else f"{kind}: {change}")
-        else:
+        if kind not in ("code", "lock", "data"):
             lines.append(f"{key} is {now.get(key, 'not set')}, recorded {then.get(key, 'not set')}")
+            continue
+        if key not in now:  # digests tell a person nothing
+            change = "is missing"
+        elif key not in then:
+            change = "is new"
+        else:
+            change = "changed"
+        lines.append(f"{kind}: {name} {change}" if name else f"{kind}: {change}")
     return lines
 
 

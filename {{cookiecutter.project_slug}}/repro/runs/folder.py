@@ -19,12 +19,12 @@ from omegaconf import OmegaConf
 
 from repro.core import layout
 from repro.core.errors import UserError
-from repro.core.files import write_file
+from repro.core.files import JsonObject, write_file
 from repro.core.layout import METRICS, TRACE
 from repro.core.redaction import redact_command, redact_mapping
-from repro.runs.conditions import differences, seeds_by_hand
+from repro.runs.conditions import Facts, differences, seeds_by_hand
 from repro.runs.context import log_experiment_context
-from repro.runs.logs import read_lines
+from repro.runs.logs import Entry, line_step, read_lines
 from repro.training import checkpoint, interruption
 
 _CODE = ("experiment", "repro", "configs", "results", "tests")
@@ -41,12 +41,12 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def log(self, entry: dict[str, Any]) -> None:
+    def log(self, entry: Entry) -> None:
         """Append a line to metrics.jsonl; floats in full precision, no times."""
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def describe(self, root: Path, settings: Any, facts: dict[str, Any], step: int) -> None:
+    def describe(self, root: Path, settings: JsonObject, facts: Facts, step: int) -> None:
         """Write config_used.yaml, command.txt and, with `facts`, the context; secrets taken out.
 
         A run resumed after `step` keeps its first context: today's goes to a folder of its own.
@@ -56,7 +56,7 @@ class Run:
         with (self.folder / "command.txt").open("a") as file:
             file.write(redact_command(["python", *sys.orig_argv[1:]]) + "\n")
         folder = self.folder / f"resumed_at_step_{step}" if self.start else self.folder
-        log_experiment_context(folder, root, facts)
+        log_experiment_context(folder, root, facts.as_json())
 
     def name_checkpoints(self, steps: dict[str, int]) -> None:
         """Make each name a link to the checkpoint of that step, if there is one."""
@@ -73,7 +73,7 @@ class Run:
         """
         source = _run_of(self.start)
         entries = read_lines(source / METRICS) if source else []
-        kept = [entry for entry in entries if entry["step"] <= step]
+        kept = [entry for entry in entries if line_step(entry) <= step]
         (self.folder / interruption.MARKER).unlink(missing_ok=True)
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
         write_file(self.folder / METRICS, text.encode())

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -65,16 +66,32 @@ def _repository(root: Path) -> tuple[Path, str]:
         return top, _git(root, "hash-object", "-t", "tree", "--stdin").strip()
 
 
-def get_git_info(root: Path) -> dict[str, Any]:
-    """The project's commit and state; unknown values are None and `note` says why. Never raises.
+@dataclass(frozen=True)
+class GitInfo:
+    """The project's commit and state; an unknown value is None, and `note` says why.
 
-    `is_dirty` counts staged, unstaged and untracked files below `root`; `untracked` is a number.
-    `source` is "git", "archive" (`git archive` filled .git_archival.txt in), "environment"
+    `is_dirty` counts staged, unstaged and untracked files below the project; `untracked` is a
+    number. `source` is "git", "archive" (`git archive` filled .git_archival.txt in), "environment"
     (REPRO_GIT_COMMIT, REPRO_GIT_DIRTY: the image sets them) or "none".
     """
-    keys = ("commit_hash", "branch", "is_dirty", "diff_stat", "remote_url", "untracked", "source")
-    info: dict[str, Any] = dict.fromkeys(keys)
-    notes = []
+
+    commit_hash: str | None = None
+    branch: str | None = None
+    is_dirty: bool | None = None
+    diff_stat: str | None = None
+    remote_url: str | None = None
+    untracked: int | None = None
+    source: str = "none"
+    note: str | None = None
+
+
+def get_git_info(root: Path) -> GitInfo:
+    """Ask for the project's commit and state. Never raises."""
+    try:
+        _, base = _repository(root)
+    except OSError as error:
+        return _info_without_git(root, note=str(error))
+    notes: list[str] = []
 
     def ask(missing: str, *arguments: str) -> str | None:
         try:
@@ -83,31 +100,37 @@ def get_git_info(root: Path) -> dict[str, Any]:
             notes.append(missing or str(error))
             return None
 
-    try:
-        _, base = _repository(root)
-        info["source"] = "git"
-        info["commit_hash"] = ask("no commit yet", "rev-parse", "--verify", "--quiet", "HEAD")
-        info["branch"] = ask("detached HEAD", "symbolic-ref", "--short", "--quiet", "HEAD")
-        info["diff_stat"] = ask("", *_DIFF, "--stat=100", base, "--", ".")
-        remote = ask("no remote named origin", "remote", "get-url", "origin")
-        info["remote_url"] = remote and redact_url(remote)
-        status = ask("", *_STATUS)
-        if status is not None:  # empty is clean, no answer is unknown
-            info["is_dirty"] = status != ""
-            info["untracked"] = sum(entry.startswith("?? ") for entry in status.split("\0"))
-    except OSError as error:
-        notes.append(str(error))
-        archival = root / ".git_archival.txt"
-        text = archival.read_text("utf-8", "replace") if archival.is_file() else ""
-        commit, dirty = (os.environ.get(f"REPRO_GIT_{key}", "") for key in ("COMMIT", "DIRTY"))
-        if found := re.search(r"(?m)^commit: ([0-9a-f]{40})\s*$", text):
-            info |= {"source": "archive", "commit_hash": found[1]}
-        elif re.fullmatch("[0-9a-f]{40}", commit):
-            info |= {"source": "environment", "commit_hash": commit}
-            info["is_dirty"] = {"true": True, "false": False}.get(dirty.lower())
-        else:
-            info["source"] = "none"
-    return info | {"note": "; ".join(notes) or None}
+    commit = ask("no commit yet", "rev-parse", "--verify", "--quiet", "HEAD")
+    branch = ask("detached HEAD", "symbolic-ref", "--short", "--quiet", "HEAD")
+    diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".")
+    remote = ask("no remote named origin", "remote", "get-url", "origin")
+    status = ask("", *_STATUS)
+    known = status is not None  # empty is clean, no answer is unknown
+    files = (status or "").split("\0")
+    return GitInfo(
+        commit_hash=commit,
+        branch=branch,
+        is_dirty=status != "" if known else None,
+        diff_stat=diff_stat,
+        remote_url=redact_url(remote) if remote else remote,
+        untracked=sum(name.startswith("?? ") for name in files) if known else None,
+        source="git",
+        note="; ".join(notes) or None,
+    )
+
+
+def _info_without_git(root: Path, note: str) -> GitInfo:
+    """Return the commit that a source archive or the image brings, if one does."""
+    archival = root / ".git_archival.txt"
+    text = archival.read_text("utf-8", "replace") if archival.is_file() else ""
+    if archived := re.search(r"(?m)^commit: ([0-9a-f]{40})\s*$", text):
+        return GitInfo(commit_hash=archived[1], source="archive", note=note)
+    commit = os.environ.get("REPRO_GIT_COMMIT", "")
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        return GitInfo(source="none", note=note)
+    dirty = os.environ.get("REPRO_GIT_DIRTY", "").lower()
+    is_dirty = {"true": True, "false": False}.get(dirty)
+    return GitInfo(commit_hash=commit, is_dirty=is_dirty, source="environment", note=note)
 
 
 def committed_files(root: Path) -> bytes:

@@ -1,18 +1,53 @@
-"""What a run wrote: an object of JSON, or one on each line while it goes on."""
+"""Read the JSON Lines files of a run: metrics.jsonl, and trace.jsonl with its headers.
+
+Each line is a JSON object with a whole number under "step". A line that a crash left half written,
+the last one, is left out.
+"""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypeAlias
 
 from repro.core.errors import UserError
+from repro.core.files import Json, JsonObject
 from repro.core.layout import TRACE
 
+Entry: TypeAlias = "dict[str, float | int | str]"  # a line of metrics.jsonl
+Line: TypeAlias = "Mapping[str, Json]"  # one that was read; the author may write other values, too
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of such a file; none if it is missing. A half-written last one (a crash) is left
-    out; UserError if another one is damaged.
-    """
-    found = []
+
+@dataclass(frozen=True)
+class TraceLine:
+    """A step of a trace: its fingerprints and numbers by name, in causal order."""
+
+    step: int
+    quantities: dict[str, str]
+
+    def as_json(self) -> JsonObject:
+        """Return the line's JSON object."""
+        return {"step": self.step, **self.quantities}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a trace says of the steps after `step`: the run's conditions, flags and seeds."""
+
+    step: int
+    content: JsonObject
+
+
+class RunTrace(NamedTuple):
+    """A whole trace: its headers, and its other lines by step."""
+
+    headers: list[Header]
+    lines: dict[int, TraceLine]
+
+
+def read_lines(path: Path) -> list[JsonObject]:
+    """Read the whole lines of a file; none if it is missing, UserError if one is damaged."""
+    entries: list[JsonObject] = []
     lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line.endswith("\n"):
@@ -23,23 +58,56 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             entry = None
         if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
             raise UserError(f"{path}: line {number} is damaged; restore the file, or move it away")
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
-def read_trace(run: Path) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Lines with headers, and the others by step, of a run's trace; UserError if it has none."""
-    lines = read_lines(run / TRACE)
-    heads = [line for line in lines if "header" in line]
-    steps = {line["step"]: line for line in lines if "header" not in line}
-    if not heads or not steps:
+def line_step(line: Line) -> int:
+    """Return the step of a line that `read_lines` read."""
+    step = line["step"]
+    assert isinstance(step, int)
+    return step
+
+
+def read_trace(run: Path) -> RunTrace:
+    """Read the trace of a run; UserError if it has none, or one without a step."""
+    trace = _split(read_lines(run / TRACE))
+    if not trace.headers or not trace.lines:
         raise UserError(
             f"{run} has no {TRACE} with a step: expected the folder of a run with output.trace=true"
         )
-    return heads, steps
+    return trace
 
 
-def header_at(heads: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """The header under which `step` was done: a run that is resumed may get another one."""
-    before = [line for line in heads if line["step"] < step]
-    return dict((before or heads[:1] or [{"header": {}}])[-1]["header"])
+def read_trace_lines(path: Path) -> dict[int, TraceLine]:
+    """Read the steps of a trace file, which may have no header; empty if it is missing."""
+    return _split(read_lines(path)).lines
+
+
+def header_at(headers: Sequence[Header], step: int) -> JsonObject:
+    """Return the header under which `step` was done: a resumed run may have got another one.
+
+    Step 0, before training, has the first header; it is empty where there is none.
+    """
+    if not headers:
+        return {}
+    before = [header for header in headers if header.step < step]
+    header = before[-1] if before else headers[0]
+    return header.content
+
+
+def trace_line(line: Line) -> TraceLine:
+    """Return a step's line as it was read from a trace; all but its step are quantities."""
+    quantities = {name: str(value) for name, value in line.items() if name != "step"}
+    return TraceLine(line_step(line), quantities)
+
+
+def _split(lines: Sequence[Line]) -> RunTrace:
+    trace = RunTrace([], {})
+    for line in lines:
+        step = line_step(line)
+        if "header" not in line:
+            trace.lines[step] = trace_line(line)
+        elif isinstance(content := line["header"], dict):
+            trace.headers.append(Header(step, content))
+    return trace

@@ -30,9 +30,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from repro.core.files import write_file
+from repro.core.files import JsonObject, write_file
 from repro.core.layout import TRACE
-from repro.runs.logs import read_lines
+from repro.core.project import MAX_STEPS
+from repro.runs.conditions import Facts
+from repro.runs.logs import line_step, read_lines
 from repro.training.parallel import Processes, parts_of_shards
 
 EFFECTS = ("gradients", "weights", "buffers")
@@ -240,23 +242,27 @@ def _hex(number: int) -> str:
     return f"{number % 2**64:016x}"
 
 
-def _without_stop(header: dict[str, Any]) -> dict[str, Any]:
-    """A header without training.max_steps: where training stops changes no step before it."""
-    config = header["conditions"]["config"]
-    training = {k: v for k, v in config["training"].items() if k != "max_steps"}
-    conditions = {**header["conditions"], "config": {**config, "training": training}}
-    return {**header, "conditions": conditions}
+def _without_stop(facts: Facts) -> JsonObject:
+    """Return the header without MAX_STEPS: where training stops changes no step before it."""
+    group, _, name = MAX_STEPS.partition(".")
+    conditions = facts.situation.conditions
+    settings = conditions.config.get(group)
+    if not isinstance(settings, dict):
+        return facts.as_json()
+    kept = {key: value for key, value in settings.items() if key != name}
+    config = {**conditions.config, group: kept}
+    return {**facts.as_json(), "conditions": {**conditions.as_json(), "config": config}}
 
 
 class Trace:
     """The trace of the run in `folder`, which goes on after `step` steps; for a `with` statement.
 
-    Lines after that step are cut; `header` is added if it is another one than the last.
+    Lines after that step are cut; the header is added if it is another one than the last.
     """
 
-    def __init__(self, folder: Path, header: dict[str, Any], model: nn.Module, step: int) -> None:
-        path, header = folder / TRACE, _without_stop(header)
-        lines = [line for line in read_lines(path) if line["step"] <= step]
+    def __init__(self, folder: Path, facts: Facts, model: nn.Module, step: int) -> None:
+        path, header = folder / TRACE, _without_stop(facts)
+        lines = [line for line in read_lines(path) if line_step(line) <= step]
         headers = [line for line in lines if "header" in line]
         if not headers or headers[-1]["header"] != header:
             lines.append({"step": step, "header": header})
