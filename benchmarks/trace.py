@@ -25,8 +25,12 @@ environment.enter("portable", 1)
 
 import torch  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
+from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation  # noqa: E402
 from repro.runs.trace import Trace  # noqa: E402
 
+# What a run depends on is not written here: the times are all that is asked for.
+NOTHING = Situation(Conditions({}, {}, "", {}, "", {}), "", DatasetFacts())
+FACTS = Facts(NOTHING, flags={}, seed=0, seeds={})
 CASES = {
     "digits CNN": (["model=small_cnn"], 8, 40, 61),
     "ResNet-18": (["model=resnet18"], 32, 2, 7),
@@ -65,17 +69,18 @@ def main() -> None:
         plain: list[float] = []
         beside: list[float] = []
         shares: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
-            header = {"conditions": {"config": {"training": {}}}}
-            with Trace(Path(folder), header, trainer.model, 0) as trace:
-                for number in range(blocks + 1):
-                    for tracing in (True, False)[:: 1 if number % 2 else -1]:
-                        took, traced = block(trainer, trace if tracing else None, side, steps)
-                        if number and tracing:
-                            beside += took
-                            shares.append(traced / statistics.median(took))
-                        elif number:
-                            plain += took
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Trace(Path(folder), FACTS, trainer.model, 0) as trace,
+        ):
+            for number in range(blocks + 1):
+                for tracing in (True, False)[:: 1 if number % 2 else -1]:
+                    took, traced = block(trainer, trace if tracing else None, side, steps)
+                    if number and tracing:
+                        beside += took
+                        shares.append(traced / statistics.median(took))
+                    elif number:
+                        plain += took
         median = statistics.median(plain)
         print(
             f"{name}: the trace takes {100 * statistics.median(shares):.1f} % of a step "

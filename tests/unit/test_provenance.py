@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from repro.environment.machine import (  # noqa: E402
     get_hardware,
     get_software,
 )
-from repro.runs.context import log_experiment_context  # noqa: E402
-from repro.runs.git import get_git_info, uncommitted_changes  # noqa: E402
+from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation  # noqa: E402
+from repro.runs.context import log_experiment_context, read_context  # noqa: E402
+from repro.runs.git import GitInfo, get_git_info, uncommitted_changes  # noqa: E402
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -252,16 +254,16 @@ def test_a_command_keeps_its_form_and_loses_its_secrets(monkeypatch: pytest.Monk
 def test_a_clean_commit(tmp_path: Path) -> None:
     head = commit(tmp_path, {"a.py": "1\n"})
     git(tmp_path, "remote", "add", "origin", "https://me:PLANTED@host.org/o/r.git?x=1")
-    assert get_git_info(tmp_path) == {
-        "commit_hash": head,
-        "branch": "main",
-        "is_dirty": False,
-        "diff_stat": "",
-        "remote_url": "https://host.org/o/r.git",
-        "untracked": 0,
-        "source": "git",
-        "note": None,
-    }
+    assert get_git_info(tmp_path) == GitInfo(
+        commit_hash=head,
+        branch="main",
+        is_dirty=False,
+        diff_stat="",
+        remote_url="https://host.org/o/r.git",
+        untracked=0,
+        source="git",
+        note=None,
+    )
     assert uncommitted_changes(tmp_path) is None
 
 
@@ -272,15 +274,15 @@ def test_every_kind_of_change_is_dirty(tmp_path: Path, change: str) -> None:
     if change == "staged":
         git(tmp_path, "add", "ü.py")
     info = get_git_info(tmp_path)
-    assert info["is_dirty"] is True
-    assert info["untracked"] == (change == "untracked")
-    assert ("ü.py | 2 +-" in info["diff_stat"]) == (change != "untracked")
+    assert info.is_dirty is True
+    assert info.untracked == (change == "untracked")
+    assert ("ü.py | 2 +-" in (info.diff_stat or "")) == (change != "untracked")
 
 
 def test_ignored_files_are_not_dirty(tmp_path: Path) -> None:
     commit(tmp_path, {".gitignore": "runs/\n"})
     write(tmp_path, {"runs/x": "1"})
-    assert get_git_info(tmp_path)["is_dirty"] is False
+    assert get_git_info(tmp_path).is_dirty is False
     assert uncommitted_changes(tmp_path) is None
 
 
@@ -292,9 +294,9 @@ def test_no_commit_yet(tmp_path: Path) -> None:
     write(root, {"staged.py": "1\n", "untracked.py": "2\n"})
     git(root, "add", "staged.py")
     info = get_git_info(root)
-    assert (info["commit_hash"], info["branch"], info["source"]) == (None, "main", "git")
-    assert (info["is_dirty"], info["untracked"]) == (True, 1)
-    assert "no commit yet" in info["note"]
+    assert (info.commit_hash, info.branch, info.source) == (None, "main", "git")
+    assert (info.is_dirty, info.untracked) == (True, 1)
+    assert "no commit yet" in (info.note or "")
     apply(uncommitted_changes(root), tmp_path / "empty")
     assert tree(tmp_path / "empty").items() > tree(root).items()
 
@@ -303,15 +305,14 @@ def test_a_detached_head(tmp_path: Path) -> None:
     head = commit(tmp_path, {"a.py": "1\n"})
     git(tmp_path, "checkout", "--quiet", "--detach")
     info = get_git_info(tmp_path)
-    assert (info["commit_hash"], info["branch"], info["is_dirty"]) == (head, None, False)
-    assert "detached HEAD" in info["note"]
+    assert (info.commit_hash, info.branch, info.is_dirty) == (head, None, False)
+    assert "detached HEAD" in (info.note or "")
 
 
 def assert_no_git(root: Path, note: str) -> None:
     info = get_git_info(root)
-    assert re.search(note, info.pop("note"))
-    assert info.pop("source") == "none"
-    assert set(info.values()) == {None}
+    assert re.search(note, info.note or "")
+    assert info == GitInfo(source="none", note=info.note)
     assert uncommitted_changes(root) is None
 
 
@@ -346,7 +347,7 @@ def test_in_a_larger_repository_only_the_project_counts(tmp_path: Path) -> None:
     git(root, "config", "diff.relative", "true")
     write(tmp_path / "mono", {"other.py": "2\n", "new.py": "3\n"})
     info = get_git_info(root)
-    assert (info["commit_hash"], info["is_dirty"], info["diff_stat"]) == (head, False, "")
+    assert (info.commit_hash, info.is_dirty, info.diff_stat) == (head, False, "")
     assert uncommitted_changes(root) is None
     write(root, {"a.py": "2\n", "b.py": "3\n", ".env": "X"})
     apply(uncommitted_changes(root), tmp_path / "clone")
@@ -367,8 +368,8 @@ def test_a_source_archive_knows_its_commit(tmp_path: Path) -> None:
     git(tmp_path / "repository", "archive", f"--output={tmp_path}/a.tar", "HEAD")
     subprocess.run(["tar", "-xf", tmp_path / "a.tar", "-C", root], check=True)
     info = get_git_info(root)
-    assert (info["source"], info["commit_hash"], info["is_dirty"]) == ("archive", head, None)
-    assert "not a git repository" in info["note"]
+    assert (info.source, info.commit_hash, info.is_dirty) == ("archive", head, None)
+    assert "not a git repository" in (info.note or "")
     write(root, files)
     assert_no_git(root, "not a git repository")
 
@@ -380,8 +381,8 @@ def test_an_image_knows_its_commit(
     monkeypatch.setenv("REPRO_GIT_COMMIT", COMMIT)
     monkeypatch.setenv("REPRO_GIT_DIRTY", dirty)
     info = get_git_info(tmp_path)
-    assert (info["source"], info["commit_hash"]) == ("environment", COMMIT)
-    assert info["is_dirty"] is expected
+    assert (info.source, info.commit_hash) == ("environment", COMMIT)
+    assert info.is_dirty is expected
     monkeypatch.setenv("REPRO_GIT_COMMIT", "unknown")
     assert_no_git(tmp_path, "not a git repository")
 
@@ -390,8 +391,8 @@ def test_unknown_is_not_clean(tmp_path: Path) -> None:
     head = commit(tmp_path, {"a.py": "1\n"})
     (tmp_path / ".git" / "index").write_bytes(b"broken")
     info = get_git_info(tmp_path)
-    assert (info["commit_hash"], info["is_dirty"], info["untracked"]) == (head, None, None)
-    assert "index" in info["note"]
+    assert (info.commit_hash, info.is_dirty, info.untracked) == (head, None, None)
+    assert "index" in (info.note or "")
     assert "could not be read" in (uncommitted_changes(tmp_path) or "")
 
 
@@ -613,6 +614,57 @@ def test_the_context_is_written_sorted_and_whole(pair: tuple[Path, Path]) -> Non
     log_experiment_context(folder, root, {})
     text = (folder / "uncommitted_changes.diff").read_bytes().decode("utf-8", "surrogateescape")
     assert text == uncommitted_changes(root)
+
+
+def facts() -> Facts:
+    conditions = Conditions(
+        code={"experiment/train.py": "ab"},
+        config={"training": {"epochs": 2, "gradient_clip": None}, "seeds": {}},
+        data="cd",
+        environment={"MKL_CBWR": "COMPATIBLE"},
+        lock="ef",
+        packages={},
+    )
+    dataset = DatasetFacts(dataset="digits", raw_sha256=["01"])
+    situation = Situation(conditions, "cpu x86-64-v3 portable", dataset)
+    return Facts(situation, flags={"cudnn.benchmark": False}, seed=0, seeds={"training": 7})
+
+
+def test_what_is_written_of_a_run_is_read_again(pair: tuple[Path, Path]) -> None:
+    root, _ = pair
+    folder = root.parent / "run"
+    assert read_context(folder) is None
+    log_experiment_context(folder, root, facts().as_json())
+    context = read_context(folder)
+    assert context is not None
+    assert context.git == get_git_info(root)
+    assert context.hardware == get_hardware()
+    assert context.software == replace(get_software(), not_as_locked=[])
+    assert context.environment == get_environment_variables()
+    assert context.hostname == os.uname().nodename
+    assert context.conditions == facts().situation.conditions
+    assert context.dataset == facts().situation.dataset
+    assert context.hardware_class == "cpu x86-64-v3 portable"
+    assert (context.flags, context.seed, context.seeds) == (
+        {"cudnn.benchmark": False},
+        0,
+        {"training": 7},
+    )
+
+
+def test_a_context_of_another_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "experiment_context.json"
+    path.write_text('{"git": {"commit_hash": "ab", "new": 1}, "hardware": {"gpus": ["A"]}, "x": 1}')
+    context = read_context(tmp_path)
+    assert context is not None
+    assert context.git == GitInfo(commit_hash="ab")
+    assert (context.hardware.gpus, context.hardware.gpu_driver) == (["A"], None)
+    assert context.software.packages == {}
+    assert context.conditions.code == {}
+    assert context.seed is None
+    for damaged in ("{", "[]", '{"git": {"commit_hash": 1}}', '{"git": 1}'):
+        path.write_text(damaged)
+        assert read_context(tmp_path) is None
 
 
 def test_an_extra_section_overwrites_nothing(tmp_path: Path) -> None:
