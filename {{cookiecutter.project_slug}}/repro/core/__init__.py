@@ -1,4 +1,5 @@
 """What every other package stands on: errors, commands, files, text, digests, progress.
 
-Imports the standard library alone, but for `progress`, which draws with rich.
+Nothing here imports more than the standard library, except `progress`, which imports rich when it
+draws a bar on a terminal.
 """

@@ -1,4 +1,4 @@
-"""Faults that the user can mend: what was found, what was expected, what to do, one line each.
+"""Faults that the user can mend, one line each: what was found, what was expected, what to do.
 
 Whoever finds a fault raises `UserError`; `command.run_command` prints its lines and returns exit
 code 2. Any other exception is a bug and keeps its traceback.
@@ -12,7 +12,7 @@ SHOWN = 20  # faults of files, one line each; more are counted
 
 
 def refuse(faults: list[str]) -> None:
-    """UserError if there are faults: the first SHOWN, and how many more there are."""
+    """Raise UserError if there are faults: the first SHOWN of them, and how many more there are."""
     if faults:
         more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise UserError(faults[:SHOWN] + more)

@@ -1,5 +1,6 @@
 """Read and write whole files: a reader sees the old bytes or the new ones, never half of them."""
 
+import glob
 import json
 import os
 import tempfile
@@ -11,18 +12,25 @@ from typing import TypeAlias
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = "dict[str, Json]"
 
+_PARTIAL = ".partial"
 
-def read_object(path: Path) -> JsonObject:
-    """Read the JSON object that is all of a file; empty if the file is missing or holds none."""
+
+def parse_object(path: Path) -> JsonObject | None:
+    """Read the JSON object that is all of a file; None if the file is missing or holds none."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        value = None
-    return value if isinstance(value, dict) else {}
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_object(path: Path) -> JsonObject:
+    """Read the JSON object that is all of a file; empty if the file is missing or holds none."""
+    return parse_object(path) or {}
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON value; the same bytes for the same value."""
+    """Write a JSON value; the same value gives the same bytes."""
     write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -36,10 +44,12 @@ def write_file(path: Path, data: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield an empty file beside `path`, which takes its place when the block ends well.
 
-    After an error, a full disk or Ctrl-C `path` is what it was, and nothing else is left.
+    After an error, a full disk or Ctrl-C `path` is what it was, and nothing else is left. Only a
+    process that is killed leaves its partial file: `partial_files` finds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    prefix = f".{path.name}."
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_PARTIAL)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -49,3 +59,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def partial_files(path: Path) -> list[Path]:
+    """Return the unfinished files beside `path`: of a writer at work, or of one that was killed."""
+    return list(path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"))

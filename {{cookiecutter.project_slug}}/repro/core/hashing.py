@@ -7,11 +7,10 @@ SHA-256 are standards, and nothing here depends on `hash()`, which changes from 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed of 63 bits as a function of its parts, e.g. (42, "order", epoch).
+    """Derive a seed of 63 bits from its parts, e.g. (42, "order", epoch).
 
     Parts are told apart: (1, 23) and (12, 3) differ, so do 1 and "1". 63 bits, because
     `torch.Generator.manual_seed` takes a signed 64-bit number.
@@ -21,17 +20,17 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Return the SHA-256 of bytes in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_json(value: Any) -> str:
-    """SHA-256 of a JSON value: the order of keys does not matter."""
+def sha256_json(value: object) -> str:
+    """Return the SHA-256 of a JSON value: the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256_bytes(text.encode(errors="surrogateescape"))  # names of files may be any bytes

@@ -2,11 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-
-from rich import progress as bars
 
 SECONDS = 10  # between two lines
 
@@ -14,20 +12,24 @@ SECONDS = 10  # between two lines
 class Advance:
     """Call it with the units done since the last call."""
 
-    def __init__(self, bar: bars.Progress, words: str, total: int, done: int, lines: bool) -> None:
-        self.bar, self.words, self.lines = bar, words, lines
-        self.total, self.first, self.done = total, done, done
-        self.task = bar.add_task(words, total=total or None, completed=done)
-        self.started = self.said = time.monotonic()
+    def __init__(self, words: str, total: int, done: int, lines: bool) -> None:
+        self.words = words
+        self.total = total
+        self.first = done
+        self.done = done
+        self.lines = lines
+        self.started = time.monotonic()
+        self.said = self.started
+        self.draw: Callable[[int], None] | None = None
 
     def __call__(self, units: int) -> None:
         self.done += units
-        self.bar.advance(self.task, units)
-        now = time.monotonic()
-        if self.bar.disable and self.lines and self.total and now - self.said > SECONDS:
+        if self.draw:
+            self.draw(units)
+        elif self.lines and self.total and time.monotonic() - self.said > SECONDS:
             percent = 100 * self.done // self.total
             print(f"{self.words}: {percent} %, {self.left} left", flush=True)
-            self.said = now
+            self.said = time.monotonic()
 
     @property
     def left(self) -> timedelta:
@@ -37,7 +39,7 @@ class Advance:
 
 
 def duration(seconds: float) -> timedelta:
-    """Whole seconds, printed as h:mm:ss."""
+    """Round to whole seconds, which are printed as h:mm:ss."""
     return timedelta(seconds=round(seconds))
 
 
@@ -45,8 +47,18 @@ def duration(seconds: float) -> timedelta:
 def progress(
     words: str, total: int, done: int = 0, lines: bool = True, quiet: bool = False
 ) -> Iterator[Advance]:
-    """Yields an Advance; `total` may be 0. No bar if `quiet`, no lines unless `lines`."""
-    columns = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn())
-    left, hidden = bars.TimeRemainingColumn(), quiet or not sys.stdout.isatty()
-    with bars.Progress(*columns, left, disable=hidden) as bar:
-        yield Advance(bar, words, total, done, lines and not quiet)
+    """Yield an Advance; `total` may be 0. No bar if `quiet`, no lines unless `lines`."""
+    advance = Advance(words, total, done, lines and not quiet)
+    if quiet or not sys.stdout.isatty():
+        yield advance
+        return
+    try:  # only here: it takes a tenth of a second to import
+        from rich import progress as bars
+    except ImportError:  # the doctor runs without any package
+        yield advance
+        return
+    counted = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeRemainingColumn())
+    with bars.Progress("{task.description}", *counted) as bar:
+        task = bar.add_task(words, total=total or None, completed=done)
+        advance.draw = lambda units: bar.advance(task, units)
+        yield advance

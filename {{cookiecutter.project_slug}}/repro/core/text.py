@@ -1,20 +1,31 @@
 """Words for a person: shortened lists, and nested values as flat names."""
 
-from typing import Any
+from repro.core.files import Json, JsonObject
 
 
 def listed(names: list[str], shown: int = 3) -> str:
-    """The first of some names, and how many more there are."""
+    """Join the first names, and say how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 
 
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict, keys like "config: training.epochs"."""
+def flatten(value: Json) -> JsonObject:
+    """Return nested objects as one object, with keys like "config: training.epochs"."""
     if not isinstance(value, dict):
-        return {prefix: value}
-    flat = {}
-    for key, item in value.items():
-        name = key if not prefix else f"{prefix}.{key}" if ": " in prefix else f"{prefix}: {key}"
-        flat.update(flatten(item, name))
+        return {"": value}
+    flat: JsonObject = {}
+    for group, item in value.items():
+        for name, leaf in _dotted(item):
+            flat[f"{group}: {name}" if name else group] = leaf
     return flat
+
+
+def _dotted(value: Json) -> list[tuple[str, Json]]:
+    """Return the values below `value` with their dotted names; its own name is empty."""
+    if not isinstance(value, dict):
+        return [("", value)]
+    leaves = []
+    for key, item in value.items():
+        for name, leaf in _dotted(item):
+            leaves.append((f"{key}.{name}" if name else key, leaf))
+    return leaves

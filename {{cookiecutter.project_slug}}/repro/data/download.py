@@ -1,61 +1,64 @@
-"""Files from the network, known by their SHA-256: whole and right, or not there at all.
+"""Download files that are known by their SHA-256: whole and right, or not there at all.
 
 A file is written under another name, hashed while it comes, and renamed when all of it is right; so
 what has the final name was never half a file. A connection that breaks is tried again from the
 start. Without a network the error says where to put the file by hand.
 """
 
-import glob
 import hashlib
 import http.client
-import os
 import time
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from repro.core.errors import UserError
+from repro.core.files import partial_files, replacing
 from repro.core.hashing import sha256_file
 from repro.core.progress import progress
 
 BROKEN = (URLError, ConnectionError, TimeoutError, http.client.HTTPException)
-ATTEMPTS, TIMEOUT, CHUNK = 3, 30, 1 << 20  # TIMEOUT: seconds without a byte
+ATTEMPTS = 3
+TIMEOUT = 30  # seconds without a byte
+CHUNK = 1 << 20  # bytes
 
 
 def fetch(url: str, sha256: str, path: Path) -> Path:
     """Download `url` to `path`, unless it is there, and return `path`. UserError if that fails."""
     if path.is_file():
-        if (found := sha256_file(path)) != sha256:
-            raise UserError(f"{path}: SHA-256 {found}, expected {sha256}: move the file away")
+        if (there := sha256_file(path)) != sha256:
+            raise UserError(f"{path}: SHA-256 {there}, expected {sha256}: move the file away")
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):  # by a killed download
+    for left in partial_files(path):  # a killed download left it
         if time.time() - left.stat().st_mtime > 10 * TIMEOUT:
             left.unlink()
     by_hand = f"or put the file at {path} (SHA-256 {sha256})"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                found = _stream(url, partial)
-                break
-            except BROKEN as error:
-                reason = str(getattr(error, "reason", error)) or type(error).__name__
-                if isinstance(error, HTTPError) or attempt == ATTEMPTS:
-                    raise UserError(f"{url}: {reason}; try again later, {by_hand}") from error
-                print(f"{url}: {reason}; trying again", flush=True)
-                time.sleep(attempt)
-        if found != sha256:
-            raise UserError(f"{url}: SHA-256 {found}: not the file it was; try again, {by_hand}")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        received = _download(url, partial, by_hand)
+        if received != sha256:
+            raise UserError(f"{url}: SHA-256 {received}: not the file it was; try again, {by_hand}")
     return path
+
+
+def _download(url: str, target: Path, by_hand: str) -> str:
+    """Download `url` to `target`, in several attempts if need be, and return its SHA-256."""
+    attempt = 1
+    while True:
+        try:
+            return _stream(url, target)
+        except BROKEN as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+            if isinstance(error, HTTPError) or attempt == ATTEMPTS:
+                raise UserError(f"{url}: {reason}; try again later, {by_hand}") from error
+            print(f"{url}: {reason}; trying again", flush=True)
+            time.sleep(attempt)
+            attempt += 1
 
 
 def _stream(url: str, target: Path) -> str:
     """Write what `url` sends to `target`; its SHA-256. ConnectionError if it ends early."""
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    size = 0
     with urlopen(url, timeout=TIMEOUT) as answer, target.open("wb") as file:
         total = int(answer.headers.get("Content-Length") or 0)
         with progress(f"downloading {url.rpartition('/')[2]}", total) as advance:

@@ -1,38 +1,40 @@
-"""Files and their SHA-256: what a data set consisted of, and which files are not the same any more.
+"""Record files by their SHA-256, and name the files that are not the same any more.
 
 Paths are sorted by characters, not in the order of the file system, so the same files give the same
 manifest everywhere. Every file that was changed, is missing or is extra is named.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from repro.core.errors import UserError, refuse
-from repro.core.files import read_object
+from repro.core.files import Json, read_object
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.progress import progress
 
 
 def tree_digests(root: Path) -> dict[str, str]:
-    """SHA-256 of every file below `root` by its path there, sorted; hidden ones are left out.
+    """Return the SHA-256 of every file below `root` by its path there; hidden ones are left out.
 
-    Folders that are links are followed, once. OSError for a folder that cannot be read.
+    Sorted. Folders that are links are followed, once. OSError for a folder that cannot be read.
     """
 
     def refuse_unreadable(error: OSError) -> NoReturn:
         raise error
 
     names: list[str] = []
-    for folder, below, files in os.walk(root, onerror=refuse_unreadable, followlinks=True):
-        above = {os.path.realpath(path) for path in (Path(folder), *Path(folder).parents)}
-        below[:] = [
+    for place, folders, files in os.walk(root, onerror=refuse_unreadable, followlinks=True):
+        here = Path(place)
+        above = {os.path.realpath(path) for path in (here, *here.parents)}
+        folders[:] = [
             name
-            for name in below
-            if name[0] != "." and os.path.realpath(os.path.join(folder, name)) not in above
+            for name in folders
+            if name[0] != "." and os.path.realpath(here / name) not in above
         ]
-        start = Path(folder).relative_to(root)
-        names += [(start / name).as_posix() for name in files if name[0] != "."]
+        below = here.relative_to(root)
+        names += [(below / name).as_posix() for name in files if name[0] != "."]
     digests = {}
     with progress(f"checking {len(names)} files", len(names)) as advance:
         for name in sorted(names):
@@ -42,31 +44,40 @@ def tree_digests(root: Path) -> dict[str, str]:
 
 
 def refuse_changes(
-    root: Path, recorded: dict[str, str], found: dict[str, str], manifest: Path
+    root: Path, recorded: Mapping[str, str], found: Mapping[str, str], manifest: Path
 ) -> None:
-    """UserError with a line for each file that is not as `recorded` in `manifest`."""
+    """Raise UserError with a line for each file that is not as `recorded` in `manifest`."""
     faults = []
     for name in sorted(recorded.keys() | found.keys()):
-        if recorded.get(name) != found.get(name):
-            state = "missing" if name not in found else "changed" if name in recorded else "extra"
-            faults.append(f"{root / name}: {state}, says {manifest}: {_remedy(manifest)}")
+        if recorded.get(name) == found.get(name):
+            continue
+        if name not in found:
+            state = "missing"
+        elif name in recorded:
+            state = "changed"
+        else:
+            state = "extra"
+        faults.append(f"{root / name}: {state}, says {manifest}: {_remedy(manifest)}")
     refuse(faults)
 
 
 def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
-    """What `write_json` wrote; UserError if that is damaged or lacks one of `keys`."""
-    value = read_object(path)
-    if not keys <= value.keys():
+    """Read what `write_json` wrote; UserError if it is damaged or lacks one of `keys`."""
+    content = read_object(path)
+    if not keys <= content.keys():
         raise UserError(f"{path} is damaged: {_remedy(path)}")
-    return value
+    return content
 
 
 def _remedy(manifest: Path) -> str:
-    """What to do; a data set's manifest lies in the folder with its name."""
+    """Say what to do; a data set's manifest lies in the folder with its name."""
     name = manifest.parent.name
     return f'make data ARGS="dataset={name} ..." writes it anew; other data take another data_dir'
 
 
-def data_digest(manifest: dict[str, Any]) -> str:
-    """The SHA-256 that stands for the data; not of "code", which has digests of its own."""
+def data_digest(manifest: Mapping[str, Json]) -> str:
+    """Return the SHA-256 that stands for the data.
+
+    It leaves out "code": code has digests of its own among the conditions.
+    """
     return sha256_json({key: value for key, value in manifest.items() if key != "code"})
