@@ -101,6 +101,7 @@ FILES = [
     "repro/results/report.css",
     "repro/results/report.py",
     "repro/runs/trace.py",
+    "repro/runs/fingerprints.py",
     "repro/training/checkpoint.py",
     "repro/runs/compare.py",
     "repro/core/command.py",

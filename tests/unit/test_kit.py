@@ -28,8 +28,8 @@ from repro.results.document import fill_blocks
 from repro.results.document import number as shown
 from repro.results.record import Energy, confidence_interval
 from repro.results.verify import Verdict, judge, prediction_interval
-from repro.runs import trace
-from repro.runs.trace import fingerprint, state_quantities
+from repro.runs import fingerprints
+from repro.runs.fingerprints import fingerprint, state_quantities
 from repro.training import checkpoint
 from repro.training.checkpoint import find_fault, load, save
 from repro.training.determinism import flags, refuse_changed_flags, set_determinism
@@ -449,7 +449,7 @@ def test_layers_that_are_skipped_at_random_cost_no_memory() -> None:
             parameter.grad = torch.ones_like(parameter) if pattern >> number & 1 else None
         expected = f"{fingerprint([p.grad for p in model.parameters()]) % 2**64:016x}"
         assert state_quantities(model)()["gradients"] == expected
-    assert len(trace._memories[model].free) <= trace._KINDS
+    assert len(fingerprints._memories[model].free) <= fingerprints._KINDS
 
 
 def test_trainings_that_start_together_all_set_the_link(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def main() -> int:
     return train(config)
 
 
-def conditions_of(config: Config, manifest: JsonObject | None = None) -> "Situation":
+def conditions_of(config: Config, manifest: "JsonObject | None" = None) -> "Situation":
     """What the bits depend on (repro/runs/conditions.py); `manifest` if it was read."""
     from experiment import data
     from repro.runs.conditions import conditions_here

@@ -22,8 +22,9 @@ from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
 from repro.core.progress import progress
 from repro.data.manifest import data_digest
+from repro.runs.fingerprints import Quantities
 from repro.runs.folder import Run
-from repro.runs.trace import Quantities, Trace, step_quantities
+from repro.runs.trace import StepInputs, Trace, step_quantities
 from repro.training import checkpoint, model_state, sampling
 from repro.training.determinism import (
     compiled,
@@ -178,9 +179,8 @@ class Trainer:
         """
         if not self.config.output.trace:
             return None, bool(self.processes.total([asked])[0])
-        size = self.schedule.length(self.step - 1)
-        batches = [[indices], batch]
-        return step_quantities(self.model, batches, size, self.processes, metrics, asked)
+        inputs = StepInputs(indices, batch, size=self.schedule.length(self.step - 1))
+        return step_quantities(self.model, inputs, self.processes, metrics, asked)
 
     def fit(self, run: Run | None, trace: Trace | None = None) -> bool:
         """Train from `self.step` to the end (or max_steps), logging and saving into the run.
