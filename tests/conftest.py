@@ -1,22 +1,35 @@
 """Generated projects and the shared environment, which `make test` makes from the project's lock.
 
-Everything here is real: cookiecutter writes the projects, their own commands run in processes of
-their own, with the environment that `make setup` installed.
+Tests are in tiers. unit/: functions, in this process. project/: a generated project and its
+commands. system/: what needs Docker, Slurm, servers, a browser, another CPU or the files of the
+whole environment.
+
+cookiecutter writes the projects, in the environment that `make setup` installed. A command that
+only has to give its answer comes from a fork server (forks.py: `Project.module`, `train`,
+`processes`); what is about starts, signals, profiles or threads is a process of its own (`run`,
+`make`).
 """
 
+import fcntl
 import os
 import re
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import fork_client
 import pytest
+from forks import fork_server, stop_servers
+from progress import Progress
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +40,13 @@ CHECKS = ROOT / ".build" / "checks" / "bin"  # what projects are checked with
 COOKIECUTTER = ROOT / ".build" / "tools" / "bin" / "cookiecutter"
 
 sys.path.insert(0, str(TEMPLATE))  # tests of single functions import the kit where it stands
+
+from repro.environment.profile import PROFILES  # noqa: E402
+
+PORTABLE = {**PROFILES["portable"], "REPRO_PROFILE": "portable"}
+# Seconds after which a command hangs: ten times the slowest one that was seen (a project's own
+# tests, two minutes on a slow machine).
+HANGS = 1200
 
 PROFILE_VARIABLES = [
     "REPRO_PROFILE",
@@ -56,6 +76,55 @@ def clean_environ(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
+def finish(
+    words: list[str], folder: Path, environ: dict[str, str], seconds: float = HANGS
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; one that hangs is ended with all that it started, and named."""
+    process = subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, error = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"{shlex.join(map(str, words))} has not ended after {seconds} s")
+    finally:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return subprocess.CompletedProcess(words, process.returncode, output, error)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def torchrun(processes: int) -> list[str]:
+    """What stands between `python -m` and the module for that many processes."""
+    number = ("--nproc-per-node", str(processes))
+    address = ("--master-addr", "127.0.0.1", "--master-port", str(free_port()))
+    return ["torch.distributed.run", *number, *address, "-m"]
+
+
+def ranks(processes: int) -> list[dict[str, str]]:
+    """The variables that torchrun gives to each of its processes; one process has none."""
+    if processes == 1:
+        return [{}]
+    common = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    common |= {"OMP_NUM_THREADS": "1"}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
 @dataclass(frozen=True)
 class Project:
     """A generated project that uses a shared environment."""
@@ -68,20 +137,36 @@ class Project:
         words = [
             str(self.venv / "bin" / "python") if word == "python" else word for word in command
         ]
-        return subprocess.run(
-            words,
-            cwd=self.path,
-            env=clean_environ(**variables),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-        )
+        return finish(words, self.path, clean_environ(**variables))
+
+    def module(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """The answer of `python -m WORDS`, by a fork where one can stand for it."""
+        return self.processes(1, *words, **variables)
+
+    def processes(
+        self, count: int, *words: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """The same from that many processes, as torchrun starts them; one that fails ends all."""
+        environ = {
+            **clean_environ(**variables),
+            **{k: variables.get(k, PORTABLE[k]) for k in PORTABLE},
+        }
+        command = ["-m", *words]
+        if self.venv not in (VENV, TRACKERS) or not fork_client.can_fork(
+            command, environ, PORTABLE
+        ):
+            start = (
+                ["python", "-m", *torchrun(count), *words] if count > 1 else ["python", *command]
+            )
+            return self.run(*start, **variables)
+        environs = [{**environ, **rank} for rank in ranks(count)]
+        return fork_server(self.venv).run(command, self.path, environs, HANGS)
 
     def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return self.run("make", f"VENV={self.venv}", *arguments, **variables)
 
     def train(self, *settings: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return self.run("python", "-m", "experiment.train", *settings, **variables)
+        return self.module("experiment.train", *settings, **variables)
 
     def edit(self, name: str, old: str, new: str) -> None:
         """Change one place of a file, as an author would."""
@@ -139,6 +224,26 @@ def _nothing_left_in_tmp() -> Iterator[None]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["TMPDIR"] = folder
         yield
+        stop_servers()
+
+
+def shared(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that `build` fills once, for all workers of a run: copy what is in it."""
+    base = factory.getbasetemp()
+    top = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = top / f"shared-{name}"
+    with (top / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (top / f"{name}.done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            build(folder)
+            (top / f"{name}.done").touch()
+    return folder
+
+
+def weights(run: Path) -> bytes:
+    return (run / "checkpoints" / "last" / "tensors.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -209,15 +314,45 @@ def own(recorded: Project, tmp_path: Path) -> Project:
     return Project(path)
 
 
-# Files that take minutes, the longest first: else one worker does the last of them alone.
-LONGEST = ["training", "diff", "verify", "processes", "adapting", "image", "clean_room", "tracking"]
+# Files whose tests share something expensive: one worker does all of a file. Of the others any
+# worker does any test. Both in this order, by their time: the last ones to start have to be short.
+TOGETHER = ["tracking", "verify", "compare", "report", "image", "slurm", "doctor", "kit"]
+LONGEST = [
+    "test_the_projects_own_tests_pass",
+    "test_ten_kills_at_random_moments_change_nothing",
+    "test_make_demo_ends_with_identical",
+    "tracking",
+    "verify",
+    "test_each_step_of_adapting_works",
+    "test_a_planted_fault_is_named",
+    "test_the_commands_of_reproduce_md_end_as_it_says",
+    "test_ctrl_c_shows_no_traceback_at_any_moment",
+    "processes",
+    "diff",
+    "training",
+    "doctor",
+    "compare",
+    "data",
+]
 
 
+def place(item: pytest.Item) -> int:
+    """Among those that take long; behind all of them for the others."""
+    name = item.name.partition("[")[0]
+    stem = item.path.stem.removeprefix("test_")
+    return next((n for n, long in enumerate(LONGEST) if long in (name, stem)), len(LONGEST))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+    items.sort(key=place)
+    for item in items:
+        stem = item.path.stem.removeprefix("test_")
+        if stem in TOGETHER or item.path.parent.name == "unit":
+            item.add_marker(pytest.mark.xdist_group(stem))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes minutes; run by make test-long")
-    config.addinivalue_line("markers", "alone: takes the time, so nothing may run beside it")
+    if "PYTEST_XDIST_WORKER" not in os.environ and config.option.verbose <= 0:
+        config.pluginmanager.register(Progress(config))

@@ -1,0 +1,66 @@
+"""What is seen while the tests run: how far they are, and the name of a test that failed, at once.
+
+Lines and no bar, for a log that somebody follows as well as for a terminal. pytest's own summary
+comes at the end as ever.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+EVERY = 20  # seconds
+
+
+class Progress:
+    """Counts tests in the process that starts the workers, or in the only one."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.started = time.monotonic()
+        self.told = self.started
+        self.total = 0
+        self.done = 0
+        self.failed = 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.total = len(session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        self.total = len(ids)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+        """No letters: they would stand between the lines."""
+        if isinstance(report, pytest.TestReport):
+            if report.failed:
+                return ("failed" if report.when == "call" else "error"), "", ""
+            if report.skipped or report.when == "call":
+                return report.outcome, "", ""
+        return None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        now = time.monotonic()
+        if report.failed:
+            self.failed += 1
+            lines = (report.longreprtext.strip() or "?").splitlines()
+            told = [line for line in lines if line.startswith("E  ")] or lines[-1:]
+            self.say(f"FAILED {report.nodeid} {told[0][:160]}")
+        if report.when == "teardown":
+            self.done += 1
+        if now - self.told >= EVERY or (self.done == self.total and report.when == "teardown"):
+            self.told = now
+            share = 100 * self.done // max(1, self.total)
+            seconds = int(now - self.started)
+            self.say(
+                f"{share:3} %  {self.done} of {self.total} tests, {self.failed} failed, {seconds} s"
+            )
+
+    def say(self, line: str) -> None:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.write_line(line)
+            reporter.flush()
