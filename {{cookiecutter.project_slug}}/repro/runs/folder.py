@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, write_file
-from repro.core.layout import METRICS, TRACE
+from repro.core.layout import INTERRUPTED, METRICS, TRACE
 from repro.core.redaction import redact_command, redact_mapping
 from repro.runs.conditions import Facts, differences, seeds_by_hand
 from repro.runs.context import log_experiment_context
 from repro.runs.logs import Entry, line_step, read_lines
-from repro.training import checkpoint, interruption
+from repro.training import checkpoint
 
 _CODE = ("experiment", "repro", "configs", "results", "tests")
 
@@ -74,7 +74,7 @@ class Run:
         source = _run_of(self.start)
         entries = read_lines(source / METRICS) if source else []
         kept = [entry for entry in entries if line_step(entry) <= step]
-        (self.folder / interruption.MARKER).unlink(missing_ok=True)
+        (self.folder / INTERRUPTED).unlink(missing_ok=True)
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
         write_file(self.folder / METRICS, text.encode())
         if self.start and source != self.folder:

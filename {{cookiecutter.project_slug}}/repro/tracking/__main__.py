@@ -29,9 +29,9 @@ from repro.core.command import Parser, run_command
 from repro.core.errors import UserError
 from repro.core.files import write_json
 from repro.core.hashing import sha256_file
+from repro.core.layout import INTERRUPTED
 from repro.core.redaction import redact_text
 from repro.tracking import FINISHED, STATE, Place, Tracker
-from repro.training.interruption import MARKER
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 1.0  # between two looks at metrics.jsonl
@@ -185,7 +185,7 @@ def watch(mirror: Mirror, ended: threading.Event) -> None:
     """Wait for the training's end, which closes the standard input; then time is limited."""
     last_words = sys.stdin.buffer.read()
     if mirror.training:
-        interrupted = (mirror.folder / MARKER).exists()
+        interrupted = (mirror.folder / INTERRUPTED).exists()
         mirror.state["finished"] = last_words == FINISHED and not interrupted
     signal.alarm(mirror.settings["wait"])
     ended.set()

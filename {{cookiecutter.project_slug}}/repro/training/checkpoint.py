@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash at any moment and never run code when they are read.
+"""Save checkpoints that survive a crash at any moment, and read them without running code.
 
 A checkpoint is a folder: `tensors.safetensors` holds every tensor, `state.json` the rest of the
 state, `SHA256SUMS` the digests of both (`sha256sum -c SHA256SUMS` checks it by hand). It is written
@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file
-from repro.core.layout import STATE, SUMS, TENSORS, steps_newest_first
+from repro.core.layout import BEST, LAST, STATE, SUMS, TENSORS, steps_newest_first
 
 _FILES = (STATE, TENSORS)
 
@@ -34,14 +35,31 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_pack(state, "", tensors, {}), indent=1, sort_keys=True) + "\n"
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # left behind by a crash
-    temporary.mkdir(parents=True)
-    try:
+    with _replacing_folder(folder) as temporary:
         # No metadata: several keys come out in random order (measured), and bytes would differ.
         (temporary / TENSORS).write_bytes(serialize(tensors))
         (temporary / STATE).write_text(text)
         (temporary / SUMS).write_text(_sums(temporary))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint as a whole or not at all."""
+    with _replacing_folder(target) as temporary:
+        shutil.copytree(source, temporary, dirs_exist_ok=True)
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`, which takes its place once all of it is on disk.
+
+    What `folder` held is removed last, so one whole folder is there at every moment but one, when
+    it is there under the name `.NAME.replaced`.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)  # left behind by a crash
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
         for path in (*temporary.iterdir(), temporary):
             _flush(path)
     except OSError:  # a full disk: leave room for what comes next
@@ -56,15 +74,6 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     _flush(folder.parent)
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a checkpoint as a whole or not at all."""
-    temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-
-
 def point(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to `target`, replacing an older link in one step."""
     # In a folder of its own: other trainings may do the same at this moment.
@@ -75,7 +84,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """The state that `save` wrote, tensors on the CPU. UserError says what is wrong with it."""
+    """Read the state that `save` wrote, tensors on the CPU; UserError if something is wrong."""
     if fault := find_fault(folder):
         raise UserError(f"checkpoint {folder}: {fault}")
     state = json.loads((folder / STATE).read_text())
@@ -83,7 +92,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def find_fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None if it is whole."""
+    """Say in a few words what is wrong with a checkpoint; None if it is whole."""
     if not folder.is_dir():
         return "there is no such folder"
     for name in (SUMS, *_FILES):
@@ -95,13 +104,14 @@ def find_fault(folder: Path) -> str | None:
 
 
 def _sums(folder: Path) -> str:
+    """Return what SHA256SUMS should hold."""
     return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in _FILES)
 
 
 def newest_whole(checkpoints: Path) -> Path:
-    """The newest whole checkpoint of a run; prints a warning for each damaged newer one.
+    """Return a run's newest whole checkpoint, with a warning for each newer one that is damaged.
 
-    Raises UserError if none is whole: a fresh start would silently throw a training away.
+    UserError if none is whole: a fresh start would silently throw a training away.
     """
     damaged: list[str] = []
     for folder in steps_newest_first(checkpoints):
@@ -116,7 +126,7 @@ def newest_whole(checkpoints: Path) -> Path:
 
 def prune(checkpoints: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints, never the one `best` or `last` points to."""
-    kept = {(checkpoints / name).resolve() for name in ("best", "last")}
+    kept = {(checkpoints / name).resolve() for name in (BEST, LAST)}
     for folder in steps_newest_first(checkpoints)[keep:]:
         if folder.resolve() not in kept:
             shutil.rmtree(folder)
@@ -132,15 +142,9 @@ def _flush(path: Path) -> None:
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
-    """`value` as JSON, its tensors moved to `tensors`; a tensor met twice (tied weights) once."""
+    """Return `value` as JSON, and put its tensors into `tensors` under names made from `name`."""
     if isinstance(value, Tensor):
-        identity = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)
-        if value.numel() == 0 or identity not in seen:
-            seen[identity] = name
-            # A copy: safetensors refuses tensors that share memory or are not contiguous.
-            copy = torch.empty(value.shape, dtype=value.dtype, device="cpu")
-            tensors[name] = copy.copy_(value.detach())
-        return {"$tensor": name if value.numel() == 0 else seen[identity]}
+        return {"$tensor": _pack_tensor(value, name, tensors, seen)}
     if isinstance(value, Mapping):
         items = [(key, _pack(item, f"{name}.{key}", tensors, seen)) for key, item in value.items()]
         if all(isinstance(key, str) and not key.startswith("$") for key in value):
@@ -153,7 +157,21 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor], seen: dict[Any, str
     raise TypeError(f"{name.lstrip('.')}: {type(value).__name__} cannot be stored without pickle")
 
 
+def _pack_tensor(value: Tensor, name: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> str:
+    """Put a tensor into `tensors` and return its name there; one met twice (tied weights) once."""
+    identity = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)
+    empty = value.numel() == 0  # without memory of its own
+    if not empty and identity in seen:
+        return seen[identity]
+    seen[identity] = name
+    # A copy: safetensors refuses tensors that share memory or are not contiguous.
+    copied = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+    tensors[name] = copied.copy_(value.detach())
+    return name
+
+
 def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Undo `_pack`."""
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Backend flags: which operations may run, and how they round.
+"""Set the backend flags, which say which operations may run and how they round.
 
 `set_determinism("strict")` promises that an operation either gives the same bits each time on the
 same hardware class or raises an error; `warn` prints a warning instead; `off` restores the fastest
@@ -11,11 +11,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from repro.core.errors import UserError
+from repro.core.files import JsonObject
 
 MODES = ("strict", "warn", "off")
 FILL = "REPRO_FILL_MEMORY"  # set in the environment: new tensors are filled with NaN
@@ -31,40 +32,50 @@ def set_determinism(mode: str) -> None:
     # time: for tests (tests/conftest.py) and replays only.
     fill = exact and FILL in os.environ
     torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-    for _, where, name, value in _flags(exact):
-        setattr(where, name, value)
+    for flag in _backend_flags(exact):
+        setattr(flag.place, flag.name, flag.value)
 
 
-def _flags(exact: bool) -> list[tuple[str, Any, str, bool]]:
-    """The back ends' flags: name of the place, place, name, value."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+class _Flag(NamedTuple):
+    """A flag of a back end of torch, and the value that it should have."""
+
+    place_name: str
+    place: Any
+    name: str
+    value: bool
+
+
+def _backend_flags(exact: bool) -> list[_Flag]:
+    """Return the back ends' flags with the values for exact or for fast results."""
+    cudnn = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
     return [
         # benchmark times several algorithms and takes the fastest: another one on another day.
-        ("cudnn", cudnn, "benchmark", not exact),
-        ("cudnn", cudnn, "deterministic", exact),
+        _Flag("cudnn", cudnn, "benchmark", not exact),
+        _Flag("cudnn", cudnn, "deterministic", exact),
         # TF32 rounds inputs to 10 bits of mantissa, on Ampere and later only. Through one API: to
         # set `cudnn.conv.fp32_precision` and to read `cudnn.allow_tf32` afterwards raises an error.
-        ("cudnn", cudnn, "allow_tf32", not exact),
-        ("matmul", matmul, "allow_tf32", not exact),
+        _Flag("cudnn", cudnn, "allow_tf32", not exact),
+        _Flag("matmul", matmul, "allow_tf32", not exact),
         # Partial sums in 16 bits: how many there are depends on how the GPU cuts the matrix.
-        ("matmul", matmul, "allow_bf16_reduced_precision_reduction", not exact),
-        ("matmul", matmul, "allow_fp16_reduced_precision_reduction", not exact),
-        ("matmul", matmul, "allow_fp16_accumulation", False),
+        _Flag("matmul", matmul, "allow_bf16_reduced_precision_reduction", not exact),
+        _Flag("matmul", matmul, "allow_fp16_reduced_precision_reduction", not exact),
+        _Flag("matmul", matmul, "allow_fp16_accumulation", False),
     ]
 
 
-def refuse_changed_flags(expected: dict[str, Any]) -> None:
-    """UserError if a flag or the number of threads is no longer what `flags()` told before.
+def refuse_changed_flags(expected: JsonObject) -> None:
+    """Raise UserError if a flag or the number of threads is no longer what `flags()` told before.
 
     Called before each checkpoint: a library that switches cudnn.benchmark on would otherwise spoil
     the bits in silence.
     """
-    found = flags()
+    in_force = flags()
     lines = [
-        f"{name} is {found[name]}, it was {value} when training began: the author's code or a "
+        f"{name} is {in_force[name]}, it was {value} when training began: the author's code or a "
         "library changed it, and the bits since the last checkpoint are not those promised"
         for name, value in expected.items()
-        if found[name] != value
+        if in_force[name] != value
     ]
     if lines:
         raise UserError(lines)
@@ -85,10 +96,14 @@ def set_threads(threads: int) -> None:
         )
 
 
-def flags() -> dict[str, Any]:
-    """The flags and the number of threads in force, read back from torch."""
+def flags() -> JsonObject:
+    """Read back from torch which flags and which number of threads are in force."""
+    in_force = {
+        f"{flag.place_name}.{flag.name}": getattr(flag.place, flag.name)
+        for flag in _backend_flags(exact=True)
+    }
     return {
-        **{f"{place}.{name}": getattr(where, name) for place, where, name, _ in _flags(True)},
+        **in_force,
         "deterministic_algorithms": torch.get_deterministic_debug_mode(),  # 0 off, 1 warn, 2 strict
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -97,7 +112,7 @@ def flags() -> dict[str, Any]:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """One CPU thread inside: samples get the same bits in a worker and in the training process."""
+    """Use one CPU thread inside: samples get the same bits in a worker and in this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,7 +122,7 @@ def single_thread() -> Iterator[None]:
 
 
 def compiled(model: torch.nn.Module) -> torch.nn.Module:
-    """The model, compiled by torch when it is first called; shares its weights with `model`.
+    """Return the model to be compiled by torch at its first call; it shares `model`'s weights.
 
     Each shape has kernels of its own: by default torch goes over to kernels for any shape when it
     meets a second one (an epoch's short last batch), so bits would depend on the steps before; a

@@ -1,21 +1,22 @@
-"""Ending early in good order: SIGTERM asks for it, a checkpoint and a marker file answer.
+"""End a training early and in good order when SIGTERM asks for it.
 
 A cluster sends SIGTERM some time before it kills. The step that runs is finished, a checkpoint is
 written, and the command ends with exit code 75 (EX_TEMPFAIL of sysexits.h: try again). torchrun
-turns that code into 1, so the file `interrupted` in the run's folder says it, too; resuming removes
-it.
+turns that code into 1, so a marker file in the run's folder (layout.INTERRUPTED) says it, too;
+resuming removes it.
 """
 
 import signal
 from pathlib import Path
 from types import FrameType
 
+from repro.core.layout import INTERRUPTED
+
 EXIT_CODE = 75
-MARKER = "interrupted"
 
 
 class Interruption:
-    """From now on SIGTERM only sets `asked`."""
+    """Let SIGTERM, from now on, only set `asked`."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -26,5 +27,5 @@ class Interruption:
 
 
 def mark(run: Path, step: int) -> None:
-    """Leave the marker file."""
-    (run / MARKER).write_text(f"SIGTERM after step {step}: go on with resume=auto\n")
+    """Leave the marker file in a run's folder."""
+    (run / INTERRUPTED).write_text(f"SIGTERM after step {step}: go on with resume=auto\n")

@@ -22,38 +22,43 @@ def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
     Layers whose shape is another one (the head for other classes, a small stem) stay random, and
     are named. UserError if the file is another one or fits nothing.
     """
-    found = f"SHA-256 {sha256_file(path)}" if path.is_file() else "there is no such file"
-    if found != f"SHA-256 {expected}":
-        raise UserError(f"weights={path}: {found}, expected SHA-256 {expected}")
+    there = f"SHA-256 {sha256_file(path)}" if path.is_file() else "there is no such file"
+    if there != f"SHA-256 {expected}":
+        raise UserError(f"weights={path}: {there}, expected SHA-256 {expected}")
     try:
-        own, given = network.state_dict(), load_file(path)
+        given = load_file(path)
     except SafetensorError as error:
         remedy = "safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW)"
         raise UserError(f"weights={path}: no safetensors; convert it once: {remedy}") from error
-    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    wanted = network.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in given.items()
+        if name in wanted and wanted[name].shape == tensor.shape
+    }
     if not fitting:
         raise UserError(f"weights={path}: no tensor of it fits the model")
     network.load_state_dict(fitting, strict=False)
-    random = sorted(own.keys() - fitting.keys())
+    random = sorted(wanted.keys() - fitting.keys())
     print(f"weights of {path.name}: {len(fitting)} tensors; random: {' '.join(random) or 'none'}")
 
 
 def restore(
     state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Put the state's weights into the model; with an optimizer, its state and the generators'.
+    """Put a state's weights into the model; with an optimizer, its state and the generators', too.
 
-    Of `state`: "model", "buffers", "optimizer" and "generators". UserError if something does not
-    fit.
+    `state` has "model" and "buffers", and for an optimizer "optimizer" and "generators". UserError
+    if something does not fit.
     """
     try:
         model.load_state_dict(state["model"])
         for name, value in state.get("buffers", {}).items():
-            owner, _, own = name.rpartition(".")
-            _put_buffer(model.get_submodule(owner), own, value)
+            owner, _, name_there = name.rpartition(".")
+            _put_buffer(model.get_submodule(owner), name_there, value)
     except (RuntimeError, AttributeError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"the checkpoint is of another model: {words[:300]}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the checkpoint is of another model: {reason}") from error
     if optimizer:
         try:
             restore_optimizer(optimizer, state["optimizer"])
@@ -63,25 +68,30 @@ def restore(
 
 
 def _put_buffer(module: nn.Module, name: str, value: Tensor) -> None:
-    """Into the tensor that is there; a cache that steps made, or let grow, is put there anew."""
+    """Write a value into the buffer that is there, or put it there as a new one.
+
+    New are caches that steps made or let grow.
+    """
     there = module._buffers.get(name)
-    if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
+    if there is not None and there.shape == value.shape and there.dtype == value.dtype:
         with suppress(RuntimeError):  # an expanded one cannot be written to
             there.copy_(value)
             return
-    device = next((weight.device for weight in module.parameters()), None)
-    device = device if there is None else there.device
+    if there is not None:
+        device: torch.device | None = there.device
+    else:
+        device = next((weight.device for weight in module.parameters()), None)
     module.register_buffer(name, value.to(device), persistent=False)
 
 
 def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers that `state_dict` leaves out (persistent=False): steps may change them, too."""
+    """Return the buffers that `state_dict` leaves out (persistent=False): steps may change them."""
     known = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name not in known}
 
 
 def refuse_unusable(model: nn.Module) -> None:
-    """UserError for weights that cannot be seeded, saved or trained here."""
+    """Raise UserError for weights that cannot be seeded, saved or trained here."""
     for name, weight in model.named_parameters():
         if is_lazy(weight):
             raise UserError(
@@ -96,7 +106,7 @@ def refuse_unusable(model: nn.Module) -> None:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put a state back, the moments laid out in memory as their weights are.
+    """Put an optimizer's state back, the moments laid out in memory as their weights are.
 
     Fused kernels take both in that order; files hold tensors row by row, and a model may be
     channels_last.
@@ -110,7 +120,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """The `bits` of a model: SHA-256 over names, dtypes, shapes and bytes, by name."""
+    """Return the `bits` of a model: SHA-256 over names, dtypes, shapes and bytes, by name."""
     digests = []
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

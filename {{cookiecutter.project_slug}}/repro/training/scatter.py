@@ -1,4 +1,7 @@
-"""Scatter, index and count with the same bits each time, whatever `determinism` says."""
+"""Scatter, index and count with the same bits each time, whatever `determinism` says.
+
+Each function has the name of torch's, and its arguments.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +12,10 @@ import torch
 def deterministic_scatter_add(
     input: torch.Tensor, dim: int, index: torch.Tensor, src: torch.Tensor
 ) -> torch.Tensor:
-    """`torch.scatter_add` with the same bits each time, whatever `determinism` says.
+    """Do `torch.scatter_add` with the same bits each time; it is differentiable.
 
-    Differentiable. On the CPU with the bits of a plain loop over `index` in row-major order; on
-    CUDA, where sums are cut differently, with those of the GPU model. See
+    On the CPU the bits are those of a plain loop over `index` in row-major order. On CUDA, where
+    sums are cut differently, they are those of the GPU model. See
     torch.use_deterministic_algorithms.
     """
     src = src[tuple(slice(size) for size in index.shape)]  # its gradient needs the shape of index
@@ -23,7 +26,7 @@ def deterministic_scatter_add(
 def deterministic_index_add(
     input: torch.Tensor, dim: int, index: torch.Tensor, src: torch.Tensor
 ) -> torch.Tensor:
-    """`torch.index_add` likewise; `index` has one dimension, as long as `src` is in `dim`."""
+    """Do `torch.index_add` likewise; `index` has one dimension, as long as `src` is in `dim`."""
     with _deterministic():
         return input.index_add(dim, index, src)
 
@@ -31,14 +34,14 @@ def deterministic_index_add(
 def deterministic_bincount(
     index: torch.Tensor, weights: torch.Tensor, minlength: int = 0
 ) -> torch.Tensor:
-    """`torch.bincount` with weights, which CUDA has no deterministic version of; in their dtype."""
+    """Do `torch.bincount` with weights and in their dtype: CUDA has no deterministic version."""
     length = max(minlength, int(index.max()) + 1 if index.numel() else 0)
     return deterministic_scatter_add(weights.new_zeros(length), 0, index, weights)
 
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Deterministic algorithms inside, whatever the mode is outside."""
+    """Use deterministic algorithms inside, whatever the mode is outside."""
     mode = torch.get_deterministic_debug_mode()
     torch.use_deterministic_algorithms(True)
     try:

@@ -1,17 +1,18 @@
-"""Every random number is a function of (seed, purpose, position), not of what ran before.
+"""Make every random number a function of (seed, purpose, position), not of what ran before.
 
 `seed_generators(derive_seed(...))` puts all generators at a position; training does so for every
 shard of every step, the data pipeline for every sample. So nothing has to be replayed on resume,
 no worker's or process's number matters, and phases cannot disturb each other. The states are saved
 in checkpoints all the same (`get_seed_state`), for code that draws outside these scopes.
 
-`PYTHONHASHSEED` cannot be set here: it acts before the interpreter starts (see environment.py).
+`PYTHONHASHSEED` cannot be set here: it acts before the interpreter starts (see
+repro/environment/profile.py).
 """
 
 import random
 import signal
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -75,11 +76,20 @@ def worker_init_fn(worker_id: int) -> None:
     seed_generators(torch.initial_seed())
 
 
-def get_seed_state() -> dict[str, Any]:
-    """The state of all generators as tensors and numbers: nothing that would need pickle."""
+class GeneratorStates(TypedDict):
+    """The states of all generators, as they are saved in a checkpoint."""
+
+    python: list[Any]  # version, the words of the state, a normal number kept for later
+    numpy: list[Any]  # name, the words of the state, position, and normal numbers kept for later
+    torch: torch.Tensor
+    cuda: list[torch.Tensor]
+
+
+def get_seed_state() -> GeneratorStates:
+    """Return the states of all generators as tensors and numbers: nothing that needs pickle."""
     version, internal, gauss_next = random.getstate()
     numpy_state: Any = np.random.get_state()
-    name, key, *rest = numpy_state  # rest: position, and a normal number kept for later
+    name, key, *rest = numpy_state
     return {
         "python": [version, torch.tensor(internal, dtype=torch.int64), gauss_next],
         "numpy": [name, torch.from_numpy(key.astype(np.int64)), *rest],
@@ -89,10 +99,10 @@ def get_seed_state() -> dict[str, Any]:
     }
 
 
-def set_seed_state(state: dict[str, Any]) -> None:
+def set_seed_state(state: GeneratorStates) -> None:
     """Put back what `get_seed_state` returned.
 
-    Raises ValueError if that of a CUDA generator was saved and this machine has no GPU.
+    ValueError if that of a CUDA generator was saved and this machine has no GPU.
     """
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss_next))

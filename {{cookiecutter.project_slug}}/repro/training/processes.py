@@ -1,0 +1,187 @@
+"""Let the processes of a training exchange bytes, and add what they have in a fixed order.
+
+What moves between processes are values, never sums of a library's own order: the sums are made by
+`TreeSum`, so that W processes give the bits of one.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from repro.core.errors import UserError
+from repro.training.tree_sum import Summands, TreeSum
+
+Result = TypeVar("Result")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" takes a GPU if there is one, each process its own."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+class Processes:
+    """The processes that torchrun started; without it, this one alone. `rank` 0 writes the files.
+
+    Each has the same weights and computes its `own` shards of every batch.
+    """
+
+    def __init__(self, shards: int, device: torch.device) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.size = int(os.environ.get("WORLD_SIZE", 1))
+        self.shards = shards
+        self.device = device
+        if shards % self.size:
+            remedy = "expected a number that divides it: start fewer, or raise it (other bits)"
+            raise UserError(
+                f"{self.size} processes cannot share training.shards={shards}: {remedy}"
+            )
+        self.own = range(self.rank * shards // self.size, (self.rank + 1) * shards // self.size)
+        if self.size > 1 and not dist.is_initialized():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+
+    def part(self, size: int) -> slice:
+        """Return the samples of a batch of `size` that this process computes."""
+        return slice(self.own.start * size // self.shards, self.own.stop * size // self.shards)
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Let process 0 do `work` before the others do it: they find nothing half-done."""
+        if self.rank == 0:
+            result = work()
+            self.wait()
+            return result
+        self.wait()
+        return work()
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self._gather(torch.zeros(1))
+
+    def close(self) -> None:
+        """End together: a process that leaves early would break what the others still send."""
+        if self.size > 1:
+            self.wait()
+            dist.destroy_process_group()
+
+    def total(self, numbers: list[int]) -> list[int]:
+        """Add up all processes' numbers, modulo 2^64, each a signed number of 64 bits."""
+        if self.size == 1:
+            return numbers
+        return self._gather(torch.tensor(numbers)).view(self.size, -1).sum(0).tolist()
+
+    def sum(self, summands: Summands, like: Sequence[Tensor]) -> Summands:
+        """Add all processes' summands in the fixed tree; `like` has their shapes and dtypes.
+
+        `None` counts as minus zero, which changes no number; what is None everywhere stays None.
+        """
+        if self.size == 1:
+            return summands
+        there = torch.tensor([summand is not None for summand in summands])
+        somewhere = self._gather(there.float()).view(self.size, -1).any(0).tolist()
+        result: Summands = [None] * len(summands)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in like):
+            places = [i for i, t in enumerate(like) if somewhere[i] and t.dtype is dtype]
+            if places:
+                shapes = [like[i] for i in places]
+                totals = self._sum_of_one_dtype([summands[i] for i in places], shapes)
+                for i, total in zip(places, totals, strict=True):
+                    result[i] = total
+        return result
+
+    def chunk_sizes(self, samples: int, chunk: int) -> list[int]:
+        """Return how many samples each process evaluates: whole chunks, shared evenly."""
+        chunks = -(-samples // chunk)  # rounded up
+        edges = [min(samples, r * chunks // self.size * chunk) for r in range(self.size + 1)]
+        return [end - start for start, end in pairwise(edges)]
+
+    def concatenate(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return the processes' tensors one after the other, `sizes` rows each."""
+        if self.size == 1:
+            return own
+        parts = [own.new_empty(size, *own.shape[1:]) for size in sizes]
+        parts[self.rank] = own.contiguous()
+        for source, part in enumerate(parts):
+            self.copy_from(source, [part])
+        return torch.cat(parts)
+
+    def copy_from(self, source: int, tensors: Sequence[Tensor]) -> None:
+        """Give all processes the values that process `source` has."""
+        if self.size == 1:
+            return
+        with _others_alive():
+            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+                group = [tensor for tensor in tensors if tensor.dtype is dtype]
+                flat = torch.cat([tensor.reshape(-1) for tensor in group])
+                dist.broadcast(flat.view(torch.uint8), source)  # gloo knows few types
+                pieces = flat.split([tensor.numel() for tensor in group])
+                for tensor, piece in zip(group, pieces, strict=True):
+                    tensor.copy_(piece.view(tensor.shape))
+
+    def _gather(self, own: Tensor) -> Tensor:
+        """Return the vectors of all processes, one after the other, on the CPU."""
+        if self.size == 1:
+            return own
+        own = own.to(self.device)
+        gathered = own.new_empty(self.size, len(own))
+        with _others_alive():
+            dist.all_gather(list(gathered), own)
+        return gathered.view(-1).cpu()
+
+    def _sum_of_one_dtype(self, summands: Summands, like: Sequence[Tensor]) -> list[Tensor]:
+        """Add all processes' summands of one dtype; `like` has their shapes."""
+        filled = [
+            torch.full_like(shape, -0.0) if summand is None else summand
+            for summand, shape in zip(summands, like, strict=True)
+        ]
+        sizes = [tensor.numel() for tensor in like]
+        padding = filled[0].new_zeros(-sum(sizes) % self.size)
+        flat = torch.cat([*(tensor.reshape(-1) for tensor in filled), padding])
+        *pieces, _ = self._sum_flat(flat).split([*sizes, len(padding)])
+        totals = []
+        for piece, shape in zip(pieces, like, strict=True):
+            # Laid out in memory as the weight is: fused optimizers take both in that order.
+            total = torch.empty_like(shape, requires_grad=False)
+            totals.append(total.copy_(piece.view(shape.shape)))
+        return totals
+
+    def _sum_flat(self, flat: Tensor) -> Tensor:
+        """Let each process add one slice of all vectors, then give all slices to all.
+
+        The traffic is that of a ring all-reduce: twice the vector, for any number of processes.
+        """
+        received = torch.empty_like(flat)
+        pieces = received.view(self.size, -1)
+        sums = TreeSum()
+        with _others_alive():
+            dist.all_to_all_single(received, flat)
+            for piece in pieces:
+                sums.add([piece])
+            (total,) = sums.total()
+            assert total is not None
+            dist.all_gather(list(flat.view(self.size, -1)), total)
+        return flat
+
+
+@contextmanager
+def _others_alive() -> Iterator[None]:
+    """Turn a lost connection, which means that another process ended, into one line of each."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"another process of this training ended ({reason}); start all again with resume=auto"
+        ) from error
