@@ -123,7 +123,7 @@ def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -
     assert "OTHER BITS" in done.stdout
     command = last_line(done.stdout).partition("to see where: ")[2]
     assert command == "python -m repro diff runs/all/a runs/all/b"
-    assert "They part at step" in own_project.run(*command.split()).stdout
+    assert "The runs part at step" in own_project.run(*command.split()).stdout
 
 
 def test_what_is_not_finished_is_listed_and_left_out(

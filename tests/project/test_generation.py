@@ -28,6 +28,7 @@ from conftest import (
     git,
 )
 from omegaconf import OmegaConf
+from options import CHOICES, pins
 from repro.environment.profile import PROFILES
 
 STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]
@@ -90,6 +91,11 @@ FILES = [
     "repro/results/checklist.py",
     "repro/results/crate.py",
     "repro/diagnosis/diff.py",
+    "repro/diagnosis/author.py",
+    "repro/diagnosis/distances.py",
+    "repro/diagnosis/operation_difference.py",
+    "repro/diagnosis/replay_pair.py",
+    "repro/diagnosis/step_file.py",
     "repro/environment/packages.py",
     "repro/diagnosis/explain.py",
     "repro/environment/cuda.py",
@@ -166,8 +172,6 @@ def files_of(project: Project) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-OPTIONS = json.loads((ROOT / "cookiecutter.json").read_text())
-CHOICES = {k: v for k, v in OPTIONS.items() if isinstance(v, list) and not k.startswith("_")}
 
 
 def all_pairs() -> list[tuple[str, ...]]:
@@ -410,8 +414,6 @@ def test_the_profile_is_the_same_everywhere(fresh: Project) -> None:
         assert {key: found.get(key) for key in expected} == expected, name
 
 
-def pins(lock: str) -> dict[str, str]:
-    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
 
 
 def test_versions_and_digests_agree_with_the_single_source(fresh: Project) -> None:
@@ -441,32 +443,10 @@ def test_versions_and_digests_agree_with_the_single_source(fresh: Project) -> No
     assert metadata["requires-python"] == f">={lowest},<{major}.{int(minor) + 1}"
 
 
-LOCKS = ROOT / "templates" / "locks"
 
 
-@pytest.mark.parametrize("name", [*CHOICES["tracker"], "dev"])
-def test_the_locks_have_hashes_and_no_settings_of_a_machine(name: str) -> None:
-    lock = (LOCKS / f"{name}.lock").read_text()
-    assert "make lock" in lock
-    for line in lock.splitlines():
-        assert not line.startswith("-"), line
-        assert "://" not in line, line
-        assert " /" not in line, line
-    for requirement in re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n?", "", lock)):
-        if requirement.strip():
-            assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), requirement
 
 
-def test_a_package_has_the_same_version_in_every_lock() -> None:
-    """So a tracker is no reason for other bits, and one environment can hold them all."""
-    locks = [pins(path.read_text()) for path in LOCKS.glob("*.lock")]
-    assert len(locks) == len(CHOICES["tracker"]) + 1
-    for one, other in itertools.combinations(locks, 2):
-        both = one.keys() & other.keys()
-        assert {name: one[name] for name in both} == {name: other[name] for name in both}
-    default = pins((LOCKS / "none.lock").read_text())
-    for tracker in CHOICES["tracker"]:
-        assert default.items() <= pins((LOCKS / f"{tracker}.lock").read_text()).items()
 
 
 @pytest.mark.parametrize("tracker", CHOICES["tracker"])

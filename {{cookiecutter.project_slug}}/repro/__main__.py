@@ -34,7 +34,7 @@ import json
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from repro.core.command import Parser, run_command
@@ -155,40 +155,42 @@ def _report(arguments: Namespace) -> int:
 
 
 def _diff(arguments: Namespace) -> int:
-    from repro.diagnosis import diff, explain
+    from repro.diagnosis import diff, explain, replay_pair
 
     runs = arguments.runs[0].resolve(), arguments.runs[1].resolve()
     if all(run.is_file() for run in runs):
         if arguments.picture or arguments.replay:
             raise UserError("two files of a step have no curves and need no replay: leave it out")
-        found = diff.compare_steps(*runs)
+        comparison = diff.compare_steps(*runs)
     else:
-        found = diff.compare(*runs)
-        if arguments.replay and found["step"] is not None:
-            found |= diff.replay(runs, found["step"])
+        comparison = diff.compare_traces(*runs)
+        if arguments.replay and comparison.parting:
+            replayed = replay_pair.replay_both(runs, comparison.parting.step)
+            comparison = replace(comparison, replayed=replayed)
         if arguments.picture:
             from repro.runs.figures import draw_parting
 
-            draw_parting(arguments.picture, runs, found["step"])
+            step = comparison.parting.step if comparison.parting else None
+            draw_parting(arguments.picture, runs, step)
     if arguments.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(comparison.as_json(), indent=1))
     else:
-        explain.show(found, (str(arguments.runs[0]), str(arguments.runs[1])))
+        explain.print_difference(comparison, (str(arguments.runs[0]), str(arguments.runs[1])))
         if arguments.picture:
             print(f"picture: {arguments.picture}")
-    return 0 if found["step"] is None else 1
+    return 1 if comparison.parting else 0
 
 
 def _trace_step(arguments: Namespace) -> int:
-    from repro.diagnosis import replay
+    from repro.diagnosis import replay, step_file
 
     run = arguments.run.resolve()
     if arguments.step < 0:
         raise UserError(f"--step {arguments.step}: 0 is before training, 1 the first step")
-    found = replay.trace_step(ROOT, run, arguments.step, arguments.values)
+    record = replay.trace_step(ROOT, run, arguments.step, arguments.values)
     path = arguments.output or run / f"step-{arguments.step}.json"
-    replay.write(found, path)
-    print(f"{len(found['operations'])} operations of step {arguments.step}: {path}")
+    step_file.write_step(record, path)
+    print(f"{len(record.operations)} operations of step {arguments.step}: {path}")
     return 0
 
 
@@ -211,16 +213,20 @@ def _compare(arguments: Namespace) -> int:
 
 def _audit(arguments: Namespace) -> int:
     from repro.core.layout import USER_CODE
-    from repro.diagnosis.audit import SLOWER, audit, show
+    from repro.diagnosis.audit import SLOWER, audit, print_findings
     from repro.diagnosis.unseeded import find_unseeded
 
     operations = audit(ROOT, arguments.settings)
-    sources = [asdict(finding) for finding in find_unseeded(ROOT, USER_CODE)]
+    sources = find_unseeded(ROOT, USER_CODE)
     if arguments.json:
-        print(json.dumps({"operations": operations, "sources": sources}, indent=1))
+        told = {
+            "operations": [asdict(operation) for operation in operations],
+            "sources": [asdict(finding) for finding in sources],
+        }
+        print(json.dumps(told, indent=1))
     else:
-        show(operations, sources)
-    return 1 if sources or any(entry["kind"] != SLOWER for entry in operations) else 0
+        print_findings(operations, sources)
+    return 1 if sources or any(each.kind != SLOWER for each in operations) else 0
 
 
 def _archive(arguments: Namespace) -> int:

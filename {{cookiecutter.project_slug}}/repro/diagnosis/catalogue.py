@@ -5,13 +5,11 @@ compares it with the installed version): with `determinism: strict` these raise 
 most of them in their gradient only. Where PyTorch has a deterministic version, it takes that one.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from typing import NamedTuple
 
-
-def _every(words: list[str], inputs: list[Any]) -> bool:
-    return True
-
+from repro.diagnosis.step_file import Operation
 
 NO_DETERMINISTIC_VERSION_ON_CUDA = {
     "torch.nn.AvgPool3d": "a strided convolution, or AvgPool2d over slices",
@@ -69,53 +67,98 @@ NOT_PORTABLE_ON_CPU = {
     "torch.sqrt, x ** 0.5": "rsqrt, norm, std or hypot; optimizers with fused=True"
 }
 
-# The operation that torch does (without "aten.", * for any text) -> the entry above, and which
-# calls of it are meant, by arguments and inputs as repro/diagnosis/operations.py tells them.
-Meant = Callable[[list[str], list[Any]], bool]
-KERNELS: list[tuple[str, str, Meant]] = [
-    ("avg_pool3d_backward", "torch.nn.AvgPool3d", _every),
-    ("_adaptive_avg_pool2d_backward", "torch.nn.AdaptiveAvgPool2d", _every),
-    ("_adaptive_avg_pool3d_backward", "torch.nn.AdaptiveAvgPool3d", _every),
-    ("adaptive_max_pool2d_backward", "torch.nn.AdaptiveMaxPool2d", _every),
-    ("fractional_max_pool2d_backward", "torch.nn.FractionalMaxPool2d", _every),
-    ("fractional_max_pool3d_backward", "torch.nn.FractionalMaxPool3d", _every),
-    ("max_unpool2d", "torch.nn.MaxUnpool2d", lambda words, _: words[-1] != "1"),
-    ("max_unpool2d", "torch.nn.MaxUnpool1d", lambda words, _: words[-1] == "1"),
-    ("max_unpool3d", "torch.nn.MaxUnpool3d", _every),
-    ("*upsample_*linear*_backward", "torch.nn.functional.interpolate", _every),
-    ("*upsample_bicubic2d*_backward", "torch.nn.functional.interpolate", _every),
-    ("reflection_pad1d_backward", "torch.nn.ReflectionPad1d", _every),
-    ("reflection_pad2d_backward", "torch.nn.ReflectionPad2d", _every),
-    ("reflection_pad3d_backward", "torch.nn.ReflectionPad3d", _every),
-    ("nll_loss2d_forward", "torch.nn.NLLLoss", _every),
-    ("*ctc_loss_backward*", "torch.nn.CTCLoss", _every),
-    ("_embedding_bag_backward", "torch.nn.EmbeddingBag", lambda words, _: words[2] == "2"),
-    ("put*", "torch.Tensor.put_", _every),
-    ("histc", "torch.histc", _every),
-    ("bincount", "torch.bincount", lambda _, inputs: len(inputs) > 1),
-    ("*median.dim", "torch.median", _every),
-    ("grid_sampler_*_backward", "torch.nn.functional.grid_sample", _every),
-    ("scatter_reduce*", "torch.Tensor.scatter_reduce", lambda words, _: "'prod'" in words),
-    ("resize_", "torch.Tensor.resize_", lambda _, inputs: inputs[0][1].startswith("q")),
-    ("_scaled_dot_product_*_backward*", "torch.nn.functional.scaled_dot_product_attention", _every),
-    ("convolution", "torch.nn.Conv, torch.nn.ConvTranspose", _every),
-    ("replication_pad*_backward", "torch.nn.ReplicationPad", _every),
-    ("bmm*", "torch.bmm of a sparse tensor", lambda _, inputs: "sparse" in inputs[0][1]),
-    ("cumsum", "torch.cumsum", lambda _, inputs: inputs[0][1].startswith(("float", "bfloat"))),
-    ("index_put*", "torch.Tensor.index_put, x[i] with a tensor i", _every),
-    ("scatter_add*", "torch.Tensor.scatter_add, torch.gather", _every),
-    ("index_add*", "torch.index_add, torch.index_select", _every),
-    ("index_copy*", "torch.Tensor.index_copy", _every),
-    ("scatter*.src", "torch.Tensor.scatter", _every),
-    (
+
+def _every(operation: Operation) -> bool:
+    return True
+
+
+def _has_argument(place: int, text: str) -> Callable[[Operation], bool]:
+    """Mean the calls whose argument at `place` has this text."""
+    return lambda operation: operation.arguments.split()[place] == text
+
+
+def _has_one_of(*texts: str) -> Callable[[Operation], bool]:
+    """Mean the calls that have an argument with one of these texts."""
+    return lambda operation: not set(texts).isdisjoint(operation.arguments.split())
+
+
+def _first_input(*prefixes: str) -> Callable[[Operation], bool]:
+    """Mean the calls whose first input is of a type that begins like this."""
+    return lambda operation: operation.inputs[0].dtype.startswith(prefixes)
+
+
+def _of_one_dimension(operation: Operation) -> bool:
+    """Mean the pooling of a vector, which torch does as that of an image of one line."""
+    return operation.arguments.split()[-1] == "1"
+
+
+class Kernel(NamedTuple):
+    """An operation that torch does, and the entry above that it belongs to.
+
+    `pattern`: its name without "aten.", where * stands for any text. `meant`: which calls of it.
+    """
+
+    pattern: str
+    entry: str
+    meant: Callable[[Operation], bool] = _every
+
+
+KERNELS = [
+    Kernel("avg_pool3d_backward", "torch.nn.AvgPool3d"),
+    Kernel("_adaptive_avg_pool2d_backward", "torch.nn.AdaptiveAvgPool2d"),
+    Kernel("_adaptive_avg_pool3d_backward", "torch.nn.AdaptiveAvgPool3d"),
+    Kernel("adaptive_max_pool2d_backward", "torch.nn.AdaptiveMaxPool2d"),
+    Kernel("fractional_max_pool2d_backward", "torch.nn.FractionalMaxPool2d"),
+    Kernel("fractional_max_pool3d_backward", "torch.nn.FractionalMaxPool3d"),
+    Kernel(
+        "max_unpool2d", "torch.nn.MaxUnpool2d", lambda operation: not _of_one_dimension(operation)
+    ),
+    Kernel("max_unpool2d", "torch.nn.MaxUnpool1d", _of_one_dimension),
+    Kernel("max_unpool3d", "torch.nn.MaxUnpool3d"),
+    Kernel("*upsample_*linear*_backward", "torch.nn.functional.interpolate"),
+    Kernel("*upsample_bicubic2d*_backward", "torch.nn.functional.interpolate"),
+    Kernel("reflection_pad1d_backward", "torch.nn.ReflectionPad1d"),
+    Kernel("reflection_pad2d_backward", "torch.nn.ReflectionPad2d"),
+    Kernel("reflection_pad3d_backward", "torch.nn.ReflectionPad3d"),
+    Kernel("nll_loss2d_forward", "torch.nn.NLLLoss"),
+    Kernel("*ctc_loss_backward*", "torch.nn.CTCLoss"),
+    Kernel("_embedding_bag_backward", "torch.nn.EmbeddingBag", _has_argument(2, "2")),
+    Kernel("put*", "torch.Tensor.put_"),
+    Kernel("histc", "torch.histc"),
+    Kernel("bincount", "torch.bincount", lambda operation: len(operation.inputs) > 1),
+    Kernel("*median.dim", "torch.median"),
+    Kernel("grid_sampler_*_backward", "torch.nn.functional.grid_sample"),
+    Kernel("scatter_reduce*", "torch.Tensor.scatter_reduce", _has_one_of("'prod'")),
+    Kernel("resize_", "torch.Tensor.resize_", _first_input("q")),
+    Kernel("_scaled_dot_product_*_backward*", "torch.nn.functional.scaled_dot_product_attention"),
+    Kernel("convolution", "torch.nn.Conv, torch.nn.ConvTranspose"),
+    Kernel("replication_pad*_backward", "torch.nn.ReplicationPad"),
+    Kernel("bmm*", "torch.bmm of a sparse tensor", _first_input("sparse")),
+    Kernel("cumsum", "torch.cumsum", _first_input("float", "bfloat")),
+    Kernel("index_put*", "torch.Tensor.index_put, x[i] with a tensor i"),
+    Kernel("scatter_add*", "torch.Tensor.scatter_add, torch.gather"),
+    Kernel("index_add*", "torch.index_add, torch.index_select"),
+    Kernel("index_copy*", "torch.Tensor.index_copy"),
+    Kernel("scatter*.src", "torch.Tensor.scatter"),
+    Kernel(
         "scatter_reduce*",
         "torch.Tensor.scatter_reduce of a sum or mean",
-        lambda words, _: "'sum'" in words or "'mean'" in words,
+        _has_one_of("'sum'", "'mean'"),
     ),
-    ("max_pool3d_with_indices_backward", "torch.nn.MaxPool3d", _every),
-    ("embedding_dense_backward", "torch.nn.Embedding", _every),
-    ("repeat_interleave*", "torch.repeat_interleave", _every),
-    ("sqrt*", "torch.sqrt, x ** 0.5", _every),
-    ("_foreach_sqrt*", "torch.sqrt, x ** 0.5", _every),
-    ("pow.Tensor_Scalar", "torch.sqrt, x ** 0.5", lambda words, _: words == ["0.5"]),
+    Kernel("max_pool3d_with_indices_backward", "torch.nn.MaxPool3d"),
+    Kernel("embedding_dense_backward", "torch.nn.Embedding"),
+    Kernel("repeat_interleave*", "torch.repeat_interleave"),
+    Kernel("sqrt*", "torch.sqrt, x ** 0.5"),
+    Kernel("_foreach_sqrt*", "torch.sqrt, x ** 0.5"),
+    Kernel(
+        "pow.Tensor_Scalar", "torch.sqrt, x ** 0.5", lambda operation: operation.arguments == "0.5"
+    ),
 ]
+
+
+def known_as(operation: Operation) -> Iterator[str]:
+    """Yield the entries of the tables above that an operation belongs to."""
+    name = operation.name.partition(".")[2]
+    for kernel in KERNELS:
+        if fnmatch(name, kernel.pattern) and kernel.meant(operation):
+            yield kernel.entry

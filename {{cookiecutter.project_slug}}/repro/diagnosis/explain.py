@@ -1,149 +1,228 @@
-"""What `repro diff` found, in the words of a person: sentences and a table."""
+"""Say in words what `repro diff` found: sentences, and a table of what differs first."""
 
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from repro.core.files import Json
+from repro.diagnosis.diff import Change, Comparison, Parting
+from repro.diagnosis.distances import Distance
+from repro.diagnosis.operation_difference import (
+    ARGUMENTS,
+    INPUTS,
+    OPERATIONS,
+    ORDER,
+    OUTPUTS,
+    RANDOM,
+    UNWRITTEN,
+    OperationDifference,
+)
+from repro.diagnosis.replay_pair import Replayed
+from repro.diagnosis.step_file import Operation
+
 _HOW = {
-    "outputs": "the same inputs, other outputs",
-    "arguments": "the same inputs, other arguments",
-    "random": "it draws random numbers with another seed",
-    "inputs": "other inputs, which no operation before it made: other data or weights",
-    "operations": "the runs call other operations here",
-    "order": "the runs take the same tensors in another order",
-    "unwritten": "it reads memory that nobody wrote",
+    OUTPUTS: "the same inputs, other outputs",
+    ARGUMENTS: "the same inputs, other arguments",
+    RANDOM: "it draws random numbers with another seed",
+    INPUTS: "other inputs, which no operation before it made: other data or weights",
+    OPERATIONS: "the runs call other operations here",
+    ORDER: "the runs take the same tensors in another order",
+    UNWRITTEN: "it reads memory that nobody wrote",
 }
-_TITLES = {
-    "Conditions that differ": "conditions",
-    "Also different, but it should change no bits": "context",
-}
-_WORDS = {
+_SENTENCES = {
     "config: threads": "B ran with {b} threads, A with {a}",
     "seed": "B has seed {b}, A has {a}",
     "data": "the data are not the same: another manifest",
     "lock": "requirements.lock is not the same",
     "hardware_class": "B ran on {b}, A on {a}",
+    "hardware: gpu_driver": "B ran with the GPU driver {b}, A with {a}",
+    "software: platform": "B ran on the platform {b}, A on {a}",
     "flags: cpu_capability": "B ran with the instruction set {b}, A with {a}",
     "flags: threads": "torch used {b} threads in B, {a} in A",
 }
+_SAMPLES_SHOWN = 8
 
 
-def sentence(name: str, a: Any, b: Any) -> str:
-    """One difference of two runs' headers in words."""
-    kind, _, key = name.partition(": ")
+def sentence(change: Change) -> str:
+    """Tell one difference of two runs in words."""
+    kind, _, key = change.name.partition(": ")
+    a = _value(change.a)
+    b = _value(change.b)
     if kind == "code":
-        state = "is only in B" if a is None else "is only in A" if b is None else "was changed"
-        return f"{key} {state}"
-    if name in _WORDS:
-        return _WORDS[name].format(a=a, b=b)
-    if kind in ("seeds", "config", "flags"):
-        what = f"{kind}.{key}" if kind == "seeds" else key
-        return f"B ran with {what}={_value(b)}, A with {_value(a)}"
+        if change.a is None:
+            return f"{key} is only in B"
+        if change.b is None:
+            return f"{key} is only in A"
+        return f"{key} was changed"
+    if change.name in _SENTENCES:
+        return _SENTENCES[change.name].format(a=a, b=b)
+    if kind == "seeds":
+        return f"B ran with seeds.{key}={b}, A with {a}"
+    if kind in ("config", "flags"):
+        return f"B ran with {key}={b}, A with {a}"
     if kind == "environment":
-        return f"the variable {key} is {_value(b)} in B, {_value(a)} in A"
-    return f"{key or kind} is {_value(b)} in B, {_value(a)} in A"
+        return f"the variable {key} is {b} in B, {a} in A"
+    return f"{key or kind} is {b} in B, {a} in A"
 
 
-def _value(value: Any) -> str:
-    return "not set" if value is None else str(value)
-
-
-def show(found: dict[str, Any], names: tuple[str, str]) -> None:
-    """Print what `diff.compare` and `diff.replay` found."""
+def print_difference(comparison: Comparison, names: tuple[str, str]) -> None:
+    """Print what a comparison found; `names` are those that the user gave the two runs."""
     console = Console(highlight=False, soft_wrap=True)
-    say = console.print
     for side, name in zip("AB", names, strict=True):
-        say(f"{side}  {name}", markup=False)
-    for title, key in _TITLES.items():
-        if found[key]:
-            say(f"\n[bold]{title}[/]")
-            reseeded = any(name == "seed" for name, _, _ in found[key])
-            for entry in found[key]:
-                if reseeded and entry[0].startswith("seeds: "):
-                    continue  # they follow from it
-                say(f"  {sentence(*entry)}", markup=False)
-    if not found["conditions"]:
-        say("\nThe conditions are the same.")
-    if found["step"] is None:
-        first, last = found["span"]
-        words = f"all steps from {first} to {last} agree" if first < last else f"step {last} agrees"
-        say(f"\n[bold]IDENTICAL[/]: {words}{'' if first else ' (0 is before training)'}.")
-        if found["last"][0] != found["last"][1]:
-            say(f"  A has done {found['last'][0]} steps, B {found['last'][1]}.")
+        console.print(f"{side}  {name}", markup=False)
+    _print_changes(console, "Conditions that differ", comparison.conditions)
+    title = "Also different, but it should change no bits"
+    _print_changes(console, title, comparison.context)
+    if not comparison.conditions:
+        console.print("\nThe conditions are the same.")
+    if comparison.parting is None:
+        _print_identical(console, comparison)
         return
-    where = f"at step {found['step']}" if found["step"] else "before the first step"
-    say(f"\n[bold]They part {where}: {found['quantity'].replace('_', ' ')}[/]")
-    table = Table("", "A", "B", box=None, padding=(0, 2))
-    for name in found["agree"]:
-        table.add_row(name.replace("_", " "), "agrees", "")
-    table.add_row(found["quantity"].replace("_", " "), *map(_value, found["values"]))
-    say(table)
-    only_code = all(name.startswith("code: ") for name, _, _ in found["conditions"])
-    if "operation" in found:
-        _show_operation(found, say)
+    _print_parting(console, comparison.parting)
+    only_code = all(change.name.startswith("code: ") for change in comparison.conditions)
+    if comparison.replayed:
+        _print_replayed(console, comparison.replayed)
         if not only_code:
-            say("\nLook at the conditions first: they differ, and this is where it shows.")
+            console.print("\nLook at the conditions first: they differ, and here it shows.")
     elif only_code:  # other conditions name the cause themselves
-        say("\nWhich operation it was: the same command with --replay")
+        console.print("\nTo see which operation it was, add --replay to the command.")
 
 
-def _show_operation(found: dict[str, Any], say: Any) -> None:
-    for side, step, changed in zip("AB", found["parted"], found["changed"], strict=True):
+def _print_changes(console: Console, title: str, changes: list[Change]) -> None:
+    """Print a sentence for each change."""
+    if not changes:
+        return
+    console.print(f"\n[bold]{title}[/]")
+    reseeded = any(change.name == "seed" for change in changes)
+    for change in changes:
+        follows = reseeded and change.name.startswith("seeds: ")  # from the seed, which is told
+        if not follows:
+            console.print(f"  {sentence(change)}", markup=False)
+
+
+def _print_identical(console: Console, comparison: Comparison) -> None:
+    first, last = comparison.span
+    agree = f"all steps from {first} to {last} agree" if first < last else f"step {last} agrees"
+    before = "" if first else " (0 is before training)"
+    console.print(f"\n[bold]IDENTICAL[/]: {agree}{before}.")
+    last_a, last_b = comparison.last
+    if last_a != last_b:
+        console.print(f"  A has done {last_a} steps, B {last_b}.")
+
+
+def _print_parting(console: Console, parting: Parting) -> None:
+    """Print the step's quantities up to the first that differs."""
+    where = f"at step {parting.step}" if parting.step else "before the first step"
+    quantity = parting.quantity.replace("_", " ")
+    console.print(f"\n[bold]The runs part {where}: {quantity}[/]")
+    table = _empty_table()
+    for name in parting.agree:
+        table.add_row(name.replace("_", " "), "agrees", "")
+    table.add_row(quantity, *(_value(value) for value in parting.values))
+    console.print(table)
+
+
+def _print_replayed(console: Console, replayed: Replayed) -> None:
+    """Print whether the runs repeat themselves, and the first operation that differs."""
+    for side, step, changed in zip("AB", replayed.parted, replayed.changed, strict=True):
         if changed:
-            say(f"\n{side} was replayed with what is there today, which is not what it ran with:")
-            for line in changed:
-                say(f"  {line}", markup=False)
-            say("For its own: check its commit out, trace-step there, then diff the two files.")
+            _print_changed(console, side, changed)
         elif step is not None:
-            words = f"{side} does not repeat itself: step {step} came out otherwise in the replay,"
-            say(f"\n{words} so something in it depends on more than its conditions.")
-    if "samples" in found:
-        one, two = found["samples"]
-        pairs = enumerate(zip(one, two, strict=False))
-        place = next((i for i, (a, b) in pairs if a != b), min(len(one), len(two)))
-        say(f"\nA's batch has {len(one)} samples, B's {len(two)}; their indices from the first")
-        say(f"that differs (number {place}): A {one[place:][:8]}, B {two[place:][:8]}")
-        return
-    operation = found["operation"]
-    if operation is None:
-        say("\nIn the replay all operations agree: what differed did not come again.")
-        return
-    say(f"\n[bold]First operation that differs[/]: {_HOW[operation['how']]}")
-    table = Table("", "A", "B", box=None, padding=(0, 2))
-    pair = operation["a"], operation["b"]
-    for title, function in _ROWS.items():
-        cells = [function(entry) if entry else "-" for entry in pair]
-        if any(cells) and (title != "arguments" or operation["how"] == "arguments"):
-            table.add_row(title, cells[0], "the same" if cells[0] == cells[1] else cells[1])
-    say(table)
-    for apart in operation.get("apart", []):
-        ulps = "" if apart["ulps"] is None else f", at most {apart['ulps']} ulp"
-        say(
-            f"  {apart['differing']} of {apart['values']} values differ{ulps}, "
-            f"{_short(apart['absolute'])} absolute, {_short(apart['relative'])} relative"
-        )
+            told = f"{side} does not repeat itself: step {step} came out otherwise in the replay,"
+            console.print(f"\n{told} so something in it depends on more than its conditions.")
+    if replayed.samples:
+        _print_samples(console, *replayed.samples)
+    elif replayed.operation:
+        _print_operation(console, replayed.operation)
+    else:
+        console.print("\nIn the replay all operations agree: the difference did not come again.")
+
+
+def _print_changed(console: Console, side: str, changed: list[str]) -> None:
+    console.print(f"\n{side} was replayed with what is there today, which is not what it ran with:")
+    for line in changed:
+        console.print(f"  {line}", markup=False)
+    console.print(
+        "To replay what it ran with, check out its commit and run trace-step there; "
+        "then diff the two files."
+    )
+
+
+def _print_samples(console: Console, one: list[int], two: list[int]) -> None:
+    """Print the samples' indices from the first that differs."""
+    places = range(min(len(one), len(two)))
+    first = next((place for place in places if one[place] != two[place]), len(places))
+    until = first + _SAMPLES_SHOWN
+    console.print(f"\nA's batch has {len(one)} samples, B's {len(two)}; their indices from the")
+    console.print(
+        f"first that differs (number {first}): A {one[first:until]}, B {two[first:until]}"
+    )
+
+
+def _print_operation(console: Console, difference: OperationDifference) -> None:
+    """Print the two operations side by side, and how far their outputs lie apart."""
+    console.print(f"\n[bold]First operation that differs[/]: {_HOW[difference.how]}")
+    table = _empty_table()
+    for title, describe in _ROWS.items():
+        if title == "arguments" and difference.how != ARGUMENTS:
+            continue
+        a = describe(difference.a) if difference.a else "-"
+        b = describe(difference.b) if difference.b else "-"
+        if a or b:
+            table.add_row(title, a, "the same" if a == b else b)
+    console.print(table)
+    for distance in difference.apart or []:
+        console.print(f"  {_apart(distance)}")
+
+
+def _empty_table() -> Table:
+    return Table("", "A", "B", box=None, padding=(0, 2))
+
+
+def _apart(distance: Distance) -> str:
+    ulps = "" if distance.ulps is None else f", at most {distance.ulps} ulp"
+    differing = f"{distance.differing} of {distance.values} values differ{ulps}"
+    return (
+        f"{differing}, {_short(distance.absolute)} absolute, {_short(distance.relative)} relative"
+    )
 
 
 def _short(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.3g}"
 
 
-def _names(entry: dict[str, Any]) -> str:
-    for tensors in (entry["outputs"], entry["inputs"]):
-        if names := dict.fromkeys(tensor[3] for tensor in tensors if tensor[3]):
+def _value(value: Json) -> str:
+    return "not set" if value is None else str(value)
+
+
+def _module(operation: Operation) -> str:
+    return " ".join(filter(None, (operation.module, operation.class_)))
+
+
+def _tensor_names(operation: Operation) -> str:
+    """Return the names of the outputs, or of the inputs if those have none."""
+    for tensors in (operation.outputs, operation.inputs):
+        if names := dict.fromkeys(tensor.name for tensor in tensors if tensor.name):
             return ", ".join(names)
     return ""
 
 
-_ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "operation": lambda entry: entry["name"],
-    "in": lambda entry: entry["phase"],
-    "module": lambda entry: " ".join(filter(None, (entry["module"], entry["class"]))),
-    "line": lambda entry: entry["source"],
-    "of": _names,
-    "shapes": lambda entry: " ".join(f"{t[1]}{t[2]}" for t in entry["outputs"][:4]),
-    "arguments": lambda entry: entry["arguments"],
-    "seed": lambda entry: str(entry.get("random", "")),
+def _shapes(operation: Operation) -> str:
+    return " ".join(f"{tensor.dtype}{tensor.shape}" for tensor in operation.outputs[:4])
+
+
+def _seed(operation: Operation) -> str:
+    return "" if operation.random is None else str(operation.random)
+
+
+_ROWS: dict[str, Callable[[Operation], str]] = {
+    "operation": lambda operation: operation.name,
+    "in": lambda operation: operation.phase,
+    "module": _module,
+    "line": lambda operation: operation.source,
+    "of": _tensor_names,
+    "shapes": _shapes,
+    "arguments": lambda operation: operation.arguments,
+    "seed": _seed,
 }

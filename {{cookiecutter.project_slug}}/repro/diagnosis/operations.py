@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,35 +18,42 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from repro.runs.trace import fingerprint
+from repro.diagnosis.step_file import Operation, TensorRecord
+from repro.runs.fingerprints import fingerprint
 
-Place = dict[str, str]
-NOWHERE: Place = {"module": "", "class": "", "source": ""}
 # Operations that hand out memory without writing to it.
 UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 _LARGE = 1 << 18  # values; the fingerprints of larger tensors are kept: a data set is read often
 
 
+class Place(NamedTuple):
+    """Whose an operation is: a module by its name, its class, and a line of the author's code."""
+
+    module: str
+    class_: str
+    source: str
+
+
+NOWHERE = Place("", "", "")
+
+
 class Recorder(TorchDispatchMode):
     """Inside `recording()`, `operations` gets an entry for each operation that is no mere view.
 
-    `root`: source lines are named for files in its folders `rooms`. `names` tells the tensors that
-    have a name, by address. With `values=k` the k-th operation's outputs are kept in `kept`.
-    An entry: `name`; `phase`; `module` and its `class`; `source`; `arguments` that are no tensors;
-    `inputs` and `outputs`, each `[fingerprint, dtype, shape, name]`. Where it is so, `random`: the
-    seed of the generator that it drew from; `fresh`: it hands out memory as it is; `unwritten`: it
-    read memory that nobody had written.
+    `root`: source lines are named for files in its folders `user_code`. `names` tells the tensors
+    that have a name, by address. With `values=k` the k-th operation's outputs are kept in `kept`.
     """
 
-    def __init__(self, root: Path, rooms: tuple[str, ...], values: int | None = None) -> None:
+    def __init__(self, root: Path, user_code: tuple[str, ...], values: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.operations: list[dict[str, Any]] = []
+        self.operations: list[Operation] = []
         self.phase = "start"
         self.names: dict[int, str] = {}  # of tensors, by the address of their data
         self.modules: dict[nn.Module, str] = {}
         self.kept: list[Tensor] = []
-        self._rooms = tuple(str(root / room) + "/" for room in rooms)
-        self._root, self._values = root, values
+        self._root = root
+        self._user_code = tuple(f"{root / folder}/" for folder in user_code)
+        self._values = values
         self._stack: list[nn.Module] = []
         self._places: dict[int, Place] = {}  # by autograd's number of the node
         self._unwritten: dict[int, Tensor] = {}  # memory that holds what it held before
@@ -65,7 +72,7 @@ class Recorder(TorchDispatchMode):
 
     @contextmanager
     def recording(self) -> Iterator["Recorder"]:
-        """As `with recorder`, and modules are followed while they run."""
+        """Record as `with recorder` does, and follow modules while they run."""
 
         def enter(module: nn.Module, _: Any) -> None:
             self._stack.append(module)
@@ -94,34 +101,52 @@ class Recorder(TorchDispatchMode):
             return self._follow(lambda: function(*args, **kwargs))
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        entry: dict[str, Any] = {
-            "name": str(function).removesuffix(".default"),
-            "arguments": " ".join(map(_word, filter(_is_plain, leaves))),
-            "inputs": [self._describe(tensor) for tensor in tensors],
-        }
+        arguments = " ".join(map(_word, filter(_is_plain, leaves)))
+        inputs = [self._describe(tensor) for tensor in tensors]
         written = _written(function, args, kwargs)
         overwritten = {_address(tensor) for tensor in written}
-        if any(_address(tensor) in self._unwritten.keys() - overwritten for tensor in tensors):
-            entry["unwritten"] = True
-        for address in overwritten:
-            self._unwritten.pop(address, None)
+        unwritten = self._read_unwritten(tensors, overwritten)
         result = self._follow(lambda: function(*args, **kwargs))
         # autograd counts the version of a changed tensor up only after this.
         if overwritten:
             self._known = {k: v for k, v in self._known.items() if k[0] not in overwritten}
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         outputs += [tensor for tensor in written if all(tensor is not o for o in outputs)]
-        if entry["name"].split(".")[1] in UNWRITTEN:
-            entry["fresh"] = True
+        name = str(function).removesuffix(".default")
+        fresh = name.split(".")[1] in UNWRITTEN
+        if fresh:
             self._unwritten.update((_address(t), t) for t in outputs if t.numel())
-        entry.update(phase=self._phase(), **self._place())
-        entry["outputs"] = [self._describe(t, keep=not overwritten) for t in outputs]
-        if torch.Tag.nondeterministic_seeded in function.tags:
-            entry["random"] = _seed(leaves, outputs)
+        place = self._place()
+        draws = torch.Tag.nondeterministic_seeded in function.tags
+        operation = Operation(
+            name=name,
+            phase=self._phase(),
+            module=place.module,
+            class_=place.class_,
+            source=place.source,
+            arguments=arguments,
+            inputs=inputs,
+            outputs=[self._describe(tensor, keep=not overwritten) for tensor in outputs],
+            random=_seed(leaves, outputs) if draws else None,
+            fresh=fresh,
+            unwritten=unwritten,
+        )
+        self._keep(operation, outputs)
+        return result
+
+    def _keep(self, operation: Operation, outputs: list[Tensor]) -> None:
+        """Note an operation, and copy its outputs if they are asked for."""
         if len(self.operations) == self._values:
             self.kept = [tensor.detach().cpu().clone() for tensor in outputs]
-        self.operations.append(entry)
-        return result
+        self.operations.append(operation)
+
+    def _read_unwritten(self, tensors: list[Tensor], overwritten: set[int]) -> bool:
+        """Return whether an operation reads memory that nobody wrote, and note what it writes."""
+        read = {_address(tensor) for tensor in tensors} - overwritten
+        unwritten = not read.isdisjoint(self._unwritten)
+        for address in overwritten:
+            self._unwritten.pop(address, None)
+        return unwritten
 
     def _follow(self, call: Callable[[], Any]) -> Any:
         """Call, and remember whose operation the new node of the graph belongs to."""
@@ -135,45 +160,53 @@ class Recorder(TorchDispatchMode):
         return "backward" if _in_backward() else self.phase
 
     def _place(self) -> Place:
+        """Find whose operation is being done; in the backward pass, whose forward it belongs to."""
         if _in_backward():
             node = torch._C._current_autograd_node()
             return self._places.get(node._sequence_nr(), NOWHERE) if node else NOWHERE
         frame = sys._getframe(1)
-        while frame.f_back and not frame.f_code.co_filename.startswith(self._rooms):
+        while frame.f_back and not frame.f_code.co_filename.startswith(self._user_code):
             frame = frame.f_back
-        source, name = "", frame.f_code.co_filename
-        if name.startswith(self._rooms):
-            source = f"{Path(name).relative_to(self._root)}:{frame.f_lineno}"
+        source = ""
+        file = frame.f_code.co_filename
+        if file.startswith(self._user_code):
+            source = f"{Path(file).relative_to(self._root)}:{frame.f_lineno}"
         if not self._stack:
-            return {**NOWHERE, "source": source}
+            return Place("", "", source)
         module = self._stack[-1]
-        name = self.modules.get(module, "")
-        return {"module": name, "class": type(module).__name__, "source": source}
+        return Place(self.modules.get(module, ""), type(module).__name__, source)
 
-    def _describe(self, tensor: Tensor, keep: bool = True) -> list[Any]:
-        kind, shape = str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
-        kind = kind if tensor.layout is torch.strided else f"sparse {kind}"
+    def _describe(self, tensor: Tensor, keep: bool = True) -> TensorRecord:
+        """Record a tensor as it is now; `keep`: its fingerprint may be used again."""
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if tensor.layout is not torch.strided:
+            dtype = f"sparse {dtype}"
+        shape = list(tensor.shape)
         address = _address(tensor)
         if address in self._unwritten:
-            return ["unwritten", kind, shape, ""]
+            return TensorRecord("unwritten", dtype, shape, "")
+        digest = self._digest(tensor, address, keep)
+        return TensorRecord(digest, dtype, shape, self.names.get(address, ""))
+
+    def _digest(self, tensor: Tensor, address: int, keep: bool) -> str:
+        """Return a tensor's fingerprint; of a large one that did not change, the known one."""
         counted = address and not tensor.is_inference()  # those have no version
         key = (address, tensor._version, tensor.numel()) if counted else None
         if key in self._known:
-            digest = self._known[key][1]
-        else:
-            digest = f"{fingerprint([_dense(tensor)]) % 2**64:016x}"
-            if keep and key and tensor.numel() > _LARGE and not _in_backward():
-                self._known[key] = (tensor, digest)  # the tensor, too: its address stays taken
-        return [digest, kind, shape, self.names.get(address, "")]
+            return self._known[key][1]
+        digest = f"{fingerprint([_dense(tensor)]) % 2**64:016x}"
+        if keep and key and tensor.numel() > _LARGE and not _in_backward():
+            self._known[key] = (tensor, digest)  # the tensor, too: its address stays taken
+        return digest
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """Its numbers as an ordinary tensor: sparse and quantized ones are none."""
+    """Return a tensor's numbers as an ordinary one, which sparse and quantized tensors are not."""
     return tensor.int_repr() if tensor.is_quantized else tensor.to_dense()
 
 
 def _address(tensor: Tensor) -> int:
-    """Of its data in memory; 0 where there is no such place."""
+    """Return the address of a tensor's data in memory; 0 where it has none."""
     return tensor.data_ptr() if tensor.layout is torch.strided and tensor.numel() else 0
 
 
@@ -182,12 +215,12 @@ def _is_plain(argument: Any) -> bool:
 
 
 def _word(argument: Any) -> str:
-    """An argument as text that is the same in another process."""
+    """Write an argument as text that is the same in another process."""
     return repr(argument) if isinstance(argument, str) else str(argument).partition(" object at")[0]
 
 
 def _seed(arguments: list[Any], outputs: list[Tensor]) -> int:
-    """What the generator was seeded with that an operation drew from."""
+    """Return the seed of the generator that an operation drew from."""
     for argument in arguments:
         if isinstance(argument, torch.Generator):
             return argument.initial_seed()
@@ -200,10 +233,10 @@ def _in_backward() -> bool:
 
 
 def _written(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
-    """The arguments that an operation changes in place, by its schema."""
-    found = []
+    """Return the arguments that an operation changes in place, by its schema."""
+    written = []
     for place, argument in enumerate(function._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[place] if place < len(args) else kwargs.get(argument.name)
-            found += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
-    return found
+            written += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
+    return written

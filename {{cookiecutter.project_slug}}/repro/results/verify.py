@@ -27,7 +27,7 @@ from repro.core.hashing import sha256_json
 from repro.core.layout import TRACE
 from repro.core.project import run_author_command
 from repro.diagnosis.diff import first_difference
-from repro.environment.packages import shadows
+from repro.environment.import_paths import shadows
 from repro.results import report
 from repro.results.claims import RESULTS, conditions_now, read_claims, read_results, recorded_run
 from repro.results.record import measure, trace_file
@@ -207,11 +207,11 @@ class _Training:
                 raise UserError(f"the recorded trace lacks step {step}: nothing to compare with")
             if step not in lines:
                 return f"step {step} was not done"
-            apart = first_difference(self.lines[step], lines[step])
-            if apart["step"] is not None:
-                then, here = apart["values"]
+            parting = first_difference(self.lines[step], lines[step])
+            if parting is not None:
+                then, here = parting.values
                 where = f"at step {step}" if step else "before the first step"
-                return f"they part {where}: {apart['quantity']} {here}, recorded {then}"
+                return f"they part {where}: {parting.quantity} {here}, recorded {then}"
         return ""
 
     def _judge_parts(self) -> None:
