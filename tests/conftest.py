@@ -314,6 +314,38 @@ def own(recorded: Project, tmp_path: Path) -> Project:
     return Project(path)
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, str]]:
+    """A project in a repository, and the variables with which git finds it under its URL."""
+    from published import publish  # it imports this file, as the next ones
+
+    return publish(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="session")
+def reported(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Recorded results and verdicts of every kind, and the page on them."""
+    from reports import report
+
+    return report(project, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="session")
+def untracked(project: Project) -> dict[str, bytes]:
+    """The bits of a run in a project without a tracker."""
+    from trackers import train_untracked
+
+    return train_untracked(project)
+
+
+@pytest.fixture(scope="session")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
+    """A project for each tracker."""
+    from trackers import TRACKERS
+
+    return {t: generate(tmp_path_factory.mktemp(t), f"tracker={t}") for t in TRACKERS}
+
+
 # Files whose tests share something expensive: one worker does all of a file. Of the others any
 # worker does any test. Both in this order, by their time: the last ones to start have to be short.
 TOGETHER = ["tracking", "verify", "compare", "report", "image", "slurm", "doctor", "kit"]

@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import CHECKS, VENV, Project, clean_environ, commit, faults, git, last_line
-from repro.core.errors import UserError
-from repro.core.hashing import sha256_json
-from repro.results.archive import find_data, write
 
-CONTEXT = Path(__file__).parent.parent / "data" / "ro-crate-1.1-context.jsonld"  # CC0, of RO-Crate 1.1
+CONTEXT = (
+    Path(__file__).parent.parent / "data" / "ro-crate-1.1-context.jsonld"
+)  # CC0, of RO-Crate 1.1
 
 
 @pytest.fixture(scope="module")
@@ -147,15 +146,6 @@ def test_every_path_stays_inside_and_nothing_is_a_link(packed: Path) -> None:
         assert entry.external_attr >> 16 == stat.S_IFREG | (0o755 if executable else 0o644)
 
 
-@pytest.mark.parametrize(
-    "name", ["../x", "/x", "a/../x", "a\\..\\x", "./x", "a//x", "a\nb", "\udc80"]
-)
-def test_a_name_that_may_escape_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no name for every system"):
-        write(tmp_path / "x.zip", "top", {name: b"", "good": b""}, set(), 0)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_it_holds_the_commit_the_runs_and_the_manifest(recorded: Project, packed: Path) -> None:
     files = contents(packed)
     tracked = git(recorded, "ls-files", "-z").strip("\0").split("\0")
@@ -188,23 +178,6 @@ def test_data_and_changes_go_in_where_that_is_asked(own: Project) -> None:
     assert "data/digits/data.safetensors" in data
     assert b"which\nresults" in files["README.md"]
     assert b"what" in files["uncommitted_changes.diff"]
-
-
-def test_a_folder_of_images_goes_in_with_the_data(tmp_path: Path) -> None:
-    run, images = tmp_path / "run", tmp_path / "my images"
-    for path in (run, images / "cat", tmp_path / "data" / "image_folder"):
-        path.mkdir(parents=True)
-    (images / "cat" / "1.png").write_bytes(b"1")
-    manifest = {"dataset": "image_folder", "files": {"cat/1.png": "digest"}, "code": ["digest"]}
-    place = tmp_path / "data" / "image_folder" / "manifest.json"
-    place.write_text(json.dumps(manifest))
-    (run / "config_used.yaml").write_text(f"data_dir: data\nimage_dir: '{images}'\n")
-    digest = sha256_json({key: manifest[key] for key in ("dataset", "files")})
-    name, files = find_data(tmp_path, run, digest, with_data=True)
-    assert name == "data/image_folder/manifest.json"
-    assert files == {name: place, "images/cat/1.png": images / "cat" / "1.png"}
-    aside = find_data(tmp_path, run, digest, with_data=False)
-    assert aside == ("data-manifest/image_folder/manifest.json", {aside[0]: place})
 
 
 # What is refused ------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ import pytest
 import torch
 from conftest import VENV, Project, clean_environ, faults, last_line
 from PIL import Image
-from repro.data.manifest import tree_digests
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
@@ -318,27 +317,6 @@ def test_what_is_no_image_is_named(own_project: Project, pictures: Path) -> None
         assert f"found {', '.join(parts)}; expected a folder for each of two classes" in line
     (line,) = faults(own_project.run(*prepare, "image_dir=nowhere"))
     assert "no such folder" in line
-
-
-def test_a_folder_that_cannot_be_read_is_no_folder_without_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "image.png").write_bytes(b"")
-    (tmp_path / "b").chmod(0)
-    monkeypatch.chdir(tmp_path)  # from there, for the folders above may be closed, too
-    tmp_path.chmod(0o755)
-    user = os.geteuid()
-    if user == 0:  # root may read everything
-        os.seteuid(65534)
-    try:
-        with pytest.raises(PermissionError):
-            tree_digests(Path())
-    finally:
-        os.seteuid(user)
-        (tmp_path / "b").chmod(0o755)
-    assert list(tree_digests(Path())) == ["a/image.png", "b/image.png"]
 
 
 def test_resuming_with_other_images_is_refused(own_project: Project, pictures: Path) -> None:

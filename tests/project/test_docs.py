@@ -21,7 +21,11 @@ def test_every_test_that_a_page_names_is_there(page: Path) -> None:
     there = {path.name for path in files}
     for path in files:
         there |= set(re.findall(r"(?m)^(?:async )?def (test_\w+)\(", path.read_text()))
-    told = set(re.findall(r"`(?:tests/(?:unit/|project/|system/)?)?(test_\w+\.py|test_\w+_\w+)`", page.read_text()))
+    told = set(
+        re.findall(
+            r"`(?:tests/(?:unit/|project/|system/)?)?(test_\w+\.py|test_\w+_\w+)`", page.read_text()
+        )
+    )
     assert told or page.name in ("CHANGELOG.md", "README.md", "REPRODUCE.md")
     assert sorted(told - there) == []
 

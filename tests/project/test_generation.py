@@ -172,8 +172,6 @@ def files_of(project: Project) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-
-
 def all_pairs() -> list[tuple[str, ...]]:
     """Combinations of all options' values, few, with every pair of two options' values in one."""
     rows = list(itertools.product(*CHOICES.values()))
@@ -414,8 +412,6 @@ def test_the_profile_is_the_same_everywhere(fresh: Project) -> None:
         assert {key: found.get(key) for key in expected} == expected, name
 
 
-
-
 def test_versions_and_digests_agree_with_the_single_source(fresh: Project) -> None:
     lock = pins((fresh.path / "requirements.lock").read_text())
     for name, key in {
@@ -441,12 +437,6 @@ def test_versions_and_digests_agree_with_the_single_source(fresh: Project) -> No
     metadata = tomllib.loads((fresh.path / "pyproject.toml").read_text())["project"]
     lowest, (major, minor) = STACK["python_lowest"], STACK["python_highest"].split(".")
     assert metadata["requires-python"] == f">={lowest},<{major}.{int(minor) + 1}"
-
-
-
-
-
-
 
 
 @pytest.mark.parametrize("tracker", CHOICES["tracker"])

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import VENV, Project, clean_environ, faults, generate
+from background import LONG, command, contents, kill, start, wait_for_steps
+from conftest import Project, faults, generate
 from safetensors.torch import load_file
 
 # BatchNorm, dropout, augmentation and clipping are in the default model and config; 13 samples are
@@ -35,15 +35,6 @@ def parallel(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def command(processes: int, *settings: str) -> list[str]:
-    """The words of a training command with that many processes."""
-    python, module = str(VENV / "bin" / "python"), ["-m", "experiment.train", *settings]
-    if processes == 1:
-        return [python, *module]
-    torchrun = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    return [*torchrun, "--master-addr", "127.0.0.1", "--master-port", str(port()), *module]
-
-
 def port() -> int:
     import socket
 
@@ -57,11 +48,6 @@ def train(project: Project, processes: int, name: str, *settings: str) -> dict[s
     done = project.run(*command(processes, f"run_dir=runs/{name}", *SETTINGS, *settings))
     assert done.returncode == 0, done.stderr
     return contents(project.path / "runs" / name)
-
-
-def contents(run: Path) -> dict[str, bytes]:
-    paths = [run / "metrics.jsonl", run / "trace.jsonl", *(run / "checkpoints").glob("step-*/*")]
-    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize(
@@ -294,44 +280,6 @@ def test_a_killed_process_ends_all_with_one_line(own_project: Project) -> None:
 
 # Crashes -------------------------------------------------------------------------------------
 
-LONG = ("training.epochs=500", "output.log_every=1", "model.width=8", "threads=1")
-
-
-def start(project: Project, processes: int, *settings: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(processes, *settings),
-        cwd=project.path,
-        env=clean_environ(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # so that a signal can go to all of its processes
-    )
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to a process and all below it at once: torchrun's are in sessions of their own."""
-    pids = [process.pid]
-    for pid in pids:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        pids += [int(child) for child in children]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
-
-
-def steps_of(run: Path) -> int:
-    path = run / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-
-def wait_for_steps(run: Path, more: int, process: subprocess.Popen[str] | None = None) -> None:
-    """Until the run has logged `more` lines beyond what it has now."""
-    wanted, deadline = steps_of(run) + more, time.monotonic() + 60
-    while steps_of(run) < wanted and (process is None or process.poll() is None):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
 
 def kill_and_resume(project: Project, name: str, kills: int, seed: int) -> None:
     """Kill trainings at random moments, with 1 and 2 processes in turn, until there is an end."""
@@ -467,40 +415,3 @@ def test_two_trainings_cannot_share_a_folder(own_project: Project) -> None:
 
 
 # CPU models ----------------------------------------------------------------------------------
-
-NUMPY = """
-import hashlib, numpy as np
-x = np.random.default_rng(0).random((65, 67)) + 0.1
-parts = [np.exp(x), np.log(x), np.sin(x), x ** 1.7, np.tanh(x), x @ x.T, np.linalg.svd(x)[1]]
-parts += [np.linalg.inv(x[:65, :65] + np.eye(65)), x.sum(), x.mean(0), np.sqrt(x)]
-parts += [part.astype(np.float32) for part in parts] + [np.exp(x.astype(np.float32))]
-print(hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hexdigest())
-"""
-
-
-@pytest.mark.parametrize("model", ["Haswell", pytest.param("EPYC-Rome", marks=pytest.mark.long)])
-def test_cpus_without_avx512_give_the_same_bits(
-    project: Project, model: str, tmp_path: Path
-) -> None:
-    """Emulated by qemu-user, which .ci/run installs; Intel's and AMD's."""
-    qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
-    if not qemu:
-        assert "CI" not in os.environ, "qemu-user is missing"
-        pytest.skip("needs qemu-x86_64 (Debian's and Ubuntu's qemu-user)")
-    import repro.environment as environment
-
-    variables = {**environment.PROFILES["portable"], "REPRO_PROFILE": "portable"}
-    python = str(VENV / "bin" / "python")
-    settings = ("model.width=4", "training.max_steps=6", "output.log_every=1", "threads=1")
-    found = []
-    for name, start in (("real", []), (model, [qemu, "-cpu", model])):
-        run = tmp_path / name
-        # The variables are set before: started anew, Python would leave the emulator.
-        done = project.run(
-            *start, python, "-m", "experiment.train", f"run_dir={run}", *settings, **variables
-        )
-        assert done.returncode == 0, done.stderr
-        digest = project.run(*start, python, "-c", NUMPY, **variables)
-        assert digest.returncode == 0, digest.stderr
-        found.append((contents(run), digest.stdout, re.findall("bits .*", done.stdout)))
-    assert found[0] == found[1]

@@ -4,83 +4,39 @@ What was logged is read back with each tracker's own reader. The projects run in
 has the packages of all trackers; everything else is tested in one that has none of them.
 """
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, clean_environ, faults, generate, last_line
+from conftest import Project, faults, free_port, last_line
+from trackers import (
+    CHECKPOINTS,
+    READ_MLFLOW,
+    SETTINGS,
+    STEPS,
+    TRACKERS,
+    bits,
+    close,
+    expected_metrics,
+    files_to_show,
+    pause_when_tracked,
+    read,
+    start,
+    state,
+    steps_done,
+    until,
+)
 
-TRACKERS = ("tensorboard", "mlflow", "wandb")
-STEPS = 65  # three epochs and a bit
-SETTINGS = (f"training.max_steps={STEPS}", "output.log_every=1", "tracker.wait=20")
 SECRETS = {"DB_PASSWORD": "planted-variable", "SLURM_JWT": "planted-job", "HF_TOKEN": "planted-hf"}
 SECRETS |= {"WANDB_API_KEY": f"planted-{'k' * 40}", "MLFLOW_TRACKING_TOKEN": "planted-token"}
-
-
-def bits(run: Path) -> dict[str, bytes]:
-    """What must not depend on a tracker, byte for byte."""
-    last = run / "checkpoints" / "last"
-    return {path.name: path.read_bytes() for path in [run / "metrics.jsonl", *last.iterdir()]}
-
-
-@pytest.fixture(scope="module")
-def untracked(project: Project) -> dict[str, bytes]:
-    """A run in a project without a tracker."""
-    done = project.train("run_dir=runs/untracked", *SETTINGS)
-    assert done.returncode == 0, done.stderr
-    return bits(project.path / "runs" / "untracked")
-
-
-@pytest.fixture(scope="module")
-def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
-    return {t: generate(tmp_path_factory.mktemp(t), f"tracker={t}") for t in TRACKERS}
-
-
-def start(project: Project, *settings: str, **variables: str) -> subprocess.Popen[str]:
-    """A training in the background; its output is in the files out and err of the project."""
-    with (project.path / "out").open("w") as out, (project.path / "err").open("w") as err:
-        return subprocess.Popen(
-            [project.venv / "bin" / "python", "-m", "experiment.train", *settings],
-            cwd=project.path,
-            env=clean_environ(**variables),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            text=True,
-        )
-
-
-def until(found: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
-def steps_done(run: Path) -> int:
-    path = run / "metrics.jsonl"
-    return path.read_text().count("learning_rate") if path.is_file() else 0
-
-
-def state(run: Path) -> dict[str, Any]:
-    path = run / "tracker.json"
-    return json.loads(path.read_text()) if path.is_file() else {"at": [0, False]}
-
-
-def pause_when_tracked(training: subprocess.Popen[str], run: Path) -> None:
-    """Stop a training on its way until its tracker has caught up: not all are that fast."""
-    until(lambda: steps_done(run) >= 15)
-    os.kill(training.pid, signal.SIGSTOP)
-    until(lambda: state(run)["at"][0] >= 15)
 
 
 def plant(project: Project) -> None:
@@ -124,57 +80,6 @@ def tracked(projects: dict[str, Project]) -> dict[str, Project]:
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     return {name: Project(p.path.with_name("planted"), p.venv) for name, p in projects.items()}
-
-
-def read(project: Project, program: str, *arguments: str) -> Any:
-    """What a program prints as JSON that runs with the tracker's packages."""
-    done = project.run("python", "-c", program, *arguments)
-    assert done.returncode == 0, done.stderr
-    return json.loads(last_line(done.stdout))
-
-
-def expected_metrics(run: Path) -> dict[str, dict[int, float]]:
-    """{"train/loss": {1: 2.3, ...}, ...} from metrics.jsonl."""
-    expected: dict[str, dict[int, float]] = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        step, part = entry.pop("step"), entry.pop("split", "train")
-        for name, value in entry.items():
-            expected.setdefault(f"{part}/{name}", {})[step] = value
-    assert len(expected["train/loss"]) == STEPS
-    assert len(expected["validation/accuracy"]) == 3
-    return expected
-
-
-def close(found: Any, expected: dict[str, dict[int, float]]) -> bool:
-    """Whether a tracker has each step of each metric once; TensorBoard keeps 32 bits of a value."""
-    pairs = {name: dict(values) for name, values in found.items()}
-    once = all(len(pairs[name]) == len(values) for name, values in found.items())
-    return (
-        once
-        and pairs.keys() == expected.keys()
-        and all(pairs[name] == pytest.approx(expected[name], rel=1e-6) for name in expected)
-    )
-
-
-def files_to_show(project: Project) -> set[str]:
-    """What has to be at the tracker beside metrics and settings."""
-    code = [
-        p for top in ("experiment", "repro", "configs") for p in (project.path / top).rglob("*")
-    ]
-    code = [p for p in code if p.suffix in (".py", ".yaml")]
-    names = {f"code/{path.relative_to(project.path)}" for path in code}
-    assert "code/experiment/trainer.py" in names
-    names |= {"code/requirements.lock", "code/environment.yml", "config_used.yaml", "command.txt"}
-    names |= {"experiment_context.json", "uncommitted_changes.diff", "metrics.json"}
-    return names | {"figures/confusion_matrix.png", "figures/learning_curves.png"}
-
-
-CHECKPOINTS = {
-    f"checkpoints/{name}/{file}"
-    for name in ("best", "last")
-    for file in ("tensors.safetensors", "state.json", "SHA256SUMS")
-}
 
 
 def commit_of(project: Project) -> str:
@@ -225,24 +130,6 @@ def test_tensorboard_shows_the_run(tracked: dict[str, Project]) -> None:
     shown = found["texts"]["code/experiment/trainer.py"]
     trainer = (project.path / "experiment" / "trainer.py").read_text()
     assert re.sub("(?m)^    ", "", shown) == trainer
-
-
-READ_MLFLOW = """
-import json, sys, warnings
-from mlflow import MlflowClient
-client = MlflowClient(sys.argv[1])
-def files(run, folder=None):
-    for item in client.list_artifacts(run, folder):
-        yield from files(run, item.path) if item.is_dir else [item.path]
-found = []
-for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
-    i = run.info.run_id
-    history = {k: [(m.step, m.value) for m in client.get_metric_history(i, k)]
-               for k in run.data.metrics}
-    found.append({"status": run.info.status, "user": run.info.user_id, "tags": run.data.tags,
-                  "params": run.data.params, "metrics": history, "files": sorted(files(i))})
-print(json.dumps(found))
-"""
 
 
 def test_mlflow_shows_the_run(tracked: dict[str, Project]) -> None:
@@ -332,76 +219,6 @@ def test_a_fresh_project_with_any_tracker_is_identical(
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done.stdout) == "IDENTICAL"
     assert not list((projects[tracker].path / "runs").rglob("tracker.json"))  # nobody's server
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextmanager
-def mlflow_server(project: Project, folder: Path, port: int) -> Iterator[Callable[[int], None]]:
-    """A real server with SQLite on loopback; yields what sends it a signal."""
-    environ = clean_environ(MLFLOW_DISABLE_TELEMETRY="true")
-    environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # takes seconds to start
-    command = [project.venv / "bin" / "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "log").open("a") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True
-        )
-
-    def send(number: int) -> None:
-        os.killpg(server.pid, number)
-
-    def answers() -> bool:
-        assert server.poll() is None, (folder / "log").read_text()
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        until(answers)
-        yield send
-    finally:
-        send(signal.SIGKILL)
-        server.wait()
-
-
-def test_an_mlflow_server_that_dies_and_comes_back_has_everything(
-    projects: dict[str, Project], untracked: dict[str, bytes], tmp_path: Path
-) -> None:
-    project, port = projects["mlflow"], free_port()
-    settings = (*SETTINGS, "tracker.wait=4")
-    run, uri = project.path / "runs" / "server", f"http://127.0.0.1:{port}"
-    with mlflow_server(project, tmp_path, port):
-        training = start(project, "run_dir=runs/server", *settings, f"tracker.uri={uri}")
-        pause_when_tracked(training, run)
-    os.kill(training.pid, signal.SIGCONT)
-    until(lambda: steps_done(run) >= 45)
-    os.kill(training.pid, signal.SIGSTOP)  # not to be at its end before the server is back
-    until(lambda: "warning" in (project.path / "err").read_text())
-    with mlflow_server(project, tmp_path, port) as hold:
-        os.kill(training.pid, signal.SIGCONT)
-        assert training.wait(60) == 0
-        (line,) = (project.path / "err").read_text().splitlines()
-        assert line.startswith("warning: mlflow: ")
-        (found,) = read(project, READ_MLFLOW, uri)
-        assert (found["status"], bits(run)) == ("FINISHED", untracked)
-        assert close(found["metrics"], expected_metrics(run))
-        assert {*found["files"]} >= CHECKPOINTS
-        hold(signal.SIGSTOP)
-        evaluate = ("python", "-m", "experiment.evaluate", "--checkpoint")
-        done = project.run(*evaluate, str(run / "checkpoints" / "last"))
-        assert done.returncode == 0
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("warning: mlflow: ")
-        hold(signal.SIGCONT)
-        done = project.run("python", "-m", "repro.tracking", "runs/server")
-        assert (done.returncode, done.stderr) == (0, "")
-        (found,) = read(project, READ_MLFLOW, uri)
-        assert "figures/confusion_matrix.png" in found["files"]
 
 
 @contextmanager

@@ -1,0 +1,61 @@
+"""Trainings in the background, to be watched, warned and killed; and what a run has to have."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from conftest import VENV, Project, clean_environ, free_port
+
+LONG = ("training.epochs=500", "output.log_every=1", "model.width=8", "threads=1")
+
+
+def command(processes: int, *settings: str) -> list[str]:
+    """The words of a training command with that many processes."""
+    python, module = str(VENV / "bin" / "python"), ["-m", "experiment.train", *settings]
+    if processes == 1:
+        return [python, *module]
+    torchrun = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [*torchrun, "--master-addr", "127.0.0.1", "--master-port", str(free_port()), *module]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    paths = [run / "metrics.jsonl", run / "trace.jsonl", *(run / "checkpoints").glob("step-*/*")]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+def start(project: Project, processes: int, *settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(processes, *settings),
+        cwd=project.path,
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that a signal can go to all of its processes
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a process and all below it at once: torchrun's are in sessions of their own."""
+    pids = [process.pid]
+    for pid in pids:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        pids += [int(child) for child in children]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def steps_of(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def wait_for_steps(run: Path, more: int, process: subprocess.Popen[str] | None = None) -> None:
+    """Until the run has logged `more` lines beyond what it has now."""
+    wanted, deadline = steps_of(run) + more, time.monotonic() + 60
+    while steps_of(run) < wanted and (process is None or process.poll() is None):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)

@@ -1,0 +1,122 @@
+"""The page on results and verdicts, as readers meet it: in a real browser (browser.py)."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from browser import Browser, NoBrowser, running_browser
+from conftest import Project, or_skip
+from reports import COMMIT, MARKUP, PAGE, results_of
+from repro.core.hashing import sha256_file
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with or_skip(running_browser(tmp_path_factory.mktemp("browser")), NoBrowser) as found:
+        yield found
+
+
+def test_the_page_tells_results_verdicts_and_commands(reported: Project, browser: Browser) -> None:
+    browser.show(reported.path / PAGE, 1200)
+    text = browser.evaluate("document.body.innerText")
+    claim = results_of(reported)["claims"]["digits_baseline"]
+    ((hardware, bits),) = claim["bits"].items()
+    for seed, digest in bits.items():
+        assert re.search(rf"{seed}\s+{claim['values'][seed]:.4f}\s+{digest}", text)
+    cost = claim["cost"]
+    for words in (
+        claim["text"],
+        "Table 1",
+        f"accuracy {claim['mean']:.4f} ± {claim['standard_deviation']:.4f}",
+        "over 5 seeds, 400 steps each",
+        "95 % interval 0.9877 to 0.9932",
+        f"Hardware class: {hardware}",
+        f"Recorded at commit {COMMIT}, with uncommitted changes",
+        "python -m experiment.train seed=42",
+        "python -m repro verify digits_baseline --seed 42",
+        "make setup",
+        sha256_file(reported.path / "requirements.lock"),
+        f"{cost['hardware']}, {cost['seconds_per_seed']} s per seed",
+        f"{cost['peak_memory_mib']} MiB of memory, 1.25 Wh, profile portable",
+        "IDENTICAL whole training, seed 42: 400 steps compared, 1 to 400",
+        "DIFFERENT start of the training, seed 42: 20 steps compared, 1 to 20",
+        "Of other conditions than those recorded now.",
+        "config: optimizer.learning_rate is 0.004, recorded 0.003",
+        "EQUIVALENT stretches, seed 42: 20 steps compared, 11 to 20, 31 to 40",
+        f"cuda A, recorded: {hardware}",
+        "95 % of further seeds would lie between 0.9812 and 0.9988.",
+    ):
+        assert words in text, (words, text)
+    assert "an older verdict" not in text
+    assert text.count("Of other conditions") == 1
+    figures = browser.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth])")
+    assert len(figures) == len(list((reported.path / "results/figures").glob("*/*.png"))) > 1
+    assert all(alt.startswith(claim["text"]) and width > 400 for alt, width in figures)
+
+
+def test_whatever_an_author_writes_stays_text(reported: Project, browser: Browser) -> None:
+    browser.show(reported.path / PAGE, 360)
+    assert browser.evaluate("document.body.innerText").count(MARKUP) == 5
+    # Twice: the policy would hold it back, were it markup.
+    assert (
+        browser.evaluate("document.scripts.length + document.querySelectorAll('section b').length")
+        == 1
+    )
+    assert browser.evaluate("window.pwned") is None
+    page, *others = browser.requests
+    assert page == (reported.path / PAGE).as_uri()
+    assert all(address.startswith("data:image/png;base64,") for address in others)
+
+
+# Of each element with text of its own: its contrast with what lies behind it (WCAG 2.2: 4.5 is AA).
+CONTRASTS = """
+(() => {
+  const numbers = text => text.match(/[\\d.]+/g).map(Number);
+  const light = rgb => rgb.slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const found = numbers(getComputedStyle(element).backgroundColor);
+      if (found[3] !== 0) return found;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.body.querySelectorAll('*')]
+    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+    .map(e => {
+      const pair = [light(numbers(getComputedStyle(e).color)), light(behind(e))].sort();
+      return [(Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05), e.textContent];
+    });
+})()
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_page_is_readable(reported: Project, browser: Browser, width: int, scheme: str) -> None:
+    browser.show(reported.path / PAGE, width, scheme)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    inside = "[...document.querySelectorAll('body *')].map(e => e.getBoundingClientRect().right)"
+    assert max(browser.evaluate(inside)) <= width
+    contrasts = browser.evaluate(CONTRASTS)
+    assert len(contrasts) > 50
+    assert min(contrasts)[0] >= 4.5, min(contrasts)
+    (page,) = set(browser.evaluate("[getComputedStyle(document.body).backgroundColor]"))
+    assert (max(map(int, re.findall(r"\d+", page))) < 60) == (scheme == "dark")
+    cards = browser.evaluate("[...document.images].map(i => getComputedStyle(i).backgroundColor)")
+    assert set(cards) == {"rgb(255, 255, 255)"}  # the figures' letters are black
+    sizes = "[...document.querySelectorAll('td, p, code')].map(e => getComputedStyle(e).fontSize)"
+    assert min(float(size.removesuffix("px")) for size in browser.evaluate(sizes)) >= 13
+
+
+def test_the_page_can_be_printed(reported: Project, browser: Browser) -> None:
+    browser.show(reported.path / PAGE, 700, "dark", media="print")
+    assert (
+        browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    )
+    assert min(browser.evaluate(CONTRASTS))[0] >= 4.5
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 700
+    pdf = browser.pdf()
+    assert pdf.startswith(b"%PDF-")
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
