@@ -79,7 +79,7 @@ DIFF = Recording(
     "diff-replay",
     "python -m repro diff runs/a runs/b --replay",
     1,
-    ("They part at step 1", "aten.randn.generator", "experiment/model.py"),
+    ("The runs part at step 1", "aten.randn.generator", "experiment/model.py"),
 )
 
 
