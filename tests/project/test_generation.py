@@ -100,6 +100,9 @@ FILES = [
     "repro/diagnosis/explain.py",
     "repro/environment/cuda.py",
     "repro/runs/logs.py",
+    "repro/environment/compiled.py",
+    "repro/environment/import_paths.py",
+    "repro/environment/installed_files.py",
     "repro/environment/locks.py",
     "experiment/metrics.py",
     "repro/diagnosis/operations.py",
@@ -108,6 +111,7 @@ FILES = [
     "repro/results/report.py",
     "repro/runs/trace.py",
     "repro/runs/fingerprints.py",
+    "repro/runs/run_result.py",
     "repro/training/checkpoint.py",
     "repro/runs/compare.py",
     "repro/core/command.py",
@@ -522,7 +526,7 @@ def test_answers_come_out_as_they_were_typed(tmp_path: Path, kind: str) -> None:
             assert text not in content.decode(), name  # a file that the checks above left out
     done = project.make("help")
     assert done.returncode == 0, done.stderr
-    assert project.run("python", "-m", "experiment.train", "--help").returncode == 0
+    assert project.module("experiment.train", "--help").returncode == 0
     assert not list(tmp_path.rglob("hit"))
 
 

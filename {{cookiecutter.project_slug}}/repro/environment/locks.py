@@ -1,4 +1,4 @@
-"""Whether the files agree that say what is installed: requirements.in, locks, Dockerfile, ...
+"""Check whether the files agree that say what is installed: requirements.in, locks, Dockerfile, ...
 
 Promises to name, by file and line: an entry of a lock without a version or a well-formed SHA-256;
 what requirements.in asks for and the lock does not give, and the reverse; a variable of the
@@ -12,19 +12,22 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from repro.environment.profile import MARKER, PROFILES
 
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+if TYPE_CHECKING:  # a package that may be what is missing
+    from packaging.requirements import Requirement
+
+LOCK = "requirements.lock"
+LOCKS = (LOCK, "requirements-dev.lock")
 NOTE = "note: "  # starts a line that is no fault
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^\s;*\\]+)\s*(;[^\\]*)?(\\?)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\s*(\\?)")
 # How each file sets a variable.
-_SETTINGS = {
+_VARIABLES = {
     "Dockerfile": r'(?:ENV | +)(\w+)="([^"]*)".*',
     "environment.yml": r'  (\w+): "([^"]*)"',
     "Makefile": r"export (\w+) \?= (.*)",
@@ -41,25 +44,37 @@ Pins = dict[str, "Pin"]  # by name
 
 @dataclass(frozen=True)
 class Pin:
-    """A lock's word on a package; a marker may say that some Pythons do without it."""
+    """The version that a lock gives a package; a marker may say that some Pythons do without it."""
 
     place: str
     version: str
     marker: str
 
 
-def read_lock(path: Path) -> tuple[Pins, list[str]]:
-    """The pins of a lock, and its faults: each entry has a version and a SHA-256."""
+class Lock(NamedTuple):
+    """What a lock pins, and what is wrong with its lines."""
+
+    pins: Pins
+    faults: list[str]
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock: its pins, and a line for each entry without a version or a SHA-256."""
     pins: Pins = {}
-    hashed, faults = set(), []
-    name, goes_on = "", False
+    hashed: set[str] = set()
+    faults: list[str] = []
+    name = ""
+    goes_on = False  # the line before ended with a backslash
     for number, line in _lines(path):
-        place, text = f"{path.name}:{number}", line.strip()
+        place = f"{path.name}:{number}"
+        text = line.strip()
         if not text or text.startswith("#"):
             continue
-        pin, digest = _PIN.fullmatch(text), _HASH.fullmatch(text)
+        pin = _PIN.fullmatch(text)
+        digest = _HASH.fullmatch(text)
         if pin and not goes_on:
-            name, goes_on = canonical(pin[1]), bool(pin[4])
+            name = canonical(pin[1])
+            goes_on = bool(pin[4])
             if name in pins:
                 faults.append(f"{place}: {name} is in {pins[name].place} already: run make lock")
             pins[name] = Pin(place, pin[2], pin[3] or "")
@@ -72,112 +87,161 @@ def read_lock(path: Path) -> tuple[Pins, list[str]]:
             hashed.add(name)  # the line above says it
             goes_on = text.endswith("\\")
     bare = [name for name in pins if name not in hashed]
-    return pins, faults + [f"{pins[n].place}: {n} has no --hash: run make lock" for n in bare]
+    faults += [f"{pins[name].place}: {name} has no --hash: run make lock" for name in bare]
+    return Lock(pins, faults)
 
 
-def requirements(root: Path, pins: dict[str, Pins]) -> Iterator[str]:
-    """What the .in files ask for is locked, at a version that they allow, and nothing else is."""
+def not_as_locked(lock: Path) -> dict[str, str]:
+    """Name packages whose installed version is not the lock's: {"numpy": "2.5.2 (lock: 2.4.6)"}."""
+    others = {}
+    for name, pin in read_lock(lock).pins.items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed = "not installed"
+        if not is_version(installed, pin.version):
+            others[name] = f"{installed} (lock: {pin.version})"
+    return others
+
+
+def is_version(installed: str, locked: str) -> bool:
+    """Whether a package has its locked version, which may leave out a local part such as +cu130."""
+    return locked in (installed, installed.partition("+")[0])
+
+
+def requirement_faults(root: Path, pins: dict[str, Pins]) -> Iterator[str]:
+    """Name what the .in files ask for and the locks do not give, or give in another version.
+
+    Also what a lock has that nothing asks for.
+    """
     try:
-        from packaging.requirements import InvalidRequirement, Requirement
+        import packaging.requirements  # noqa: F401
     except ImportError:
         yield "packaging is not installed, so requirements.in was not compared: run make setup"
         return
     for lock, locked in pins.items():
-        path, wanted, known = (root / lock).with_suffix(".in"), [], True
-        for number, line in _lines(path):
-            text, place = re.sub(r"(^|\s)#.*", "", line).strip(), f"{path.name}:{number}"
-            if not text or text.startswith("-"):
-                known &= re.match("-r|-e|--re|--ed", text) is None  # more is asked for elsewhere
-                continue
-            try:
-                asked = Requirement(text)
-            except InvalidRequirement:
-                known = False
-                yield f"{place}: found {text!r}, expected a package such as numpy or numpy>=2"
-                continue
-            wanted.append(asked)
-            pin = locked.get(canonical(asked.name))
-            if not pin and (not asked.marker or asked.marker.evaluate()):
-                yield f"{place}: {asked.name} is not in {lock}: run make lock"
-            if pin and not asked.specifier.contains(pin.version, prereleases=True):
-                yield f"{place}: {text} does not allow {pin.version} ({pin.place}): run make lock"
-        for name in unasked(locked, wanted) if wanted and known else ():
-            words = f"{path.name} does not ask for {name}, nor does a package"
-            yield f"{locked[name].place}: {words}: run make lock"
+        path = (root / lock).with_suffix(".in")
+        wanted, complete, faults = _read_requirements(path)
+        yield from faults
+        for asked in wanted:
+            yield from _faults_of_request(asked, lock, locked)
+        if wanted and complete:
+            for name in unasked(locked, [asked.requirement for asked in wanted]):
+                fault = f"{path.name} does not ask for {name}, nor does a package"
+                yield f"{locked[name].place}: {fault}: run make lock"
 
 
-def unasked(locked: Pins, wanted: list[Any]) -> list[str]:
-    """What a lock has beside the packages of `wanted` and what the installed ones need.
+class _Asked(NamedTuple):
+    """A line of a .in file that asks for a package."""
+
+    place: str
+    text: str
+    requirement: "Requirement"
+
+
+def _read_requirements(path: Path) -> tuple[list[_Asked], bool, list[str]]:
+    """Read a .in file; return also whether that is all that is asked for, and its faults."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    wanted: list[_Asked] = []
+    complete = True
+    faults = []
+    for number, line in _lines(path):
+        place = f"{path.name}:{number}"
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not text or text.startswith("-"):
+            if re.match("-r|-e|--re|--ed", text):  # more is asked for elsewhere
+                complete = False
+            continue
+        try:
+            wanted.append(_Asked(place, text, Requirement(text)))
+        except InvalidRequirement:
+            complete = False
+            faults.append(f"{place}: found {text!r}, expected a package such as numpy or numpy>=2")
+    return wanted, complete, faults
+
+
+def _faults_of_request(asked: _Asked, lock: str, locked: Pins) -> Iterator[str]:
+    requirement = asked.requirement
+    pin = locked.get(canonical(requirement.name))
+    if not pin:
+        if not requirement.marker or requirement.marker.evaluate():
+            yield f"{asked.place}: {requirement.name} is not in {lock}: run make lock"
+    elif not requirement.specifier.contains(pin.version, prereleases=True):
+        allowed = f"{asked.text} does not allow {pin.version} ({pin.place})"
+        yield f"{asked.place}: {allowed}: run make lock"
+
+
+def unasked(locked: Pins, wanted: "list[Requirement]") -> list[str]:
+    """Return what a lock has beside the packages of `wanted` and what the installed ones need.
 
     Nothing where one of those is not installed: what it needs is not known then. Of a marker only
     the extra counts, for one lock serves several Pythons.
     """
     seen: dict[str, set[str]] = {}  # names and their extras
-    for asked in wanted:  # grows on the way
-        name, extras = canonical(asked.name), set(map(canonical, asked.extras))
+    waiting = list(wanted)
+    for asked in waiting:  # grows on the way
+        name = canonical(asked.name)
+        extras = {canonical(extra) for extra in asked.extras}
         if name in seen and extras <= seen[name]:
             continue
         seen.setdefault(name, set()).update(extras)
         try:
-            for each in map(type(asked), metadata.requires(name) or ()):
-                only = re.findall(r"""extra == ["']([^"']+)""", str(each.marker or ""))
-                if not only or extras & set(map(canonical, only)):
-                    wanted.append(each)
+            for text in metadata.requires(name) or ():
+                needed = type(asked)(text)
+                only = re.findall(r"""extra == ["']([^"']+)""", str(needed.marker or ""))
+                if not only or extras & {canonical(extra) for extra in only}:
+                    waiting.append(needed)
         except Exception:  # not installed, or its METADATA is damaged, which has a line of its own
             if not asked.marker and not (name in locked and locked[name].marker):
                 return []
     return sorted(locked.keys() - seen.keys())
 
 
-def settings(root: Path) -> Iterator[str]:
-    """The portable profile is the same in every file that sets it, and so is Python's version."""
+def profile_faults(root: Path) -> Iterator[str]:
+    """Name variables of the portable profile, and Pythons, on which the files disagree."""
     pythons = {}
-    for file, pattern in _SETTINGS.items():
-        lines = list(_lines(root / file))
+    for file, pattern in _VARIABLES.items():
+        lines = _lines(root / file)
         if not lines:
             yield f"{NOTE}{file} is not here, so it was not compared"
             continue
-        found = {m[1]: (n, m[2]) for n, line in lines if (m := re.fullmatch(pattern, line))}
-        for name, value in {**PROFILES["portable"], MARKER: "portable"}.items():
-            number, here = found.get(name, (0, "missing"))
-            place = f"{file}:{number}" if number else file
-            if here != value:
-                wanted = f"repro/environment/profile.py has {value}"
-                yield f"{place}: {name} is {here}, {wanted}: make them agree"
+        yield from _faults_of_variables(file, pattern, lines)
         for number, line in lines:
             if match := re.fullmatch(_PYTHONS.get(file, "(?!)"), line):
                 pythons[f"{file}:{number}"] = _UBUNTU.get(match[1], match[1])
-    said = ", ".join(f"{place} has Python {version}" for place, version in pythons.items())
     if len(set(pythons.values())) > 1:
+        said = ", ".join(f"{place} has Python {python}" for place, python in pythons.items())
         yield f"{said}: make them agree"
     text = "\n".join(line for _, line in _lines(root / "pyproject.toml"))
     span = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text)
-    for place, python in {**pythons, sys.executable: "{}.{}".format(*sys.version_info)}.items():
-        if span and not int(span[1]) <= int(python.partition(".")[2]) < int(span[2]):
+    pythons[sys.executable] = "{}.{}".format(*sys.version_info)
+    for place, python in pythons.items():
+        minor = int(python.partition(".")[2])
+        if span and not int(span[1]) <= minor < int(span[2]):
             yield f"{place}: found Python {python}, pyproject.toml has {span[0]}: make them agree"
 
 
+def _faults_of_variables(file: str, pattern: str, lines: list[tuple[int, str]]) -> Iterator[str]:
+    places = {}
+    values = {}
+    for number, line in lines:
+        if match := re.fullmatch(pattern, line):
+            places[match[1]] = f"{file}:{number}"
+            values[match[1]] = match[2]
+    for name, value in {**PROFILES["portable"], MARKER: "portable"}.items():
+        here = values.get(name, "missing")
+        if here != value:
+            wanted = f"repro/environment/profile.py has {value}"
+            yield f"{places.get(name, file)}: {name} is {here}, {wanted}: make them agree"
+
+
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """A file's lines with their numbers; none if it is missing (the image has not all of them)."""
+    """Read a file's lines with their numbers; none if it is missing, as some are in the image."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return list(enumerate(text.splitlines(), 1))
 
 
 def canonical(name: str) -> str:
+    """Return a package's name as PEP 503 normalizes it."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-LOCK = "requirements.lock"
-
-
-def not_as_locked(lock: Path) -> dict[str, str]:
-    """Packages whose installed version is not the lock's, e.g. {"numpy": "2.5.2 (lock: 2.4.6)"}."""
-    found = {}
-    for name, locked in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", lock.read_text(), re.M):
-        try:
-            installed = version(name)
-        except PackageNotFoundError:
-            installed = "not installed"
-        if locked not in (installed, installed.partition("+")[0]):
-            found[name] = f"{installed} (lock: {locked})"
-    return found
