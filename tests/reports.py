@@ -91,6 +91,6 @@ def report(project: Project, folder: Path) -> Project:
         steps=[[11, 20], [31, 40]],
         what="segments",
     )
-    done = own.run("python", "-m", "repro", "report")
+    done = own.module("repro", "report")
     assert done.returncode == 0, done.stderr
     return own

@@ -34,7 +34,7 @@ def test_each_step_of_adapting_works(own_project: Project, title: str, mypy_cach
     settings = applied(own_project, title)
     done = own_project.train(*settings, "training.epochs=2", "training.warmup_epochs=0.5")
     assert done.returncode == 0, done.stderr
-    done = own_project.run("python", "-m", "experiment.evaluate")
+    done = own_project.module("experiment.evaluate")
     assert done.returncode == 0, done.stderr
     assert ("top2_accuracy" in STEPS[title][0]) == (
         "top2_accuracy" in (own_project.path / "runs/latest/metrics.json").read_text()

@@ -168,7 +168,7 @@ def test_it_holds_the_commit_the_runs_and_the_manifest(recorded: Project, packed
 def test_data_and_changes_go_in_where_that_is_asked(own: Project) -> None:
     (own.path / "data" / ".secret").write_text("x")
     own.edit("README.md", "which\nresults", "what\nresults")
-    done = own.run("python", "-m", "repro", "archive", "--with-data", "--allow-dirty")
+    done = own.module("repro", "archive", "--with-data", "--allow-dirty")
     assert done.returncode == 0, done.stderr
     (path,) = own.path.glob("*-dirty.zip")
     files = contents(path)
@@ -184,7 +184,7 @@ def test_data_and_changes_go_in_where_that_is_asked(own: Project) -> None:
 
 
 def refused(project: Project) -> str:
-    done = project.run("python", "-m", "repro", "archive")
+    done = project.module("repro", "archive")
     (line,) = faults(done)
     assert list(project.path.glob("*.zip")) == []
     return line

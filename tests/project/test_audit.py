@@ -14,7 +14,7 @@ from repro.diagnosis.audit import NOT_PORTABLE, REFUSED, SLOWER, VARIES
 
 def test_the_default_models_are_clean(project: Project) -> None:
     for model in ("small_cnn", "resnet18", "image_transformer"):
-        done = project.run("python", "-m", "repro", "audit", f"model={model}")
+        done = project.module("repro", "audit", f"model={model}")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "0 operations and 0 places in the source may change bits" in done.stdout
         assert SLOWER in done.stdout
@@ -49,7 +49,7 @@ def test_an_authors_model_is_told_module_line_and_way_round(own_project: Project
         for word in ("sqrt()", "'bilinear'", "NOISE")
         if word in line
     }
-    done = own_project.run("python", "-m", "repro", "audit", "--json")
+    done = own_project.module("repro", "audit", "--json")
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
     entries = {(e["kind"], e["operation"]): e for e in told["operations"]}
@@ -64,5 +64,5 @@ def test_an_authors_model_is_told_module_line_and_way_round(own_project: Project
     assert VARIES not in {kind for kind, _ in entries}
     (source,) = told["sources"]
     assert (source["rule"], source["line"]) == ("import-time-draw", places["NOISE"])
-    words = own_project.run("python", "-m", "repro", "audit").stdout
+    words = own_project.module("repro", "audit").stdout
     assert f"11 experiment/model.py:{places['sqrt()']}" in words

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, faults, last_line
+from conftest import Project, faults, last_line, weights
 from test_processes import start, wait_for_steps
-from test_training import weights
 
 SHORT = ("training.epochs=2", "training.drop_last=true", "model.width=4", "name=swept")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,7 +19,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def compare(project: Project, *arguments: str, code: int = 0) -> Any:
     """The JSON that the command prints."""
-    done = project.run("python", "-m", "repro", "compare", *arguments, "--json")
+    done = project.module("repro", "compare", *arguments, "--json")
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -50,7 +49,7 @@ def test_a_sweep_ends_with_the_command_that_compares_its_runs(
     # Of the jobs that failed nothing is left, and they stopped no other.
     assert sorted(runs) == sorted((project.path / "runs" / "swept").iterdir())
     assert len(runs) == 4
-    done = project.run(*command)
+    done = project.module(*command[2:])
     assert done.returncode == 0, done.stderr
     assert "training.batch_size" in done.stdout
     assert "validation accuracy" in done.stdout
@@ -88,8 +87,8 @@ def test_a_job_of_a_sweep_is_whole_without_the_others(
     project, command = swept
     moved, stopped = tmp_path / "moved", tmp_path / "stopped"
     shutil.copytree(project.path / command[4], moved, symlinks=True)
-    evaluate = ("python", "-m", "experiment.evaluate", "--checkpoint")
-    done = project.run(*evaluate, str(moved / "checkpoints" / "last"))
+    evaluate = ("experiment.evaluate", "--checkpoint")
+    done = project.module(*evaluate, str(moved / "checkpoints" / "last"))
     assert done.returncode == 0, done.stderr
     assert (moved / "metrics.json").is_file()
     shutil.copytree(moved, stopped, symlinks=True)
@@ -118,12 +117,12 @@ def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -
     for name in "ab":
         done = own_project.train(*SHORT, f"run_dir=runs/all/{name}")
         assert done.returncode == 0, done.stderr
-    done = own_project.run("python", "-m", "repro", "compare", "runs/all")
+    done = own_project.module("repro", "compare", "runs/all")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "OTHER BITS" in done.stdout
     command = last_line(done.stdout).partition("to see where: ")[2]
     assert command == "python -m repro diff runs/all/a runs/all/b"
-    assert "The runs part at step" in own_project.run(*command.split()).stdout
+    assert "The runs part at step" in own_project.module(*command.split()[2:]).stdout
 
 
 def test_what_is_not_finished_is_listed_and_left_out(
@@ -135,10 +134,10 @@ def test_what_is_not_finished_is_listed_and_left_out(
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 75
-    done = project.run(*command, "runs/half")
+    done = project.module(*command[2:], "runs/half")
     assert done.returncode == 0, done.stderr
     assert "not finished, left out: runs/half (step " in done.stdout
-    lines = faults(project.run("python", "-m", "repro", "compare", "runs/half"))
+    lines = faults(project.module("repro", "compare", "runs/half"))
     assert len(lines) == 1
     assert "not finished" in lines[0]
 
@@ -150,11 +149,11 @@ def test_what_cannot_be_compared_is_one_line(
     own_project.edit("experiment/trainer.py", '"split": "validation",', '"split": "v", "mse": 0.5,')
     assert own_project.train(*SHORT, "run_dir=runs/other").returncode == 0
     other = own_project.path / "runs" / "other"
-    words = ("python", "-m", "repro", "compare", command[4])
-    (line,) = faults(project.run(*words, str(other)))
+    words = ("repro", "compare", command[4])
+    (line,) = faults(project.module(*words, str(other)))
     assert "accuracy, loss, mse" in line
-    (line,) = faults(project.run(*words, "experiment"))
+    (line,) = faults(project.module(*words, "experiment"))
     assert line == "error: experiment: expected a run's folder, or one that holds some: runs/..."
     (other / "experiment_context.json").write_text("{")
-    (line,) = faults(project.run(*words, str(other)))
+    (line,) = faults(project.module(*words, str(other)))
     assert "is damaged" in line

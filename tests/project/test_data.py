@@ -141,7 +141,7 @@ def test_cifar10_trains_resnet18_and_the_test_batch_is_the_test_split(
     test_batch = serve_cifar10(own_project, server)
     done = own_project.train("experiment=resnet18_cifar10", *SHORT)
     assert done.returncode == 0, done.stderr
-    done = own_project.run("python", "-m", "experiment.evaluate")
+    done = own_project.module("experiment.evaluate")
     assert done.returncode == 0, done.stderr
     program = (
         "import torch; from experiment.config import LOADER; from experiment import data\n"
@@ -157,7 +157,7 @@ def test_cifar10_trains_resnet18_and_the_test_batch_is_the_test_split(
 def test_a_broken_connection_is_tried_again(own_project: Project, server: Server) -> None:
     serve_cifar10(own_project, server)
     server.cut = 2
-    done = own_project.run("python", "-m", "experiment.prepare", "dataset=cifar10")
+    done = own_project.module("experiment.prepare", "dataset=cifar10")
     assert done.returncode == 0, done.stderr
     assert "trying again" in done.stdout
     assert server.requests == 3
@@ -185,31 +185,31 @@ def test_after_a_download_that_was_killed_the_next_one_starts_clean(
     server.stall = False
     (left,) = raw.glob(".*.partial")
     os.utime(left, (0, 0))  # a younger one may be another process's
-    done = own_project.run("python", "-m", "experiment.prepare", "dataset=cifar10")
+    done = own_project.module("experiment.prepare", "dataset=cifar10")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in raw.iterdir()] == ["cifar-10-binary.tar.gz"]
 
 
 def test_what_cannot_be_downloaded_is_one_line(own_project: Project, server: Server) -> None:
     serve_cifar10(own_project, server)
-    prepare = ("python", "-m", "experiment.prepare", "dataset=cifar10")
+    prepare = ("experiment.prepare", "dataset=cifar10")
     raw = own_project.path / "data" / "cifar10" / "raw"
     right = server.files["cifar-10-binary.tar.gz"]
     server.files["cifar-10-binary.tar.gz"] = right[:-1] + b"x"
-    (line,) = faults(own_project.run(*prepare))
+    (line,) = faults(own_project.module(*prepare))
     assert re.search("SHA-256 .* not the file it was; .* put the file at", line)
     server.cut = 99
-    (line,) = faults(own_project.run(*prepare))
+    (line,) = faults(own_project.module(*prepare))
     assert f"of {len(right)} bytes" in line
     own_project.edit("experiment/sources.py", server.url, "http://127.0.0.1:9/")
-    (line,) = faults(own_project.run(*prepare))
+    (line,) = faults(own_project.module(*prepare))
     assert "put the file at" in line
     assert not list(raw.iterdir())
     (raw / "cifar-10-binary.tar.gz").write_bytes(right[:1000])  # by hand, but cut
-    (line,) = faults(own_project.run(*prepare))
+    (line,) = faults(own_project.module(*prepare))
     assert "move the file away" in line
     (raw / "cifar-10-binary.tar.gz").write_bytes(right)
-    assert own_project.run(*prepare).returncode == 0
+    assert own_project.module(*prepare).returncode == 0
 
 
 # image_folder --------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_an_image_folder_trains_with_any_number_of_workers(
     for done in runs:
         assert done.returncode == 0, done.stderr
     assert bits(runs[0].stdout) == bits(runs[1].stdout)
-    done = own_project.run("python", "-m", "experiment.evaluate")
+    done = own_project.module("experiment.evaluate")
     assert done.returncode == 0, done.stderr
     moved = pictures.rename(pictures.with_name("elsewhere"))
     (moved / "cat").rename(moved / "c")
@@ -256,7 +256,7 @@ def test_an_image_folder_trains_with_any_number_of_workers(
 
 def test_changed_missing_and_extra_images_are_named(own_project: Project, pictures: Path) -> None:
     settings = ("dataset=image_folder", f"image_dir={pictures}", "model.width=4", *SHORT)
-    assert own_project.run("python", "-m", "experiment.prepare", *settings[:2]).returncode == 0
+    assert own_project.module("experiment.prepare", *settings[:2]).returncode == 0
     shutil.copy(pictures / "cat" / "a b.png", pictures / "cat" / "extra.png")
     (pictures / "dog" / "deep" / "er" / "011.jpg").unlink()
     changed = pictures / "cat" / "010.jpg"
@@ -272,7 +272,7 @@ def test_changed_missing_and_extra_images_are_named(own_project: Project, pictur
     assert "011.jpg" in lines[2]
     own_project.edit("experiment/data.py", '"""Data sets:', '"""Data  sets:')
     assert len(faults(own_project.train(*settings))) == 3  # code that changed excuses nothing
-    assert own_project.run("python", "-m", "experiment.prepare", *settings[:2]).returncode == 0
+    assert own_project.module("experiment.prepare", *settings[:2]).returncode == 0
     assert own_project.train(*settings).returncode == 0
 
 
@@ -300,22 +300,22 @@ def test_what_is_no_image_is_named(own_project: Project, pictures: Path) -> None
     grey = [Image.new("L", (8, 8), level) for level in (0, 200)]
     grey[0].save(pictures / "dog" / "stack.tif", save_all=True, append_images=grey[1:])
     (pictures / "bird" / ".hidden").mkdir(parents=True)
-    prepare = ("python", "-m", "experiment.prepare", "dataset=image_folder")
-    lines = faults(own_project.run(*prepare, f"image_dir={pictures}"))
+    prepare = ("experiment.prepare", "dataset=image_folder")
+    lines = faults(own_project.module(*prepare, f"image_dir={pictures}"))
     assert len(lines) == 8
     named = ("half.jpg", "notes.txt", "empty.png", "loose.jpg", "deep.png: more than 8 bits")
     for name in (*named, "rgb.png: more than 8 bits", "stack.tif: several pages", "bird: no files"):
         assert sum(name in line for line in lines) == 1, name
     assert not (own_project.path / "data").exists()
-    (line,) = faults(own_project.run(*prepare))
+    (line,) = faults(own_project.module(*prepare))
     assert "image_dir=PATH" in line
     for parts in (("train", "val"), ("Testing", "Training"), ("data",)):
         root = pictures.parent / parts[0]
         for name in parts:
             shutil.copytree(pictures / "dog" / "deep", root / name)
-        (line,) = faults(own_project.run(*prepare, f"image_dir={root}"))
+        (line,) = faults(own_project.module(*prepare, f"image_dir={root}"))
         assert f"found {', '.join(parts)}; expected a folder for each of two classes" in line
-    (line,) = faults(own_project.run(*prepare, "image_dir=nowhere"))
+    (line,) = faults(own_project.module(*prepare, "image_dir=nowhere"))
     assert "no such folder" in line
 
 
@@ -324,7 +324,7 @@ def test_resuming_with_other_images_is_refused(own_project: Project, pictures: P
     settings = ("dataset=image_folder", f"image_dir={pictures}", "model.width=4", *SHORT)
     assert own_project.train(*settings, "run_dir=runs/mine").returncode == 0
     (pictures / "cat" / "010.jpg").unlink()
-    assert own_project.run("python", "-m", "experiment.prepare", *settings[:2]).returncode == 0
+    assert own_project.module("experiment.prepare", *settings[:2]).returncode == 0
     again = ("run_dir=runs/mine", "resume=auto", "training.max_steps=3")
     lines = faults(own_project.train(*settings, *again))
     assert "was trained with other settings or data" in lines[0]
@@ -371,7 +371,7 @@ def test_classes_may_have_any_names_and_too_few_images(
     settings = ("dataset=image_folder", f"image_dir={root}", "dataset.size=8", "model.width=4")
     done = own_project.train(*settings, *SHORT)
     assert done.returncode == 0, done.stderr
-    done = own_project.run("python", "-m", "experiment.evaluate")
+    done = own_project.module("experiment.evaluate")
     assert done.returncode == 0, done.stderr
     program = (
         "import sys; from experiment.config import LOADER; from experiment import data\n"
@@ -432,7 +432,7 @@ def test_a_source_whose_data_do_not_fit_together_is_one_line(
     own_project: Project, old: str, new: str
 ) -> None:
     own_project.edit("experiment/sources.py", old, new)
-    (line,) = faults(own_project.run("python", "-m", "experiment.prepare"))
+    (line,) = faults(own_project.module("experiment.prepare"))
     if "test_samples" in new:
         assert "brings test samples: leave test_fraction out" in line
         return
@@ -488,9 +488,7 @@ def test_a_training_may_start_from_weights_of_a_file(own_project: Project, tmp_p
     assert given.returncode == 0, given.stderr
     assert "random: conv1.weight fc.bias fc.weight" in given.stdout
     path.rename(path.with_name("moved"))  # the checkpoint holds the weights
-    done = own_project.run(
-        "python", "-m", "experiment.evaluate", "--checkpoint", "runs/given/checkpoints/last"
-    )
+    done = own_project.module("experiment.evaluate", "--checkpoint", "runs/given/checkpoints/last")
     assert done.returncode == 0, done.stderr
 
 

@@ -33,7 +33,7 @@ def train(project: Project, *settings: str, **variables: str) -> Path:
 
 
 def diff(project: Project, a: Path, b: Path, *options: str) -> dict[str, Any]:
-    done = project.run("python", "-m", "repro", "diff", str(a), str(b), "--json", *options)
+    done = project.module("repro", "diff", str(a), str(b), "--json", *options)
     assert done.returncode in (0, 1), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (found["step"] is not None)
@@ -354,9 +354,9 @@ def test_other_threads_and_instruction_sets_are_told_in_words(
     ):
         run = train(copy, "profile=native", f"threads={threads}", **variables)
         runs[name] = run.rename(run.with_name(name))
-    words = copy.run("python", "-m", "repro", "diff", "runs/one", "runs/two").stdout
+    words = copy.module("repro", "diff", "runs/one", "runs/two").stdout
     assert "B ran with 2 threads, A with 1" in words
-    done = copy.run("python", "-m", "repro", "diff", "runs/one", "runs/plain", "--replay")
+    done = copy.module("repro", "diff", "runs/one", "runs/plain", "--replay")
     assert "the variable ATEN_CPU_CAPABILITY is default in B, not set in A" in done.stdout
     assert "B ran with the instruction set DEFAULT" in done.stdout
     assert "the same inputs, other outputs" in done.stdout
@@ -371,8 +371,8 @@ def test_two_files_of_a_step_can_be_compared_elsewhere(
     theirs = train(other)
     files = [tmp_path / "a.json", tmp_path / "b.json"]
     for side, file, where in zip((project, other), files, (run, theirs), strict=True):
-        command = ("python", "-m", "repro", "trace-step", str(where), "--step", "6")
-        done = side.run(*command, "--output", str(file))
+        command = ("repro", "trace-step", str(where), "--step", "6")
+        done = side.module(*command, "--output", str(file))
         assert done.returncode == 0, done.stderr
         assert file.stat().st_size < 200_000
     found = diff(project, *files)
@@ -391,8 +391,8 @@ def test_files_of_a_step_that_reads_unwritten_memory_are_not_identical(
         for edit in PLANTED["a buffer is read that nobody wrote"].both:
             copy.edit(*edit)
         run, file = train(copy), tmp_path / f"{side}.json"
-        command = ("python", "-m", "repro", "trace-step", str(run), "--step", "6")
-        done = copy.run(*command, "--output", str(file))
+        command = ("repro", "trace-step", str(run), "--step", "6")
+        done = copy.module(*command, "--output", str(file))
         assert done.returncode == 0, done.stderr
         files.append(file)
     found = diff(copy, *files)
@@ -407,7 +407,7 @@ def test_a_replay_says_that_the_code_is_not_what_the_run_had(own_project: Projec
     b = train(own_project)
     found = diff(own_project, a, b, "--replay")
     assert found["changed"] == [[f"code: {TRAINER} changed"], []]
-    words = own_project.run("python", "-m", "repro", "diff", str(a), str(b), "--replay").stdout
+    words = own_project.module("repro", "diff", str(a), str(b), "--replay").stdout
     assert "A was replayed with what is there today" in words
     assert "A does not repeat itself" not in words
 
@@ -420,7 +420,7 @@ def test_a_damaged_trace_is_one_line(unchanged: tuple[Project, Path], tmp_path: 
         bad.mkdir()
         told = [*lines[: number - 1], damage, *lines[number:]]
         (bad / "trace.jsonl").write_text("\n".join(told) + "\n")
-        done = project.run("python", "-m", "repro", "diff", str(run), str(bad))
+        done = project.module("repro", "diff", str(run), str(bad))
         (line,) = faults(done)
         assert f"line {number} is damaged" in line
 
@@ -440,21 +440,21 @@ def test_what_cannot_be_compared_is_one_line(
     unchanged: tuple[Project, Path], tmp_path: Path
 ) -> None:
     project, run = unchanged
-    command = ("python", "-m", "repro", "diff")
-    (line,) = faults(project.run(*command, str(run), str(tmp_path)))
+    command = ("repro", "diff")
+    (line,) = faults(project.module(*command, str(run), str(tmp_path)))
     assert "has no trace.jsonl with a step" in line
-    (line,) = faults(project.run(*command, str(run), str(run / "trace.jsonl")))
+    (line,) = faults(project.module(*command, str(run), str(run / "trace.jsonl")))
     assert "trace.jsonl" in line
     empty = tmp_path / "run"
     empty.mkdir()
     lines = (run / "trace.jsonl").read_text().splitlines(keepends=True)
     (empty / "trace.jsonl").write_text(lines[0])
-    (line,) = faults(project.run(*command, str(run), str(empty)))
+    (line,) = faults(project.module(*command, str(run), str(empty)))
     assert "has no trace.jsonl with a step" in line
     (empty / "trace.jsonl").write_text("".join(lines[0] + lines[1].replace(": 0", ": 99", 1)))
-    (line,) = faults(project.run(*command, str(run), str(empty)))
+    (line,) = faults(project.module(*command, str(run), str(empty)))
     assert "no step in common" in line
-    (line,) = faults(project.run("python", "-m", "repro", "trace-step", str(run), "--step", "99"))
+    (line,) = faults(project.module("repro", "trace-step", str(run), "--step", "99"))
     assert "has steps 0 to 9" in line
 
 
@@ -488,9 +488,9 @@ def test_the_worked_example_comes_out(own_project: Project) -> None:
         done = own_project.train(f"run_dir=runs/{name}", "training.max_steps=4", "device=cpu")
         assert done.returncode == 0, done.stderr
     told, found = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
-    done = own_project.run("python", "-m", "repro", "diff", "runs/a", "runs/b", "--replay")
+    done = own_project.module("repro", "diff", "runs/a", "runs/b", "--replay")
     assert shape_of(done.stdout) == shape_of(told)
     (line,) = re.findall(r"experiment/model\.py:\d+", told)
     assert line in done.stdout
-    done = own_project.run("python", "-m", "repro", "audit")
+    done = own_project.module("repro", "audit")
     assert found.strip() in done.stdout

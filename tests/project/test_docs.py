@@ -40,7 +40,7 @@ def code_in(text: str) -> str:
 def test_every_command_that_a_page_names_is_there(project: Project, page: Path) -> None:
     helped = Project(ROOT).run("make").stdout + project.make().stdout
     verbs = set(re.findall(r"(?m)^  make ([a-z-]+) ", helped))
-    listed = project.run("python", "-m", "repro", "-h").stdout
+    listed = project.module("repro", "-h").stdout
     commands = set(re.findall(r"(?m)^    ([a-z][a-z-]+) ", listed))
     assert {"demo", "setup"} <= verbs
     assert {"verify", "diff"} <= commands

@@ -94,7 +94,7 @@ def test_another_environment_is_a_note_and_compiled_files_without_dates_are_righ
         path.unlink()
     unchecked = ["--invalidation-mode", "unchecked-hash", str(site(ill))]
     ill.run("python", "-m", "compileall", "-fqq", *unchecked, PYTHONHASHSEED="0")
-    done = ill.run("python", "-m", "repro", "doctor", "--environment")
+    done = ill.module("repro", "doctor", "--environment")
     assert done.returncode == 0, done.stdout
     assert "note: " in done.stdout
     assert "not set up by make setup" in done.stdout
@@ -104,7 +104,7 @@ def test_another_environment_is_a_note_and_compiled_files_without_dates_are_righ
     assert "mdurl/__pycache__/_decode.cpython" in fault
     done = ill.run("python", "-I", "bootstrap.py", "--records", "--venv", str(ill.venv))
     assert done.returncode == 0, done.stderr
-    assert "note: " not in ill.run("python", "-m", "repro", "doctor", "--quick").stdout
+    assert "note: " not in ill.module("repro", "doctor", "--quick").stdout
 
 
 def test_it_runs_without_any_package(ill: Project) -> None:
@@ -125,7 +125,7 @@ def test_pythons_own_environment_cannot_be_looked_at(small: Project) -> None:
 
 def test_without_a_lock_it_cannot_look(ill: Project) -> None:
     (ill.path / LOCK).unlink()
-    done = ill.run("python", "-m", "repro", "doctor", "--environment")
+    done = ill.module("repro", "doctor", "--environment")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: .*requirements.lock is missing: .*\n", done.stderr)
 

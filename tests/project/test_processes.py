@@ -45,7 +45,9 @@ def port() -> int:
 
 def train(project: Project, processes: int, name: str, *settings: str) -> dict[str, bytes]:
     """Train in runs/<name>; every byte that must be the same."""
-    done = project.run(*command(processes, f"run_dir=runs/{name}", *SETTINGS, *settings))
+    done = project.processes(
+        processes, "experiment.train", f"run_dir=runs/{name}", *SETTINGS, *settings
+    )
     assert done.returncode == 0, done.stderr
     return contents(project.path / "runs" / name)
 
@@ -66,7 +68,7 @@ def test_any_number_of_processes_gives_the_bits_of_one(
         assert train(parallel, processes, f"s{shards}w{processes}", *settings, workers) == one
 
 
-EVALUATE = ("python", "-m", "experiment.evaluate", "--checkpoint")
+EVALUATE = ("experiment.evaluate", "--checkpoint")
 AUTHORS_MODEL = """
 
 class AuthorsModel(nn.Module):
@@ -126,10 +128,10 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
         assert train(own_project, 2, "two", *settings) == one
     for name in ("one", "stopped"):  # the checkpoint alone, too, without its run
         run = own_project.path / "runs" / name
-        done = own_project.run(*EVALUATE, str(run / "checkpoints" / "last"))
+        done = own_project.module(*EVALUATE, str(run / "checkpoints" / "last"))
         assert done.returncode == 0, done.stderr
     alone = run.rename(own_project.path / "moved") / "checkpoints" / f"step-{STEPS:09d}"
-    assert own_project.run(*EVALUATE, str(alone.rename(alone.parents[2] / "x"))).returncode == 0
+    assert own_project.module(*EVALUATE, str(alone.rename(alone.parents[2] / "x"))).returncode == 0
     last = own_project.path / "runs" / "one" / "checkpoints" / "last" / "tensors.safetensors"
     state = {name.removeprefix(".model."): tensor for name, tensor in load_file(last).items()}
     lowest = torch.finfo(torch.float32).min
@@ -159,7 +161,7 @@ def test_an_evaluation_may_draw_from_any_generator(own_project: Project) -> None
     tested = set()
     for name in ("one", "workers"):
         run = own_project.path / "runs" / name
-        assert own_project.run(*EVALUATE, str(run / "checkpoints" / "last")).returncode == 0
+        assert own_project.module(*EVALUATE, str(run / "checkpoints" / "last")).returncode == 0
         tested.add((run / "metrics.json").read_text())
     assert len(tested) == 1
 
@@ -219,7 +221,7 @@ def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
     last = f"checkpoints/step-{STEPS:09d}/"
     kept = [name for name in one if name.startswith((last, "metrics", "trace"))]
     assert {name: again[name] for name in kept} == {name: one[name] for name in kept}
-    done = own_project.run("python", "-m", "repro", "trace-step", "runs/one", "--step", "7")
+    done = own_project.module("repro", "trace-step", "runs/one", "--step", "7")
     assert done.returncode == 0, done.stderr
     found = json.loads((own_project.path / "runs/one/step-7.json").read_text())
     assert found["parted"] is None
@@ -236,7 +238,7 @@ def test_resnet18_in_two_processes_gives_the_bits_of_one(project: Project) -> No
     runs = []
     for processes in (1, 2):
         run = f"run_dir=runs/resnet{processes}"
-        done = project.run(*command(processes, run, *settings))
+        done = project.processes(processes, "experiment.train", run, *settings)
         assert done.returncode == 0, done.stderr
         runs.append(contents(project.path / f"runs/resnet{processes}"))
     assert runs[0] == runs[1]
@@ -292,7 +294,7 @@ def kill_and_resume(project: Project, name: str, kills: int, seed: int) -> None:
         time.sleep(draw.uniform(0, 0.02))  # about one step: anywhere in it, or in a checkpoint
         assert process.poll() is None, "it ended before all kills: take more steps"
         kill(process)
-    done = project.run(*command(1, *settings))
+    done = project.train(*settings)
     assert done.returncode == 0, done.stderr
 
 
@@ -342,7 +344,7 @@ def test_sigterm_saves_marks_and_goes_on_with_the_same_bits(
         assert process.returncode != 0  # torchrun's own; the marker tells
     assert "SIGTERM: saved after step" in output
     assert (run / "interrupted").is_file()
-    done = parallel.run(*command(3 - processes, *settings))
+    done = parallel.processes(3 - processes, "experiment.train", *settings)
     assert done.returncode == 0, done.stderr
     assert not (run / "interrupted").exists()
     last = "checkpoints/step-000000200/tensors.safetensors"

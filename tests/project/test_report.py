@@ -17,17 +17,17 @@ def test_the_same_results_give_the_same_bytes(reported: Project, tmp_path: Path)
         target.write_bytes(path.read_bytes())
         os.utime(target, ns=(path.stat().st_mtime_ns,) * 2)
     page = tmp_path / "page.html"
-    done = copy.run("python", "-m", "repro", "report", "--output", str(page), TZ="Asia/Tokyo")
+    done = copy.module("repro", "report", "--output", str(page), TZ="Asia/Tokyo")
     assert done.stdout == f"written: {page}\n"
     assert page.read_bytes() == (reported.path / PAGE).read_bytes()
     assert str(reported.path) not in page.read_text()
 
 
 def test_a_report_of_nothing_is_one_line(own_project: Project) -> None:
-    done = own_project.run("python", "-m", "repro", "report", "--output", "nowhere/page.html")
+    done = own_project.module("repro", "report", "--output", "nowhere/page.html")
     assert faults(done) == ["error: nowhere/page.html: No such file or directory"]
     (own_project.path / "results/expected_metrics.json").unlink()
-    (line,) = faults(own_project.run("python", "-m", "repro", "report"))
+    (line,) = faults(own_project.module("repro", "report"))
     assert "nothing is recorded yet: make record" in line
 
 

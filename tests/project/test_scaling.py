@@ -5,8 +5,7 @@ formulas.
 import json
 
 import pytest
-from conftest import VENV, Project
-from test_processes import port
+from conftest import Project
 
 RESNET18 = 11.18e6  # values, as docs/scaling.md says
 
@@ -70,13 +69,11 @@ def per_process(values: int, tensors: int, processes: int) -> tuple[int, int]:
 def test_the_traffic_is_that_of_the_formula(
     own_project: Project, processes: int, model: str
 ) -> None:
-    (own_project.path / "count.py").write_text(COUNT)
+    (own_project.path / "experiment" / "count.py").write_text(COUNT)
     steps = 2
     settings = [f"training.max_steps={steps}", f"training.shards={processes}", f"model={model}"]
-    torchrun = [str(VENV / "bin" / "python"), "-m", "torch.distributed.run"]
-    torchrun += ["--nproc-per-node", str(processes), "--master-addr", "127.0.0.1"]
-    torchrun += ["--master-port", str(port()), "count.py", *settings, "training.batch_size=16"]
-    done = own_project.run(*torchrun, PYTHONPATH=str(own_project.path))
+    settings += ["training.batch_size=16"]
+    done = own_project.processes(processes, "experiment.count", *settings)
     assert done.returncode == 0, done.stderr
     found = [json.loads(path.read_text()) for path in own_project.path.glob("sent-*.json")]
     assert len(found) == processes

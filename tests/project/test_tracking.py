@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, faults, free_port, last_line
+from conftest import Project, faults, last_line
 from trackers import (
     CHECKPOINTS,
     READ_MLFLOW,
@@ -76,7 +76,7 @@ def tracked(projects: dict[str, Project]) -> dict[str, Project]:
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         assert "resuming after step" in done.stdout
-        done = planted.run("python", "-m", "experiment.evaluate", **SECRETS)
+        done = planted.module("experiment.evaluate", **SECRETS)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     return {name: Project(p.path.with_name("planted"), p.venv) for name, p in projects.items()}
@@ -255,7 +255,7 @@ def test_a_tracker_that_fails_at_once_is_one_line(projects: dict[str, Project]) 
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert "TensorBoard knows no server" in line
-    done = project.run("python", "-m", "repro.tracking", "configs")
+    done = project.module("repro.tracking", "configs")
     assert "no tracked run" in faults(done)[0]
 
 
@@ -274,11 +274,11 @@ def test_a_trackers_process_that_is_killed_is_one_line(
     assert "the tracker's process was killed" in line
     assert bits(run) == untracked
     assert state(run)["at"][0] < STEPS
-    done = project.run("python", "-m", "repro.tracking", "runs/alone")
+    done = project.module("repro.tracking", "runs/alone")
     assert (done.returncode, done.stderr) == (0, "")
     assert state(run)["at"] == [STEPS, False]
     (run / "tracker.json").write_text("{")
-    assert "is damaged" in faults(project.run("python", "-m", "repro.tracking", str(run)))[0]
+    assert "is damaged" in faults(project.module("repro.tracking", str(run)))[0]
 
 
 def test_a_warning_to_all_processes_leaves_the_tracker_to_send_the_rest(
@@ -316,8 +316,7 @@ def test_without_a_tracker_at_run_time_there_is_none(projects: dict[str, Project
 
 def test_of_several_processes_the_first_one_tracks(projects: dict[str, Project]) -> None:
     project = projects["tensorboard"]
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-    words += [str(free_port()), "-m", "experiment.train", "training.shards=2", "run_dir=runs/two"]
-    done = project.run("python", *words, "training.max_steps=3", OMP_NUM_THREADS="1")
+    settings = ("training.shards=2", "run_dir=runs/two", "training.max_steps=3")
+    done = project.processes(2, "experiment.train", *settings)
     assert done.returncode == 0, done.stderr
     assert len(list((project.path / "runs" / "two" / "tensorboard").iterdir())) == 1

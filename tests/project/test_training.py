@@ -11,13 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import VENV, Project, clean_environ, commit, faults, git, last_line
+from conftest import VENV, Project, clean_environ, commit, faults, git, last_line, weights
 
 SHORT = ("training.max_steps=25", "output.log_every=1")
-
-
-def weights(run: Path) -> bytes:
-    return (run / "checkpoints" / "last" / "tensors.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +99,13 @@ def test_a_changed_condition_is_named_before_training(own_project: Project) -> N
         assert [named for *_, named in changes if named not in told] == []
     assert "packages: pydantic is" in told  # not what the changed lock says
     assert not [*own_project.path.glob("runs/**/checkpoints")]
-    assert own_project.run("python", "-m", "repro", "verify").returncode == 1
+    assert own_project.module("repro", "verify").returncode == 1
 
 
 def test_an_added_and_a_missing_file_are_named(own_project: Project) -> None:
     (own_project.path / "experiment" / "extra.py").write_text("x = 1\n")
     (own_project.path / "configs" / "experiment" / "sgd.yaml").unlink()
-    done = own_project.run("python", "-m", "repro", "verify")
+    done = own_project.module("repro", "verify")
     assert "code: experiment/extra.py is new" in done.stdout
     assert "code: configs/experiment/sgd.yaml is missing" in done.stdout
 
@@ -118,7 +114,7 @@ def test_names_licence_and_results_are_no_conditions(own_project: Project) -> No
     for name in ("README.md", "LICENSE", "CITATION.cff"):
         (own_project.path / name).write_text("another\n")
     own_project.edit("configs/claims.yaml", "small CNN", "SMALL CNN")
-    done = own_project.run("python", "-m", "repro", "verify", "--seed", "44")
+    done = own_project.module("repro", "verify", "--seed", "44")
     assert last_line(done.stdout) == "IDENTICAL"
 
 
@@ -128,7 +124,7 @@ def test_wrong_recorded_bits_are_different(own_project: Project) -> None:
     (bits,) = recorded["claims"]["digits_baseline"]["bits"].values()
     bits["42"] = bits["43"]
     path.write_text(json.dumps(recorded))
-    done = own_project.run("python", "-m", "repro", "verify")
+    done = own_project.module("repro", "verify")
     assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT")
 
 
@@ -140,17 +136,17 @@ def test_another_hardware_class_is_equivalent_which_identical_refuses(
     claim = recorded["claims"]["digits_baseline"]
     claim["bits"] = {"cuda NVIDIA H100": claim["bits"]["cpu x86-64-v3 portable"]}
     path.write_text(json.dumps(recorded))
-    done = own_project.run("python", "-m", "repro", "verify", "--require", "identical")
+    done = own_project.module("repro", "verify", "--require", "identical")
     assert (done.returncode, last_line(done.stdout)) == (1, "EQUIVALENT")
 
 
 def test_nothing_recorded_is_exit_code_2(own_project: Project) -> None:
     assert (
         "recorded are digits_baseline"
-        in faults(own_project.run("python", "-m", "repro", "verify", "no_such_claim"))[0]
+        in faults(own_project.module("repro", "verify", "no_such_claim"))[0]
     )
     (own_project.path / "results" / "expected_metrics.json").unlink()
-    done = own_project.run("python", "-m", "repro", "verify")
+    done = own_project.module("repro", "verify")
     assert "make record" in faults(done)[0]
 
 
@@ -231,7 +227,7 @@ def test_a_setting_that_was_masked_as_a_secret_is_not_evaluated(own_project: Pro
     model = own_project.path / "configs" / "model" / "small_cnn.yaml"
     model.write_text(f"{model.read_text()}password: {SECRET}\n")
     assert own_project.train("training.max_steps=1").returncode == 0
-    (line,) = faults(own_project.run("python", "-m", "experiment.evaluate"))
+    (line,) = faults(own_project.module("experiment.evaluate"))
     assert "model: password: " in line
     assert "rename the setting" in line
 
@@ -255,7 +251,7 @@ def test_settings_that_only_look_like_secrets_count_and_logins_reach_no_file(
     conditions = json.loads((run / "experiment_context.json").read_text())["conditions"]
     assert conditions["config"]["model"]["bot_token"] == 7
     assert re.fullmatch("[0-9a-f]{64}", conditions["code"]["experiment/secret_sharing.py"])
-    done = own_project.run("python", "-m", "experiment.evaluate")
+    done = own_project.module("experiment.evaluate")
     assert done.returncode == 0, done.stderr
     lines = faults(own_project.train("run_dir=runs/a", "resume=auto", "model.bot_token=8"))
     assert "model.bot_token is 8, recorded 7" in lines[1]
@@ -270,8 +266,8 @@ def test_an_older_run_is_evaluated_where_its_data_lie_now(
     settings = ("training.max_steps=3", f"data_dir={there}", f"experiment={recipe}")
     done = own_project.train("run_dir=runs/a", *settings)
     assert done.returncode == 0, done.stderr
-    evaluate = ("python", "-m", "experiment.evaluate")
-    assert own_project.run(*evaluate).returncode == 0
+    evaluate = ("experiment.evaluate",)
+    assert own_project.module(*evaluate).returncode == 0
     metrics = own_project.path / "runs" / "a" / "metrics.json"
     before = metrics.read_bytes()
     metrics.unlink()
@@ -280,7 +276,7 @@ def test_an_older_run_is_evaluated_where_its_data_lie_now(
         "experiment/config.py", "    compile: bool\n", "    compile: bool\n    new: int\n"
     )
     own_project.edit("configs/config.yaml", "  compile: false ", "  new: 1\n  compile: false ")
-    done = own_project.run(*evaluate)
+    done = own_project.module(*evaluate)
     assert done.returncode == 0, done.stderr
     assert metrics.read_bytes() == before
     assert not there.exists()
@@ -306,9 +302,7 @@ def test_runs_and_data_may_be_links_and_git_sees_neither_them_nor_secrets(
 
 
 def test_a_tilde_is_the_home_folder(own_project: Project, tmp_path: Path) -> None:
-    done = own_project.run(
-        "python", "-m", "experiment.prepare", "data_dir=~/my data", HOME=str(tmp_path)
-    )
+    done = own_project.module("experiment.prepare", "data_dir=~/my data", HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "my data" / "digits" / "manifest.json").is_file()
     assert not (own_project.path / "~").exists()
@@ -342,7 +336,7 @@ def test_the_environment_of_another_profile_is_replaced(project: Project, tmp_pa
 def test_preparing_twice_gives_the_same_bytes(project: Project, tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):
-        done = project.run("python", "-m", "experiment.prepare", f"data_dir={tmp_path / name}")
+        done = project.module("experiment.prepare", f"data_dir={tmp_path / name}")
         assert done.returncode == 0, done.stderr
         files = sorted((tmp_path / name).rglob("*.*"))
         contents.append([(file.name, file.read_bytes()) for file in files])
@@ -354,8 +348,8 @@ def test_preparing_twice_gives_the_same_bytes(project: Project, tmp_path: Path) 
 
 
 def test_a_runs_folder_holds_what_the_readme_lists(project: Project, reference: Path) -> None:
-    done = project.run(
-        "python", "-m", "experiment.evaluate", "--checkpoint", str(reference / "checkpoints/last")
+    done = project.module(
+        "experiment.evaluate", "--checkpoint", str(reference / "checkpoints/last")
     )
     assert done.returncode == 0, done.stderr
     assert {path.name for path in reference.iterdir()} == {
@@ -556,7 +550,7 @@ def test_a_loss_that_is_not_finite_says_where_and_how_to_see_it_again(own_projec
 
 
 def test_changed_data_are_named(own_project: Project) -> None:
-    assert own_project.run("python", "-m", "experiment.prepare").returncode == 0
+    assert own_project.module("experiment.prepare").returncode == 0
     path = own_project.path / "data" / "digits" / "data.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -635,10 +629,7 @@ def test_a_fault_in_a_sample_ends_the_training(
     added = f"        if index == 100:\n            {fault}\n"
     own_project.edit("experiment/data.py", line, added + line)
     own_project.edit("experiment/data.py", "import numpy", "import os\nimport time\n\nimport numpy")
-    done = own_project.run(
-        *("timeout", "--kill-after=1", "60", "python", "-m", "experiment.train"),
-        *(f"num_workers={workers}", "training.max_steps=30"),
-    )
+    done = own_project.train(f"num_workers={workers}", "training.max_steps=30")
     assert done.returncode == (2 if told.startswith("error") else 1), done.stderr
     assert told in done.stderr
     if told == KILLED:  # another worker, cut off in the midst of its work, may speak before
@@ -707,12 +698,12 @@ def test_a_checkpoint_of_another_model_is_one_line(own_project: Project) -> None
 )
 def test_mistakes_in_claims_are_lines(own_project: Project, text: str, words: str) -> None:
     (own_project.path / "configs" / "claims.yaml").write_text(text)
-    assert words in " ".join(faults(own_project.run("python", "-m", "repro", "verify")))
+    assert words in " ".join(faults(own_project.module("repro", "verify")))
 
 
 @pytest.mark.parametrize("checkpoint", ["nowhere", "results"])
 def test_evaluating_what_is_no_checkpoint(project: Project, checkpoint: str) -> None:
-    done = project.run("python", "-m", "experiment.evaluate", "--checkpoint", checkpoint)
+    done = project.module("experiment.evaluate", "--checkpoint", checkpoint)
     assert "is no checkpoint" in faults(done)[0]
 
 
@@ -766,9 +757,9 @@ def test_a_finished_run_is_left_alone(own_project: Project) -> None:
 def test_each_checkpoint_has_its_own_metrics(own_project: Project) -> None:
     settings = ("run_dir=runs/two", "output.checkpoint_every=2", "training.max_steps=4")
     assert own_project.train(*settings).returncode == 0
-    evaluate = ("python", "-m", "experiment.evaluate", "--checkpoint")
+    evaluate = ("experiment.evaluate", "--checkpoint")
     run = own_project.path / "runs" / "two"
     for checkpoint in sorted((run / "checkpoints").glob("step-*")):
-        assert own_project.run(*evaluate, str(checkpoint)).returncode == 0
+        assert own_project.module(*evaluate, str(checkpoint)).returncode == 0
     steps = {path.name: json.loads(path.read_text())["step"] for path in run.glob("metrics*.json")}
     assert steps == {"metrics.json": 4, "metrics-step-2.json": 2}

@@ -34,7 +34,7 @@ RESULTS = Path("results/expected_metrics.json")
 
 
 def repro(project: Project, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return project.run("python", "-m", "repro", *words, **variables)
+    return project.module("repro", *words, **variables)
 
 
 def verdict(project: Project) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def test_record_writes_what_a_reviewer_needs(recorded: Project) -> None:
 def test_the_document_tells_which_data_and_how_to_get_them(recorded: Project) -> None:
     (line,) = re.findall("(?m)^- `tiny`: .*", (recorded.path / "REPRODUCE.md").read_text())
     command = re.findall("`(python -m experiment.prepare [^`]*)`", line)[0]
-    assert recorded.run(*shlex.split(command)).returncode == 0
+    assert recorded.module(*shlex.split(command)[2:]).returncode == 0
     assert "prepares **digits**; 1797 samples; from scikit-learn's wheel" in line
     source = (recorded.path / "experiment" / "sources.py").read_text()
     raw = re.findall('expected = "(.*)"', source)[0]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from background import contents, steps_of
 from cluster import Cluster, NoCluster, free_ports, running_cluster
 from conftest import VENV, Project, clean_environ, or_skip
-from test_processes import contents, steps_of
 
 # No checkpoint but those that a signal asks for, and the last one. Two shards: two processes.
 SETTINGS = ("model.width=8", "training.shards=2", "output.log_every=1")

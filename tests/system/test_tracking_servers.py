@@ -82,13 +82,13 @@ def test_an_mlflow_server_that_dies_and_comes_back_has_everything(
         assert close(found["metrics"], expected_metrics(run))
         assert {*found["files"]} >= CHECKPOINTS
         hold(signal.SIGSTOP)
-        evaluate = ("python", "-m", "experiment.evaluate", "--checkpoint")
-        done = project.run(*evaluate, str(run / "checkpoints" / "last"))
+        evaluate = ("experiment.evaluate", "--checkpoint")
+        done = project.module(*evaluate, str(run / "checkpoints" / "last"))
         assert done.returncode == 0
         (line,) = done.stderr.splitlines()
         assert line.startswith("warning: mlflow: ")
         hold(signal.SIGCONT)
-        done = project.run("python", "-m", "repro.tracking", "runs/server")
+        done = project.module("repro.tracking", "runs/server")
         assert (done.returncode, done.stderr) == (0, "")
         (found,) = read(project, READ_MLFLOW, uri)
         assert "figures/confusion_matrix.png" in found["files"]
