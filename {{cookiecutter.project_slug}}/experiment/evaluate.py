@@ -72,7 +72,7 @@ def evaluate(config: Config, folder: Path) -> int:
     print(f"bits {metrics['bits']}")
     print(f"written: {target}, {figures}")
     send(ROOT, run)
-    now = conditions_of(config, trainer.data.manifest).as_json()
+    now = conditions_of(config, trainer.data.manifest)
     verdict, equal = compare_with_recorded(ROOT, now, metrics, run)
     print(verdict)
     return 0 if equal else 1

@@ -195,20 +195,20 @@ def _trace_step(arguments: Namespace) -> int:
 
 
 def _compare(arguments: Namespace) -> int:
-    from repro.runs.compare import compare, show, write_csv
+    from repro.runs.compare import compare_runs, print_comparison, write_csv
 
-    found = compare(arguments.runs)
+    compared = compare_runs(arguments.runs)
     if arguments.picture:
         from repro.runs.figures import draw_groups
 
-        draw_groups(arguments.picture, found["groups"])
+        draw_groups(arguments.picture, compared.groups)
     if arguments.csv:
-        write_csv(found, arguments.csv)
+        write_csv(compared, arguments.csv)
     if arguments.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(compared.as_json(), indent=1))
     else:
-        show(found)
-    return 0 if found["equal_bits"] else 1
+        print_comparison(compared)
+    return 0 if compared.equal_bits else 1
 
 
 def _audit(arguments: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Several runs side by side: which conditions differ, and what metrics come of each.
+"""Compare several runs: which conditions differ, and what metrics come of each.
 
 Runs whose conditions differ in their seeds alone are one group, with a mean and a spread. Runs of
 the same conditions and seed must have the same bits: if not, something in them is left to chance.
@@ -10,203 +10,259 @@ import json
 import shlex
 import statistics
 import sys
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from repro.core.errors import UserError
-from repro.core.layout import METRICS
-from repro.core.text import flatten
-from repro.runs.logs import read_lines
+from repro.core.files import Json, JsonObject
+from repro.core.layout import CHECKPOINTS, CONFIG_USED, EVALUATION, METRICS
+from repro.runs.run_result import RunResult, read_result
 
-Run = dict[str, Any]
-STATISTICS = ("mean", "standard_deviation", "min", "max")
+_CONFIG = "config: "
+_DIGESTS = ("code", "data", "lock")  # kinds of conditions that are shown shortened
+_SHORT = 8  # digits of a digest
 
 
-def compare(folders: list[Path]) -> dict[str, Any]:
-    """What the runs in `folders` (runs, or folders that hold some) gave, as a JSON value.
+@dataclass(frozen=True)
+class Spread:
+    """A metric over the seeds; the standard deviation of a single one is None."""
 
-    `source`: what the metrics are of. `differing`: names of conditions. `groups`: their
-    `conditions` of these names, `metrics` with statistics over the `seeds` (standard deviation None
-    for one), a run of each seed, and of the `repeated` ones whether they have `equal_bits`.
+    mean: float
+    standard_deviation: float | None
+    min: float
+    max: float
+
+    def __str__(self) -> str:
+        if self.standard_deviation is None:
+            return f"{self.mean:.4g}"
+        spread = f"{self.standard_deviation:.2g} ({self.min:.4g} to {self.max:.4g})"
+        return f"{self.mean:.4g} ± {spread}"
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Runs of the same conditions and seed, and whether they have the same bits."""
+
+    runs: list[str]
+    equal_bits: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seeds alone: `runs` has one for each of `seeds` seeds.
+
+    `conditions`: those that are not the same in all groups.
+    """
+
+    conditions: JsonObject
+    seeds: int
+    metrics: dict[str, Spread]
+    repeated: list[Repeated]
+    runs: list[RunResult]
+
+    def as_json(self) -> JsonObject:
+        """Return the JSON object that `compare --json` prints of a group."""
+        return {
+            "conditions": self.conditions,
+            "seeds": self.seeds,
+            "metrics": {name: asdict(spread) for name, spread in self.metrics.items()},
+            "repeated": [asdict(repeated) for repeated in self.repeated],
+            "runs": [run.as_json() for run in self.runs],
+        }
+
+
+@dataclass(frozen=True)
+class RunsCompared:
+    """What several runs gave.
+
+    `source`: what the metrics are of, "test" or "validation". `not_evaluated`: runs that made it
+    "validation". `unfinished`: how far each of them came. `differing`: names of conditions.
+    """
+
+    source: str
+    not_evaluated: list[str]
+    unfinished: dict[str, str]
+    differing: list[str]
+    groups: list[Group]
+
+    @property
+    def equal_bits(self) -> bool:
+        """Whether all runs of the same conditions and seed have the same bits."""
+        return all(repeated.equal_bits for group in self.groups for repeated in group.repeated)
+
+    def as_json(self) -> JsonObject:
+        """Return the JSON object that `compare --json` prints."""
+        return {
+            "source": self.source,
+            "not_evaluated": [*self.not_evaluated],
+            "unfinished": {**self.unfinished},
+            "differing": [*self.differing],
+            "equal_bits": self.equal_bits,
+            "groups": [group.as_json() for group in self.groups],
+        }
+
+
+def compare_runs(folders: list[Path]) -> RunsCompared:
+    """Compare the runs in `folders` (runs, or folders that hold some).
+
     UserError if there is nothing to compare.
     """
-    found = [_read(folder) for folder in _find(folders)]
-    runs = [run for run in found if run["goal"] and run["step"] >= run["goal"]]
-    left_out = {r["run"]: f"step {r['step']} of {r['goal'] or '?'}" for r in found if r not in runs}
-    if not runs:
-        raise UserError([f"{k} is not finished ({v}): resume it" for k, v in left_out.items()])
-    untested = [run["run"] for run in runs if not run["test"]]
-    source = "validation" if untested else "test"
-    for run in runs:
-        known, own = (", ".join(sorted(r[source])) for r in (runs[0], run))
-        if not own:
-            words = f"{run['run']} has no {source} metrics"
-            raise UserError(f"{words}: evaluate all runs, or leave it out")
-        if known != own:
-            words = f"{runs[0]['run']} has {known}; {run['run']} has {own}"
-            raise UserError(f"{words}: expected the same metrics in all runs; leave some out")
-    names = {name for run in runs for name in run["conditions"]}
-    values = {n: {json.dumps(run["conditions"].get(n)) for run in runs} for n in names}
-    differing = [name for name in names if len(values[name]) > 1]
-    differing.sort(key=lambda name: (not name.endswith(".name"), name))
-    grouped: dict[str, list[Run]] = {}
-    for run in runs:
-        grouped.setdefault(json.dumps(run["conditions"], sort_keys=True), []).append(run)
-    groups = [_summary(group, source, differing) for group in grouped.values()]
-    return {
-        "source": source,
-        "not_evaluated": untested if len(untested) < len(runs) else [],
-        "unfinished": left_out,
-        "differing": differing,
-        "equal_bits": all(x["equal_bits"] for group in groups for x in group["repeated"]),
-        "groups": groups,
+    results = [read_result(folder) for folder in _find(folders)]
+    runs = [run for run in results if run.is_finished]
+    unfinished = {
+        run.run: f"step {run.step} of {run.goal or '?'}" for run in results if not run.is_finished
     }
+    if not runs:
+        raise UserError(
+            [f"{run} is not finished ({state}): resume it" for run, state in unfinished.items()]
+        )
+    untested = [run.run for run in runs if not run.test]
+    source = "validation" if untested else "test"
+    _refuse_other_metrics(runs, source)
+    differing = _differing_conditions(runs)
+    grouped: dict[str, list[RunResult]] = {}
+    for run in runs:
+        grouped.setdefault(json.dumps(run.conditions, sort_keys=True), []).append(run)
+    return RunsCompared(
+        source=source,
+        not_evaluated=untested if len(untested) < len(runs) else [],
+        unfinished=unfinished,
+        differing=differing,
+        groups=[_summary(group, source, differing) for group in grouped.values()],
+    )
+
+
+def _refuse_other_metrics(runs: list[RunResult], source: str) -> None:
+    """UserError if a run has no metrics, or others than the first one."""
+    first = runs[0]
+    expected = ", ".join(sorted(first.metrics(source)))
+    for run in runs:
+        names = ", ".join(sorted(run.metrics(source)))
+        if not names:
+            raise UserError(
+                f"{run.run} has no {source} metrics: evaluate all runs, or leave it out"
+            )
+        if names != expected:
+            raise UserError(
+                f"{first.run} has {expected}; {run.run} has {names}: expected the same metrics in "
+                "all runs; leave some out"
+            )
+
+
+def _differing_conditions(runs: list[RunResult]) -> list[str]:
+    """Return the names of the conditions that are not the same in all runs; choices come first."""
+    names = {name for run in runs for name in run.conditions}
+    differing = [
+        name for name in names if len({json.dumps(run.conditions.get(name)) for run in runs}) > 1
+    ]
+    return sorted(differing, key=lambda name: (not name.endswith(".name"), name))
 
 
 def _find(folders: list[Path]) -> list[Path]:
-    """The runs, each once: folders themselves, in them, or in the folders in them."""
-    found: dict[Path, Path] = {}
+    """Return the runs, each once: folders themselves, in them, or in the folders in them."""
+    runs: dict[Path, Path] = {}
     for folder in folders:
         # No deeper: there lie the copies that a tracker keeps.
-        levels = (folder.glob(f"{level}config_used.yaml") for level in ("*/*/", "*/", ""))
+        levels = (folder.glob(f"{level}{CONFIG_USED}") for level in ("*/*/", "*/", ""))
         inside = [path.parent for level in levels for path in sorted(level)]
         if not inside:
             raise UserError(f"{folder}: expected a run's folder, or one that holds some: runs/...")
         for run in inside:
-            found.setdefault(run.resolve(), run)  # the first is no link: runs/latest is one
-    return list(found.values())
+            runs.setdefault(run.resolve(), run)  # the first is no link: runs/latest is one
+    return list(runs.values())
 
 
-def _read(folder: Path) -> Run:
-    """What a run has done (`step`), where it ends (`goal`, None if unknown), and what it gave."""
-    newest = max((folder / "checkpoints").glob("step-*"), default=folder)  # an archive has no links
-    state, tested = newest / "state.json", folder / "metrics.json"
-    try:
-        last: Any = {"step": 0, "config": {}}
-        last = json.loads(state.read_text()) if state.is_file() else last
-        test = json.loads(tested.read_text()) if tested.is_file() else {}
-        if test and test["step"] != last["step"]:
-            test = {}  # it was trained further since
-        lines = [line for line in read_lines(folder / METRICS) if "epoch" in line]
-        curve = [line for line in lines if line["step"] <= last["step"]]
-        training = last["config"].get("training", {})
-        total = test.get("steps")
-        if not total and curve:
-            total = curve[-1]["step"] // curve[-1]["epoch"] * training["epochs"]
-        contexts = [folder, *sorted(folder.glob("resumed_at_step_*"))]
-        facts = [json.loads((x / "experiment_context.json").read_text()) for x in contexts]
-        # The settings are the checkpoint's: a resumed run may end elsewhere than was meant first.
-        config = {k: v for k, v in last["config"].items() if k not in ("seed", "seeds")}
-        conditions: dict[str, Any] = {}
-        for fact in facts:
-            here = {**fact["conditions"], "hardware": fact["hardware_class"], "config": config}
-            for name, value in flatten(here).items():
-                before = conditions.get(name, value)
-                conditions[name] = value if before == value else f"{before}, then {value}"
-        return {
-            "run": str(folder),
-            "step": last["step"],
-            "goal": min(filter(None, (total, training.get("max_steps"))), default=None),
-            "seed": facts[0]["seed"],
-            "seeds": facts[0]["seeds"],
-            "bits": test.get("bits"),
-            "test": _floats(test),
-            "validation": _floats(curve[-1]) if curve else {},
-            "curve": curve,
-            "conditions": conditions,
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"{folder} is damaged ({words}): restore it, or leave it out") from error
-
-
-def _floats(entry: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in entry.items() if isinstance(value, float)}
-
-
-def _summary(group: list[Run], source: str, differing: list[str]) -> dict[str, Any]:
-    by_seed: dict[str, list[Run]] = {}
+def _summary(group: list[RunResult], source: str, differing: list[str]) -> Group:
+    """Summarise the runs of the same conditions, each seed counted once."""
+    by_seed: dict[str, list[RunResult]] = {}
     for run in group:
-        by_seed.setdefault(json.dumps([run["seed"], run["seeds"]]), []).append(run)
-    metrics = {}
-    for name in group[0][source]:
-        values = [runs[0][source][name] for runs in by_seed.values()]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        numbers = statistics.fmean(values), spread, min(values), max(values)
-        metrics[name] = dict(zip(STATISTICS, numbers, strict=True))
-    repeated = [runs for runs in by_seed.values() if len(runs) > 1]
-    kept = ("run", "seed", "step", "test", "validation", "curve")
-    return {
-        "conditions": {name: group[0]["conditions"].get(name) for name in differing},
-        "seeds": len(by_seed),
-        "metrics": metrics,
-        "repeated": [
-            {"runs": [r["run"] for r in runs], "equal_bits": len(set(map(_bits, runs))) == 1}
-            for runs in repeated
-        ],
-        "runs": [{key: runs[0][key] for key in kept} for runs in by_seed.values()],
+        by_seed.setdefault(json.dumps([run.seed, run.seeds]), []).append(run)
+    one_of_each = [runs[0] for runs in by_seed.values()]
+    metrics = {
+        name: _spread([run.metrics(source)[name] for run in one_of_each])
+        for name in group[0].metrics(source)
     }
+    repeated = [
+        Repeated([run.run for run in runs], equal_bits=len({_bits(run) for run in runs}) == 1)
+        for runs in by_seed.values()
+        if len(runs) > 1
+    ]
+    conditions = {name: group[0].conditions.get(name) for name in differing}
+    return Group(conditions, len(by_seed), metrics, repeated, one_of_each)
 
 
-def _bits(run: Run) -> str:
-    """Those of the evaluation, or of the last checkpoint."""
+def _spread(values: list[float]) -> Spread:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation, min(values), max(values))
+
+
+def _bits(run: RunResult) -> str:
+    """Return the bits of the evaluation, or of the last checkpoint."""
     from repro.training import checkpoint, model_state  # only here: torch takes its time
 
-    if run["bits"]:
-        return str(run["bits"])
-    newest = checkpoint.newest_whole(Path(run["run"], "checkpoints"))
+    if run.bits:
+        return run.bits
+    newest = checkpoint.newest_whole(Path(run.run, CHECKPOINTS))
     return model_state.weights_digest(checkpoint.load(newest)["model"])
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print what `compare` found."""
-    names, groups = found["differing"], found["groups"]
-    table = Table("", *(name.removeprefix("config: ") for name in names), "seeds", box=None)
-    for metric in groups[0]["metrics"]:
-        table.add_column(f"{found['source']} {metric}")
-    for number, group in enumerate(groups, 1):
-        cells = [_cell(name, value) for name, value in group["conditions"].items()]
-        numbers = [_spread(*metric.values()) for metric in group["metrics"].values()]
-        table.add_row(str(number), *map(escape, cells), str(group["seeds"]), *numbers)
+def print_comparison(compared: RunsCompared) -> None:
+    """Print the groups as a table, and below it which runs were left out or are not repeatable."""
     width = None if sys.stdout.isatty() else 250
-    Console(highlight=False, width=width).print(table)
-    of = "metrics.json" if found["source"] == "test" else f"last validation in {METRICS}"
-    print(f"\nmetrics ({of}): mean ± standard deviation (min to max) over the seeds")
-    for run in found["not_evaluated"]:
+    Console(highlight=False, width=width).print(_table(compared))
+    origin = EVALUATION if compared.source == "test" else f"last validation in {METRICS}"
+    print(f"\nmetrics ({origin}): mean ± standard deviation (min to max) over the seeds")
+    for run in compared.not_evaluated:
         print(f"not evaluated, so validation is compared: {run}")
-    for run, words in found["unfinished"].items():
-        print(f"not finished, left out: {run} ({words})")
-    for entry in (entry for group in groups for entry in group["repeated"]):
-        words = "equal bits" if entry["equal_bits"] else "OTHER BITS: something is left to chance"
-        print(f"same conditions and seed, {words}: {', '.join(entry['runs'])}")
-        if not entry["equal_bits"]:
-            print(f"  to see where: python -m repro diff {shlex.join(entry['runs'][:2])}")
+    for run, state in compared.unfinished.items():
+        print(f"not finished, left out: {run} ({state})")
+    for group in compared.groups:
+        for repeated in group.repeated:
+            _print_repeated(repeated)
 
 
-def _cell(name: str, value: Any) -> str:
-    digest = name.partition(":")[0] in ("code", "data", "lock")
-    return "not set" if value is None else str(value)[: 8 if digest else None]
+def _table(compared: RunsCompared) -> Table:
+    names = [name.removeprefix(_CONFIG) for name in compared.differing]
+    table = Table("", *names, "seeds", box=None)
+    for metric in compared.groups[0].metrics:
+        table.add_column(f"{compared.source} {metric}")
+    for number, group in enumerate(compared.groups, 1):
+        cells = [escape(_cell(name, value)) for name, value in group.conditions.items()]
+        numbers = [str(spread) for spread in group.metrics.values()]
+        table.add_row(str(number), *cells, str(group.seeds), *numbers)
+    return table
 
 
-def _spread(mean: float, deviation: float | None, low: float, high: float) -> str:
-    if deviation is None:
-        return f"{mean:.4g}"
-    return f"{mean:.4g} ± {deviation:.2g} ({low:.4g} to {high:.4g})"
+def _cell(name: str, value: Json) -> str:
+    if value is None:
+        return "not set"
+    kind = name.partition(":")[0]
+    return str(value)[:_SHORT] if kind in _DIGESTS else str(value)
 
 
-def write_csv(found: dict[str, Any], path: Path) -> None:
-    """A line for each group: the conditions that differ, the seeds, each metric's statistics."""
-    metrics = found["groups"][0]["metrics"]
-    columns = [f"{found['source']}_{m}_{s}" for m in metrics for s in STATISTICS]
+def _print_repeated(repeated: Repeated) -> None:
+    runs = ", ".join(repeated.runs)
+    if repeated.equal_bits:
+        print(f"same conditions and seed, equal bits: {runs}")
+        return
+    print(f"same conditions and seed, OTHER BITS: something is left to chance: {runs}")
+    print(f"  to see where: python -m repro diff {shlex.join(repeated.runs[:2])}")
+
+
+def write_csv(compared: RunsCompared, path: Path) -> None:
+    """Write a line for each group: the conditions that differ, the seeds, each metric's spread."""
+    columns_of = [field.name for field in fields(Spread)]
+    metrics = compared.groups[0].metrics
+    columns = [f"{compared.source}_{metric}_{name}" for metric in metrics for name in columns_of]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        names = [name.removeprefix("config: ") for name in found["differing"]]
+        names = [name.removeprefix(_CONFIG) for name in compared.differing]
         writer.writerow([*names, "seeds", *columns])
-        for group in found["groups"]:
-            numbers = [value for metric in group["metrics"].values() for value in metric.values()]
-            writer.writerow([*group["conditions"].values(), group["seeds"], *numbers])
+        for group in compared.groups:
+            numbers = [number for spread in group.metrics.values() for number in astuple(spread)]
+            writer.writerow([*group.conditions.values(), group.seeds, *numbers])

@@ -128,6 +128,14 @@ class Facts:
         }
 
 
+def setting(config: JsonObject, name: str) -> Json:
+    """Return the value of a setting by its dotted name; None where the config has none."""
+    value: Json = config
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def seeds_by_hand(config: JsonObject) -> JsonObject:
     """Return those of the config's seeds that do not follow from the master seed."""
     master = config["seed"]

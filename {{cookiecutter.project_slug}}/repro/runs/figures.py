@@ -1,4 +1,4 @@
-"""Pictures of a run and of several: confusion matrix and learning curves, as PNG files.
+"""Draw pictures of a run and of several: confusion matrix and curves, as PNG files.
 
 Drawn without a display, from what metrics.json, metrics.jsonl and traces hold; the same numbers
 give the same bytes. Narrow, so that a telephone shows their letters large enough.
@@ -6,113 +6,142 @@ give the same bytes. Narrow, so that a telephone shows their letters large enoug
 
 import statistics
 import textwrap
-from itertools import product
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import matplotlib as mpl
 
 mpl.use("Agg")  # no display needed
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from repro.core.errors import UserError
 from repro.core.layout import TRACE
-from repro.runs.logs import read_lines
+from repro.runs.compare import Group
+from repro.runs.logs import Line, line_step, read_trace_lines
 
 MOST_NAMED = 30  # classes; of more, names and numbers could not be read
+Curve: TypeAlias = "dict[int, float]"  # values by step
 
 
 def draw(
-    folder: Path, confusion: list[list[int]], classes: list[str], entries: list[dict[str, Any]]
+    folder: Path, confusion: list[list[int]], classes: list[str], lines: Sequence[Line]
 ) -> None:
-    """The confusion matrix and, where metrics.jsonl tells them, the learning curves, as PNG."""
+    """Draw the confusion matrix and, where metrics.jsonl tells them, the learning curves."""
     folder.mkdir(exist_ok=True)
+    draw_confusion(folder / "confusion_matrix.png", confusion, classes)
+    draw_curves(folder / "learning_curves.png", lines)
+
+
+def draw_confusion(path: Path, confusion: list[list[int]], classes: list[str]) -> None:
+    """Draw how many samples of each true class were predicted as each class."""
     figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
     axes.imshow([[count**0.5 for count in row] for row in confusion], cmap="Blues")
     axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
     if len(classes) <= MOST_NAMED:
-        half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
-        for x, y in product(range(len(classes)), repeat=2):
-            if count := confusion[y][x]:
-                color = "w" if count > half else "k"
-                axes.text(x, y, str(count), ha="center", va="center", color=color)
+        _write_counts(axes, confusion)
         # A folder's name may be any bytes, and hold two $.
         names = [name[:24].encode(errors="replace").decode() for name in classes]
         turned = 90 if max(map(len, names)) > 3 else 0
         axes.set_xticks(range(len(names)), names, rotation=turned, parse_math=False)
         axes.set_yticks(range(len(names)), names, parse_math=False)
-    figure.savefig(folder / "confusion_matrix.png", dpi=150)
+    figure.savefig(path, dpi=150)
     plt.close(figure)
-    draw_seeds(folder, {"": entries}, "learning_curves")
 
 
-def draw_groups(path: Path, groups: list[dict[str, Any]]) -> None:
-    """Validation by step of what `compare.compare` found, a band over the seeds for each group.
+def _write_counts(axes: Axes, confusion: list[list[int]]) -> None:
+    half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
+    for x, y in product(range(len(confusion)), repeat=2):
+        if count := confusion[y][x]:
+            color = "w" if count > half else "k"
+            axes.text(x, y, str(count), ha="center", va="center", color=color)
+
+
+def draw_curves(path: Path, lines: Sequence[Line]) -> None:
+    """Draw each number that a run validated, and the loss of its training batches, by step.
+
+    Nothing is drawn where the run validated none.
+    """
+    epochs = _epochs(lines)
+    names = _validated(epochs)
+    if not names:
+        return
+    training = _curve([line for line in lines if "epoch" not in line], "loss")
+    with _panels(path, names) as panels:
+        for name, axes in zip(names, panels, strict=True):
+            if name == "loss" and training:
+                axes.plot(list(training), list(training.values()), "C1", label="training batch")
+            _band(axes, [_curve(epochs, name)], "validation")
+            axes.set(ylabel=name if name == "loss" else f"validation {name}")
+
+
+def draw_seeds(folder: Path, runs: Mapping[str, Sequence[Line]]) -> None:
+    """Draw each number that runs of several seeds validated by step: mean, range, every run.
+
+    `runs`: the lines of metrics.jsonl by seed; of a single run, its learning curves are drawn.
+    Nothing is drawn where no run validated any.
+    """
+    path = folder / "learning_curves_seeds.png"
+    if len(runs) == 1:
+        draw_curves(path, *runs.values())
+        return
+    epochs = [_epochs(lines) for lines in runs.values()]
+    names = _validated(list(chain(*epochs)))
+    if not names:
+        return
+    with _panels(path, names) as panels:
+        for name, axes in zip(names, panels, strict=True):
+            curves = [_curve(lines, name) for lines in epochs]
+            _band(axes, curves, f"mean of {len(runs)}, lowest to highest")
+            for curve in curves:
+                axes.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.7)
+            axes.set(ylabel=f"validation {name}")
+
+
+def draw_groups(path: Path, groups: list[Group]) -> None:
+    """Draw validation by step of compared runs, a band over the seeds for each group.
 
     UserError without a metric that all runs validated.
     """
-    runs = [run for group in groups for run in group["runs"]]
-    common = set.intersection(*(set(run["validation"]) for run in runs))
-    names = [name for name in runs[0]["validation"] if name in common]
+    runs = [run for group in groups for run in group.runs]
+    names = [name for name in runs[0].validation if all(name in run.validation for run in runs)]
     if not names:
         raise UserError("no picture: expected a validation of all runs in metrics.jsonl")
     size = (5 * len(names), 4.2)
-    figure, row = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
+    figure, rows = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
     for number, group in enumerate(groups, 1):
-        settings = [(k.removeprefix("config: "), v) for k, v in group["conditions"].items()]
-        words = " ".join(f"{k}={v}" for k, v in settings if v is not None)
-        label = textwrap.shorten(f"{number}: {words}", 60, placeholder=" ...")
-        for name, axes in zip(names, row[0], strict=True):
-            curves = [{e["step"]: e[name] for e in run["curve"]} for run in group["runs"]]
-            _band(axes, curves, label)
+        label = _label(number, group)
+        for name, axes in zip(names, rows[0], strict=True):
+            _band(axes, [_curve(run.curve, name) for run in group.runs], label)
             axes.set(xlabel="step", ylabel=f"validation {name}")
-    figure.legend(*row[0][0].get_legend_handles_labels(), loc="outside lower center")
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, format="png")
     plt.close(figure)
 
 
-def draw_seeds(
-    folder: Path, runs: dict[str, list[dict[str, Any]]], file: str = "learning_curves_seeds"
-) -> None:
-    """What `runs`, the lines of metrics.jsonl by seed, tell of each epoch, as PNG: mean and range.
-
-    Every number of the epochs' lines gets a curve; of a single run, the loss of its steps as well.
-    Nothing is drawn where no run tells one.
-    """
-    epochs = {seed: [e for e in entries if "epoch" in e] for seed, entries in runs.items()}
-    numbers = {k: 0 for run in epochs.values() for e in run for k, v in e.items() if _is_number(v)}
-    names = [name for name in numbers if name not in ("step", "epoch")]
-    if not names:
-        return
-    (first, *others) = runs.values()
-    steps = {e["step"]: e["loss"] for e in first if "epoch" not in e and "loss" in e}
-    panels: Any = {"figsize": (4.4, 2.2 * len(names)), "layout": "constrained"}
-    figure, rows = plt.subplots(len(names), sharex=True, squeeze=False, **panels)
-    for name, axes in zip(names, rows[:, 0], strict=True):
-        if name == "loss" and steps and not others:
-            axes.plot(list(steps), list(steps.values()), "C1", label="training batch")
-        curves = [{e["step"]: e[name] for e in run if name in e} for run in epochs.values()]
-        _band(axes, curves, f"mean of {len(runs)}, lowest to highest" if others else "validation")
-        for curve in curves if others else ():
-            axes.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.7)
-        axes.set(ylabel=f"validation {name}" if others or name != "loss" else name)
-        if name == "loss" and axes.dataLim.y0 > 0:
-            axes.set(yscale="log")
-    rows[0, 0].legend()
-    rows[-1, 0].set(xlabel="step")
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{file}.png", dpi=150)
-    plt.close(figure)
+def _label(number: int, group: Group) -> str:
+    settings = [
+        f"{name.removeprefix('config: ')}={value}"
+        for name, value in group.conditions.items()
+        if value is not None
+    ]
+    return textwrap.shorten(f"{number}: {' '.join(settings)}", 60, placeholder=" ...")
 
 
 def draw_parting(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
-    """The two loss curves of the traces as a PNG file, the step where they part marked."""
+    """Draw the loss curves of two runs' traces, and mark the step where they part."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for run, style, label in zip(runs, ("-", "--"), "AB", strict=True):
-        lines = [line for line in read_lines(run / TRACE) if "loss" in line]
-        losses = [float.fromhex(line["loss"]) for line in lines]
-        axes.plot([line["step"] for line in lines], losses, style, label=f"{label}: {run.name}")
+        curve = {
+            line.step: float.fromhex(line.quantities["loss"])
+            for line in read_trace_lines(run / TRACE).values()
+            if "loss" in line.quantities
+        }
+        axes.plot(list(curve), list(curve.values()), style, label=f"{label}: {run.name}")
     if step is not None:
         axes.axvline(step, color="k", linewidth=0.8)
         axes.annotate(f" step {step}", (step, 0.95), xycoords=("data", "axes fraction"))
@@ -123,14 +152,51 @@ def draw_parting(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
     plt.close(figure)
 
 
-def _band(axes: Any, curves: list[dict[int, float]], label: str) -> None:
+@contextmanager
+def _panels(path: Path, names: list[str]) -> Iterator[list[Axes]]:
+    """Yield one panel for each name, below each other; save them when the block ends."""
+    size = (4.4, 2.2 * len(names))
+    figure, rows = plt.subplots(
+        len(names), sharex=True, squeeze=False, figsize=size, layout="constrained"
+    )
+    panels = list(rows[:, 0])
+    yield panels
+    for name, axes in zip(names, panels, strict=True):
+        if name == "loss" and axes.dataLim.y0 > 0:
+            axes.set(yscale="log")
+    panels[0].legend()
+    panels[-1].set(xlabel="step")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _band(axes: Axes, curves: list[Curve], label: str) -> None:
     """Draw the mean and the range of curves at the steps that all have."""
     steps = sorted(set.intersection(*map(set, curves)))
     values = [[curve[step] for curve in curves] for step in steps]
-    low, high = [min(at) for at in values], [max(at) for at in values]
-    (line,) = axes.plot(steps, [statistics.fmean(at) for at in values], label=label)
-    axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    means = [statistics.fmean(at) for at in values]
+    lowest = [min(at) for at in values]
+    highest = [max(at) for at in values]
+    (line,) = axes.plot(steps, means, label=label)
+    axes.fill_between(steps, lowest, highest, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _epochs(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if "epoch" in line]
+
+
+def _validated(epochs: list[Line]) -> list[str]:
+    """Return the names of the numbers that any line of an epoch has."""
+    names = dict.fromkeys(name for line in epochs for name in line)
+    return [name for name in names if name not in ("step", "epoch") and _curve(epochs, name)]
+
+
+def _curve(lines: Sequence[Line], name: str) -> Curve:
+    """Return a number by step, of the lines that have it."""
+    curve = {}
+    for line in lines:
+        value = line.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            curve[line_step(line)] = value
+    return curve
