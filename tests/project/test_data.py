@@ -270,7 +270,7 @@ def test_changed_missing_and_extra_images_are_named(own_project: Project, pictur
     assert "010.jpg" in lines[0]
     assert "extra.png" in lines[1]
     assert "011.jpg" in lines[2]
-    own_project.edit("experiment/data.py", '"""Data sets:', '"""Data  sets:')
+    own_project.edit("experiment/data.py", '"""Prepare data sets', '"""Prepare  data sets')
     assert len(faults(own_project.train(*settings))) == 3  # code that changed excuses nothing
     assert own_project.module("experiment.prepare", *settings[:2]).returncode == 0
     assert own_project.train(*settings).returncode == 0
@@ -343,12 +343,12 @@ def test_photos_stand_upright_and_are_as_large_in_training_as_in_tests(
     upright.rotate(90).save(tmp_path / "lying.png", exif=exif)
     upright.save(tmp_path / "upright.png")
     program = (
-        "import sys, torch; from pathlib import Path; from experiment.data import ImageFiles\n"
+        "import sys, torch; from pathlib import Path; from experiment.samples import Augmentation, ImageFiles\n"
         "paths, labels = [Path(p) for p in sys.argv[1:]], torch.zeros(2)\n"
-        "lying, upright = (image for image, _ in ImageFiles(paths, labels, 8, 0, False))\n"
+        "lying, upright = (image for image, _ in ImageFiles(paths, labels, 8, Augmentation()))\n"
         "print(torch.equal(lying, upright), upright[2, :, 0].tolist())\n"
-        "moved = {tuple(ImageFiles(paths, labels, 8, 1, False)[1][0][0, :, 4].tolist())"
-        " for _ in range(50)}\n"
+        "shifted = ImageFiles(paths, labels, 8, Augmentation(1))\n"
+        "moved = {tuple(shifted[1][0][0, :, 4].tolist()) for _ in range(50)}\n"
         "print(sorted(moved))"
     )
     paths = [str(tmp_path / name) for name in ("lying.png", "upright.png")]

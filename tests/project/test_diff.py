@@ -339,7 +339,7 @@ def test_a_changed_image_is_found_in_the_data(project: Project, tmp_path: Path) 
     assert [name for name, _, _ in found["conditions"]] == ["data"]
     assert (found["step"], found["quantity"]) == (1, "inputs")
     assert (found["operation"]["how"], found["operation"]["b"]["phase"]) == ("inputs", "data")
-    assert found["operation"]["b"]["source"].startswith("experiment/data.py:")
+    assert found["operation"]["b"]["source"].startswith("experiment/samples.py:")
 
 
 def test_other_threads_and_instruction_sets_are_told_in_words(

@@ -146,7 +146,7 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
 
 def test_an_evaluation_may_draw_from_any_generator(own_project: Project) -> None:
     """Its samples and its model: the same numbers with any number of workers and processes."""
-    data, model = "experiment/data.py", "experiment/model.py"
+    data, model = "experiment/samples.py", "experiment/model.py"
     own_project.edit(data, "import numpy", "import random\n\nimport numpy")
     scale = "random.random() + np.random.rand() + torch.rand(1).item()"
     own_project.edit(data, "image.float() / self.max", f"image.float() * ({scale}) / self.max")

@@ -9,14 +9,13 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, faults, last_line
+from conftest import HANGS, Project, faults, last_line
 from trackers import (
     CHECKPOINTS,
     READ_MLFLOW,
@@ -230,19 +229,15 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("tracker", ["mlflow", "wandb"])
-def test_a_server_that_never_answers_costs_its_wait_and_one_line(
+def test_a_server_that_never_answers_ends_with_one_line(
     projects: dict[str, Project], untracked: dict[str, bytes], tracker: str
 ) -> None:
     project, run = projects[tracker], projects[tracker].path / "runs" / "silent"
     with silent_server() as uri:
         settings = ("run_dir=runs/silent", *SETTINGS[:-1], "tracker.wait=2", f"tracker.uri={uri}")
         training = start(project, *settings, WANDB_API_KEY="0" * 40)
-        until(lambda: steps_done(run) == STEPS)
-        done = time.monotonic()
-        assert training.wait(30) == 0
-        assert time.monotonic() - done < 2 + 3  # the last checkpoint is written in between
+        assert training.wait(HANGS) == 0  # `make bench` says how much longer than tracker.wait
     (line,) = (project.path / "err").read_text().splitlines()
     assert line.startswith(f"warning: {tracker}: ")
     assert bits(run) == untracked

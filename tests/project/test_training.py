@@ -63,14 +63,6 @@ def test_weights_that_cannot_be_trained_reproducibly_are_refused(
     assert not (own_project.path / "runs").exists()
 
 
-@pytest.mark.alone
-def test_a_default_run_takes_under_20_seconds(project: Project) -> None:
-    started = time.monotonic()
-    done = project.train("run_dir=runs/timed")
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 20
-
-
 CHANGES = [
     ("configs/optimizer/adamw.yaml", "0.003", "0.002", "optimizer.learning_rate is 0.002"),
     ("configs/config.yaml", "\nthreads: 1", "\nthreads: 2", "threads is 2, recorded 1"),
@@ -142,7 +134,7 @@ def test_another_hardware_class_is_equivalent_which_identical_refuses(
 
 def test_nothing_recorded_is_exit_code_2(own_project: Project) -> None:
     assert (
-        "recorded are digits_baseline"
+        "expected one of digits_baseline"
         in faults(own_project.module("repro", "verify", "no_such_claim"))[0]
     )
     (own_project.path / "results" / "expected_metrics.json").unlink()
@@ -153,14 +145,11 @@ def test_nothing_recorded_is_exit_code_2(own_project: Project) -> None:
 # Bits ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.alone
 def test_the_projects_own_tests_pass(project: Project) -> None:
     """Seeds, data workers, resuming, refusals: the tests that every author gets."""
-    started = time.monotonic()
     done = project.make("test")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in last_line(done.stdout)
-    assert time.monotonic() - started < 120
 
 
 @pytest.mark.parametrize(
@@ -168,9 +157,9 @@ def test_the_projects_own_tests_pass(project: Project) -> None:
 )
 def test_a_transform_may_draw_from_any_generator(own_project: Project, generator: str) -> None:
     first = "from dataclasses import dataclass\n"
-    own_project.edit("experiment/data.py", first, f"import random\n{first}")
+    own_project.edit("experiment/samples.py", first, f"import random\n{first}")
     own_project.edit(
-        "experiment/data.py",
+        "experiment/samples.py",
         "        return image.float() / self.maximum, self.labels[index]",
         f"        return image.float() / 16 * (1 + 0.1 * {generator}), self.labels[index]",
     )
@@ -627,8 +616,8 @@ def test_a_fault_in_a_sample_ends_the_training(
     """Workers ignore SIGTERM, with which Python would end them: it waited for them for ever."""
     line = "        image = augment(self.padded[index]"
     added = f"        if index == 100:\n            {fault}\n"
-    own_project.edit("experiment/data.py", line, added + line)
-    own_project.edit("experiment/data.py", "import numpy", "import os\nimport time\n\nimport numpy")
+    own_project.edit("experiment/samples.py", line, added + line)
+    own_project.edit("experiment/samples.py", "import numpy", "import os\nimport time\n\nimport numpy")
     done = own_project.train(f"num_workers={workers}", "training.max_steps=30")
     assert done.returncode == (2 if told.startswith("error") else 1), done.stderr
     assert told in done.stderr

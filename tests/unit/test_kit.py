@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from repro.results.record import Energy, confidence_interval
 from repro.results.verify import Verdict, judge, prediction_interval
 from repro.runs import fingerprints
 from repro.runs.fingerprints import fingerprint, state_quantities
-from repro.training import checkpoint
+from repro.training import checkpoint, sampling
 from repro.training.checkpoint import find_fault, load, save
 from repro.training.determinism import flags, refuse_changed_flags, set_determinism
 from repro.training.model_state import weights_digest
@@ -44,12 +43,12 @@ from repro.training.scatter import (
 from repro.training.seeding import (
     ExperimentSeeds,
     get_seed_state,
-    seed_generators,
     set_seed,
     set_seed_state,
     worker_init_fn,
 )
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 
@@ -183,11 +182,62 @@ def test_without_workers_the_samples_of_one_step_are_in_memory() -> None:
         assert indices.tolist() == asked[-2:]
 
 
-@pytest.mark.alone
-def test_any_step_of_any_epoch_is_found_in_under_50_ms() -> None:
-    started = time.perf_counter()
-    Schedule(1_281_167, 256, 42).keys(123_456_789)
-    assert time.perf_counter() - started < 0.05
+def test_any_step_of_any_epoch_is_found_without_those_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1.28 million samples: two permutations at most, and no sample but those of the steps."""
+    permutations, touched = [], []
+    randperm = torch.randperm
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        permutations.append(arguments)
+        return randperm(*arguments, **options)
+
+    class Touched(Dataset[float]):
+        def __getitem__(self, index: int) -> float:
+            touched.append(index)
+            return 0.0
+
+    monkeypatch.setattr(torch, "randperm", counted)
+    sampling.epoch_order.cache_clear()
+    schedule = Schedule(1_281_167, 256, 42)
+    last = 24_690 * schedule.steps_per_epoch - 1  # of an epoch: the next step is of another
+    assert schedule.keys(last)[0][0] == 24_689
+    assert len(permutations) == 1
+    batches = [*batches_of_steps(Touched(), schedule, range(last, last + 2))]
+    assert len(permutations) == 2
+    assert touched == [index for indices, _ in batches for index in indices.tolist()]
+    assert len(touched) == schedule.length(last) + 256
+
+
+def test_a_sample_that_draws_from_torch_alone_costs_one_seeding_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To seed Python's and NumPy's generators for each would take as long as a small sample."""
+    seeded: list[str] = []
+    for module in (random, np.random):
+        monkeypatch.setattr(module, "seed", counting(module.seed, module.__name__, seeded))
+
+    class Torch(Dataset[float]):
+        def __getitem__(self, index: int) -> float:
+            return torch.rand(1).item()
+
+    class Python(Dataset[float]):
+        def __getitem__(self, index: int) -> float:
+            return random.random()
+
+    [*batches_of_steps(Torch(), Schedule(64, 32, 0), range(2))]
+    assert sorted(seeded) == ["numpy.random"] * 2 + ["random"] * 2
+    [*batches_of_steps(Python(), Schedule(64, 32, 0), range(1))]
+    assert len(seeded) > 64
+
+
+def counting(function: Any, name: str, calls: list[str]) -> Any:
+    def counted(*arguments: Any) -> Any:
+        calls.append(name)
+        return function(*arguments)
+
+    return counted
 
 
 def test_a_split_is_disjoint_and_whole() -> None:
@@ -361,22 +411,28 @@ def test_index_add_and_weighted_bincount_have_the_bits_of_a_loop(threads: int) -
     torch.set_num_threads(before)
 
 
-@pytest.mark.alone
-def test_scatter_add_is_200_times_as_fast_as_a_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    src = torch.randn(512, 512, generator=generator)
-    index = torch.randint(0, 512, (512, 512), generator=generator)
-    zeros, rows = torch.zeros(512, 512), 16  # the loop takes seconds: a part of it tells
-    torch.set_num_threads(1)  # two would wait for each other where the other core is busy
-    started = time.perf_counter()
-    scatter_loop(zeros, 0, index[:rows], src)
-    loop = (time.perf_counter() - started) * 512 / rows
-    seconds = []
-    for _ in range(9):
-        started = time.perf_counter()
-        deterministic_scatter_add(zeros, 0, index, src)
-        seconds.append(time.perf_counter() - started)
-    assert loop / min(seconds) > 200  # other work on the machine only adds to them
+class Counted(TorchDispatchMode):
+    """How many operations torch is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), options: Any = None
+    ) -> Any:
+        self.count += 1
+        return function(*arguments, **(options or {}))
+
+
+def test_scatter_add_asks_for_as_many_operations_whatever_the_size() -> None:
+    """It is no loop over values; `make bench` says how fast it is beside one."""
+    counts = []
+    for size in (8, 64, 512):
+        index = torch.randint(0, size, (size, size))
+        with Counted() as counted:
+            deterministic_scatter_add(torch.zeros(size, size), 0, index, torch.ones(size, size))
+        counts.append(counted.count)
+    assert len({*counts}) == 1, counts
+    assert counts[0] < 50
 
 
 @pytest.mark.parametrize(
@@ -492,20 +548,6 @@ def test_no_two_samples_of_an_epoch_share_a_seed() -> None:
         assert len({seed & 0xFFFFFFFF for seed in seeds}) == len(seeds)
         assert all(0 <= seed < 2**63 for seed in seeds)
     assert sample_seed(42, 0, 7) != sample_seed(42, 1, 7) != sample_seed(43, 1, 7)
-
-
-@pytest.mark.alone
-def test_any_step_of_any_epoch_is_found_in_50_milliseconds() -> None:
-    """1.28 million samples; nothing is read to skip the steps before."""
-    schedule = Schedule(1_281_167, 256, 42)
-    seconds = []
-    for epoch in range(9):
-        step = epoch * schedule.steps_per_epoch + 4321
-        started = time.perf_counter()
-        batch = schedule.keys(step)
-        seconds.append(time.perf_counter() - started)
-        assert batch[0][0] == epoch
-    assert sorted(seconds)[4] < 0.05
 
 
 def test_scatter_add_is_differentiable_and_leaves_the_flags() -> None:
@@ -753,8 +795,8 @@ def test_small_values_keep_their_digits() -> None:
 
 
 def test_a_class_without_samples_has_no_accuracy() -> None:
-    found = classification_metrics(torch.eye(3)[:2], torch.tensor([0, 2]), ["a", "b", "c"])
-    assert found["class_accuracy"] == {"a": 1.0, "b": None, "c": 0.0}
+    metrics = classification_metrics(torch.eye(3)[:2], torch.tensor([0, 2]), ["a", "b", "c"])
+    assert metrics.class_accuracy == {"a": 1.0, "b": None, "c": 0.0}
 
 
 def test_two_seeds_do_not_tell_a_spread() -> None:
@@ -790,11 +832,3 @@ def test_energy_is_read_from_the_processors_counters_over_their_end(tmp_path: Pa
     with Energy(tmp_path / "none") as energy:
         pass
     assert energy.watt_hours is None
-
-
-@pytest.mark.alone
-def test_seeding_generators_costs_little() -> None:
-    started = time.perf_counter()
-    for seed in range(1000):
-        seed_generators(seed)
-    assert time.perf_counter() - started < 0.1  # 6 us each where this was written
