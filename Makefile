@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# Tests at a time.
+WORKERS ?= 2
 
 # Nothing leaks in from outside.
 export PYTHONNOUSERSITE ?= 1
@@ -20,32 +22,34 @@ trackers := .build/trackers
 runner := .build/runner
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
-pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed
+pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed --dist loadgroup \
+	--no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint lock results recordings bench venv tidy
+.PHONY: help demo test test-system test-long lint lock results recordings bench venv tidy
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict
 	@$(tools)/bin/python tools/demo.py
 
-# All but the long ones: two at a time, then those that take the time with nothing beside them; the
-# second part runs whatever the first one gave.
-test: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the template's tests; ARGS='tests/test_data.py -k cifar'
-ifeq ($(ARGS),)
-	@echo "Two parts: two tests at a time (the longest files first), then some alone"
-	@failed=0; \
-	$(pytest) -m "not long and not alone" -n 2 --dist loadfile --no-loadscope-reorder tests || failed=1; \
-	$(pytest) -m "alone and not long" tests || failed=1; \
-	exit $$failed
-else
-	@$(pytest) -m "not long" $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
-endif
+# Two tests at a time, the longest first; how far they are and what failed is said as they run.
+# With ARGS one after the other, in this process, to be looked at.
+test: what := tests/unit tests/project
+test-system: what := tests/system
+test-long: what := tests
+test test-system: only := not long
+test-long: only := long
 
-test-long: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the tests that take long
-	@$(pytest) -m long $(if $(filter tests/%,$(ARGS)),,tests) $(ARGS)
+test: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the template's tests; ARGS='tests/project/test_data.py -k cifar'
+	@$(pytest) -m "$(only)" $(if $(ARGS),,-n $(WORKERS)) $(if $(filter tests/%,$(ARGS)),,$(what)) $(ARGS)
+
+test-system: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run those that need Docker, Slurm, servers or a browser
+	@$(pytest) -m "$(only)" $(if $(ARGS),,-n $(WORKERS)) $(if $(filter tests/%,$(ARGS)),,$(what)) $(ARGS)
+
+test-long: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run those that take minutes each
+	@$(pytest) -m "$(only)" $(if $(filter tests/%,$(ARGS)),,$(what)) $(ARGS)
 
 lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m ruff check --cache-dir .build/ruff .
