@@ -109,6 +109,7 @@ FILES = [
     "repro/results/report.css",
     "repro/results/report.py",
     "repro/runs/trace.py",
+    "repro/runs/config_faults.py",
     "repro/runs/fingerprints.py",
     "repro/runs/run_result.py",
     "repro/training/checkpoint.py",

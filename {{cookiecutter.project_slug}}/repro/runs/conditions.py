@@ -173,7 +173,7 @@ def code_files(root: Path) -> list[str]:
 
 
 def conditions_here(
-    root: Path, config: JsonObject, manifest: JsonObject, profile: str, device: str
+    root: Path, config: JsonObject, manifest: Mapping[str, Json], profile: str, device: str
 ) -> Situation:
     """Return what a training here would depend on.
 
@@ -193,7 +193,7 @@ def conditions_here(
     return Situation(conditions, hardware_class(profile, device), dataset_facts(manifest))
 
 
-def dataset_facts(manifest: JsonObject) -> DatasetFacts:
+def dataset_facts(manifest: Mapping[str, Json]) -> DatasetFacts:
     """Return what a manifest says of where the data are from."""
     samples = manifest.get("samples")
     raw = manifest.get("raw_sha256")

@@ -1,4 +1,4 @@
-"""A sweep: one command with several values for some settings, every combination a run of its own.
+"""Run a sweep: one command with several values for some settings, every combination a run.
 
 `seed=1,2,3` or `training.epochs=range(1,4)`, in Hydra's grammar. All combinations are checked
 before the first one starts; one that fails does not stop the others. At the end stands the command
@@ -9,13 +9,43 @@ import shlex
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from repro.core.errors import UserError
 from repro.runs.configuration import Loader
+
+
+class RunSettings(Protocol):
+    """What a sweep has to know of the author's config: what each run is called, and where it is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def run_dir(self) -> str | None: ...
+    @property
+    def resume(self) -> str | None: ...
+
+
+class _Job(NamedTuple):
+    """One combination of settings, as typed, and the config that comes of it."""
+
+    settings: list[str]
+    config: RunSettings
+
+
+class _Outcome(NamedTuple):
+    """The settings of a job that ended, the folder of its run if it is known, its exit code."""
+
+    settings: list[str]
+    folder: str | None
+    code: int
 
 
 def sweep(root: Path, module: str, loader: Loader[Any], settings: list[str]) -> int:
@@ -23,30 +53,62 @@ def sweep(root: Path, module: str, loader: Loader[Any], settings: list[str]) -> 
     parsed, faults = loader.parse(settings)
     if faults:
         raise UserError(faults)
-    jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    configs = [loader.load(job) for job in jobs]
-    from repro.runs.folder import new_folder  # only now: a fault is told before torch is imported
-
-    failed, folders = [], []
-    for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
-        print(f"job {number}/{len(jobs)}: {' '.join(job)}", flush=True)
-        folder, chosen = config.run_dir, None
-        if not (config.run_dir or config.resume):  # chosen here, to know it
-            chosen = new_folder(root, config.name, config.seed)
-            folder = str(chosen.relative_to(root))
-            job = [*job, f"run_dir={folder}"]
-        try:
-            code = subprocess.run([sys.executable, "-m", module, *job], cwd=root).returncode
-        finally:
-            with suppress(OSError):  # what was refused at once leaves nothing behind
-                if chosen:
-                    chosen.rmdir()
-        if code:
-            failed.append(f"failed: {' '.join(job)}")
-        elif folder:
-            folders.append(folder)
+    jobs = [_Job(chosen, loader.load(chosen)) for chosen in combinations(parsed)]
+    failed = []
+    folders = []
+    for number, job in enumerate(jobs, 1):
+        print(f"job {number}/{len(jobs)}: {' '.join(job.settings)}", flush=True)
+        outcome = _run(root, module, job)
+        if outcome.code:
+            failed.append(f"failed: {' '.join(outcome.settings)}")
+        elif outcome.folder:
+            folders.append(outcome.folder)
     for line in failed:
         print(line, file=sys.stderr)
     if len(folders) > 1:
         print(f"to compare them: python -m repro compare {shlex.join(folders)}")
     return 1 if failed else 0
+
+
+def combinations(overrides: list[Override]) -> list[list[str]]:
+    """Return every combination of the overrides' values, each as a list of key=value.
+
+    The last override varies fastest. UserError for values that cannot be listed.
+    """
+    alternatives: dict[str, list[str]] = {}  # an override replaces an earlier one of its key
+    for override in overrides:
+        key = override.get_key_element()
+        alternatives[key] = [f"{key}={value}" for value in _values(override)]
+    return [list(chosen) for chosen in product(*alternatives.values())]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    try:
+        return list(override.sweep_string_iterator())
+    except HydraException as error:
+        text = override.input_line
+        raise UserError(
+            f"{text}: a sweep takes values that can be listed: 1,2 or range(1,4)"
+        ) from error
+
+
+def _run(root: Path, module: str, job: _Job) -> _Outcome:
+    """Run a job in a process of its own, in a folder that is chosen here, so that it is known."""
+    from repro.runs.folder import new_folder  # only now: a fault is told before torch is imported
+
+    settings = job.settings
+    folder = job.config.run_dir
+    chosen = None
+    if not (job.config.run_dir or job.config.resume):
+        chosen = new_folder(root, job.config.name, job.config.seed)
+        folder = str(chosen.relative_to(root))
+        settings = [*settings, f"run_dir={folder}"]
+    try:
+        process = subprocess.run([sys.executable, "-m", module, *settings], cwd=root)
+    finally:
+        if chosen:
+            with suppress(OSError):  # what was refused at once leaves nothing behind
+                chosen.rmdir()
+    return _Outcome(settings, folder, process.returncode)
