@@ -1,3 +1,7 @@
-"""The author's rooms: data, model, training. Change them; start with data.py or model.py."""
+"""Your own code: data, model, training. Change it; start with data.py or model.py."""
 
-import repro  # noqa: F401  # first of all: from here on Ctrl-C shows no traceback
+import repro  # noqa: F401, I001  # first of all: from here on Ctrl-C shows no traceback
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # the project's folder

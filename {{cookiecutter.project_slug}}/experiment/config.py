@@ -7,16 +7,14 @@ one frozen, typed `Config`. To add a setting: add a field here and its value in 
 
 import os
 from os.path import expanduser
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from experiment import ROOT as ROOT
 from repro.core.hashing import derive_seed
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.runs.configuration import Loader, power_of_two, run_name
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Settings that say where and how to run; they may differ between two runs of equal bits.
 PATHS = ("data_dir", "image_dir", "weights", "run_dir", "resume")

@@ -8,13 +8,15 @@ examples:
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from experiment.config import FREE, LOADER, ROOT, Config
+from experiment import ROOT
 from repro import environment
 from repro.core import layout
 from repro.core.command import Parser, run_command
-from repro.runs.configuration import settings_beside, settings_of
+
+if TYPE_CHECKING:
+    from experiment.config import Config
 
 
 def main() -> int:
@@ -22,17 +24,22 @@ def main() -> int:
     default = ROOT / "runs" / "latest" / "checkpoints" / "last"
     parser.add_argument("--checkpoint", type=Path, default=default, help="a checkpoint's folder")
     folder = parser.parse_args().checkpoint.resolve()
+    environment.enter_early(ROOT, [])
     config = read_config(folder)
     environment.enter(config.profile, config.threads)
     return evaluate(config, folder)
 
 
-def read_config(folder: Path) -> Config:
-    """The config of a checkpoint; its run's config_used.yaml tells where the data lie."""
+def read_config(folder: Path) -> "Config":
+    """Return the config of a checkpoint; its run's config_used.yaml tells where the data lie."""
+    # Imported here, because Hydra comes with it: after the interpreter was started anew.
+    from experiment.config import FREE, LOADER
+    from repro.runs.configuration import settings_beside, settings_of
+
     return LOADER.revive({**settings_beside(folder, FREE), **settings_of(folder)})
 
 
-def evaluate(config: Config, folder: Path) -> int:
+def evaluate(config: "Config", folder: Path) -> int:
     """Write metrics and pictures; 1 if a recorded result of the same training is another one."""
     # Imported here, because torch reads the environment when it is imported.
     import torch

@@ -7,7 +7,7 @@ examples:
 
 import sys
 
-from experiment.config import LOADER
+from experiment import ROOT
 from repro import environment
 from repro.core.command import Parser, run_command
 
@@ -15,7 +15,11 @@ from repro.core.command import Parser, run_command
 def main() -> int:
     parser = Parser("experiment.prepare", __doc__)
     parser.add_argument("settings", nargs="*", metavar="key=value")
-    config = LOADER.load(parser.parse_args().settings)
+    settings = parser.parse_args().settings
+    environment.enter_early(ROOT, settings)
+    from experiment.config import LOADER  # imports Hydra: after the interpreter was started anew
+
+    config = LOADER.load(settings)
     environment.enter(config.profile, config.threads)
     from experiment import data  # imports torch, which reads the environment
 

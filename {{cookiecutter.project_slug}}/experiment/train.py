@@ -14,13 +14,13 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from experiment.config import LOADER, ROOT, Config
+from experiment import ROOT
 from repro import environment
 from repro.core.command import Parser, run_command
 from repro.core.files import JsonObject
-from repro.runs.sweep import sweep
 
 if TYPE_CHECKING:
+    from experiment.config import Config
     from repro.runs.conditions import Situation
 
 
@@ -30,7 +30,13 @@ def main() -> int:
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination")
     parser.add_argument("--conditions", action="store_true", help="print what bits depend on")
     arguments = parser.parse_intermixed_args()
+    if not arguments.multirun:  # each run of a sweep is a process of its own
+        environment.enter_early(ROOT, arguments.settings)
+    from experiment.config import LOADER  # imports Hydra: after the interpreter was started anew
+
     if arguments.multirun:
+        from repro.runs.sweep import sweep
+
         return sweep(ROOT, "experiment.train", LOADER, arguments.settings)
     config = LOADER.load(arguments.settings)
     environment.enter(config.profile, config.threads)
@@ -40,7 +46,7 @@ def main() -> int:
     return train(config)
 
 
-def conditions_of(config: Config, manifest: "JsonObject | None" = None) -> "Situation":
+def conditions_of(config: "Config", manifest: "JsonObject | None" = None) -> "Situation":
     """What the bits depend on (repro/runs/conditions.py); `manifest` if it was read."""
     from experiment import data
     from repro.runs.conditions import conditions_here
@@ -50,7 +56,7 @@ def conditions_of(config: Config, manifest: "JsonObject | None" = None) -> "Situ
     return conditions_here(ROOT, config.bits_settings(), manifest, config.profile, device)
 
 
-def train(config: Config) -> int:
+def train(config: "Config") -> int:
     """Train in a new run folder, or go on in an old one; the exit code.
 
     With several processes (torchrun) each comes here; the first one alone writes files.

@@ -2,20 +2,29 @@
 
 `enter(profile)` belongs at the start of a command's `main`: it starts the interpreter anew when a
 variable is missing (about 10 ms, same arguments, same process id) and refuses a user's own value
-that contradicts the profile. `require(profile)` is for notebooks and tests: it changes nothing and
-raises when something is missing. Importing this module does nothing.
+that contradicts the profile. `enter_early(root, arguments)` may come before it, so that nothing is
+imported twice: it guesses the profile before the config can be read. `require(profile)` is for
+notebooks and tests: it changes nothing and raises when something is missing. Importing this module
+does nothing.
 
 `portable`: the same bits on every x86-64 CPU with AVX2 and FMA. `native`: the same bits on the same
 CPU model only; fastest.
 """
 
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
+import json
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from repro.core.errors import UserError
+from repro.core.layout import CONFIGS
 
 # The hash seed fixes the order of sets of strings; cuBLAS needs a fixed workspace to be
 # deterministic (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
@@ -52,7 +61,28 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 # Names the profile that wrote the values (image, conda, make): they may be changed, a user's not.
 MARKER = "REPRO_PROFILE"
-_GUARD = "REPRO_REEXEC"  # set while the interpreter is started anew: a second time is a bug
+_NAMES = sorted({MARKER, *PROFILES["portable"]})  # the other profiles have no more
+_GUARD = "REPRO_REEXEC"  # set while `enter` starts the interpreter anew: a second time is a bug
+_GUESSED = "REPRO_GUESSED"  # set by `enter_early`: the values that it replaced, as JSON
+
+
+def enter_early(root: Path, arguments: Sequence[str]) -> None:
+    """Put the profile in force that the config will probably ask for; `enter` decides afterwards.
+
+    Guesses it without Hydra: `profile=...` among a command's `arguments`, else the line of
+    configs/config.yaml, else portable. Never raises: whatever is wrong is left to `enter`, which
+    tells it together with the faults of the config.
+    """
+    has_been_started = _GUARD in os.environ or _GUESSED in os.environ
+    if has_been_started or sys.flags.ignore_environment or not _can_start_anew():
+        return
+    with suppress(UserError, OSError):
+        profile = _guess(root, arguments)
+        changes = _changes(profile, os.environ) if profile in PROFILES else {}
+        if changes:
+            replaced = {name: os.environ.get(name) for name in changes}
+            guessed = {_GUESSED: json.dumps(replaced)}
+            _start_anew({**_applied(changes, os.environ), **guessed})
 
 
 def enter(profile: str, threads: int = 1) -> None:
@@ -69,49 +99,76 @@ def enter(profile: str, threads: int = 1) -> None:
             "no folder for temporary files can be written, neither TMPDIR nor /tmp: "
             "docker run --tmpfs /tmp, or TMPDIR=FOLDER"
         ) from error
-    changes = _changes(profile, os.environ)
-    if changes:
+    before = _before_guess(os.environ)
+    environ = _applied(_changes(profile, before), before)
+    missing = {name for name in _NAMES if environ.get(name) != os.environ.get(name)}
+    if missing:
         if sys.flags.ignore_environment:
             raise UserError(f"python -I and -E ignore the environment. {_how_to_set(profile)}")
         if not _can_start_anew():
             raise UserError(f"this program cannot be started anew. {_how_to_set(profile)}")
         if os.environ.get(_GUARD):
-            names = ", ".join(sorted(changes))
+            names = ", ".join(sorted(missing))
             raise UserError(f"the environment of profile {profile} does not hold: {names}")
-        environ = {**os.environ, **{k: v for k, v in changes.items() if v is not None}}
-        for name in [name for name, value in changes.items() if value is None]:
-            del environ[name]
-        environ[_GUARD] = "1"
-        for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
-    os.environ.pop(_GUARD, None)  # not for children: they may need a start of their own
+        _start_anew({**environ, _GUARD: "1"})
+    for name in (_GUARD, _GUESSED):  # not for children: they may need a start of their own
+        os.environ.pop(name, None)
     # The number of threads changes sums. torch gets it by call (determinism.set_threads); the
     # libraries below read these when they are loaded, which has not happened yet.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
 
 def require(profile: str) -> None:
-    """Raise UserError unless `profile` is in force; changes nothing (notebooks, tests, scripts)."""
+    """Raise UserError unless `profile` is in force; change nothing (notebooks, tests, scripts)."""
     if _changes(profile, os.environ) or sys.flags.ignore_environment:
         raise UserError(f"profile {profile} is not in force. {_how_to_set(profile)}")
 
 
+def _guess(root: Path, arguments: Sequence[str]) -> str:
+    """Return the profile that the config will probably have; a recipe may have another one."""
+    for argument in reversed(arguments):
+        if match := re.fullmatch(r"\+{0,2}profile=(['\"]?)(\w+)\1", argument):
+            return match[2]
+    text = (root / CONFIGS / "config.yaml").read_text("utf-8", errors="replace")
+    line = re.search(r"(?m)^profile:[ \t]*(['\"]?)(\w+)\1", text)
+    return line[2] if line else "portable"
+
+
+def _before_guess(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables as they were before `enter_early`, which may have guessed wrongly."""
+    replaced = json.loads(environ.get(_GUESSED, "{}"))
+    return _applied({**replaced, _GUESSED: None}, environ)
+
+
+def _applied(changes: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with `changes` made: None stands for a variable that is not set."""
+    changed: dict[str, str | None] = {**environ, **changes}
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+def _start_anew(environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process by the same command with these variables."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+
+
 def _changes(profile: str, environ: Mapping[str, str]) -> dict[str, str | None]:
-    """What to set (or to unset: None) so that `profile` holds; raises on contradictions."""
+    """Return what to set (or to unset: None) so that `profile` holds; raise on contradictions."""
     table = {**PROFILES[profile], MARKER: profile}
     ours = PROFILES.get(environ.get(MARKER, ""), {})
     changes: dict[str, str | None] = {}
     faults = []
-    for name in sorted({MARKER, *PROFILES["portable"]}):
-        found, wanted = environ.get(name), table.get(name)
-        if found == wanted:
+    for name in _NAMES:
+        there = environ.get(name)
+        wanted = table.get(name)
+        if there == wanted:
             continue
-        if found is None or found == ours.get(name) or name in (MARKER, "PYTHONHASHSEED"):
+        if there is None or there == ours.get(name) or name in (MARKER, "PYTHONHASHSEED"):
             changes[name] = wanted
         elif wanted is not None:  # otherwise: a limit of the user's own; the conditions record it
             faults.append(
-                f"{name}={found} is set, profile {profile} needs {name}={wanted}: unset {name}"
+                f"{name}={there} is set, profile {profile} needs {name}={wanted}: unset {name}"
             )
     for name, reason in FORBIDDEN.items():
         if name in environ:
@@ -132,12 +189,13 @@ def _has_avx2() -> bool:
 
 
 def _can_start_anew() -> bool:
-    """Not from standard input (nothing left to read), pytest's conftest or a notebook."""
+    """Whether this is a command, not standard input (already read), a conftest or a notebook."""
     interactive = hasattr(sys, "ps1") or "ipykernel" in sys.modules or "pytest" in sys.modules
     return not interactive and len(sys.orig_argv) > 1 and sys.argv[0] not in ("", "-")
 
 
 def _how_to_set(profile: str) -> str:
+    """Say how to start a program with the profile's variables."""
     table = {**PROFILES[profile], MARKER: profile}
     pairs = " ".join(f"'{name}={value}'" for name, value in table.items())
     return f"Start it with the variables set: env {pairs} python ..."
