@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchvision.models import resnet18
 
 from experiment.config import ROOT, Config, ImageTransformer, ResNet18, SmallCNN
 from repro.core.errors import UserError
@@ -74,6 +73,8 @@ def resnet(settings: ResNet18, shape: Shape, classes: int) -> nn.Module:
     `stem: small` is for images of about 32 pixels: a first convolution of 3 x 3 that keeps the
     size, and no pooling after it.
     """
+    from torchvision.models import resnet18  # only here: no other model needs it
+
     network = resnet18(num_classes=classes)
     channels = shape[0]
     if settings.stem == "small":
