@@ -175,7 +175,13 @@ class Project:
         (self.path / name).write_text(text.replace(old, new))
 
     def copy(self, target: Path) -> "Project":
-        left_out = shutil.ignore_patterns("runs", "data", "__pycache__", ".*_cache")
+        """The project without its own runs and data (the kit has folders of these names, too)."""
+        caches = shutil.ignore_patterns("__pycache__", ".*_cache")
+
+        def left_out(folder: str, names: list[str]) -> set[str]:
+            made = {"runs", "data"} if Path(folder) == self.path else set()
+            return caches(folder, names) | made
+
         shutil.copytree(self.path, target, symlinks=True, ignore=left_out)
         return Project(target, self.venv)
 

@@ -36,9 +36,9 @@ class Progress:
         """No letters: they would stand between the lines."""
         if isinstance(report, pytest.TestReport):
             if report.failed:
-                return ("failed" if report.when == "call" else "error"), "", ""
+                return ("failed", "", "FAILED") if report.when == "call" else ("error", "", "ERROR")
             if report.skipped or report.when == "call":
-                return report.outcome, "", ""
+                return report.outcome, "", report.outcome.upper()
         return None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -343,7 +343,8 @@ def test_photos_stand_upright_and_are_as_large_in_training_as_in_tests(
     upright.rotate(90).save(tmp_path / "lying.png", exif=exif)
     upright.save(tmp_path / "upright.png")
     program = (
-        "import sys, torch; from pathlib import Path; from experiment.samples import Augmentation, ImageFiles\n"
+        "import sys, torch; from pathlib import Path\n"
+        "from experiment.samples import Augmentation, ImageFiles\n"
         "paths, labels = [Path(p) for p in sys.argv[1:]], torch.zeros(2)\n"
         "lying, upright = (image for image, _ in ImageFiles(paths, labels, 8, Augmentation()))\n"
         "print(torch.equal(lying, upright), upright[2, :, 0].tolist())\n"

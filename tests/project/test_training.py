@@ -616,8 +616,9 @@ def test_a_fault_in_a_sample_ends_the_training(
     """Workers ignore SIGTERM, with which Python would end them: it waited for them for ever."""
     line = "        image = augment(self.padded[index]"
     added = f"        if index == 100:\n            {fault}\n"
-    own_project.edit("experiment/samples.py", line, added + line)
-    own_project.edit("experiment/samples.py", "import numpy", "import os\nimport time\n\nimport numpy")
+    samples = "experiment/samples.py"
+    own_project.edit(samples, line, added + line)
+    own_project.edit(samples, "import numpy", "import os\nimport time\n\nimport numpy")
     done = own_project.train(f"num_workers={workers}", "training.max_steps=30")
     assert done.returncode == (2 if told.startswith("error") else 1), done.stderr
     assert told in done.stderr
