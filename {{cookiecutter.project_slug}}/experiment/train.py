@@ -11,7 +11,8 @@ examples:
 
 import json
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiment import ROOT
@@ -21,6 +22,7 @@ from repro.core.files import JsonObject
 
 if TYPE_CHECKING:
     from experiment.config import Config
+    from experiment.trainer import Trainer
     from repro.runs.conditions import Situation
 
 
@@ -47,40 +49,30 @@ def main() -> int:
 
 
 def conditions_of(config: "Config", manifest: "JsonObject | None" = None) -> "Situation":
-    """What the bits depend on (repro/runs/conditions.py); `manifest` if it was read."""
+    """Return what the bits depend on (repro/runs/conditions.py); `manifest` if it was read."""
     from experiment import data
     from repro.runs.conditions import conditions_here
     from repro.training.parallel import choose_device
 
-    manifest, device = manifest or data.read_manifest(config), choose_device(config.device).type
+    if manifest is None:
+        manifest = data.as_json(data.read_manifest(config))
+    device = choose_device(config.device).type
     return conditions_here(ROOT, config.bits_settings(), manifest, config.profile, device)
 
 
 def train(config: "Config") -> int:
-    """Train in a new run folder, or go on in an old one; the exit code.
+    """Train in a new run folder, or go on in an old one; return the exit code.
 
     With several processes (torchrun) each comes here; the first one alone writes files.
     """
     # Imported here, because torch reads the environment when it is imported.
     from experiment.trainer import Trainer
-    from repro.runs.conditions import Facts
-    from repro.runs.folder import find_start, open_run, refuse_other_run, refuse_other_training
-    from repro.runs.trace import Trace
-    from repro.tracking import tracked
-    from repro.training import checkpoint
-    from repro.training.determinism import flags
-    from repro.training.interruption import EXIT_CODE, mark
+    from repro.runs.folder import find_start
+    from repro.training.interruption import EXIT_CODE
 
     trainer = Trainer(config)
     start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))
-    if start:
-        state = checkpoint.load(start)
-        refuse_other_training(state, trainer.state_dict(), start)
-        trainer.load_state_dict(state)
-    else:
-        trainer.initialize()
-        if config.resume == "auto" and config.run_dir:
-            refuse_other_run(ROOT / config.run_dir, config.bits_settings())
+    start_from(start, trainer)
     if start and trainer.step >= trainer.last_step:
         if trainer.processes.rank == 0:
             print(f"{start} has done {trainer.step} steps: nothing is left to train")
@@ -91,8 +83,38 @@ def train(config: "Config") -> int:
     if trainer.processes.rank:
         finished = trainer.fit(None)
         trainer.processes.close()
-        return 0 if finished else EXIT_CODE
-    # The folder is made last: what is refused above leaves nothing behind.
+    else:
+        finished = train_in_run(start, trainer)
+    return 0 if finished else EXIT_CODE
+
+
+def start_from(start: Path | None, trainer: "Trainer") -> None:
+    """Load the checkpoint `start`, or what a training begins with; refuse other settings or data."""
+    from repro.runs.folder import refuse_other_run, refuse_other_training
+    from repro.training import checkpoint
+
+    config = trainer.config
+    if start:
+        state = checkpoint.load(start)
+        refuse_other_training(state, trainer.state_dict(), start)
+        trainer.load_state_dict(state)
+        return
+    trainer.initialize()
+    if config.resume == "auto" and config.run_dir:
+        refuse_other_run(ROOT / config.run_dir, config.bits_settings())
+
+
+def train_in_run(start: Path | None, trainer: "Trainer") -> bool:
+    """Train in a run's folder, which process 0 alone writes to; False if SIGTERM ended it early."""
+    from repro.runs.conditions import Facts
+    from repro.runs.folder import open_run
+    from repro.runs.trace import Trace
+    from repro.tracking import tracked
+    from repro.training.determinism import flags
+    from repro.training.interruption import mark
+
+    config = trainer.config
+    # The folder is made last: what was refused before leaves nothing behind.
     run = open_run(ROOT, config.name, config.seed, config.run_dir, config.resume, start)
     run.begin(trainer.step)
     if start:
@@ -101,18 +123,20 @@ def train(config: "Config") -> int:
     situation = conditions_of(config, trainer.data.manifest)
     facts = Facts(situation, flags(), config.seed, config.seeds.model_dump())
     run.describe(ROOT, config.model_dump(mode="json"), facts, trainer.step)
-    traced = Trace(run.folder, facts, trainer.model, trainer.step) if config.output.trace else None
-    with tracked(ROOT, run.folder, config.tracker.model_dump()), traced or nullcontext() as trace:
+    tracing: AbstractContextManager[Trace | None] = nullcontext()
+    if config.output.trace:
+        tracing = Trace(run.folder, facts, trainer.model, trainer.step)
+    with tracked(ROOT, run.folder, config.tracker.model_dump()), tracing as trace:
         finished = trainer.fit(run, trace)
         trainer.processes.close()
         if not finished:
             mark(run.folder, trainer.step)
-    if not finished:
+    if finished:
+        print(f"bits {trainer.bits}")
+        print(f"run  {run.folder}")
+    else:
         print(f"SIGTERM: saved after step {trainer.step}: run_dir={run.folder} resume=auto goes on")
-        return EXIT_CODE
-    print(f"bits {trainer.bits}")
-    print(f"run  {run.folder}")
-    return 0
+    return finished
 
 
 if __name__ == "__main__":

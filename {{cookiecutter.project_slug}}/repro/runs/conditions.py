@@ -136,6 +136,17 @@ def setting(config: JsonObject, name: str) -> Json:
     return value
 
 
+def without_setting(config: JsonObject, name: str) -> JsonObject:
+    """Return the config without a setting, which is given by its dotted name."""
+    group, _, rest = name.partition(".")
+    if not rest:
+        return {key: value for key, value in config.items() if key != name}
+    settings = config.get(group)
+    if not isinstance(settings, dict):
+        return config
+    return {**config, group: without_setting(settings, rest)}
+
+
 def seeds_by_hand(config: JsonObject) -> JsonObject:
     """Return those of the config's seeds that do not follow from the master seed."""
     master = config["seed"]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from hydra import compose, initialize_config_dir
@@ -37,6 +37,19 @@ from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class RunSettings(Protocol):
+    """What the kit has to know of the author's config: what a run is called, and where it goes."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def run_dir(self) -> str | None: ...
+    @property
+    def resume(self) -> str | None: ...
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run's folder: one training and all that belongs to it, never mixed with another one.
+"""Make and keep a run's folder: one training and all that belongs to it, never mixed with another.
 
 `open_run` makes a new folder, or takes up an old one to resume it; it overwrites nothing.
 `metrics.jsonl` holds one JSON object per line; on resume the lines after the checkpoint's step are
@@ -11,35 +11,38 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, write_file
-from repro.core.layout import INTERRUPTED, METRICS, TRACE
+from repro.core.layout import CHECKPOINTS, CONFIG_USED, METRICS, TRACE
+from repro.core.project import MAX_STEPS
 from repro.core.redaction import redact_command, redact_mapping
-from repro.runs.conditions import Facts, differences, seeds_by_hand
+from repro.runs.conditions import Facts, differences, seeds_by_hand, without_setting
+from repro.runs.configuration import RunSettings, read_config_used
 from repro.runs.context import log_experiment_context
 from repro.runs.logs import Entry, line_step, read_lines
 from repro.training import checkpoint
 
-_CODE = ("experiment", "repro", "configs", "results", "tests")
+_OF_THE_PROJECT = (*layout.CODE, layout.RESULTS, layout.TESTS)  # folders that are no run's
 
 
 @dataclass(frozen=True)
 class Run:
-    """`folder` exists; `start` is the checkpoint to continue from, None for a fresh start."""
+    """A run's folder, which exists; `start` is the checkpoint to continue from, None at first."""
 
     folder: Path
     start: Path | None = None
 
     @property
     def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     def log(self, entry: Entry) -> None:
         """Append a line to metrics.jsonl; floats in full precision, no times."""
@@ -47,15 +50,15 @@ class Run:
             file.write(json.dumps(entry) + "\n")
 
     def describe(self, root: Path, settings: JsonObject, facts: Facts, step: int) -> None:
-        """Write config_used.yaml, command.txt and, with `facts`, the context; secrets taken out.
+        """Write config_used.yaml, command.txt and the context; secrets are taken out.
 
         A run resumed after `step` keeps its first context: today's goes to a folder of its own.
         """
         text = OmegaConf.to_yaml(OmegaConf.create(redact_mapping(settings)))
-        write_file(self.folder / "config_used.yaml", text.encode())
-        with (self.folder / "command.txt").open("a") as file:
+        write_file(self.folder / CONFIG_USED, text.encode())
+        with (self.folder / layout.COMMAND).open("a") as file:
             file.write(redact_command(["python", *sys.orig_argv[1:]]) + "\n")
-        folder = self.folder / f"resumed_at_step_{step}" if self.start else self.folder
+        folder = layout.resumed_folder(self.folder, step) if self.start else self.folder
         log_experiment_context(folder, root, facts.as_json())
 
     def name_checkpoints(self, steps: dict[str, int]) -> None:
@@ -72,78 +75,99 @@ class Run:
         and the checkpoints `last` and `best`.
         """
         source = _run_of(self.start)
-        entries = read_lines(source / METRICS) if source else []
-        kept = [entry for entry in entries if line_step(entry) <= step]
-        (self.folder / INTERRUPTED).unlink(missing_ok=True)
-        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        lines = read_lines(source / METRICS) if source else []
+        text = "".join(json.dumps(line) + "\n" for line in lines if line_step(line) <= step)
+        (self.folder / layout.INTERRUPTED).unlink(missing_ok=True)
         write_file(self.folder / METRICS, text.encode())
         if self.start and source != self.folder:
-            if source and (source / TRACE).is_file():  # cut when the trace begins
-                shutil.copy(source / TRACE, self.folder)
-            for path in {self.start, (self.start.parent / "best").resolve()}:
-                if checkpoint.find_fault(path) is None:  # no best one before the first validation
-                    checkpoint.copy(path, self.checkpoints / path.name)
+            self._take_over(self.start, source)
+
+    def _take_over(self, start: Path, source: Path | None) -> None:
+        """Copy the trace and the checkpoints of the run that this one continues."""
+        if source and (source / TRACE).is_file():  # cut when the trace begins
+            shutil.copy(source / TRACE, self.folder)
+        best = (start.parent / layout.BEST).resolve()
+        for path in {start, best}:
+            if checkpoint.find_fault(path) is None:  # no best one before the first validation
+                checkpoint.copy(path, self.checkpoints / path.name)
 
 
-def find_start(root: Path, run_dir: str | None, resume: str | None) -> Path | None:
-    """The checkpoint to continue from; None for a fresh start.
+def find_start(root: Path, config: RunSettings) -> Path | None:
+    """Find the checkpoint to continue from; None for a fresh start.
 
-    `resume`: None; "auto": the newest whole checkpoint of the run in `run_dir` (without it: of the
-    newest run), if there is any; else the path of a run or of a checkpoint. Relative paths count
-    from `root`.
+    `config.resume`: None; "auto": the newest whole checkpoint of the run in `config.run_dir`
+    (without it: of the newest run), if there is any; else the path of a run or of a checkpoint.
+    Relative paths count from `root`.
     """
-    if resume is None:
+    if config.resume is None:
         return None
-    if resume == "auto":
-        run = (root / (run_dir or "runs/latest")).resolve()  # once: the link may move
-        if not layout.steps_newest_first(run / "checkpoints"):
+    if config.resume == "auto":
+        wanted = config.run_dir or f"{layout.RUNS}/{layout.LATEST}"
+        run = (root / wanted).resolve()  # once: the link may move
+        if not layout.steps_newest_first(run / CHECKPOINTS):
             return None
         _lock(run)  # first: another training there would move on while we search
-        return checkpoint.newest_whole(run / "checkpoints")
-    path = root / resume
-    if (path / "checkpoints").is_dir():
-        return checkpoint.newest_whole(path / "checkpoints")
+        return checkpoint.newest_whole(run / CHECKPOINTS)
+    path = root / config.resume
+    if (path / CHECKPOINTS).is_dir():
+        return checkpoint.newest_whole(path / CHECKPOINTS)
     if fault := checkpoint.find_fault(path):
         raise UserError(f"resume={path}: neither a run nor a whole checkpoint ({fault})")
     return path.resolve()
 
 
-def open_run(
-    root: Path, name: str, seed: int, run_dir: str | None, resume: str | None, start: Path | None
-) -> Run:
-    """The folder for a training that continues from `start`; see `find_start`.
+def open_run(root: Path, config: RunSettings, start: Path | None) -> Run:
+    """Open the folder for a training that continues from `start`; see `find_start`.
 
     Without `run_dir` the newest checkpoint of a run is continued in its folder, an older one in a
     new folder. Raises UserError for a `run_dir` that holds another run.
     """
-    own = _run_of(start)
-    newest = checkpoint.newest_whole(own / "checkpoints") if own else None
-    folder = (root / run_dir).resolve() if run_dir else None
-    if folder is None:
-        folder = own if own and start == newest else new_folder(root, name, seed)
-    elif folder == own and start != newest:
-        raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
-    elif folder == root or any(root / name in (folder, *folder.parents) for name in _CODE):
-        raise UserError(f"run_dir={folder}: a folder of the project's code; take one in runs/")
-    elif folder != own and resume != "auto" and (folder / "config_used.yaml").exists():
-        raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
+    folder = _choose_folder(root, config, start)
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
-    if start is None and layout.steps_newest_first(folder / "checkpoints"):
+    if start is None and layout.steps_newest_first(folder / CHECKPOINTS):
         raise UserError(f"{folder}: another process has trained there meanwhile; start this anew")
-    # Runs elsewhere are found by their path; those of record and verify are no runs of the user's.
-    kept, above = root / "runs", {*folder.parents, *folder.resolve().parents}
-    inside = {kept, kept.resolve()} & above  # it, or a folder in it, may be a link to a larger disk
-    if inside and not {place / name for place in inside for name in ("record", "verify")} & above:
-        checkpoint.point(root / "runs" / "latest", folder)
+    if _is_users_run(root, folder):
+        checkpoint.point(root / layout.RUNS / layout.LATEST, folder)
     return Run(folder, start)
 
 
-_locks: dict[Path, Any] = {}  # open as long as the process lives; the system frees them at its end
+def _choose_folder(root: Path, config: RunSettings, start: Path | None) -> Path:
+    """Return the folder to train in; UserError if `run_dir` is none for this training."""
+    continued = _run_of(start)
+    newest = checkpoint.newest_whole(continued / CHECKPOINTS) if continued else None
+    if not config.run_dir:
+        return continued if continued and start == newest else new_folder(root, config)
+    folder = (root / config.run_dir).resolve()
+    if folder == continued:
+        if start != newest:
+            raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
+        return folder
+    if folder == root or any(root / name in (folder, *folder.parents) for name in _OF_THE_PROJECT):
+        raise UserError(f"run_dir={folder}: a folder of the project's code; take one in runs/")
+    if config.resume != "auto" and (folder / CONFIG_USED).exists():
+        raise UserError(f"{folder} holds a run already: add resume=auto, or choose another run_dir")
+    return folder
+
+
+def _is_users_run(root: Path, folder: Path) -> bool:
+    """Say whether `runs/latest` may name a folder: it is in runs/, and not record's or verify's.
+
+    Runs elsewhere are found by their path. runs/, or a folder in it, may be a link to a larger
+    disk.
+    """
+    runs = root / layout.RUNS
+    above = {*folder.parents, *folder.resolve().parents}
+    around = {runs, runs.resolve()} & above
+    of_others = {place / name for place in around for name in (layout.RECORDED, layout.VERIFIED)}
+    return bool(around) and not of_others & above
+
+
+_locks: dict[Path, TextIO] = {}  # open as long as the process lives; its end frees them
 
 
 def _lock(folder: Path) -> None:
-    """One training writes to a run's folder at a time. UserError if another one does so now."""
+    """Let no other training write to a run's folder; UserError if one does so now."""
     if folder in _locks or os.environ.get("RANK", "0") != "0":  # of its processes the first locks
         return
     file = (folder / ".lock").open("a")
@@ -157,41 +181,50 @@ def _lock(folder: Path) -> None:
     _locks[folder] = file
 
 
-def refuse_other_training(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
-    """UserError if the training in `where` had other settings or data; its end may differ.
+@dataclass(frozen=True)
+class TrainedWith:
+    """The settings of a training, and the digest of its data; None where it is not known."""
 
-    Of both states `config`, and `data`, the digest, where both know it.
-    """
-    then, now = (
-        {**s, "training": {**s["training"], "max_steps": None}, "seeds": seeds_by_hand(s)}
-        for s in (old["config"], new["config"])
-    )
-    lines = differences({"config": then}, {"config": now})
-    if len({old.get("data"), new.get("data")} - {None}) > 1:
+    config: JsonObject
+    data: str | None = None
+
+
+def trained_with(state: Mapping[str, Any]) -> TrainedWith:
+    """Return what the training had whose state this is (a checkpoint's, or a trainer's)."""
+    return TrainedWith(state["config"], state.get("data"))
+
+
+def refuse_other_training(old: TrainedWith, new: TrainedWith, where: Path) -> None:
+    """UserError if the training in `where` had other settings or data; its end may differ."""
+    lines = differences({"config": _comparable(old.config)}, {"config": _comparable(new.config)})
+    if old.data and new.data and old.data != new.data:
         lines.append("data: not the files that it was trained with: put them back, or train anew")
     if lines:
         raise UserError([f"{where} was trained with other settings or data:", *lines])
 
 
-def refuse_other_run(folder: Path, settings: dict[str, Any]) -> None:
+def _comparable(config: JsonObject) -> JsonObject:
+    return {**without_setting(config, MAX_STEPS), "seeds": seeds_by_hand(config)}
+
+
+def refuse_other_run(folder: Path, settings: JsonObject) -> None:
     """UserError if `folder` holds a run of other settings that saved no checkpoint."""
-    used = folder / "config_used.yaml"
-    if used.is_file():
-        old: Any = OmegaConf.to_container(OmegaConf.load(used))
-        known = {name: value for name, value in old.items() if name in settings}
-        refuse_other_training({"config": known}, {"config": settings}, folder)
+    used = read_config_used(folder)
+    if used:
+        known = {name: value for name, value in used.items() if name in settings}
+        refuse_other_training(TrainedWith(known), TrainedWith(settings), folder)
 
 
 def _run_of(start: Path | None) -> Path | None:
-    """The run that a checkpoint lies in; None for a copy of the checkpoint alone."""
-    run = start.parent.parent if start and start.parent.name == "checkpoints" else None
-    return run if run and (run / "config_used.yaml").is_file() else None
+    """Return the run that a checkpoint lies in; None for a copy of the checkpoint alone."""
+    run = layout.run_of(start) if start else None
+    return run if run and (run / CONFIG_USED).is_file() else None
 
 
-def new_folder(root: Path, name: str, seed: int) -> Path:
+def new_folder(root: Path, config: RunSettings) -> Path:
     """Make the folder of a run that starts now."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    return create_folder(root / "runs" / name / f"{stamp}_seed{seed}")
+    return create_folder(root / layout.RUNS / config.name / f"{stamp}_seed{config.seed}")
 
 
 def create_folder(wanted: Path) -> Path:

@@ -11,26 +11,13 @@ import sys
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from repro.core.errors import UserError
-from repro.runs.configuration import Loader
-
-
-class RunSettings(Protocol):
-    """What a sweep has to know of the author's config: what each run is called, and where it is."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def run_dir(self) -> str | None: ...
-    @property
-    def resume(self) -> str | None: ...
+from repro.runs.configuration import Loader, RunSettings
 
 
 class _Job(NamedTuple):
@@ -102,7 +89,7 @@ def _run(root: Path, module: str, job: _Job) -> _Outcome:
     folder = job.config.run_dir
     chosen = None
     if not (job.config.run_dir or job.config.resume):
-        chosen = new_folder(root, job.config.name, job.config.seed)
+        chosen = new_folder(root, job.config)
         folder = str(chosen.relative_to(root))
         settings = [*settings, f"run_dir={folder}"]
     try:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from repro.core.files import JsonObject, write_file
 from repro.core.layout import TRACE
 from repro.core.project import MAX_STEPS
-from repro.runs.conditions import Facts
+from repro.runs.conditions import Facts, without_setting
 from repro.runs.fingerprints import Quantities, as_hex, as_int64, fingerprint, state_quantities
 from repro.runs.logs import TraceLine, line_step, read_lines
 from repro.training.parallel import Processes, parts_of_shards
@@ -100,13 +100,8 @@ def step_quantities(
 
 def _header(facts: Facts) -> JsonObject:
     """Return the facts without MAX_STEPS: where training stops changes no step before it."""
-    group, _, name = MAX_STEPS.partition(".")
     conditions = facts.situation.conditions
-    settings = conditions.config.get(group)
-    if not isinstance(settings, dict):
-        return facts.as_json()
-    kept = {key: value for key, value in settings.items() if key != name}
-    config: JsonObject = {**conditions.config, group: kept}
+    config = without_setting(conditions.config, MAX_STEPS)
     return {**facts.as_json(), "conditions": {**conditions.as_json(), "config": config}}
 
 
