@@ -1,0 +1,153 @@
+"""Run the commands of `python -m repro`, which `repro/__main__.py` reads the arguments of.
+
+Each function imports what it needs, so that `--help` is instant, and returns the exit code.
+"""
+
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from repro.core.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def record_command(arguments: Namespace) -> int:
+    from repro.results.record import record
+
+    record(ROOT, arguments.allow_dirty)
+    return 0
+
+
+def verify_command(arguments: Namespace) -> int:
+    from repro.results.verify import DIFFERENT, IDENTICAL, verify
+
+    a = arguments
+    if a.steps and not a.segments:
+        raise UserError("--steps is for --segments: expected --segments K --steps N, or --prefix N")
+    verdict = verify(ROOT, a.claim, a.seed, a.prefix, a.segments, a.steps or 20).verdict
+    print(f"\n{verdict}")
+    strict = arguments.require == "identical"
+    return 1 if verdict == DIFFERENT or (strict and verdict != IDENTICAL) else 0
+
+
+def report_command(arguments: Namespace) -> int:
+    from repro.results.report import write
+
+    print(f"written: {write(ROOT, arguments.output)}")
+    return 0
+
+
+def diff_command(arguments: Namespace) -> int:
+    from dataclasses import replace
+
+    from repro.diagnosis import diff, explain, replay_pair
+
+    runs = arguments.runs[0].resolve(), arguments.runs[1].resolve()
+    if all(run.is_file() for run in runs):
+        if arguments.picture or arguments.replay:
+            raise UserError("two files of a step have no curves and need no replay: leave it out")
+        comparison = diff.compare_steps(*runs)
+    else:
+        comparison = diff.compare_traces(*runs)
+        if arguments.replay and comparison.parting:
+            replayed = replay_pair.replay_both(runs, comparison.parting.step)
+            comparison = replace(comparison, replayed=replayed)
+        if arguments.picture:
+            from repro.runs.figures import draw_parting
+
+            step = comparison.parting.step if comparison.parting else None
+            draw_parting(arguments.picture, runs, step)
+    if arguments.json:
+        print(json.dumps(comparison.as_json(), indent=1))
+    else:
+        explain.print_difference(comparison, (str(arguments.runs[0]), str(arguments.runs[1])))
+        if arguments.picture:
+            print(f"picture: {arguments.picture}")
+    return 1 if comparison.parting else 0
+
+
+def trace_step_command(arguments: Namespace) -> int:
+    from repro.diagnosis import replay, step_file
+
+    run = arguments.run.resolve()
+    if arguments.step < 0:
+        raise UserError(f"--step {arguments.step}: 0 is before training, 1 the first step")
+    record = replay.trace_step(ROOT, run, arguments.step, arguments.values)
+    path = arguments.output or run / f"step-{arguments.step}.json"
+    step_file.write_step(record, path)
+    print(f"{len(record.operations)} operations of step {arguments.step}: {path}")
+    return 0
+
+
+def compare_command(arguments: Namespace) -> int:
+    from repro.runs.compare import compare_runs, print_comparison, write_csv
+
+    compared = compare_runs(arguments.runs)
+    if arguments.picture:
+        from repro.runs.figures import draw_groups
+
+        draw_groups(arguments.picture, compared.groups)
+    if arguments.csv:
+        write_csv(compared, arguments.csv)
+    if arguments.json:
+        print(json.dumps(compared.as_json(), indent=1))
+    else:
+        print_comparison(compared)
+    return 0 if compared.equal_bits else 1
+
+
+def audit_command(arguments: Namespace) -> int:
+    from dataclasses import asdict
+
+    from repro.core.layout import USER_CODE
+    from repro.diagnosis.audit import SLOWER, audit, print_findings
+    from repro.diagnosis.unseeded import find_unseeded
+
+    operations = audit(ROOT, arguments.settings)
+    sources = find_unseeded(ROOT, USER_CODE)
+    if arguments.json:
+        told = {
+            "operations": [asdict(operation) for operation in operations],
+            "sources": [asdict(finding) for finding in sources],
+        }
+        print(json.dumps(told, indent=1))
+    else:
+        print_findings(operations, sources)
+    return 1 if sources or any(each.kind != SLOWER for each in operations) else 0
+
+
+def archive_command(arguments: Namespace) -> int:
+    from repro.core.hashing import sha256_file
+    from repro.results.archive import archive
+
+    path = archive(ROOT, arguments.output, arguments.with_data, arguments.allow_dirty)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")
+    return 0
+
+
+def doctor_command(arguments: Namespace) -> int:
+    if arguments.environment or arguments.quick or arguments.lock:
+        from repro.environment.packages import doctor
+
+        return doctor(ROOT, arguments.quick, arguments.lock)
+    from repro.results.checklist import checklist
+
+    return checklist(ROOT, arguments.json)
+
+
+def image_digest_command(arguments: Namespace) -> int:
+    from repro.environment.base_image import compare_digest
+
+    return compare_digest(ROOT)
+
+
+def migrate_command(arguments: Namespace) -> int:
+    from repro.core.migrate import lines_of, migrate
+
+    result = migrate(ROOT)
+    for line in lines_of(result, ROOT):
+        print(line)
+    return 1 if result.left else 0
