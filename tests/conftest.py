@@ -321,9 +321,17 @@ def own(recorded: Project, tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This template as a git repository of its own, with the files as they are now."""
+    from options import template_repository  # it imports this file, as the next ones
+
+    return template_repository(tmp_path_factory.mktemp("template") / "repro-template")
+
+
+@pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict[str, str]]:
     """A project in a repository, and the variables with which git finds it under its URL."""
-    from published import publish  # it imports this file, as the next ones
+    from published import publish
 
     return publish(tmp_path_factory.mktemp("published"))
 

@@ -43,8 +43,10 @@ Request = dict[str, Any]
 # What commands import of the environment. Nothing may compute here: no pool of threads has a fork.
 PACKAGES = """
 concurrent.futures.process email.message logging.handlers multiprocessing.connection
-urllib.request zipfile hydra hydra.core.override_parser.overrides_parser omegaconf yaml pydantic
-numpy torch torch._dynamo torch.distributed torch.utils.data torchvision safetensors.torch
+urllib.request zipfile hydra hydra.core.override_parser.overrides_parser hydra.core.plugins
+omegaconf yaml pydantic.main pydantic.functional_validators pydantic.plugin._schema_validator
+numpy numpy.ctypeslib tomllib torch torch._dynamo torch.distributed torch.utils.data torchvision
+safetensors.torch
 PIL.Image PIL.PngImagePlugin matplotlib.backends.backend_agg matplotlib.figure rich.progress
 """
 
@@ -53,6 +55,7 @@ def prepare() -> None:
     """Import the packages, in one thread."""
     for name in PACKAGES.split():
         importlib.import_module(name)
+    sys.modules["hydra.core.plugins"].Plugins.instance()  # looks through hydra's own
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that it looks at
     threads = len(os.listdir("/proc/self/task"))

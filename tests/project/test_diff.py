@@ -184,8 +184,9 @@ PLANTED = {
         (
             (
                 TRAINER,
-                "        rate = self.learning_rate(step)\n",
-                "        rate = self.learning_rate(step) * (0.9 if step >= 5 else 1)\n",
+                "        for group in self.optimizer.param_groups:\n",
+                "        rate *= 0.9 if step >= 5 else 1\n"
+                "        for group in self.optimizer.param_groups:\n",
             ),
         ),
         quantity="learning_rate",

@@ -111,10 +111,10 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
     own_project.edit("experiment/model.py", old, "        return AuthorsModel(classes)\n")
     trainer = "experiment/trainer.py"
     own_project.edit(trainer, "cross_entropy(logits.float()", "cross_entropy(logits.double()")
-    part = "list(self.model.parameters())[2:], lr="
-    own_project.edit(trainer, "self.model.parameters(), lr=", part)
+    part = "build_optimizer(config, list(self.model.parameters())[2:])"
+    own_project.edit(trainer, "build_optimizer(config, self.model.parameters())", part)
     drawn = "if batch:\n            batch[0] = batch[0] * torch.rand(()) + np.random.rand()\n"
-    own_project.edit(trainer, "        rate = self", f"        {drawn}        rate = self")
+    own_project.edit(trainer, "        rate = learning", f"        {drawn}        rate = learning")
     own_project.edit(trainer, "import torch\n", "import numpy as np\nimport torch\n")
     settings = (f"training.shards={shards}", "output.checkpoint_every=5")
     one = train(own_project, 1, "one", *settings)
@@ -196,7 +196,9 @@ def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
     model.write_text(model.read_text() + TWO_NETWORKS)
     old = "        return small_cnn(settings, shape, classes)\n"
     own_project.edit("experiment/model.py", old, old.replace("small_cnn", "TwoNetworks"))
-    own_project.edit(trainer, "self.model.parameters(), lr=", "self.model.main.parameters(), lr=")
+    own_project.edit(
+        trainer, "config, self.model.parameters()", "config, self.model.main.parameters()"
+    )
     own_project.edit(
         trainer,
         "    def train_step(",
@@ -210,8 +212,8 @@ def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
         '            "generators": get',
         '            "second": self.second.state_dict(),\n            "generators": get',
     )
-    restore = "        checkpoint.restore(state, self.model, self.optimizer)\n"
-    second = '        checkpoint.restore_optimizer(self.second, state["second"])\n'
+    restore = "        model_state.restore(state, self.model, self.optimizer)\n"
+    second = '        model_state.restore_optimizer(self.second, state["second"])\n'
     own_project.edit(trainer, restore, restore + second)
     settings = ("training.shards=2", "output.checkpoint_every=5")
     one = train(own_project, 1, "one", *settings)

@@ -152,8 +152,9 @@ def test_a_metric_may_be_a_whole_number_and_has_to_be_finite(copy: Project) -> N
     copy.edit("configs/claims.yaml", "[training.epochs=2,", claim)
     copy.edit("configs/claims.yaml", "metric: accuracy", "metric: samples")
     copy.edit("configs/claims.yaml", "seeds: [3, 4, 5]", "seeds: [3]")
-    draw = '    draw(figures, metrics["confusion"], classes, read_lines(run / METRICS))\n'
-    copy.edit("experiment/evaluate.py", draw, "")
+    draw = "    draw(targets.figures, results.confusion, "
+    lines = "classes, read_lines(targets.run / layout.METRICS))\n"
+    copy.edit("experiment/evaluate.py", draw + lines, "")
     commit(copy)
     done = repro(copy, "record")
     assert done.returncode == 0, done.stderr
