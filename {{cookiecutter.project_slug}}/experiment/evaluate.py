@@ -5,15 +5,16 @@ examples:
   python -m experiment.evaluate --checkpoint runs/mine/checkpoints/best
 """
 
-import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from experiment import ROOT
 from repro import environment
 from repro.core import layout
 from repro.core.command import Parser, run_command
+from repro.core.files import JsonObject, write_json
 
 if TYPE_CHECKING:
     from experiment.config import Config
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     parser = Parser("experiment.evaluate", __doc__)
-    default = ROOT / "runs" / "latest" / "checkpoints" / "last"
+    default = ROOT / layout.RUNS / layout.LATEST / layout.CHECKPOINTS / layout.LAST
     parser.add_argument("--checkpoint", type=Path, default=default, help="a checkpoint's folder")
     folder = parser.parse_args().checkpoint.resolve()
     environment.enter_early(ROOT, [])
@@ -47,7 +48,6 @@ def evaluate(config: "Config", folder: Path) -> int:
     from experiment.metrics import classification_metrics
     from experiment.train import conditions_of
     from experiment.trainer import Trainer
-    from repro.core.layout import METRICS
     from repro.results.claims import compare_with_recorded
     from repro.runs.figures import draw
     from repro.runs.logs import read_lines
@@ -58,31 +58,50 @@ def evaluate(config: "Config", folder: Path) -> int:
         config = config.model_copy(update={"device": "auto"})  # trained elsewhere
     trainer = Trainer(config)
     trainer.load_weights(checkpoint.load(folder))
-    logits, labels = trainer.predict("test")
+    logits, labels = trainer.predict(trainer.data.test)
     classes = trainer.data.classes
-    metrics: dict[str, Any] = {
-        **classification_metrics(logits, labels, classes),
+    results = classification_metrics(logits, labels, classes)
+    metrics: JsonObject = {
+        **asdict(results),
         "step": trainer.step,
         "steps": trainer.last_step,
         "seed": config.seed,
         "bits": trainer.bits,
     }
-    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    # Of the last checkpoint; another one does not overwrite its metrics.
-    steps = layout.steps_newest_first(run / "checkpoints")
-    suffix = f"-step-{trainer.step}" if steps and folder != steps[0].resolve() else ""
-    target, figures = run / f"metrics{suffix}.json", run / f"figures{suffix}"
-    target.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
-    draw(figures, metrics["confusion"], classes, read_lines(run / METRICS))
-    told = f"test accuracy {metrics['accuracy']:.4f}  loss {metrics['loss']:.4f}"
-    print(f"{told}  step {trainer.step}")
-    print(f"bits {metrics['bits']}")
-    print(f"written: {target}, {figures}")
-    send(ROOT, run)
-    now = conditions_of(config, trainer.data.manifest)
-    verdict, equal = compare_with_recorded(ROOT, now, metrics, run)
+    targets = targets_of(folder, trainer.step)
+    write_json(targets.metrics, metrics)
+    draw(targets.figures, results.confusion, classes, read_lines(targets.run / layout.METRICS))
+    print(f"test accuracy {results.accuracy:.4f}  loss {results.loss:.4f}  step {trainer.step}")
+    print(f"bits {trainer.bits}")
+    print(f"written: {targets.metrics}, {targets.figures}")
+    send(ROOT, targets.run)
+    situation = conditions_of(config, trainer.data.manifest)
+    verdict, equal = compare_with_recorded(ROOT, situation, metrics, targets.run)
     print(verdict)
     return 0 if equal else 1
+
+
+class Targets(NamedTuple):
+    """Where the results of an evaluation go, and the run that they belong to."""
+
+    run: Path
+    metrics: Path
+    figures: Path
+
+
+def targets_of(folder: Path, step: int) -> Targets:
+    """Return where the results of the checkpoint in `folder` go.
+
+    Those of the last checkpoint are the run's; another one does not overwrite them.
+    """
+    run = layout.run_of(folder) or folder
+    metrics = run / layout.EVALUATION
+    figures = run / layout.FIGURES
+    checkpoints = layout.steps_newest_first(run / layout.CHECKPOINTS)
+    if checkpoints and folder != checkpoints[0].resolve():
+        metrics = metrics.with_stem(f"{metrics.stem}-step-{step}")
+        figures = figures.with_name(f"{figures.name}-step-{step}")
+    return Targets(run, metrics, figures)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,43 @@
-"""What is told of a classifier: accuracy, loss, each class, the confusion matrix."""
+"""Measure a classifier: accuracy, loss, each class, the confusion matrix."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional
 
 
-def classification_metrics(logits: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
-    """As JSON, of `logits` (samples, classes) and `labels` (samples) on the CPU.
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """What the predictions of a classifier are worth; metrics.json has these names.
 
-    `confusion` has a row for each true class; `loss` is the mean cross-entropy, in nats. A
-    class without samples has the accuracy None.
+    `loss` is the mean cross-entropy, in nats. `class_accuracy` is None for a class without
+    samples. `confusion` has a row for each true class and a column for each predicted one.
     """
-    size = len(classes)
-    confusion = (labels * size + logits.argmax(1)).bincount(minlength=size**2).view(size, size)
-    correct, per_class = confusion.diagonal(), confusion.sum(1)
-    return {
-        "accuracy": correct.sum().item() / len(labels),
-        "loss": functional.cross_entropy(logits.double(), labels).item(),
-        "samples": len(labels),
-        "class_accuracy": {
-            name: correct[i].item() / per_class[i].item() if per_class[i] else None
-            for i, name in enumerate(classes)
-        },
-        "confusion": confusion.tolist(),
+
+    accuracy: float
+    loss: float
+    samples: int
+    class_accuracy: dict[str, float | None]
+    confusion: list[list[int]]
+
+
+def classification_metrics(
+    logits: Tensor, labels: Tensor, classes: list[str]
+) -> ClassificationMetrics:
+    """Measure `logits` (samples, classes) against `labels` (samples), both on the CPU."""
+    count = len(classes)
+    pairs = labels * count + logits.argmax(1)
+    confusion = pairs.bincount(minlength=count**2).view(count, count)
+    correct = confusion.diagonal()
+    samples = confusion.sum(1)
+    class_accuracy = {
+        name: correct[label].item() / samples[label].item() if samples[label] else None
+        for label, name in enumerate(classes)
     }
+    return ClassificationMetrics(
+        accuracy=correct.sum().item() / len(labels),
+        loss=functional.cross_entropy(logits.double(), labels).item(),
+        samples=len(labels),
+        class_accuracy=class_accuracy,
+        confusion=confusion.tolist(),
+    )

@@ -1,15 +1,14 @@
-"""Where the raw data of each data set come from, each file known by its SHA-256.
+"""Get the raw data of each data set, each file known by its SHA-256.
 
 A source takes a folder for raw files and returns images (uint8: samples, channels, height, width),
-labels (int64) and facts for the manifest. `classes` names the labels, `maximum` is the largest
-value of a pixel; `test_samples`, if the data set brings its own test samples: they come last.
-Formats that need pickle are avoided: torchvision's CIFAR10 reads one.
+labels (int64) and facts for the manifest. Formats that need pickle are avoided: torchvision's
+CIFAR10 reads one.
 """
 
 import tarfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -20,23 +19,34 @@ from repro.core.hashing import sha256_file
 from repro.data.download import fetch
 from repro.data.images import read_idx
 
-Raw = tuple[Tensor, Tensor, dict[str, Any]]
+
+class Facts(TypedDict):
+    """What a source tells of its data; it becomes a part of the manifest."""
+
+    classes: list[str]  # the names of the labels 0, 1, ...
+    maximum: int  # the largest value of a pixel
+    source: NotRequired[str]  # where the raw files are from
+    raw_sha256: NotRequired[list[str]]  # of the raw files
+    test_samples: NotRequired[int]  # if the data set brings its own: the last ones
+
+
+Raw = tuple[Tensor, Tensor, Facts]  # images, labels, facts
 
 
 def digits(folder: Path) -> Raw:
-    """8 x 8 images of 1,797 handwritten digits, values 0 to 16, from scikit-learn's wheel.
+    """Read 8 x 8 images of 1,797 handwritten digits, values 0 to 16, from scikit-learn's wheel.
 
     https://archive.ics.uci.edu/dataset/80.
     """
     package = find_spec("sklearn")  # not imported: that takes a second
-    raw = Path(package.origin if package and package.origin else "") / "../datasets/data"
-    raw = (raw / "digits.csv.gz").resolve()
+    code = Path(package.origin if package and package.origin else "").parent
+    raw = (code / "datasets" / "data" / "digits.csv.gz").resolve()
     expected = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
-    found = sha256_file(raw) if raw.is_file() else "no file"
-    if found != expected:
-        raise UserError(f"{raw}: SHA-256 {found}, expected {expected}: install scikit-learn again")
+    there = sha256_file(raw) if raw.is_file() else "no file"
+    if there != expected:
+        raise UserError(f"{raw}: SHA-256 {there}, expected {expected}: install scikit-learn again")
     table = torch.from_numpy(np.loadtxt(raw, delimiter=",").astype(np.int64))
-    facts = {
+    facts: Facts = {
         "source": "scikit-learn's wheel, datasets/data/digits.csv.gz",
         "raw_sha256": [expected],
         "maximum": 16,
@@ -55,7 +65,7 @@ FASHION_MNIST_FILES = {
 
 
 def fashion_mnist(folder: Path) -> Raw:
-    """28 x 28 grey images of 70,000 pieces of clothing, the last 10,000 for testing.
+    """Get 28 x 28 grey images of 70,000 pieces of clothing, the last 10,000 for testing.
 
     https://github.com/zalandoresearch/fashion-mnist.
     """
@@ -65,7 +75,7 @@ def fashion_mnist(folder: Path) -> Raw:
     ]
     images, labels, test_images, test_labels = map(read_idx, paths)
     names = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle-boot"
-    facts = {
+    facts: Facts = {
         "source": FASHION_MNIST,
         "raw_sha256": list(FASHION_MNIST_FILES.values()),
         "maximum": 255,
@@ -84,26 +94,26 @@ CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1
 
 
 def cifar10(folder: Path) -> Raw:
-    """32 x 32 colour images of 60,000 things, the last 10,000 for testing.
+    """Get 32 x 32 colour images of 60,000 things, the last 10,000 for testing.
 
     https://www.cs.toronto.edu/~kriz/cifar.html, the binary version: a byte of label and 3,072 of
     image per sample.
     """
     path = fetch(CIFAR10, CIFAR10_SHA256, folder / "cifar-10-binary.tar.gz")
-    batches = [f"data_batch_{number}.bin" for number in range(1, 6)]
+    contents = {}
     with tarfile.open(path) as archive:
-        read = {Path(m.name).name: archive.extractfile(m) for m in archive.getmembers()}
-        contents = {name: file.read() for name, file in read.items() if file}
-    rows = [
-        np.frombuffer(contents[n], np.uint8).reshape(-1, 3073) for n in (*batches, "test_batch.bin")
-    ]
-    table = torch.from_numpy(np.concatenate(rows))
-    facts = {
+        for member in archive.getmembers():
+            if file := archive.extractfile(member):  # None for a folder
+                contents[Path(member.name).name] = file.read()
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    batches = [np.frombuffer(contents[name], np.uint8).reshape(-1, 3073) for name in names]
+    table = torch.from_numpy(np.concatenate(batches))
+    facts: Facts = {
         "source": CIFAR10,
         "raw_sha256": [CIFAR10_SHA256],
         "maximum": 255,
         "classes": contents["batches.meta.txt"].decode().split(),
-        "test_samples": len(rows[-1]),
+        "test_samples": len(batches[-1]),
     }
     return table[:, 1:].reshape(-1, 3, 32, 32).contiguous(), table[:, 0].long(), facts
 

@@ -71,7 +71,7 @@ def train(config: "Config") -> int:
     from repro.training.interruption import EXIT_CODE
 
     trainer = Trainer(config)
-    start = trainer.processes.first(lambda: find_start(ROOT, config.run_dir, config.resume))
+    start = trainer.processes.first(lambda: find_start(ROOT, config))
     start_from(start, trainer)
     if start and trainer.step >= trainer.last_step:
         if trainer.processes.rank == 0:
@@ -89,14 +89,14 @@ def train(config: "Config") -> int:
 
 
 def start_from(start: Path | None, trainer: "Trainer") -> None:
-    """Load the checkpoint `start`, or what a training begins with; refuse other settings or data."""
-    from repro.runs.folder import refuse_other_run, refuse_other_training
+    """Load the checkpoint `start`, if there is one; refuse one of other settings or data."""
+    from repro.runs.folder import refuse_other_run, refuse_other_training, trained_with
     from repro.training import checkpoint
 
     config = trainer.config
     if start:
         state = checkpoint.load(start)
-        refuse_other_training(state, trainer.state_dict(), start)
+        refuse_other_training(trained_with(state), trained_with(trainer.state_dict()), start)
         trainer.load_state_dict(state)
         return
     trainer.initialize()
@@ -115,7 +115,7 @@ def train_in_run(start: Path | None, trainer: "Trainer") -> bool:
 
     config = trainer.config
     # The folder is made last: what was refused before leaves nothing behind.
-    run = open_run(ROOT, config.name, config.seed, config.run_dir, config.resume, start)
+    run = open_run(ROOT, config, start)
     run.begin(trainer.step)
     if start:
         trainer.name_checkpoints(run)

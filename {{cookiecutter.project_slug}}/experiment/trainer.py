@@ -1,4 +1,4 @@
-"""The training loop in plain PyTorch, from top to bottom the story of a step.
+"""Train in plain PyTorch: `fit` is the loop, `train_step` what happens in a step of it.
 
 What a step does is a function of (config, weights, optimizer state, step): `train_step` gives the
 same bits whatever ran before it, so resuming and sharding need no code of their own here.
@@ -7,7 +7,9 @@ same bits whatever ran before it, so resuming and sharding need no code of their
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from experiment import data
 from experiment.config import Config
 from experiment.metrics import classification_metrics
 from experiment.model import build_model, load_pretrained
+from experiment.optimizer import build_optimizer, learning_rate
+from experiment.samples import ImageFiles, Images
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
@@ -39,8 +43,34 @@ from repro.training.seeding import ExperimentSeeds, get_seed_state, seed_generat
 
 Batch = tuple[Tensor, list[Tensor] | None]  # indices of the samples; None: no sample of its own
 Metrics = dict[str, float]
-BEST, SIGN = "accuracy", 1  # the checkpoint with the best one is kept; -1: a low one is good
-OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+BEST = "accuracy"  # the checkpoint with the best one is kept
+SIGN = 1  # -1: a low one is good
+
+
+class Predictions(NamedTuple):
+    """Logits float32 (samples, classes) and labels int64 (samples), on the CPU."""
+
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation so far and the step that it came after; None and 0 before the first."""
+
+    value: float | None = None
+    step: int = 0
+
+    def is_beaten_by(self, value: float) -> bool:
+        """Tell whether a validation is better than the best one so far."""
+        best = -SIGN * math.inf if self.value is None else self.value
+        return SIGN * value > SIGN * best
+
+    def as_json(self) -> Metrics:
+        """Return what a checkpoint holds of it."""
+        if self.value is None:
+            return {"step": self.step}
+        return {BEST: self.value, "step": self.step}
 
 
 class Trainer:
@@ -50,8 +80,9 @@ class Trainer:
         set_determinism(config.determinism)
         set_threads(config.threads)
         self.flags = flags()
-        self.config, self.step = config, 0
-        self.best: dict[str, float] = {"step": 0}
+        self.config = config
+        self.step = 0
+        self.best = Best()
         self.device = choose_device(config.device)
         self.processes = Processes(config.training.shards, self.device)
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
@@ -70,13 +101,7 @@ class Trainer:
         self.frozen = [module for module in self.model.modules() if not module.training]
         self.model.eval()  # the first step finds it as any other one does
         self.forward = compiled(self.model) if training.compile else self.model
-        # Fused: the default implementations take the root with MKL, whose last bit depends on the
-        # CPU model even in the portable profile (measured); the fused kernels do not.
-        settings = config.optimizer.model_dump(exclude={"name", "learning_rate"})
-        optimizer = OPTIMIZERS[config.optimizer.name]
-        self.optimizer: torch.optim.Optimizer = optimizer(
-            self.model.parameters(), lr=config.optimizer.learning_rate, fused=True, **settings
-        )
+        self.optimizer = build_optimizer(config, self.model.parameters())
 
     def train_step(self, step: int, batch: list[Tensor] | None) -> Metrics:
         """Train on the batch of `step` (0 is the first): images and labels from the loader.
@@ -84,7 +109,8 @@ class Trainer:
         With several processes, `batch` is this one's part of it. Returns loss, learning rate and
         gradient norm; raises UserError if one is not finite.
         """
-        batch = batch and [tensor.to(self.device) for tensor in batch]
+        if batch is not None:
+            batch = [tensor.to(self.device) for tensor in batch]
         if not self.model.training:
             self.model.train()
             for module in self.frozen:
@@ -92,7 +118,7 @@ class Trainer:
         seed_generators(derive_seed(self.seeds.training, "step", step))
         self.optimizer.zero_grad()
         self.model.zero_grad()  # also of weights that the optimizer does not have
-        rate = self.learning_rate(step)
+        rate = learning_rate(self.config, self.schedule.steps_per_epoch, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -112,56 +138,51 @@ class Trainer:
         self.optimizer.step()
         return metrics
 
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine to zero: a function of the step alone.
-
-        Rounded to 12 digits: the last bit of a cosine differs between C libraries.
-        """
-        warmup = self.config.training.warmup_epochs * self.schedule.steps_per_epoch
-        rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        progress = max(0.0, (step - warmup) / max(1.0, self.total_steps - warmup))
-        falling = 0.5 * (1 + math.cos(math.pi * progress))
-        return float(f"{self.config.optimizer.learning_rate * rising * falling:.12g}")
-
     def autocast(self) -> AbstractContextManager[None]:
-        bf16 = self.config.training.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        """Compute in bfloat16 inside where training.precision asks for it."""
+        if self.config.training.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
 
     @torch.no_grad()
-    def predict(self, split: str) -> tuple[Tensor, Tensor]:
-        """Logits float32 (n, classes) and labels (n) of a split, on the CPU, in fixed chunks."""
+    def predict(self, samples: Images | ImageFiles) -> Predictions:
+        """Predict the labels of samples in fixed chunks, shared by the processes."""
         self.model.eval()
-        samples, chunk = getattr(self.data, split), self.config.evaluation.batch_size
-        rank, sizes = self.processes.rank, self.processes.chunk_sizes(len(samples), chunk)
-        own = range(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+        seed = self.seeds.evaluation
+        chunk = self.config.evaluation.batch_size
+        sizes = self.processes.chunk_sizes(len(samples), chunk)
+        start = sum(sizes[: self.processes.rank])
+        own = range(start, start + sizes[self.processes.rank])
         logits = [torch.empty(0, len(self.data.classes), device=self.device)]
         labels = [torch.empty(0, dtype=torch.int64, device=self.device)]
-        seed, workers = self.seeds.evaluation, self.config.num_workers
-        chunks = sampling.batches_in_order(samples, own, chunk, seed, workers)
+        chunks = sampling.batches_in_order(samples, own, chunk, seed, self.config.num_workers)
         for indices, (images, targets) in chunks:
             seed_generators(derive_seed(seed, "chunk", int(indices[0])))
             with self.autocast():
                 logits.append(self.forward(images.to(self.device)).float())
             labels.append(targets.to(self.device))
-        together = (self.processes.concatenate(torch.cat(x), sizes).cpu() for x in (logits, labels))
-        return next(together), next(together)
+        return Predictions(
+            logits=self.processes.concatenate(torch.cat(logits), sizes).cpu(),
+            labels=self.processes.concatenate(torch.cat(labels), sizes).cpu(),
+        )
 
-    def validate(self) -> dict[str, Any]:
-        """Loss and accuracy on the validation samples."""
-        found = classification_metrics(*self.predict("validation"), self.data.classes)
-        return {"split": "validation", "loss": found["loss"], "accuracy": found["accuracy"]}
+    def validate(self) -> Metrics:
+        """Return loss and accuracy on the validation samples."""
+        predictions = self.predict(self.data.validation)
+        metrics = classification_metrics(*predictions, self.data.classes)
+        return {"loss": metrics.loss, "accuracy": metrics.accuracy}
 
     @property
     def last_step(self) -> int:
-        """The step after which training ends."""
+        """The number of steps after which training ends."""
         return min(self.total_steps, self.config.training.max_steps or self.total_steps)
 
     def initialize(self) -> None:
-        """What a training starts from that is not drawn at random."""
+        """Load what a training starts from that is not drawn at random."""
         load_pretrained(self.config, self.model)
 
     def steps(self, steps: range, workers: int = 0) -> Iterator[Batch]:
-        """The batches of `steps`: this process's part of each, and the samples' indices."""
+        """Yield this process's part of the batch of each step, after the indices of its samples."""
         return sampling.batches_of_steps(
             self.data.train,
             self.schedule,
@@ -174,8 +195,9 @@ class Trainer:
     def quantities(
         self, indices: Tensor, batch: list[Tensor] | None, metrics: Metrics, asked: bool = False
     ) -> tuple[Quantities | None, bool]:
-        """The trace's line of the step just done (repro/runs/trace.py), and whether any process was
-        `asked` to end: the processes exchange both at once.
+        """Return the trace's line of the step just done, and whether any process was asked to end.
+
+        The processes exchange both at once; see repro/runs/trace.py.
         """
         if not self.config.output.trace:
             return None, bool(self.processes.total([asked])[0])
@@ -187,48 +209,56 @@ class Trainer:
 
         `run` is None in all processes but the first. False: ended early, asked to by SIGTERM.
         """
-        training, output = self.config.training, self.config.output
         stop = self.last_step
-        every = output.checkpoint_every or self.schedule.steps_per_epoch
         interruption = Interruption()
         with progress("training", stop, self.step, lines=False, quiet=run is None) as advance:
             for indices, batch in self.steps(range(self.step, stop), self.config.num_workers):
                 metrics = self.train_step(self.step, batch)
                 self.step += 1
                 advance(1)
-                quantities, ending = self.quantities(indices, batch, metrics, interruption.asked)
+                quantities, asked = self.quantities(indices, batch, metrics, interruption.asked)
                 if trace and quantities:
                     trace.log(self.step, quantities)
-                if run and self.step % output.log_every == 0:
+                if run and self.step % self.config.output.log_every == 0:
                     run.log({"step": self.step, **metrics})
                 improved = False
                 if self.schedule.ends_epoch(self.step):
-                    epoch = self.step // self.schedule.steps_per_epoch
-                    validation = self.validate()
-                    if run:
-                        run.log({"step": self.step, "epoch": epoch, **validation})
-                        where = f"epoch {epoch:3}/{training.epochs}  step {self.step}/{stop}"
-                        told = [f"{k} {v:.4f}" for k, v in validation.items() if k != "split"]
-                        words = f"validation {'  '.join(told)}  {advance.left} left"
-                        print(f"{where}  {words}", flush=True)
-                    before = self.best.get(BEST, -SIGN * math.inf)
-                    if improved := SIGN * validation[BEST] > SIGN * before:
-                        self.best = {BEST: validation[BEST], "step": self.step}
+                    improved = self.end_epoch(run, advance.left)
                 # For code that draws outside of steps and samples: the same in every process.
                 seed_generators(derive_seed(self.seeds.training, "after step", self.step))
-                ending = ending and self.step < stop
-                if run and (improved or ending or self.step % every == 0 or self.step == stop):
-                    if trace:
-                        trace.flush()
-                    self.save(run)
+                ending = asked and self.step < stop
+                if run and (improved or ending or self.checkpoint_is_due()):
+                    self.save(run, trace)
                 if ending:
                     return False
         if run:
             print(f"step {self.step}/{stop}  loss {metrics['loss']:.4f}")
         return True
 
-    def save(self, run: Run) -> None:
-        """Write the checkpoint of the current step; `last` and `best` point to theirs."""
+    def end_epoch(self, run: Run | None, left: timedelta) -> bool:
+        """Validate, log and print it; return whether it is the best validation so far."""
+        epoch = self.step // self.schedule.steps_per_epoch
+        validation = self.validate()
+        if run:
+            run.log({"step": self.step, "epoch": epoch, "split": "validation", **validation})
+            epochs = self.config.training.epochs
+            place = f"epoch {epoch:3}/{epochs}  step {self.step}/{self.last_step}"
+            numbers = "  ".join(f"{name} {value:.4f}" for name, value in validation.items())
+            print(f"{place}  validation {numbers}  {left} left", flush=True)
+        improved = self.best.is_beaten_by(validation[BEST])
+        if improved:
+            self.best = Best(validation[BEST], self.step)
+        return improved
+
+    def checkpoint_is_due(self) -> bool:
+        """Tell whether a checkpoint follows the step just done, whatever the step brought."""
+        every = self.config.output.checkpoint_every or self.schedule.steps_per_epoch
+        return self.step % every == 0 or self.step == self.last_step
+
+    def save(self, run: Run, trace: Trace | None) -> None:
+        """Write the checkpoint of the current step, after the trace's lines that lead to it."""
+        if trace:
+            trace.flush()
         refuse_changed_flags(self.flags)
         checkpoint.save(layout.step_folder(run.checkpoints, self.step), self.state_dict())
         self.name_checkpoints(run)
@@ -236,20 +266,20 @@ class Trainer:
 
     def name_checkpoints(self, run: Run) -> None:
         """Let `last` and `best` point to their checkpoints."""
-        run.name_checkpoints({"last": self.step, "best": int(self.best["step"])})
+        run.name_checkpoints({layout.LAST: self.step, layout.BEST: self.best.step})
 
     @property
     def bits(self) -> str:
-        """SHA-256 of the weights."""
+        """The SHA-256 of the weights."""
         return model_state.weights_digest(self.model.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, and the config: enough to go on or to evaluate."""
+        """Return all that the next step depends on, and the config: to go on, or to evaluate."""
         return {
             "config": self.config.bits_settings(),
             "step": self.step,
             "data": data_digest(self.data.manifest),
-            "best": self.best,
+            "best": self.best.as_json(),
             "model": self.model.state_dict(),
             "buffers": model_state.hidden_buffers(self.model),
             "optimizer": self.optimizer.state_dict(),
@@ -259,9 +289,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned; UserError if it does not fit."""
         model_state.restore(state, self.model, self.optimizer)
-        self.step, self.best = state["step"], state["best"]
+        self.step = state["step"]
+        self.best = Best(state["best"].get(BEST), state["best"]["step"])
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Enough to evaluate, on any device."""
+        """Load the weights alone, onto any device: enough to evaluate."""
         model_state.restore(state, self.model)
         self.step = state["step"]

@@ -2,7 +2,9 @@
 
 import gzip
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from repro.core.errors import UserError, refuse
-from repro.core.files import JsonObject
 from repro.core.progress import progress
+
+Facts = TypeVar("Facts", bound=Mapping[str, object])  # of the author's own
 
 # Folders of these names are parts of a data set, not classes.
 _PARTS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
@@ -62,7 +65,7 @@ def _faults_of_image(path: Path) -> list[str]:
     return faults
 
 
-def checked(images: Tensor, labels: Tensor, facts: JsonObject) -> tuple[Tensor, Tensor, JsonObject]:
+def checked(images: Tensor, labels: Tensor, facts: Facts) -> tuple[Tensor, Tensor, Facts]:
     """Return what a source of data gives if it fits together; else UserError says what is expected.
 
     Images uint8 (samples, channels, height, width); labels int64 (samples), from 0, each of one of

@@ -73,7 +73,7 @@ class Schedule:
         return step // self.steps_per_epoch
 
     def ends_epoch(self, steps: int) -> bool:
-        """Whether an epoch has ended after `steps` steps."""
+        """Tell whether an epoch has just ended after `steps` steps."""
         return steps % self.steps_per_epoch == 0
 
     def length(self, step: int) -> int:
