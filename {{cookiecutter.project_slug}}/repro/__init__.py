@@ -1,14 +1,14 @@
 """The kit: what makes a training reproducible, and proves it.
 
-It knows no model and no data set, and imports nothing of `experiment/`. Read in this order:
-environment, seeding, determinism, sampling, parallel, checkpoint, provenance, record, verify.
+It knows no model and no data set, and imports nothing of `experiment/`. Its packages import one
+way; read them in this order: core, environment, data, training, runs, tracking, diagnosis, results.
 """
 
 import signal
 import sys
 
 # sys.argv[0] is "-m" while `python -m` looks for a module: a command starts. What goes wrong before
-# `run_command` can say it in a line shall show no traceback either.
+# `run_command` can say it in a line must not show a traceback either.
 if sys.argv[:1] == ["-m"]:
     if sys.version_info < (3, 9):  # noqa: UP036  # `make image-digest` may find any Python
         sys.exit(f"error: {sys.executable} is older than Python 3.9: run make setup first")
@@ -16,8 +16,8 @@ if sys.argv[:1] == ["-m"]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from importlib.util import find_spec  # after that: it takes a while
 
-    # These come without: the doctor names what is missing, the registry's answer needs none.
-    bare = sys.argv[1:2] in (["doctor"], ["image-digest"])
+    # These need no package: the doctor names what is missing, the others use Python alone.
+    bare = sys.argv[1:2] in (["doctor"], ["image-digest"], ["migrate"])
     if not bare and not (find_spec("hydra") and find_spec("torch")):
         sys.exit(
             f"error: {sys.executable} lacks the project's packages: run make setup, then use "

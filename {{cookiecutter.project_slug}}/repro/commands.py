@@ -22,21 +22,23 @@ def record_command(arguments: Namespace) -> int:
 
 
 def verify_command(arguments: Namespace) -> int:
-    from repro.results.verify import DIFFERENT, IDENTICAL, verify
+    from repro.results.verdict import DIFFERENT, IDENTICAL
+    from repro.results.verify import Part, verify
 
-    a = arguments
-    if a.steps and not a.segments:
+    if arguments.steps and not arguments.segments:
         raise UserError("--steps is for --segments: expected --segments K --steps N, or --prefix N")
-    verdict = verify(ROOT, a.claim, a.seed, a.prefix, a.segments, a.steps or 20).verdict
+    part = Part(arguments.prefix, arguments.segments, arguments.steps or 20)
+    verdict = verify(ROOT, arguments.claim, arguments.seed, part).verdict
     print(f"\n{verdict}")
-    strict = arguments.require == "identical"
-    return 1 if verdict == DIFFERENT or (strict and verdict != IDENTICAL) else 0
+    if arguments.require == "identical":
+        return 0 if verdict == IDENTICAL else 1
+    return 1 if verdict == DIFFERENT else 0
 
 
 def report_command(arguments: Namespace) -> int:
-    from repro.results.report import write
+    from repro.results.report import write_report
 
-    print(f"written: {write(ROOT, arguments.output)}")
+    print(f"written: {write_report(ROOT, arguments.output)}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Whether the base image's tag still has the digest that the Dockerfile pins: `make image-digest`.
+"""Check that the base image's tag has the digest that the Dockerfile pins: `make image-digest`.
 
 Asks the registry as the OCI distribution specification says: a HEAD of the manifest, with the token
 that anyone gets. It needs no container engine, no login and none of the project's packages. HTTPS
-only, but for a registry on this machine. A pinned image comes as it was even after its tag moved;
-after both were deleted it does not: so keep a copy (`make image-save`).
+only, except for a registry on this machine. A pinned image can be pulled even after its tag moved,
+but not after both were deleted: so keep a copy (`make image-save`).
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
@@ -32,55 +32,68 @@ def compare_digest(root: Path) -> int:
     UserError if the Dockerfile pins nothing, or the registry gives no answer.
     """
     dockerfile = root / "Dockerfile"
-    found = _BASE.search(dockerfile.read_text("utf-8") if dockerfile.is_file() else "")
-    if not found:
+    line = _BASE.search(dockerfile.read_text("utf-8") if dockerfile.is_file() else "")
+    if not line:
         raise UserError(f"{dockerfile}: expected a line ARG BASE_IMAGE=NAME:TAG@sha256:DIGEST")
-    name, tag, pinned = found.groups()
-    now = ask(name, tag)
-    if now == pinned:
+    name, tag, pinned = line.groups()
+    today = digest_of(name, tag)
+    if today == pinned:
         print(f"{name}:{tag} still has the pinned digest {pinned}")
         return 0
-    tells = f"has the digest {now} now" if now else "is gone"
-    pulled = ask(name, pinned)
-    rest = "can still be pulled: run make image-save" if pulled else "is gone: use a saved image"
+    change = f"has the digest {today} now" if today else "is gone"
+    if digest_of(name, pinned):
+        advice = "can still be pulled: run make image-save"
+    else:
+        advice = "is gone: use a saved image"
     remedy = "or pin another in the Dockerfile (ARG BASE_IMAGE)"
-    print(f"{name}:{tag} {tells}; the pinned {pinned} {rest}, {remedy}")
+    print(f"{name}:{tag} {change}; the pinned {pinned} {advice}, {remedy}")
     return 1
 
 
-def ask(name: str, reference: str) -> str | None:
-    """The digest that `name` (as after FROM) has for a tag or a digest; None: there is none."""
+def digest_of(name: str, reference: str) -> str | None:
+    """Ask for the digest that `name` (as after FROM) has for a tag or a digest; None: it has none.
+
+    UserError if the registry gives no answer.
+    """
     url = f"{manifests_url(name)}/{reference}"
     try:
-        try:
-            return _head(url)
-        except HTTPError as error:
-            wanted = error.headers.get("WWW-Authenticate", "")
-            if error.code != 401 or not wanted.lower().startswith("bearer "):
-                raise
-        return _head(url, f"Bearer {_token(wanted)}")
+        return _head_as_anyone(url)
     except HTTPError as error:
         if error.code == 404:
             return None
-        told = f"{error.code} {error.reason}; try again later, or is it private?"
-        raise UserError(f"{url}: {told}") from None
+        answer = f"{error.code} {error.reason}; try again later, or is it private?"
+        raise UserError(f"{url}: {answer}") from None
     except _BROKEN as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise UserError(f"{url}: {reason}; try again later, or with a network") from None
 
 
+def _head_as_anyone(url: str) -> str:
+    """Return the digest at `url`, with the token that anyone gets if the registry asks for one."""
+    try:
+        return _head(url)
+    except HTTPError as error:
+        challenge = error.headers.get("WWW-Authenticate", "")
+        if error.code != 401 or not challenge.lower().startswith("bearer "):
+            raise
+    return _head(url, f"Bearer {_token(challenge)}")
+
+
 def manifests_url(name: str) -> str:
-    """Where the manifests of an image are, e.g. of ubuntu, nvidia/cuda or ghcr.io/a/b."""
+    """Return where the manifests of an image are, e.g. of ubuntu, nvidia/cuda or ghcr.io/a/b."""
     host, _, path = name.partition("/")
     if not path or not (set(".:") & set(host) or host == "localhost"):
-        host, path = "docker.io", name
+        host = "docker.io"
+        path = name
     if host == "docker.io":
-        host, path = "registry-1.docker.io", path if "/" in path else f"library/{path}"
-    return f"{'http' if _is_here(host) else 'https'}://{host}/v2/{path}/manifests"
+        host = "registry-1.docker.io"
+        path = path if "/" in path else f"library/{path}"
+    scheme = "http" if _is_here(host) else "https"
+    return f"{scheme}://{host}/v2/{path}/manifests"
 
 
 def _head(url: str, token: str = "") -> str:
-    """The digest in the answer's header."""
+    """Return the digest in the answer's header."""
     request = Request(url, headers={"Accept": ", ".join(_KINDS.split())}, method="HEAD")
     if token:  # for this registry alone, not where it may send us
         request.add_unredirected_header("Authorization", token)
@@ -92,7 +105,7 @@ def _head(url: str, token: str = "") -> str:
 
 
 def _token(challenge: str) -> str:
-    """The token that anyone gets from the place that a registry's 401 names."""
+    """Fetch the token that anyone gets from the place that a registry's 401 names."""
     wanted = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     realm = wanted.pop("realm")
     if not realm.startswith("https://") and not _is_here(urlsplit(realm).netloc):
