@@ -21,8 +21,9 @@ from subprocess import PIPE, STDOUT, Popen
 ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 FREE_GB = 7  # 5.9 GB when installed
-STAMP, UNFINISHED = "repro-setup.json", "repro-setup.unfinished"
-RECORDS = "repro-records.json"  # for repro/environment/packages.py
+STAMP = "repro-setup.json"
+UNFINISHED = "repro-setup.unfinished"
+RECORDS = "repro-records.json"  # for repro/environment/installed_files.py
 CONTAINER = "use the container: make image, then make image-run"
 ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
 
@@ -47,6 +48,7 @@ class Refused(Exception):
 
 
 def check_platform() -> None:
+    """Refuse a system that the lock does not fit: another one than Linux on x86-64 with AVX2."""
     system, machine = platform.system(), platform.machine()
     if system != "Linux" or machine != "x86_64":
         raise Refused(f"this is {system} on {machine}, the lock fits Linux on x86-64; {CONTAINER}")
@@ -64,17 +66,11 @@ def check_platform() -> None:
 
 
 def fitting_python() -> "tuple[str, str]":
-    """Path and version of the running Python if it fits the lock, else of the newest that does."""
-    span = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text("pyproject.toml"))
-    if not span:
-        raise Refused('pyproject.toml: expected a line requires-python = ">=3.11,<3.14"')
-    # A lock fits the Python that it was compiled on, and newer ones.
-    compiled = re.search(r"pip-compile with Python 3\.(\d+)", text(LOCKS[0]))
-    lowest = max(int(span.group(1)), int(compiled.group(1)) if compiled else 0)
-    minors = range(int(span.group(2)) - 1, lowest - 1, -1)
+    """Return path and version of the running Python if it fits, else of the newest that does."""
+    minors = locked_minors()
     kinds = [f"CPython 3.{minor} True" for minor in minors]
-    found = f"Python {platform.python_version()}: the lock needs 3.{lowest} to 3.{minors[0]}"
     running = getattr(sys, "_base_executable", "") or sys.executable  # not that of a venv
+    this = f"Python {platform.python_version()}: the lock needs 3.{minors[-1]} to 3.{minors[0]}"
     bare = ""
     for name in [running, *(f"python3.{minor}" for minor in minors)]:
         try:  # by running it: pyenv puts names on PATH with nothing behind them
@@ -83,12 +79,24 @@ def fitting_python() -> "tuple[str, str]":
             continue
         if kind in kinds and can_make_venv == "True":
             if name != running:
-                print(f"setup: this is {found}, using {path}", file=sys.stderr)
+                print(f"setup: this is {this}, using {path}", file=sys.stderr)
             return path, version
-        bare = bare or (f"Python {version} ({path})" if kind in kinds else "")
+        if kind in kinds and not bare:
+            bare = f"Python {version} ({path})"
     if bare:
         raise Refused(f"{bare} has no venv module; on Debian: apt install python3-venv")
-    raise Refused(f"this is {found}, install one (or make setup PYTHON=PATH), or {CONTAINER}")
+    raise Refused(f"this is {this}, install one (or make setup PYTHON=PATH), or {CONTAINER}")
+
+
+def locked_minors() -> "list[int]":
+    """Return the minor versions of Python 3 that the lock fits, the newest first."""
+    span = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text("pyproject.toml"))
+    if not span:
+        raise Refused('pyproject.toml: expected a line requires-python = ">=3.11,<3.14"')
+    # A lock fits the Python that it was compiled on, and newer ones.
+    compiled = re.search(r"pip-compile with Python 3\.(\d+)", text(LOCKS[0]))
+    lowest = max(int(span.group(1)), int(compiled.group(1)) if compiled else 0)
+    return list(range(int(span.group(2)) - 1, lowest - 1, -1))
 
 
 def check_folder(venv: Path) -> None:
@@ -123,12 +131,13 @@ def build(venv: Path, python: str, stamp: str) -> None:
 
 def write_records(venv: Path) -> None:
     """Write the digest of each package's RECORD, which has the digests of its files."""
-    found = sorted(venv.glob("lib/python3*/site-packages/*.dist-info/RECORD"))
-    digests = {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    records = sorted(venv.glob("lib/python3*/site-packages/*.dist-info/RECORD"))
+    digests = {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in records}
     (venv / RECORDS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
 def remove(venv: Path) -> None:
+    """Delete an environment that this program made, if there is one."""
     if venv.exists():
         (venv / UNFINISHED).touch()  # when this is cut short it is still known as ours
         shutil.rmtree(venv / "lib", ignore_errors=True)
@@ -137,7 +146,11 @@ def remove(venv: Path) -> None:
 
 def run(command: "list[str]", quiet: bool = False) -> "list[str]":
     """Run a command and return its last lines of output; show pip's progress, and a failure."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in DROPPED}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name not in DROPPED
+    }
     env.update(OVERRULED)
     lines: list[str] = []
     with Popen(command, cwd=ROOT, env=env, stdout=PIPE, stderr=STDOUT, errors="replace") as process:
@@ -152,17 +165,23 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
             process.kill()
             raise
     if process.returncode:
-        first = next((i for i, line in enumerate(lines) if line.startswith("ERROR")), -12)
         if not quiet:
-            print("", *(line[:300] for line in lines[first:][:15]), sep="\n", file=sys.stderr)
+            print("", *what_failed(lines), sep="\n", file=sys.stderr)
         wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", "\n".join(lines), re.MULTILINE)
         cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
         raise Refused(f"{cause} (see above); nothing is installed, nothing is left", exit_code=1)
     return lines
 
 
+def what_failed(lines: "list[str]") -> "list[str]":
+    """Return the lines of a failed command from its first error on, or else its last ones."""
+    errors = [number for number, line in enumerate(lines) if line.startswith("ERROR")]
+    shown = lines[errors[0] :] if errors else lines[-12:]
+    return [line[:300] for line in shown[:15]]
+
+
 def show(line: str, passing: bool = False) -> None:
-    """Progress: on a terminal `passing` lines are overwritten, elsewhere they are left out."""
+    """Print progress: `passing` lines are overwritten on a terminal, left out elsewhere."""
     if sys.stdout.isatty():
         print(f"\r\033[Ksetup: {line}", end="" if passing else "\n", flush=True)
     elif not passing:
@@ -170,13 +189,15 @@ def show(line: str, passing: bool = False) -> None:
 
 
 def text(name: str) -> str:
+    """Read a file of the project."""
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="make the environment from the locks")
     parser.add_argument("--venv", default=".venv", help="its folder (default: .venv)")
-    parser.add_argument("--check", action="store_true", help="make nothing, print a fitting Python")
+    only_print = "make nothing, print a Python that fits the locks"
+    parser.add_argument("--check", action="store_true", help=only_print)
     parser.add_argument("--records", action="store_true", help="only write its " + RECORDS)
     options = parser.parse_args()
     try:
@@ -187,19 +208,8 @@ def main() -> int:
         python, version = fitting_python()
         if options.check:
             print(python)
-            return 0
-        venv = (ROOT / options.venv).resolve()
-        digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in LOCKS]
-        stamp = json.dumps({"locks": digests, "Python": version, "folder": str(venv)})
-        check_folder(venv)
-        ready = os.access(venv / "bin" / "python", os.X_OK) and not (venv / UNFINISHED).exists()
-        if ready and text(str(venv / STAMP)).strip() == stamp:
-            show(f"{options.venv} is up to date")
-            return 0
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends pip too
-        show(f"making {options.venv} with Python {version}; takes minutes the first time")
-        build(venv, python, stamp)
-        show(f"{options.venv} is ready")
+        else:
+            set_up(options.venv, python, version)
     except (Refused, OSError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
@@ -207,6 +217,22 @@ def main() -> int:
         print("setup: interrupted; nothing is installed", file=sys.stderr)
         return 130
     return 0
+
+
+def set_up(folder: str, python: str, version: str) -> None:
+    """Make the environment in `folder`, unless it is there and of these locks."""
+    venv = (ROOT / folder).resolve()
+    digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in LOCKS]
+    stamp = json.dumps({"locks": digests, "Python": version, "folder": str(venv)})
+    check_folder(venv)
+    is_whole = os.access(venv / "bin" / "python", os.X_OK) and not (venv / UNFINISHED).exists()
+    if is_whole and text(str(venv / STAMP)).strip() == stamp:
+        show(f"{folder} is up to date")
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends pip too
+    show(f"making {folder} with Python {version}; takes minutes the first time")
+    build(venv, python, stamp)
+    show(f"{folder} is ready")
 
 
 if __name__ == "__main__":

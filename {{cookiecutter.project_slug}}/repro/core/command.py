@@ -1,4 +1,4 @@
-"""What every command shares: faults of the user end in one line each, never in a traceback.
+"""Run a command so that a fault of the user ends in one line, never in a traceback.
 
 A fault raises `UserError`: what was found, what was expected, what to do. `run_command` prints the
 lines on standard error and returns exit code 2. Anything else is a bug and keeps its traceback.
@@ -19,7 +19,8 @@ from typing import NoReturn
 from repro.core.errors import UserError
 
 INTERRUPTED = "interrupted (a training goes on with resume=auto)"
-_REMEDIES = {  # of faults that torch tells, by its words
+# What to do about faults that torch reports, by patterns of its messages.
+_REMEDIES = {
     r"^DataLoader worker \(": "was memory short? fewer num_workers; in Docker a larger --shm-size",
     "more than 1 value per channel": "one sample for BatchNorm: other batch_size, drop_last=true",
     "out of memory|t allocate memory": "smaller training.batch_size, or more training.shards",
@@ -27,12 +28,12 @@ _REMEDIES = {  # of faults that torch tells, by its words
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments of `python -m program`; `description` keeps its lines: it holds examples."""
+    """Read the arguments of `python -m program`; its description keeps its lines of examples."""
 
     def __init__(self, prog: str, description: str | None = None) -> None:
         style = argparse.RawDescriptionHelpFormatter
-        prog = prog if prog.startswith("python") else f"python -m {prog}"
-        super().__init__(prog, description=description, formatter_class=style)
+        command = prog if prog.startswith("python") else f"python -m {prog}"
+        super().__init__(command, description=description, formatter_class=style)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help shows examples")
@@ -49,7 +50,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Ctrl-C: KeyboardInterrupt, but at once the end while a module is imported.
+    """Raise KeyboardInterrupt at Ctrl-C, but end at once while a module is imported.
 
     NumPy and PyTorch swallow an interrupt there, and go on with half a module.
     """
@@ -64,36 +65,47 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _report(error: BaseException) -> int:
-    """Say in a line what ended a command, and return its exit code; a bug is raised again."""
+    """Say in a line what ended a command, and return its exit code; raise a bug again."""
     if _interrupted(error):
         print(INTERRUPTED, file=sys.stderr)
         return 130
-    first = str(error).partition("\n")[0]
-    for words, remedy in _REMEDIES.items():
-        if isinstance(error, (RuntimeError, ValueError)) and re.search(words, first):
-            error = UserError(f"{first.strip()}: {remedy}")
-    if isinstance(error, UserError):
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
-        for line in error.lines:
-            print("error: " + " ".join(line.splitlines()), file=sys.stderr, flush=True)
-        if "RANK" in os.environ:  # at once: an ordinary end would wait for the other processes
-            sys.stdout.flush()
-            os._exit(2)
-        return 2
-    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+    fault = _with_remedy(error)
+    if isinstance(fault, UserError):
+        return _refuse(fault)
+    if isinstance(fault, BrokenPipeError):  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    if isinstance(error, OSError):
-        place = error.filename or ("writing" if error.strerror else type(error).__name__)
-        words = error.strerror or " ".join(str(error).split())
-        print(f"error: {place}: {words}", file=sys.stderr)
+    if isinstance(fault, OSError):
+        place = fault.filename or ("writing" if fault.strerror else type(fault).__name__)
+        reason = fault.strerror or " ".join(str(fault).split())
+        print(f"error: {place}: {reason}", file=sys.stderr)
         return 2
     raise error
 
 
+def _with_remedy(error: BaseException) -> BaseException:
+    """Return a UserError for a fault that torch reports and that the user can mend."""
+    first_line = str(error).partition("\n")[0].strip()
+    for pattern, remedy in _REMEDIES.items():
+        if isinstance(error, (RuntimeError, ValueError)) and re.search(pattern, first_line):
+            return UserError(f"{first_line}: {remedy}")
+    return error
+
+
+def _refuse(fault: UserError) -> int:
+    """Print the lines of a fault and return 2; of several processes the first one prints."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
+    for line in fault.lines:
+        print("error: " + " ".join(line.splitlines()), file=sys.stderr, flush=True)
+    if "RANK" in os.environ:  # at once: an ordinary end would wait for the other processes
+        sys.stdout.flush()
+        os._exit(2)
+    return 2
+
+
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: what is interrupted half-way may raise errors of its own."""
+    """Whether Ctrl-C is the cause: what is interrupted half-way may raise errors of its own."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

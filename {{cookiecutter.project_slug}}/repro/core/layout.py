@@ -1,4 +1,4 @@
-"""Where everything lies: the folders of a project, and the files of a run and of a checkpoint.
+"""Say where everything lies: folders of a project, files of a run and of a checkpoint.
 
 The only place that spells these names. Nothing here reads or writes a file.
 """
@@ -43,32 +43,32 @@ _STEP = "step-"
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies; names sort like numbers."""
+    """Return where the checkpoint after `step` steps lies; names sort like numbers."""
     return checkpoints / f"{_STEP}{step:09d}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The number of steps after which the checkpoint in this folder was saved."""
+    """Return the number of steps after which the checkpoint in this folder was saved."""
     return int(checkpoint.name.removeprefix(_STEP))
 
 
 def steps_newest_first(checkpoints: Path) -> list[Path]:
-    """The step folders of a run's folder of checkpoints, the newest first."""
+    """Return the step folders of a run's folder of checkpoints, the newest first."""
     return sorted(checkpoints.glob(f"{_STEP}*"), reverse=True)
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run that a checkpoint lies in; None for a copy of the checkpoint alone."""
+    """Return the run that a checkpoint lies in; None for a copy of the checkpoint alone."""
     if checkpoint.parent.name != CHECKPOINTS:
         return None
     return checkpoint.parent.parent
 
 
 def resumed_folder(run: Path, step: int) -> Path:
-    """Where a run that was resumed after `step` steps keeps the context of that time."""
+    """Return where a run that was resumed after `step` steps keeps the context of that time."""
     return run / f"resumed_at_step_{step}"
 
 
 def context_folders(run: Path) -> list[Path]:
-    """The run's folder, and those with the contexts of the times when it was resumed."""
+    """Return the run's folder, and those with the contexts of the times when it was resumed."""
     return [run, *sorted(run.glob("resumed_at_step_*"))]

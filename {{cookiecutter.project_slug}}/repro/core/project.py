@@ -44,7 +44,7 @@ def author_object(root: Path, name: str) -> Any:
 
 
 def command_line(root: Path, name: str, *arguments: str) -> list[str]:
-    """The author's command `name` (train, evaluate, prepare) as a user would type it."""
+    """Return the author's command `name` (train, evaluate, prepare) as a user would type it."""
     return ["python", "-m", tool_settings(root)[name], *arguments]
 
 

@@ -1,4 +1,4 @@
-"""Secrets kept out of what is written: names, shapes, the environment's values, URLs.
+"""Keep secrets out of what is written.
 
 Recognises a secret by its name, its shape, as a value of the environment or in a URL. Does not see
 into compressed data, nor a secret that looks like any other word.
@@ -51,7 +51,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redact_url(url: str) -> str:
-    """The URL without user, password, token, query, fragment; ssh keeps `git@`, which it needs."""
+    """Return the URL without user, password, token, query and fragment; ssh keeps `git@`."""
     # The user's part ends at the host's last "@", or, where a password holds "/", at the last "@".
     match = re.match(r"((?:[^/@]*:)?//)?([^/]*@|[^/@]*:(?!\d*(?:/|$)).*@)?([^?#]*)", url.strip())
     scheme, login, rest = match.groups("") if match else ("", "", "")
@@ -60,7 +60,7 @@ def redact_url(url: str) -> str:
 
 
 def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Values of variables with secret names, logins in URLs: those of 8 characters or more."""
+    """Return values of variables with secret names, and logins in URLs: of 8 characters or more."""
     values: set[str] = set()
     for name, value in environ.items():
         if is_secret_name(name):  # by line: in a diff every line of a key has a "+" before it
@@ -69,20 +69,21 @@ def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
             secret = user if password in ("", "x-oauth-basic") else password
             values.update((secret, unquote(secret)))
     # Longest first: a secret inside another one must not leave the rest of it.
-    return tuple(sorted((v for v in values if len(v) >= 8), key=lambda v: (-len(v), v)))
+    long = [value for value in values if len(value) >= 8]
+    return tuple(sorted(long, key=lambda value: (-len(value), value)))
 
 
 def redact_text(text: str) -> str:
-    """The text with every recognised secret replaced by ***; lines stay lines."""
+    """Replace every recognised secret in the text by ***; lines stay lines."""
     for secret in known_secrets():
         text = text.replace(secret, MASK)
     return redact_shapes(text)
 
 
 def redact_shapes(text: str) -> str:
-    """The text without what looks like a secret wherever it stands: the same on every machine.
+    """Replace what looks like a secret wherever it stands: the same result on every machine.
 
-    (`redact_text` also knows the secrets of this machine's environment.)
+    `redact_text` also knows the secrets of this machine's environment.
     """
 
     def mask(match: re.Match[str]) -> str:
@@ -96,7 +97,7 @@ def redact_shapes(text: str) -> str:
 
 
 def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any:
-    """A deep copy in plain JSON types, secrets as ***; None, switches and token ids hide nothing.
+    """Return a deep copy in plain JSON types with secrets as ***; None and switches hide nothing.
 
     `clean=redact_shapes` is for what is compared or read back.
     """
@@ -107,18 +108,22 @@ def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any
     if not isinstance(value, Mapping):
         return clean(str(value))
     copy = {clean(str(key)): redact_mapping(item, clean) for key, item in value.items()}
-    hidden = {k for k, v in copy.items() if is_secret_name(k) and not _is_setting(k, v)}
+    hidden = {
+        name for name, item in copy.items() if is_secret_name(name) and not _is_setting(name, item)
+    }
     return copy | dict.fromkeys(hidden, MASK)
 
 
 def _is_setting(name: str, value: Any) -> bool:
-    """Whether it hides nothing: None, a switch, or a word of a vocabulary (bot_token: 7 or "|")."""
-    word = isinstance(value, int | str) and len(str(value)) < 8
-    return (word and name.lower().endswith("token")) or isinstance(value, bool | None)
+    """Whether a value is no secret: None, a switch, or a token of a vocabulary (bot_token: 7)."""
+    if value is None or isinstance(value, bool):
+        return True
+    is_short = isinstance(value, int | str) and len(str(value)) < 8
+    return is_short and name.lower().endswith("token")
 
 
 def redact_command(argv: list[str]) -> str:
-    """The command as one shell-quoted line; `key=value` with a secret key becomes `key=***`."""
+    """Return the command as one shell-quoted line; `key=value` with a secret key gets `key=***`."""
     shown = []
     for argument in argv:  # a Hydra override may hold a mapping: tracker={api_key: VALUE}
         key, equals, _ = argument.partition("=")
