@@ -1,4 +1,4 @@
-"""Every setting: its name, its type and its range. The only place that names them.
+"""Define every setting: its name, its type and its range. No other place names them.
 
 Hydra composes the values in configs/, pydantic checks them (repro/runs/configuration.py): a typo, a
 wrong type or a value out of range is refused before anything is written. The rest of the code sees
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from experiment import ROOT as ROOT
+from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.runs.configuration import Loader, power_of_two, run_name
@@ -25,12 +26,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(gt=0, lt=0.5)]
 PathText = Annotated[str, Field(min_length=1), AfterValidator(expanduser)]
-# From a variable of the environment, which may be set to nothing.
-Given = Annotated[PathText | None, BeforeValidator(lambda value: value or None)]
+# It may come from a variable of the environment that is set to nothing.
+OptionalPath = Annotated[PathText | None, BeforeValidator(lambda value: value or None)]
 
 
 class Settings(BaseModel):
-    """Frozen; unknown keys, "3" for 3 and NaN are refused."""
+    """A group of settings: frozen; unknown keys, "3" for 3 and NaN are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -167,8 +168,8 @@ class Config(Settings):
     output: Output
     num_workers: Annotated[int, Field(ge=0, le=1024)]
     data_dir: PathText
-    image_dir: Given
-    weights: Given
+    image_dir: OptionalPath
+    weights: OptionalPath
     run_dir: PathText | None
     resume: PathText | None
 
@@ -176,28 +177,37 @@ class Config(Settings):
     @classmethod
     def _derive_seeds(cls, values: Any) -> Any:
         """Fill the phases' seeds that were not given, each as a function of the master seed."""
-        seed, seeds = values.get("seed"), values.get("seeds")
-        if not isinstance(seeds, dict):
+        master = values.get("seed")
+        given = values.get("seeds")
+        if not isinstance(given, dict):
             return values  # the field's own check will say so
-        seed = seed if isinstance(seed, int) else 0  # likewise
-        derived = {k: derive_seed(seed, k) if v is None else v for k, v in seeds.items()}
-        return {**values, "seeds": derived}
+        if not isinstance(master, int):
+            master = 0  # likewise: one line for one fault
+        seeds = {}
+        for phase, seed in given.items():
+            seeds[phase] = derive_seed(master, phase) if seed is None else seed
+        return {**values, "seeds": seeds}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if self.training.compile and self.profile != "native":
             raise ValueError("training.compile=true needs profile=native: bits of one CPU model")
-        # The variable is an offer: a model that takes no weights leaves it.
-        offered = "WEIGHTS" in os.environ  # repro: ignore[environment-read] no bits depend on it
-        if self.weights and not getattr(self.model, "weights_sha256", offered):
+        if self.weights and not self._takes_weights():
             needed = "model=resnet18 and model.weights_sha256=..., which sha256sum PATH prints"
             raise ValueError(f"weights=PATH needs {needed}")
         if self.dataset.name == "image_folder" and not self.image_dir:
             raise ValueError("dataset=image_folder needs image_dir=PATH, with a folder per class")
         return self
 
-    def bits_settings(self) -> dict[str, Any]:
-        """The settings that may change the bits, as JSON: all but FREE, and no secrets."""
+    def _takes_weights(self) -> bool:
+        """Tell whether `weights` may be set with this model."""
+        if hasattr(self.model, "weights_sha256"):
+            return self.model.weights_sha256 is not None
+        # The variable is an offer: a model that takes no weights leaves it.
+        return "WEIGHTS" in os.environ  # repro: ignore[environment-read] no bits depend on it
+
+    def bits_settings(self) -> JsonObject:
+        """Return the settings that may change the bits, as JSON: all but FREE, and no secrets."""
         settings = self.model_dump(mode="json", exclude=set(FREE))
         return dict(redact_mapping(settings, clean=redact_shapes))
 

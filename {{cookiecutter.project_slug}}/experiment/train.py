@@ -109,7 +109,7 @@ def train_in_run(start: Path | None, trainer: "Trainer") -> bool:
     from repro.runs.conditions import Facts
     from repro.runs.folder import open_run
     from repro.runs.trace import Trace
-    from repro.tracking import tracked
+    from repro.tracking import TrackerSettings, tracked
     from repro.training.determinism import flags
     from repro.training.interruption import mark
 
@@ -126,7 +126,9 @@ def train_in_run(start: Path | None, trainer: "Trainer") -> bool:
     tracing: AbstractContextManager[Trace | None] = nullcontext()
     if config.output.trace:
         tracing = Trace(run.folder, facts, trainer.model, trainer.step)
-    with tracked(ROOT, run.folder, config.tracker.model_dump()), tracing as trace:
+    chosen = config.tracker
+    tracker = TrackerSettings(chosen.name, chosen.uri, chosen.largest_mb, chosen.wait)
+    with tracked(ROOT, run.folder, tracker), tracing as trace:
         finished = trainer.fit(run, trace)
         trainer.processes.close()
         if not finished:

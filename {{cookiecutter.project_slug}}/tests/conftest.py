@@ -1,4 +1,4 @@
-"""Runs the project's real commands, as a user would, each in a process of its own."""
+"""Run the project's real commands, as a user would, each in a process of its own."""
 
 import os
 import subprocess
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from repro.core.errors import UserError
-from repro.core.layout import METRICS
+from repro.core.layout import CHECKPOINTS, LAST, METRICS, TRACE
+from repro.core.text import listed
 from repro.results.claims import stale
 from repro.runs.logs import read_lines
 
@@ -22,12 +23,13 @@ FILLED = {"REPRO_FILL_MEMORY": "1"}
 
 
 class Commands:
-    """`train` returns the folder of a run of STEPS steps of the author's own config."""
+    """The project's commands, on the author's own config."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m` with these arguments."""
         return subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=ROOT,
@@ -43,12 +45,14 @@ class Commands:
         return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
 
     def train(self, name: str, *settings: str, steps: int = STEPS, processes: int = 1) -> Path:
-        run, several = self.folder / name, ()
+        """Train for some steps in a run of that name, and return the run's folder."""
+        run = self.folder / name
+        launcher: tuple[str, ...] = ()
         if processes > 1:  # an address: the machine's name may not be known to itself
             options = ("--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}")
-            several = ("torch.distributed.run", *options, "-m")
+            launcher = ("torch.distributed.run", *options, "-m")
         done = self.run(
-            *several,
+            *launcher,
             "experiment.train",
             f"run_dir={run}",
             f"training.max_steps={steps}",
@@ -61,9 +65,9 @@ class Commands:
 
     @staticmethod
     def files(run: Path) -> dict[str, bytes]:
-        """What must be equal byte for byte: metrics, trace, every file of the last checkpoint."""
-        last = run / "checkpoints" / "last"
-        paths = [run / "metrics.jsonl", run / "trace.jsonl", *sorted(last.iterdir())]
+        """Read what must be equal byte for byte: metrics, trace, all of the last checkpoint."""
+        last = run / CHECKPOINTS / LAST
+        paths = [run / METRICS, run / TRACE, *sorted(last.iterdir())]
         return {path.name: path.read_bytes() for path in paths}
 
 
@@ -74,7 +78,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
 
 @pytest.fixture(scope="session")
 def reference(commands: Commands) -> Path:
-    """An uninterrupted run; a warning if it tells nothing of what happens when an epoch ends."""
+    """Train without interruption; warn if the run does not cross the end of an epoch."""
     run = commands.train("reference")
     if not any("epoch" in line for line in read_lines(run / METRICS)):
         warnings.warn(
@@ -84,9 +88,8 @@ def reference(commands: Commands) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line if results/ and REPRODUCE.md are of other code or another lock than today's."""
+    """Print a line if results/ and REPRODUCE.md are of other code or another lock than today's."""
     with suppress(UserError):  # nothing is recorded yet
         if lines := stale(ROOT, quick=True):
-            more = f" and {len(lines) - 1} more" * (len(lines) > 1)
-            words = f"REPRODUCE.md is not of this code ({lines[0]}{more}): make record"
-            terminalreporter.write_line(words)
+            shown = listed(lines, shown=1)
+            terminalreporter.write_line(f"REPRODUCE.md is not of this code ({shown}): make record")

@@ -1,6 +1,7 @@
-"""The same promises on a GPU: `make test-gpu`. Without a GPU these are skipped.
+"""Hold the same promises on a GPU: `make test-gpu`. Without a GPU these tests are skipped.
 
-Other bits than on a CPU, and other ones on another GPU model: here only the same GPU is compared.
+A GPU gives other bits than a CPU, and another GPU model other ones again: only runs on the same GPU
+are compared here.
 """
 
 from pathlib import Path
@@ -60,14 +61,14 @@ def test_tf32_is_really_off_and_the_flags_are_in_force(commands: Commands) -> No
     """A product in TF32 keeps 10 bits of mantissa: its error would be a thousand times as large."""
     program = (
         "from repro import environment; environment.enter('portable', 1)\n"
-        "import os, torch; from repro.training.determinism import flags, set_determinism\n"
+        "import os, torch; from repro.training import flags, set_determinism\n"
         "set_determinism('strict')\n"
         "x = torch.rand(256, 256, dtype=torch.float64)\n"
         "error = ((x.float().cuda() @ x.float().cuda()).cpu() - x @ x).abs().max() / 256\n"
-        "found = flags()\n"
+        "in_force = flags()\n"
         "assert error < 1e-6, error\n"
-        "assert found['deterministic_algorithms'] == 2 and not found['cudnn.benchmark']\n"
-        "assert found['cudnn.deterministic'] and not found['cudnn.allow_tf32']\n"
+        "assert in_force['deterministic_algorithms'] == 2 and not in_force['cudnn.benchmark']\n"
+        "assert in_force['cudnn.deterministic'] and not in_force['cudnn.allow_tf32']\n"
         "assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'"
     )
     script = commands.folder / "tf32.py"

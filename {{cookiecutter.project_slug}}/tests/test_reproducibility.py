@@ -1,6 +1,6 @@
-"""Protects you: fails when a change of yours makes results depend on more than the conditions.
+"""Fail when a change of yours makes results depend on more than the conditions.
 
-Trains your own config (configs/config.yaml) for a few steps, through the real commands.
+These tests train your own config (configs/config.yaml) for a few steps, with the real commands.
 """
 
 import json
@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from conftest import STEPS, Commands
 
+from repro.core.layout import CHECKPOINTS, EVALUATION, LAST, STATE, TENSORS
+
 
 def state_of(run: Path) -> Any:
-    return json.loads((run / "checkpoints" / "last" / "state.json").read_text())
+    """Read the state of a run's last checkpoint, without its tensors."""
+    return json.loads((run / CHECKPOINTS / LAST / STATE).read_text())
 
 
 def test_the_same_seed_gives_the_same_bits(commands: Commands, reference: Path) -> None:
@@ -23,8 +26,7 @@ def test_the_same_seed_gives_the_same_bits(commands: Commands, reference: Path) 
 
 def test_another_seed_gives_other_bits(commands: Commands, reference: Path) -> None:
     other = commands.train("other", f"seed={state_of(reference)['config']['seed'] + 1}")
-    name = "tensors.safetensors"
-    assert commands.files(other)[name] != commands.files(reference)[name]
+    assert commands.files(other)[TENSORS] != commands.files(reference)[TENSORS]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -36,9 +38,9 @@ def test_data_workers_do_not_change_the_bits(
 
 
 def test_two_processes_do_not_change_the_bits(commands: Commands) -> None:
-    """Nor what a second network, or something that looks at the rank, makes of a step.
+    """It would show if a second network, or something that looks at the rank, changed a step.
 
-    In halves of the batch: layers such as BatchNorm1d want two samples in each.
+    The batch is cut in halves only: layers such as BatchNorm1d want two samples in each.
     """
     settings = ("device=cpu", "training.shards=2")
     one = commands.train("one", *settings)
@@ -79,10 +81,11 @@ def test_evaluation_twice_gives_the_same_bytes(commands: Commands, reference: Pa
     results = []
     for _ in range(2):
         done = commands.run(
-            "experiment.evaluate", "--checkpoint", str(reference / "checkpoints" / "last")
+            "experiment.evaluate", "--checkpoint", str(reference / CHECKPOINTS / LAST)
         )
         assert done.returncode == 0, done.stderr
-        results.append((reference / "metrics.json").read_bytes())
-    assert results[0] == results[1]
-    numbers = [x for x in json.loads(results[0]).values() if isinstance(x, int | float)]
+        results.append((reference / EVALUATION).read_bytes())
+    first, second = results
+    assert first == second
+    numbers = [value for value in json.loads(first).values() if isinstance(value, int | float)]
     assert all(map(math.isfinite, numbers))
