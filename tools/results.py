@@ -28,12 +28,16 @@ RECORDED = Path("results") / "expected_metrics.json"
 BLOCK = re.compile(r"(<!-- repro:(\w+) -->\n)(.*?)(<!-- /repro:\w+ -->)", re.DOTALL)
 CARRY_OVER = """
 import json, sys
+from dataclasses import replace
 from pathlib import Path
-from repro.results.record import conditions_now, publish
-results = json.load(sys.stdin)
-for claim in results["claims"].values():
-    claim["conditions"] = conditions_now(Path.cwd(), claim)["conditions"]
-publish(Path.cwd(), results)
+from repro.results.claims import conditions_now, parse_recording
+from repro.results.record import publish
+root = Path.cwd()
+recording = parse_recording(json.load(sys.stdin))
+for name, claim in recording.claims.items():
+    conditions = conditions_now(root, claim.arguments).conditions
+    recording.claims[name] = replace(claim, conditions=conditions)
+publish(root, recording)
 """
 
 

@@ -111,17 +111,22 @@ def test_no_file_is_empty_and_every_file_is_of_its_kind(
             assert name.startswith(".github/") or name.endswith(".py") or "{{" not in text, name
             assert text.endswith("\n"), name
             assert not text.endswith("\n\n"), name
-            if name.endswith(".toml"):
-                tomllib.loads(text)
-            elif name.endswith(".json"):
-                json.loads(text)
-            elif name.endswith((".yaml", ".yml", ".cff")):
-                yaml.safe_load(text)
-            elif name.endswith(".py"):
-                ast.parse(text)
-            elif name.endswith(".md"):
+            parse(name, text)
+            if name.endswith(".md"):
                 for target in re.findall(r"\]\(([^)#]+)\)", text):
                     assert "://" in target or (project.path / target).exists(), (name, target)
+
+
+def parse(name: str, text: str) -> None:
+    """Read a file as what its name says; an error of its syntax fails the test."""
+    if name.endswith(".toml"):
+        tomllib.loads(text)
+    elif name.endswith(".json"):
+        json.loads(text)
+    elif name.endswith((".yaml", ".yml", ".cff")):
+        yaml.safe_load(text)
+    elif name.endswith(".py"):
+        ast.parse(text)
 
 
 LICENSES = {
@@ -218,7 +223,7 @@ def test_actions_are_pinned_by_commit(fresh: Project) -> None:
 def test_python_and_configs_are_copied_as_they_stand(fresh: Project) -> None:
     for name, content in files_of(fresh).items():
         rendered = (".pre-commit-config.yaml", "configs/config.yaml")  # the tracker is in it
-        if name.endswith((".py", ".yaml")) and name not in rendered:
+        if name.endswith((".py", ".yaml", ".jinja")) and name not in rendered:
             assert content == (TEMPLATE / name).read_bytes(), name
 
 

@@ -24,9 +24,6 @@ from repro.core.files import write_file
 from repro.core.hashing import derive_seed
 from repro.diagnosis import catalogue
 from repro.results.document import fill_blocks
-from repro.results.document import number as shown
-from repro.results.record import Energy, confidence_interval
-from repro.results.verify import Verdict, judge, prediction_interval
 from repro.runs import fingerprints
 from repro.runs.fingerprints import fingerprint, state_quantities
 from repro.training import checkpoint, sampling
@@ -757,78 +754,6 @@ def test_filling_changes_nothing_outside_the_marks() -> None:
     assert fill_blocks(filled, {"a": r"new \g<1>"}) == filled
 
 
-def test_the_prediction_interval_is_students() -> None:
-    low, high = prediction_interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 4.9683, 2 + 4.9683), abs=1e-3)  # t(0.975, 2) = 4.3027
-
-
-@pytest.mark.parametrize(
-    ("hardware", "bits", "value", "verdict"),
-    [
-        ("here", "aa", 0.98, "IDENTICAL"),
-        ("here", "bb", 0.98, "DIFFERENT"),  # other weights
-        ("here", "aa", 0.99, "DIFFERENT"),  # a value that was edited
-        ("there", "bb", 0.985, "EQUIVALENT"),
-        ("there", "bb", 0.9, "DIFFERENT"),  # outside the interval
-    ],
-)
-def test_the_verdict(hardware: str, bits: str, value: float, verdict: str) -> None:
-    expected = {
-        "metric": "accuracy",
-        "values": {"1": 0.98, "2": 0.99, "3": 0.97},
-        "bits": {"here": {"1": "aa", "2": "cc", "3": "dd"}},
-    }
-    assert verdict_on(expected, {"accuracy": value, "bits": bits}, hardware) == verdict
-
-
-@pytest.mark.parametrize("correct", range(300, 360))
-def test_the_value_of_seeds_that_all_agree_is_equivalent(correct: int) -> None:
-    """Their mean may be rounded past them."""
-    values = {str(seed): correct / 359 for seed in range(5)}
-    expected = {"metric": "accuracy", "values": values, "bits": {"here": {}}}
-    metrics = {"accuracy": correct / 359, "bits": "aa"}
-    assert verdict_on(expected, metrics, "there") == "EQUIVALENT"
-
-
-def test_small_values_keep_their_digits() -> None:
-    assert [shown(x) for x in (0.98997, 3.2e-5, 0.0, None)] == ["0.9900", "3.2e-05", "0.0000", ""]
-
-
 def test_a_class_without_samples_has_no_accuracy() -> None:
     metrics = classification_metrics(torch.eye(3)[:2], torch.tensor([0, 2]), ["a", "b", "c"])
     assert metrics.class_accuracy == {"a": 1.0, "b": None, "c": 0.0}
-
-
-def test_two_seeds_do_not_tell_a_spread() -> None:
-    expected = {"metric": "accuracy", "values": {"1": 0.98, "2": 0.99}, "bits": {"here": {}}}
-    assert verdict_on(expected, {"accuracy": 0.98, "bits": "aa"}, "there") == "DIFFERENT"
-
-
-def verdict_on(expected: dict[str, Any], metrics: dict[str, Any], hardware: str) -> str:
-    found = Verdict("claim", 1, hardware_class=hardware, metric="accuracy")
-    judge(found, expected, metrics)
-    return found.verdict
-
-
-def test_the_confidence_interval_holds_the_mean_and_is_always_the_same() -> None:
-    values = [float(x) for x in np.random.default_rng(1).normal(5, 1, 100)]
-    low, high = confidence_interval(values) or (0.0, 0.0)
-    half = 1.96 * np.std(values) / 10  # of a normal sample's mean
-    assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), abs=0.02)
-    assert confidence_interval(values) == [low, high]
-    assert confidence_interval([1.0]) is None
-
-
-def test_energy_is_read_from_the_processors_counters_over_their_end(tmp_path: Path) -> None:
-    for number in (0, 1):
-        folder = tmp_path / f"intel-rapl:{number}"
-        folder.mkdir()
-        (folder / "max_energy_range_uj").write_text("10000000000")
-        (folder / "energy_uj").write_text("9000000000")
-    with Energy(tmp_path, 0.01) as energy:
-        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("9900000000")
-        (tmp_path / "intel-rapl:1" / "energy_uj").write_text("600000000")  # 1.6e9 on
-    assert energy.watt_hours == pytest.approx((0.9e9 + 1.6e9) / 3.6e9)
-    with Energy(tmp_path / "none") as energy:
-        pass
-    assert energy.watt_hours is None

@@ -1,4 +1,4 @@
-"""The checklist of a reproducible result, executed: before, during and after the training.
+"""Execute the checklist of a reproducible result: before, during and after the training.
 
 Promises a line for each point: it passes; it fails, with what to do; or it was not checked, with
 the reason. Nothing is trained and nothing is written. What can be looked up is looked up, not
@@ -12,18 +12,37 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Protocol
 from zipfile import BadZipFile, ZipFile
 
+from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import read_object
 from repro.core.hashing import sha256_json
-from repro.environment import packages as doctor
+from repro.core.layout import USER_CODE
+from repro.environment import packages
 from repro.environment.locks import NOTE
 from repro.runs.git import get_git_info, uncommitted_files
 
-PASS, FAIL, OPEN = "pass", "fail", "not checked"
-Answer = tuple[str, str]  # one of these, and what was found, with the remedy
+PASS = "pass"
+FAIL = "fail"
+OPEN = "not checked"
+
+
+class Answer(NamedTuple):
+    """PASS, FAIL or OPEN; what was found, with the remedy; and what it rests on, a line each."""
+
+    state: str
+    words: str
+    details: tuple[str, ...] = ()
+
+
+class Question(NamedTuple):
+    """A point of the checklist: `when` of a training it counts, `what` it is, who answers it."""
+
+    when: str
+    what: str
+    ask: Callable[[Path], Answer]
 
 
 @dataclass
@@ -37,199 +56,259 @@ class Point:
     details: list[str] = field(default_factory=list)
 
 
+class ClaimConfig(Protocol):
+    """What is asked of the author's config."""
+
+    @property
+    def seed(self) -> int | None: ...
+    @property
+    def determinism(self) -> str: ...
+
+
 def checklist(root: Path, as_json: bool = False) -> int:
-    """Print the checklist; 1 if a point fails, else 0."""
+    """Print the checklist and return the exit code: 1 if a point fails, else 0."""
     with redirect_stdout(sys.stderr):  # bars, and what the author's code prints
-        points = [ask(root, when, what, question) for when, what, question in QUESTIONS]
+        points = [answer(root, question) for question in QUESTIONS]
     if as_json:
         print(json.dumps([asdict(point) for point in points], indent=1))
     else:
-        for number, point in enumerate(points):
-            if not number or point.when != points[number - 1].when:
-                print(f"{point.when} the training")
-            print(f"  {point.state:12} {point.what}: {point.words}")
-            for line in point.details:
-                print(f"  {'':12} {line}")
-        states = [point.state for point in points]
-        print(", ".join(f"{states.count(state)} {state}" for state in (PASS, FAIL, OPEN)))
+        _print_points(points)
     return 1 if any(point.state == FAIL for point in points) else 0
 
 
-def ask(root: Path, when: str, what: str, question: Callable[[Path], Answer]) -> Point:
-    """The answer to a question; what it needs and cannot have is the answer, too."""
+def _print_points(points: list[Point]) -> None:
+    when = ""
+    for point in points:
+        if point.when != when:
+            when = point.when
+            print(f"{when} the training")
+        print(f"  {point.state:12} {point.what}: {point.words}")
+        for line in point.details:
+            print(f"  {'':12} {line}")
+    states = [point.state for point in points]
+    print(", ".join(f"{states.count(state)} {state}" for state in (PASS, FAIL, OPEN)))
+
+
+def answer(root: Path, question: Question) -> Point:
+    """Answer a question; what it needs and cannot have is the answer, too."""
     try:
-        state, words = question(root)
+        found = question.ask(root)
     except UserError as error:
-        state, words = FAIL, error.lines[0]
+        found = Answer(FAIL, error.lines[0])
     except ImportError as error:
-        state, words = OPEN, f"{error.name} is not installed: make setup"
-    first, *details = words.split("\n")
-    return Point(when, what, state, first, details)
+        found = Answer(OPEN, f"{error.name} is not installed: make setup")
+    return Point(question.when, question.what, found.state, found.words, [*found.details])
 
 
-def verdict_on(lines: list[str], good: str, remedy: str = "") -> Answer:
-    """It fails if there are lines of faults."""
-    if not lines:
-        return PASS, good
-    more = f" and {len(lines) - 1} more" * (len(lines) > 1)
-    return FAIL, f"{lines[0]}{more}{remedy}"
+def _pass_without(faults: list[str], good: str, remedy: str = "") -> Answer:
+    """Fail if there are faults: with the first one, how many more there are, and the remedy."""
+    if not faults:
+        return Answer(PASS, good)
+    more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return Answer(FAIL, f"{faults[0]}{more}{remedy}")
 
 
 # Before ------------------------------------------------------------------------------------------
 
 
-def configs(root: Path) -> dict[str, Any]:
-    """The config of each claim, validated by the author's own class."""
+def configs(root: Path) -> dict[str, ClaimConfig]:
+    """Load the config of each claim, validated by the author's own class."""
     from repro.core.project import author_object
     from repro.results.claims import read_claims
 
     loader = author_object(root, "config")
-    return {claim["name"]: loader.load(claim["arguments"]) for claim in read_claims(root)}
+    return {claim.name: loader.load(claim.arguments) for claim in read_claims(root)}
 
 
-def seeds(root: Path) -> Answer:
-    without = [name for name, config in configs(root).items() if config.seed is None]
-    return verdict_on(without, "every claim's config has one", " has no seed: set it in configs/")
+def seeds_set(root: Path) -> Answer:
+    """Does every claim train with a seed?"""
+    faults = [f"{name} has no seed" for name, c in configs(root).items() if c.seed is None]
+    return _pass_without(faults, "every claim's config has one", ": set it in configs/")
 
 
 def deterministic(root: Path) -> Answer:
-    found = configs(root).items()
-    loose = [f"{name} has {c.determinism}" for name, c in found if c.determinism != "strict"]
-    return verdict_on(loose, "determinism=strict", ": set determinism=strict")
+    """Does every claim train with determinism=strict?"""
+    settings = {name: config.determinism for name, config in configs(root).items()}
+    faults = [f"{name} has {setting}" for name, setting in settings.items() if setting != "strict"]
+    return _pass_without(faults, "determinism=strict", ": set determinism=strict")
 
 
 def locked(root: Path) -> Answer:
-    lines, _ = doctor.examine(root, lock_only=True)
+    """Do the files agree that say what is installed?"""
+    lines, _ = packages.examine(root, lock_only=True)
     faults = [line for line in lines if not line.startswith(NOTE)]
-    return verdict_on(faults, "requirements, locks, Dockerfile and versions agree")
+    return _pass_without(faults, "requirements, locks, Dockerfile and versions agree")
 
 
 def committed(root: Path) -> Answer:
-    git, changed = get_git_info(root), uncommitted_files(root)
+    """Is the code committed?"""
+    git = get_git_info(root)
     if not git.commit_hash:
-        return FAIL, f"no commit is known ({git.note}): git init, git add --all, git commit"
-    lines = [f"{name} is not committed" for name in changed or []]
+        remedy = "git init, git add --all, git commit"
+        return Answer(FAIL, f"no commit is known ({git.note}): {remedy}")
+    faults = [f"{name} is not committed" for name in uncommitted_files(root) or []]
     if git.source == "environment" and git.is_dirty:
-        lines = ["the image was built with uncommitted changes"]
-    return verdict_on(lines, f"{git.commit_hash[:12]} ({git.source})", ": git commit")
+        faults = ["the image was built with uncommitted changes"]
+    return _pass_without(faults, f"{git.commit_hash[:12]} ({git.source})", ": git commit")
 
 
 def documented(root: Path) -> Answer:
+    """Are results/ and REPRODUCE.md those of this code?"""
     from repro.results.claims import stale
     from repro.results.document import outdated
 
-    lines = [*stale(root), *outdated(root)]
-    return verdict_on(lines, "REPRODUCE.md is of this code, config, data", ": make record")
+    faults = [*stale(root), *outdated(root)]
+    return _pass_without(faults, "REPRODUCE.md is of this code, config, data", ": make record")
 
 
 # During ------------------------------------------------------------------------------------------
 
 
-def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest run, else a recorded one, and its experiment_context.json."""
-    recorded = root.glob("runs/record/*/*/seed-*")
-    for run in (root / "runs" / "latest", *sorted(recorded)):
+def _newest_run(root: Path) -> Path | None:
+    """Return the newest run, else a recorded one; None without any."""
+    runs = root / layout.RUNS
+    recorded = sorted((runs / layout.RECORDED).glob("*/*/seed-*"))
+    for run in (runs / layout.LATEST, *recorded):
         if run.is_dir():
-            return run, read_object(run / "experiment_context.json")
+            return run
     return None
 
 
-def of_newest_run(find: Callable[[Path, dict[str, Any]], Any], missing: str) -> Any:
-    """A question about the newest run: `find` gives what it recorded."""
+def _of_newest_run(find: Callable[[Path], str | None], missing: str) -> Callable[[Path], Answer]:
+    """Make a question about the newest run: `find` gives what it recorded, or nothing."""
 
-    def question(root: Path) -> Answer:
-        run = newest(root)
+    def ask(root: Path) -> Answer:
+        run = _newest_run(root)
         if not run:
-            return OPEN, "there is no run: make train"
-        name = os.path.relpath(run[0].resolve(), root)
-        found = find(*run)
-        return (PASS, f"{name}: {found}") if found else (FAIL, f"{name} {missing}: train again")
+            return Answer(OPEN, "there is no run: make train")
+        name = os.path.relpath(run.resolve(), root)
+        recorded = find(run)
+        if not recorded:
+            return Answer(FAIL, f"{name} {missing}: train again")
+        return Answer(PASS, f"{name}: {recorded}")
 
-    return question
-
-
-def commit_of(run: Path, context: dict[str, Any]) -> Any:
-    git = context.get("git", {})
-    patch = not git.get("is_dirty") or (run / "uncommitted_changes.diff").is_file()
-    return git.get("commit_hash") if patch else None
+    return ask
 
 
-def config_of(run: Path, context: dict[str, Any]) -> Any:
-    return "config_used.yaml" if (run / "config_used.yaml").is_file() else None
+def commit_recorded(run: Path) -> str | None:
+    """Return a run's commit; None if its uncommitted changes are missing."""
+    from repro.runs.context import read_context
+
+    context = read_context(run)
+    if not context or (context.git.is_dirty and not (run / layout.PATCH).is_file()):
+        return None
+    return context.git.commit_hash
 
 
-def states_of(run: Path, context: dict[str, Any]) -> Any:
-    states = sorted((run / "checkpoints").glob("step-*/state.json"))
-    return ", ".join(read_object(states[-1]).get("generators", {})) if states else None
+def config_recorded(run: Path) -> str | None:
+    """Return the name of a run's config file, if it is there."""
+    return layout.CONFIG_USED if (run / layout.CONFIG_USED).is_file() else None
 
 
-def hardware_of(run: Path, context: dict[str, Any]) -> Any:
-    hardware = context.get("hardware", {})
-    return ", ".join([hardware.get("cpu_model") or "", *hardware.get("gpus", [])])
+def states_saved(run: Path) -> str | None:
+    """Return whose random states a run's newest checkpoint holds."""
+    for checkpoint in layout.steps_newest_first(run / layout.CHECKPOINTS):
+        generators = read_object(checkpoint / layout.STATE).get("generators")
+        return ", ".join(generators) if isinstance(generators, dict) else None
+    return None
+
+
+def hardware_recorded(run: Path) -> str | None:
+    """Return on what a run was trained."""
+    from repro.runs.context import read_context
+
+    context = read_context(run)
+    if not context or not context.hardware.cpu_model:
+        return None
+    return ", ".join([context.hardware.cpu_model, *context.hardware.gpus])
 
 
 # After -------------------------------------------------------------------------------------------
 
 
-def verified(root: Path) -> Answer:
-    from repro.results.claims import read_results
+def reproduces(root: Path) -> Answer:
+    """Does the newest verdict say that the recorded results come out again?"""
+    from repro.results.claims import read_recording
+    from repro.results.verdict import EQUIVALENT, IDENTICAL, verdicts_newest_first
 
-    digests = {sha256_json(claim["conditions"]) for claim in read_results(root).values()}
-    verdicts = [*root.glob("runs/verify/*/verdict.json")]
+    claims = read_recording(root).claims.values()
+    digests = {sha256_json(claim.conditions.as_json()) for claim in claims}
+    verdicts = verdicts_newest_first(root)
     if not verdicts:
-        return OPEN, "there is no verdict: make reproduce"
-    last = read_object(max(verdicts, key=lambda path: path.stat().st_mtime))
-    about = ", ".join(str(last.get(key)) for key in ("claim", "seed", "what"))
-    words = f"{last.get('verdict')} ({about})"
-    if last.get("verdict") not in ("IDENTICAL", "EQUIVALENT"):
-        return FAIL, f"{words}: {last.get('why')}"
-    if last.get("conditions_digest") not in digests:
-        return OPEN, "the newest verdict is of other conditions: make reproduce"
-    return PASS, words
+        return Answer(OPEN, "there is no verdict: make reproduce")
+    newest = verdicts[0]
+    words = f"{newest.verdict} ({newest.claim}, {newest.seed}, {newest.what})"
+    if newest.verdict not in (IDENTICAL, EQUIVALENT):
+        return Answer(FAIL, f"{words}: {newest.why}")
+    if newest.conditions_digest not in digests:
+        return Answer(OPEN, "the newest verdict is of other conditions: make reproduce")
+    return Answer(PASS, words)
 
 
-def installed(root: Path) -> Answer:
-    lines, looked_at = doctor.examine(root)
+def environment_as_locked(root: Path) -> Answer:
+    """Is each installed file what was locked?"""
+    lines, looked_at = packages.examine(root)
     faults = sum(not line.startswith(NOTE) for line in lines)
-    words = f"{faults} of its files or packages are not as locked" if faults else looked_at
-    return FAIL if faults else PASS, "\n".join([words, *lines])
+    if faults:
+        return Answer(FAIL, f"{faults} of its files or packages are not as locked", tuple(lines))
+    return Answer(PASS, looked_at, tuple(lines))
 
 
-def known(root: Path) -> Answer:
-    from repro.core.layout import USER_CODE
+def known_nondeterminism(root: Path) -> Answer:
+    """Is there randomness in the author's code that nothing seeds?"""
     from repro.diagnosis.unseeded import find_unseeded
 
-    lines = [f"{f.path}:{f.line} {f.found}" for f in find_unseeded(root, USER_CODE)]
-    return verdict_on(
-        lines, f"nothing unseeded in {', '.join(USER_CODE)}/", ": python -m repro audit"
-    )
+    findings = find_unseeded(root, USER_CODE)
+    faults = [f"{finding.path}:{finding.line} {finding.found}" for finding in findings]
+    good = f"nothing unseeded in {', '.join(USER_CODE)}/"
+    return _pass_without(faults, good, ": python -m repro audit")
 
 
 def archived(root: Path) -> Answer:
+    """Is there a whole archive of this commit?"""
     commit = get_git_info(root).commit_hash
-    found = sorted(root.glob(f"*-{commit[:12]}.zip")) if commit else []
-    if not found:
-        return OPEN, "there is no archive of this commit: make record, then make archive"
+    archives = sorted(root.glob(f"*-{commit[:12]}.zip")) if commit else []
+    if not archives:
+        remedy = "make record, then make archive"
+        return Answer(OPEN, f"there is no archive of this commit: {remedy}")
     try:
-        with ZipFile(found[0]) as file:
-            damaged = file.testzip()
-    except (BadZipFile, OSError) as error:
-        damaged = str(error)
-    return (FAIL, f"{found[0].name} is damaged: make archive") if damaged else (PASS, found[0].name)
+        with ZipFile(archives[0]) as file:
+            damaged = file.testzip() is not None
+    except (BadZipFile, OSError):
+        damaged = True
+    if damaged:
+        return Answer(FAIL, f"{archives[0].name} is damaged: make archive")
+    return Answer(PASS, archives[0].name)
 
 
-QUESTIONS: list[tuple[str, str, Callable[[Path], Answer]]] = [
-    ("before", "seeds set", seeds),
-    ("before", "deterministic", deterministic),
-    ("before", "locked", locked),
-    ("before", "committed", committed),
-    ("before", "documented", documented),
-    ("during", "commit recorded", of_newest_run(commit_of, "has no commit, or no patch beside it")),
-    ("during", "config recorded", of_newest_run(config_of, "has no config_used.yaml")),
-    ("during", "RNG states saved", of_newest_run(states_of, "has no checkpoint with them")),
-    ("during", "hardware recorded", of_newest_run(hardware_of, "does not say on what it ran")),
-    ("after", "reproduces", verified),
-    ("after", "environment as locked", installed),
-    ("after", "known nondeterminism", known),
-    ("after", "archived", archived),
+QUESTIONS = [
+    Question("before", "seeds set", seeds_set),
+    Question("before", "deterministic", deterministic),
+    Question("before", "locked", locked),
+    Question("before", "committed", committed),
+    Question("before", "documented", documented),
+    Question(
+        "during",
+        "commit recorded",
+        _of_newest_run(commit_recorded, "has no commit, or no patch beside it"),
+    ),
+    Question(
+        "during",
+        "config recorded",
+        _of_newest_run(config_recorded, f"has no {layout.CONFIG_USED}"),
+    ),
+    Question(
+        "during",
+        "RNG states saved",
+        _of_newest_run(states_saved, "has no checkpoint with them"),
+    ),
+    Question(
+        "during",
+        "hardware recorded",
+        _of_newest_run(hardware_recorded, "does not say on what it ran"),
+    ),
+    Question("after", "reproduces", reproduces),
+    Question("after", "environment as locked", environment_as_locked),
+    Question("after", "known nondeterminism", known_nondeterminism),
+    Question("after", "archived", archived),
 ]

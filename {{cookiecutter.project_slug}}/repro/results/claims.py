@@ -1,25 +1,38 @@
-"""What a project claims (configs/claims.yaml) and what was recorded of it (results/).
+"""Read what a project claims (configs/claims.yaml) and what was recorded of it (results/).
 
-Both are read and checked here, and the recorded conditions are compared with today's. The author's
-commands, which [tool.repro] in pyproject.toml names, are run as a user would run them.
+Both are checked when they are read, and the recorded conditions are compared with today's. The
+author's commands, which [tool.repro] in pyproject.toml names, are run as a user would run them.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeAlias
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from repro.core import layout
 from repro.core.errors import UserError
-from repro.core.files import read_object
-from repro.core.project import run_author_command, tool_settings
-from repro.runs.conditions import conditions_on_disk, differences
+from repro.core.files import Json, JsonObject, parse_object, read_object
+from repro.core.project import MAX_STEPS, run_author_command, tool_settings
+from repro.runs.conditions import (
+    Conditions,
+    DatasetFacts,
+    Situation,
+    conditions_on_disk,
+    differences,
+)
+from repro.runs.context import read_context
 
-RESULTS = Path("results") / "expected_metrics.json"
-RUNS = Path("runs") / "record"  # of claims: <claim>/<digest of the conditions>/seed-<seed>
-LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
+EXPECTED = Path(layout.RESULTS, "expected_metrics.json")
+RECORDED_RUNS = Path(layout.RUNS, layout.RECORDED)  # <claim>/<digest of conditions>/seed-<seed>
+_ON_DISK = ("code", "lock")  # the conditions that are known without starting the author's code
+_LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
+
+Interval: TypeAlias = tuple[float, float]
 
 
 class Claim(BaseModel):
@@ -34,107 +47,196 @@ class Claim(BaseModel):
     seeds: Annotated[list[int], Field(min_length=1)]
 
 
-def read_claims(root: Path) -> list[dict[str, Any]]:
-    """The claims of configs/claims.yaml, checked."""
-    path = root / str(tool_settings(root)["claims"])
+@dataclass(frozen=True)
+class Cost:
+    """What a training of one seed takes: the median of the seconds, the highest memory."""
+
+    hardware: str
+    seconds_per_seed: int
+    peak_memory_mib: int
+
+
+@dataclass(frozen=True)
+class RecordedClaim:
+    """What `record` found for a claim; older versions of the kit did not write all of it.
+
+    `values` and `bits` are by seed, the seeds as texts; `bits` are by hardware class first.
+    `interval` holds the mean with a probability of 95 %.
+    """
+
+    text: str
+    arguments: list[str]
+    metric: str
+    values: dict[str, float]
+    bits: dict[str, dict[str, str]]
+    steps: int
+    conditions: Conditions
+    shows: str = ""
+    mean: float | None = None
+    standard_deviation: float | None = None
+    interval: Interval | None = None
+    config_digest: str | None = None
+    dataset: DatasetFacts = field(default_factory=DatasetFacts)
+    cost: Cost | None = None
+
+    def as_json(self) -> JsonObject:
+        """Return the claim's object in results/expected_metrics.json."""
+        as_they_are = asdict(self)
+        return {
+            **as_they_are,
+            "conditions": self.conditions.as_json(),
+            "dataset": self.dataset.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What results/expected_metrics.json holds: of which commit, and the claims by name.
+
+    `commit` is None where none is known. `dirty` says whether there were uncommitted changes; None
+    where git could not tell.
+    """
+
+    claims: dict[str, RecordedClaim]
+    commit: str | None = None
+    dirty: bool | None = None
+
+    def as_json(self) -> JsonObject:
+        """Return the object that is all of results/expected_metrics.json."""
+        claims: JsonObject = {name: claim.as_json() for name, claim in self.claims.items()}
+        return {"commit": self.commit, "dirty": self.dirty, "claims": claims}
+
+
+def read_claims(root: Path) -> list[Claim]:
+    """Read and check the claims of configs/claims.yaml."""
+    path = root / tool_settings(root)["claims"]
     try:
-        found: Any = OmegaConf.to_container(OmegaConf.load(path))
-        claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(found)
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(content)
     except ValidationError as error:
         faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
-        raise UserError([f"{path}: {place}: {words}" for place, words in faults]) from error
+        raise UserError([f"{path}: {place}: {reason}" for place, reason in faults]) from error
     except (yaml.YAMLError, OSError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if len({claim.name for claim in claims}) < len(claims):
         raise UserError(f"{path}: two claims have the same name")
-    return [claim.model_dump() for claim in claims]
+    return claims
 
 
-def read_results(root: Path) -> dict[str, Any]:
-    """The recorded claims by name; UserError if nothing is recorded."""
-    return dict(read_recording(root)["claims"])
-
-
-def read_recording(root: Path) -> dict[str, Any]:
-    """What record wrote: commit and claims; UserError if nothing is recorded."""
-    needed = {"text", "arguments", "metric", "values", "bits", "steps", "conditions"}
+def parse_recording(content: JsonObject | None) -> Recording | None:
+    """Return the recording that a JSON object holds; None if it holds none."""
     try:
-        found: dict[str, Any] = json.loads((root / RESULTS).read_text())
-        complete = all(needed <= claim.keys() for claim in found["claims"].values())
-    except FileNotFoundError as error:
-        raise UserError(f"{RESULTS}: nothing is recorded yet: make record") from error
-    except (ValueError, KeyError, TypeError, AttributeError):
-        complete = False
-    if not complete:
-        raise UserError(f"{RESULTS} is damaged: restore it, or make record")
-    return found
+        return TypeAdapter(Recording).validate_python(content)
+    except ValidationError:
+        return None
 
 
-def recorded_run(root: Path, name: str, expected: dict[str, Any], seed: int) -> Path | None:
-    """The author's run of a seed below runs/record/, known by its conditions and bits, or None."""
-    bits = [digests[str(seed)] for digests in expected["bits"].values() if str(seed) in digests]
-    for run in sorted((root / RUNS / name).glob(f"*/seed-{seed}")):
-        conditions = read_object(run / "experiment_context.json").get("conditions")
-        found = read_object(run / "metrics.json").get("bits")
-        if conditions == expected["conditions"] and found in bits:
+def read_recording(root: Path) -> Recording:
+    """Read what `record` wrote; UserError if nothing is recorded, or the file is damaged."""
+    path = root / EXPECTED
+    if not path.exists():
+        raise UserError(f"{EXPECTED}: nothing is recorded yet: make record")
+    recording = parse_recording(parse_object(path))
+    if recording is None:
+        raise UserError(f"{EXPECTED} is damaged: restore it, or make record")
+    return recording
+
+
+def recorded_run(root: Path, name: str, expected: RecordedClaim, seed: int) -> Path | None:
+    """Return the author's run of a seed, known by its conditions and bits; None if it is not here.
+
+    It is looked for below runs/record/.
+    """
+    known = [bits[str(seed)] for bits in expected.bits.values() if str(seed) in bits]
+    for run in sorted((root / RECORDED_RUNS / name).glob(f"*/seed-{seed}")):
+        context = read_context(run)
+        bits = read_object(run / layout.EVALUATION).get("bits")
+        if context and context.conditions == expected.conditions and bits in known:
             return run
     return None
 
 
 def stale(root: Path, quick: bool = False) -> list[str]:
-    """What changed since the results were recorded, a line each; empty if they are of this code.
+    """Return one line for each change since the results were recorded; none if they are current.
 
-    Code, config, lock and data count; this machine's packages and variables do not. `quick`: code
-    and lock alone, without starting the author's code. UserError if nothing is recorded.
+    Code, config, lock and data count; this machine's packages and variables do not. `quick`
+    compares code and lock alone, without starting the author's code. UserError if nothing is
+    recorded.
     """
-    recorded, lines = read_results(root), []
-    claims = {claim["name"]: claim for claim in read_claims(root)}
-    for name in sorted(claims.keys() ^ recorded.keys()):
-        lines.append(f"claim: {name} {'is no claim any more' if name in recorded else 'is new'}")
-    for name in claims.keys() & recorded.keys():
-        claim, then = claims[name], recorded[name]
-        now = {**claim, "seeds": sorted(map(str, claim["seeds"]))}
-        then = {"shows": "", **then, "seeds": sorted(then["values"])}
-        keys = ("text", "shows", "arguments", "metric", "seeds")
-        lines += [f"claim: {key} of {name} changed" for key in keys if now[key] != then[key]]
+    recorded = read_recording(root).claims
+    lines = _changed_claims({claim.name: claim for claim in read_claims(root)}, recorded)
+    kinds = _ON_DISK if quick else _LASTING
     for claim in recorded.values():
-        on_disk = conditions_on_disk(root).as_json()
-        now = on_disk if quick else conditions_now(root, claim)["conditions"]
-        kinds = [kind for kind in LASTING if kind in now]
-        then = {kind: claim["conditions"].get(kind) for kind in kinds}
-        lines += differences(then, {kind: now[kind] for kind in kinds})
+        if quick:
+            now = conditions_on_disk(root).as_json()
+        else:
+            now = conditions_now(root, claim.arguments).conditions.as_json()
+        then = claim.conditions.as_json()
+        lines += differences({kind: then[kind] for kind in kinds}, {k: now[k] for k in kinds})
     return list(dict.fromkeys(lines))
 
 
-def conditions_now(root: Path, claim: dict[str, Any]) -> dict[str, Any]:
-    """Conditions and hardware class of a claim's training on this machine, before it starts."""
-    arguments = [*claim["arguments"], "--conditions"]
-    output, _ = run_author_command(root, "train", arguments, capture=True)
-    # The last line: the author's code may print, too.
-    return dict(json.loads(output.strip().rpartition("\n")[2]))
+def _changed_claims(
+    claims: Mapping[str, Claim], recorded: Mapping[str, RecordedClaim]
+) -> list[str]:
+    """Return one line for each way in which configs/claims.yaml is not what was recorded."""
+    lines = []
+    for name in sorted(claims.keys() ^ recorded.keys()):
+        change = "is new" if name in claims else "is no claim any more"
+        lines.append(f"claim: {name} {change}")
+    for name in sorted(claims.keys() & recorded.keys()):
+        claim = claims[name]
+        then = recorded[name]
+        agrees = {
+            "text": claim.text == then.text,
+            "shows": claim.shows == then.shows,
+            "arguments": claim.arguments == then.arguments,
+            "metric": claim.metric == then.metric,
+            "seeds": {str(seed) for seed in claim.seeds} == then.values.keys(),
+        }
+        lines += [f"claim: {key} of {name} changed" for key, same in agrees.items() if not same]
+    return lines
+
+
+def conditions_now(root: Path, arguments: list[str]) -> Situation:
+    """Ask the author's command what a training with these arguments would depend on here."""
+    output, _ = run_author_command(root, "train", [*arguments, "--conditions"], capture=True)
+    last_line = output.strip().rpartition("\n")[2]  # the author's code may print, too
+    return TypeAdapter(Situation).validate_python(json.loads(last_line))
 
 
 def compare_with_recorded(
-    root: Path, now: dict[str, Any], metrics: dict[str, Any], run: Path
+    root: Path, now: Situation, metrics: Mapping[str, Json], run: Path
 ) -> tuple[str, bool]:
-    """A line that compares a whole training with the recorded one; False if they differ.
+    """Compare a whole training with the recorded one; return a line, and False if they differ.
 
-    Compared are trainings under the recorded conditions, on a recorded hardware class.
+    `metrics`: what the evaluation wrote. Compared are trainings under the recorded conditions, on a
+    recorded hardware class.
     """
-    then = read_object(run / "experiment_context.json") or now
+    seed = str(metrics["seed"])
     try:
-        claims = read_results(root)
+        claims = read_recording(root).claims
     except UserError as error:
         return f"not compared: {error.lines[0]}", True
     for name, claim in claims.items():
-        known = claim["bits"].get(now["hardware_class"], {}).get(str(metrics["seed"]))
-        lines = [x for c in (now, then) for x in differences(claim["conditions"], c["conditions"])]
-        # Where it once stopped does not matter: the number of steps is compared below.
-        same = all(line.startswith("config: training.max_steps ") for line in lines)
-        same = same and then.get("hardware_class") == now["hardware_class"]  # that of the training
-        if same and known and metrics["step"] == claim["steps"]:
-            expected = claim["values"][str(metrics["seed"])]
-            if (metrics["bits"], metrics[claim["metric"]]) == (known, expected):
-                return f"equal to the recorded {claim['metric']} and bits of {name}", True
-            return f"DIFFERENT from {name}: {claim['metric']} {expected:.4f}, bits {known}", False
+        bits = claim.bits.get(now.hardware_class, {}).get(seed)
+        comparable = bits is not None and metrics["step"] == claim.steps
+        if comparable and _trained_as_recorded(claim, now, run):
+            expected = claim.values[seed]
+            if metrics["bits"] == bits and metrics[claim.metric] == expected:
+                return f"equal to the recorded {claim.metric} and bits of {name}", True
+            return f"DIFFERENT from {name}: {claim.metric} {expected:.4f}, bits {bits}", False
     return "not compared: nothing is recorded for these conditions, seed and steps", True
+
+
+def _trained_as_recorded(claim: RecordedClaim, now: Situation, run: Path) -> bool:
+    """Whether the conditions now, and those of the run's training, are the recorded ones."""
+    training = read_context(run) or now
+    recorded = claim.conditions.as_json()
+    lines = [
+        *differences(recorded, now.conditions.as_json()),
+        *differences(recorded, training.conditions.as_json()),
+    ]
+    # Where the training was once stopped does not matter: the number of steps is compared.
+    same = all(line.startswith(f"config: {MAX_STEPS} ") for line in lines)
+    return same and training.hardware_class == now.hardware_class

@@ -1,27 +1,33 @@
-"""ro-crate-metadata.json: which training made which file from what, for machines.
+"""Describe an archive for machines: which training made which file from what.
 
-Follows RO-Crate 1.1 and its profile Process Run Crate 0.5: each seed's training is a CreateAction
-whose instrument is the project's code. Promises the same text for the same archive. Names, licence
-and description are those of pyproject.toml and CITATION.cff.
+The text is that of ro-crate-metadata.json, by RO-Crate 1.1 and its profile Process Run Crate 0.5:
+each seed's training is a CreateAction whose instrument is the project's code. Promises the same
+text for the same archive. Names, licence and description are those of pyproject.toml and
+CITATION.cff.
 """
 
 import json
 import re
 import time
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
 from repro.core.errors import UserError
+from repro.core.files import Json, JsonObject
+from repro.core.layout import CONFIG_USED
 from repro.environment.locks import LOCK
 
 METADATA = "ro-crate-metadata.json"
-CRATE, PROFILE = "https://w3id.org/ro/crate/1.1", "https://w3id.org/ro/wfrun/process/0.5"
+CRATE = "https://w3id.org/ro/crate/1.1"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 
-Entity = dict[str, Any]
+# An object of the graph: its "@id" is how others refer to it, its "@type" says what else it has.
+Entity: TypeAlias = JsonObject
 
 
 @dataclass(frozen=True)
@@ -34,103 +40,149 @@ class Training:
     manifest: str  # of the data
 
 
+class Author(NamedTuple):
+    """A person of CITATION.cff or pyproject.toml; `orcid` is an address."""
+
+    name: str
+    orcid: str | None
+
+
+@dataclass(frozen=True)
+class About:
+    """What pyproject.toml and CITATION.cff say of a project.
+
+    `licence` is None where pyproject.toml names none, "" where it points to a file.
+    """
+
+    name: str
+    title: str
+    description: str
+    authors: list[Author]
+    licence: str | None
+    repository: str | None
+
+
 def describe(
-    names: list[str], code: dict[str, bytes], trainings: list[Training], commit: str, moment: int
+    names: list[str], about: About, trainings: list[Training], commit: str, moment: int
 ) -> bytes:
-    """The metadata of an archive with the files `names`, those of `code` from a commit."""
-    project, citation = about_project(code)
-    title = str(citation.get("title", project["name"]))
-    authors = citation.get("authors") or project.get("authors", [])
-    people = [person(author, number) for number, author in enumerate(authors, 1)]
-    terms = project.get("license", "not stated")
-    known = isinstance(terms, str) and re.fullmatch(r"(?!LicenseRef-)[A-Za-z0-9.+-]+", terms)
-    licence = {
-        "@id": f"https://spdx.org/licenses/{terms}" if known else "#licence",
-        "@type": "CreativeWork",
-        "name": terms if isinstance(terms, str) else "as pyproject.toml says",
-    }
-    repository = citation.get("repository-code")
-    software = {
-        "@id": repository or "#software",
-        "@type": "SoftwareSourceCode",
-        "name": title,
-        "version": commit,
-        "softwareRequirements": reference(LOCK),
-        **({"url": repository} if repository else {}),
-    }
-    actions = [action(training, names, software, people) for training in trainings]
-    crate = {
+    """Return the metadata of an archive with the files `names`, made of `commit` at `moment`."""
+    people = [_person(author, number) for number, author in enumerate(about.authors, 1)]
+    licence = _licence(about.licence)
+    software = _software(about, commit)
+    actions = [_action(training, names, software, people) for training in trainings]
+    crate: Entity = {
         "@id": "./",
         "@type": "Dataset",
         "conformsTo": {"@id": PROFILE},
-        "name": title,
-        "description": citation.get("abstract") or project.get("description") or title,
+        "name": about.title,
+        "description": about.description,
         "datePublished": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(moment)),
-        "license": identity(licence),
-        "author": some(people),
-        "mainEntity": identity(software),
-        "mentions": some(actions),
-        "hasPart": [reference(name) for name in names],
+        "license": _identity(licence),
+        "author": _some(people),
+        "mainEntity": _identity(software),
+        "mentions": _some(actions),
+        "hasPart": [_reference(name) for name in names],
     }
-    profile = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate"}
-    descriptor = {
+    profile: Entity = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate"}
+    descriptor: Entity = {
         "@id": METADATA,
         "@type": "CreativeWork",
-        "about": identity(crate),
+        "about": _identity(crate),
         "conformsTo": {"@id": CRATE},
     }
-    files = [{**reference(name), "@type": "File"} for name in names]
+    files: list[Entity] = [{**_reference(name), "@type": "File"} for name in names]
     graph = [descriptor, crate, profile, licence, software, *people, *actions, *files]
     text = json.dumps({"@context": f"{CRATE}/context", "@graph": graph}, indent=1)
     return f"{text}\n".encode()
 
 
-def about_project(code: dict[str, bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The table [project] of pyproject.toml, and CITATION.cff, which may be missing."""
+def read_about(code: Mapping[str, bytes]) -> About:
+    """Read pyproject.toml and CITATION.cff, which may be missing, among the files of a commit."""
     try:
-        project: dict[str, Any] = tomllib.loads(code["pyproject.toml"].decode())["project"]
+        project = tomllib.loads(code["pyproject.toml"].decode())["project"]
         citation = yaml.safe_load(code.get("CITATION.cff", b"")) or {}
     except (yaml.YAMLError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"pyproject.toml or CITATION.cff: {reason}") from error
-    return project, citation
+    title = str(citation.get("title", project["name"]))
+    terms = project.get("license")
+    return About(
+        name=project["name"],
+        title=title,
+        description=citation.get("abstract") or project.get("description") or title,
+        authors=_authors(citation.get("authors") or project.get("authors", [])),
+        licence=terms if terms is None or isinstance(terms, str) else "",
+        repository=citation.get("repository-code"),
+    )
 
 
-def person(author: dict[str, str], number: int) -> Entity:
-    """An author of CITATION.cff or pyproject.toml."""
-    parts = (author.get(key) for key in ("given-names", "family-names"))
-    name = author.get("name") or " ".join(filter(None, parts))
-    return {"@id": author.get("orcid", f"#author-{number}"), "@type": "Person", "name": name}
+def _authors(entries: list[dict[str, str]]) -> list[Author]:
+    authors = []
+    for entry in entries:
+        parts = [entry.get("given-names"), entry.get("family-names")]
+        name = entry.get("name") or " ".join(part for part in parts if part)
+        authors.append(Author(name, entry.get("orcid")))
+    return authors
 
 
-def action(training: Training, names: list[str], software: Entity, people: list[Entity]) -> Entity:
-    """The training as an action: what went in, what came out."""
-    config = f"{training.place}/config_used.yaml"
+def _person(author: Author, number: int) -> Entity:
+    address = f"#author-{number}" if author.orcid is None else author.orcid
+    return {"@id": address, "@type": "Person", "name": author.name}
+
+
+def _licence(terms: str | None) -> Entity:
+    """Return the licence: SPDX knows its address, where its name is one of theirs."""
+    if terms is None:
+        terms = "not stated"
+    known = re.fullmatch(r"(?!LicenseRef-)[A-Za-z0-9.+-]+", terms)
+    return {
+        "@id": f"https://spdx.org/licenses/{terms}" if known else "#licence",
+        "@type": "CreativeWork",
+        "name": terms or "as pyproject.toml says",
+    }
+
+
+def _software(about: About, commit: str) -> Entity:
+    software: Entity = {
+        "@id": about.repository or "#software",
+        "@type": "SoftwareSourceCode",
+        "name": about.title,
+        "version": commit,
+        "softwareRequirements": _reference(LOCK),
+    }
+    if about.repository:
+        software["url"] = about.repository
+    return software
+
+
+def _action(training: Training, names: list[str], software: Entity, people: list[Entity]) -> Entity:
+    """Return a training as an action: what went in, what came out."""
+    config = f"{training.place}/{CONFIG_USED}"
     results = [name for name in names if name.startswith(f"{training.place}/") and name != config]
     return {
         "@id": f"#{quote(training.name)}",
         "@type": "CreateAction",
         "name": f"Training of {training.name}",
         "description": training.text,
-        "agent": some(people),
-        "instrument": identity(software),
-        "object": [reference(name) for name in (config, LOCK, training.manifest)],
-        "result": [reference(name) for name in results],
+        "agent": _some(people),
+        "instrument": _identity(software),
+        "object": [_reference(name) for name in (config, LOCK, training.manifest)],
+        "result": [_reference(name) for name in results],
         "actionStatus": "http://schema.org/CompletedActionStatus",
     }
 
 
-def identity(entity: Entity) -> Entity:
-    """How other entities name this one."""
+def _identity(entity: Entity) -> Entity:
+    """Return how other entities name this one."""
     return {"@id": entity["@id"]}
 
 
-def some(entities: list[Entity]) -> Entity | list[Entity]:
-    """References to entities; RO-Crate wants a single one without a list around it."""
-    found = [identity(entity) for entity in entities]
-    return found[0] if len(found) == 1 else found
+def _some(entities: list[Entity]) -> Json:
+    """Return references to entities; RO-Crate wants a single one without a list around it."""
+    references: list[Json] = [_identity(entity) for entity in entities]
+    return references[0] if len(references) == 1 else references
 
 
-def reference(name: str) -> Entity:
-    """How a file of the archive is named."""
+def _reference(name: str) -> Entity:
+    """Return how a file of the archive is named."""
     return {"@id": quote(name)}

@@ -1,37 +1,38 @@
-"""REPRODUCE.md: its marked blocks are filled from results/; what stands around them stays."""
+"""Fill the marked blocks of REPRODUCE.md from results/; what stands around them stays."""
 
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.hashing import sha256_file
+from repro.core.project import command_line
 from repro.environment.locks import LOCK
-from repro.results.claims import RESULTS, read_recording
+from repro.results.claims import EXPECTED, RecordedClaim, Recording, read_recording
 
 DOCUMENT = "REPRODUCE.md"
 
 
-def read(root: Path) -> str:
-    """The document's text; UserError if there is none that can be read."""
+def read_document(root: Path) -> str:
+    """Read the document's text; UserError if there is none that can be read."""
     try:
         return (root / DOCUMENT).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{DOCUMENT} cannot be read ({error}): restore it") from error
 
 
-def write(root: Path, results: dict[str, Any]) -> None:
+def write_document(root: Path, recording: Recording) -> None:
     """Fill the blocks, as a whole or not at all."""
-    write_file(root / DOCUMENT, fill_blocks(read(root), blocks(root, results)).encode())
+    text = fill_blocks(read_document(root), blocks(root, recording))
+    write_file(root / DOCUMENT, text.encode())
 
 
 def outdated(root: Path) -> list[str]:
-    """A line if a block does not say what results/ does: edited, or of an older recording."""
-    text = read(root)
+    """Return a line if a block was edited, or is of an older recording; else nothing."""
+    text = read_document(root)
     same = fill_blocks(text, blocks(root, read_recording(root))) == text
-    return [] if same else [f"{DOCUMENT} does not say what {RESULTS} does"]
+    return [] if same else [f"{DOCUMENT} does not say what {EXPECTED} does"]
 
 
 def fill_blocks(text: str, contents: dict[str, str]) -> str:
@@ -48,120 +49,151 @@ def fill_blocks(text: str, contents: dict[str, str]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four decimals; small values keep three digits."""
+    """Write a number with four decimals; small values keep three digits."""
     if value is None:
         return ""
     return f"{value:.4f}" if abs(value) >= 0.001 or not value else f"{value:.3g}"
 
 
-def blocks(root: Path, results: dict[str, Any]) -> dict[str, str]:
-    """The measured parts of REPRODUCE.md as Markdown."""
-    rows, bits, costs, data = [], [], [], []
-    for name, claim in results["claims"].items():
-        where = f" ({claim['shows']})" if claim["shows"] else ""
-        command = shlex.join(["python", "-m", "experiment.train", *claim["arguments"], "seed=SEED"])
-        expected, count = f"{claim['metric']} {number(claim['mean'])}", len(claim["values"])
-        if claim["interval"]:
-            expected += f" ± {number(claim['standard_deviation'])}"
-            expected += " [{}, {}]".format(*map(number, claim["interval"]))
-        words = f"{claim['text']}{where} (`{name}`)"
-        rows.append(f"| {_cell(words)} | {_code(command)} | {expected} | {count} |")
-        for hardware, digests in claim["bits"].items():
-            bits += [
-                f"| `{name}` | {hardware} | {seed} | {number(claim['values'][seed])} | `{digest}` |"
-                for seed, digest in digests.items()
-            ]
-        cost = claim["cost"]
-        energy = f"{cost['energy_wh']:.3g} Wh" if cost["energy_wh"] else "not told by the machine"
-        costs.append(
-            f"| `{name}` | {cost['hardware']} | {cost['seconds_per_seed']} s | "
-            f"{cost['peak_memory_mib']} MiB | {energy} |"
-        )
-        data.append(_data(name, claim))
+def blocks(root: Path, recording: Recording) -> dict[str, str]:
+    """Return the measured parts of REPRODUCE.md as Markdown, by the names of their blocks."""
+    claims = recording.claims
+    results = [_result(root, name, claim) for name, claim in claims.items()]
+    bits = [row for name, claim in claims.items() for row in _bits(name, claim)]
+    costs = [_cost(name, claim) for name, claim in claims.items()]
     tables = [
-        _table("claim | command | mean ± standard deviation [95 % of means] | seeds", rows),
+        _table("claim | command | mean ± standard deviation [95 % of means] | seeds", results),
         "The trained weights:",
         _table("claim | hardware class | seed | value | bits (SHA-256 of the weights)", bits),
     ]
+    name, first_claim = next(iter(claims.items()))
     return {
         "results": "\n\n".join(tables),
-        "commit": _origin(results),
-        "data": "\n".join(data),
-        "cost": _table("claim | hardware | time per seed | memory | energy per seed (CPU)", costs),
+        "commit": _origin(recording),
+        "data": "\n".join(_data(root, name, claim) for name, claim in claims.items()),
+        "cost": _table("claim | hardware | time per seed | memory", costs),
         "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
-        **_commands(*next(iter(results["claims"].items()))),
+        "training": _listing(_training(root, first_claim)),
+        "verification": _listing(_verification(root, name, first_claim)),
     }
 
 
-def _commands(name: str, claim: dict[str, Any]) -> dict[str, str]:
-    """How to train and to verify the first claim, as a reviewer may type it."""
-    first, *others = claim["values"]
-    settings = shlex.join([*claim["arguments"], f"seed={first}", "run_dir=runs/mine"])
-    verify = f"python -m repro verify {name}"
-    training = {
+def _result(root: Path, name: str, claim: RecordedClaim) -> str:
+    """Return a claim's row: the command, and the metric with its spread over seeds."""
+    command = shlex.join(command_line(root, "train", *claim.arguments, "seed=SEED"))
+    shows = f" ({claim.shows})" if claim.shows else ""
+    value = f"{_cell(claim.metric)} {number(claim.mean)}"
+    if claim.standard_deviation is not None:
+        value += f" ± {number(claim.standard_deviation)}"
+    if claim.interval:
+        low, high = claim.interval
+        value += f" [{number(low)}, {number(high)}]"
+    what = _cell(f"{claim.text}{shows} (`{name}`)")
+    return f"| {what} | {_code(command)} | {value} | {len(claim.values)} |"
+
+
+def _bits(name: str, claim: RecordedClaim) -> list[str]:
+    """Return a row for each seed on each hardware class."""
+    rows = []
+    for hardware, digests in claim.bits.items():
+        for seed, digest in digests.items():
+            value = number(claim.values[seed])
+            rows.append(f"| `{name}` | {hardware} | {seed} | {value} | `{digest}` |")
+    return rows
+
+
+def _cost(name: str, claim: RecordedClaim) -> str:
+    """Return a claim's row: what a training of one seed takes."""
+    cost = claim.cost
+    if cost is None:
+        return f"| `{name}` | not recorded | | |"
+    seconds = f"{cost.seconds_per_seed} s"
+    return f"| `{name}` | {cost.hardware} | {seconds} | {cost.peak_memory_mib} MiB |"
+
+
+def _training(root: Path, claim: RecordedClaim) -> dict[str, str]:
+    """Return how to train a claim, as a reviewer may type it, with a remark on each command."""
+    seed = next(iter(claim.values))
+    command = command_line(root, "train", *claim.arguments, f"seed={seed}", "run_dir=runs/mine")
+    return {
         "source .venv/bin/activate": "where conda's is not active",
-        f"python -m experiment.train {settings}": "prints the bits at its end",
+        shlex.join(command): "prints the bits at its end",
     }
-    verification = {
-        "python -m experiment.evaluate --checkpoint runs/mine/checkpoints/last": "beside results/",
-        **{f"{verify} --seed {seed}": "another recorded seed" for seed in others[:1]},
-        f"{verify} --prefix 20": "the first 20 steps only",
-        f"{verify} --require identical": "EQUIVALENT fails too",
-    }
-    return {"training": _listing(training), "verification": _listing(verification)}
 
 
-def _data(name: str, claim: dict[str, Any]) -> str:
-    """A line on the data of a claim: which they are, from where, and how to get them."""
-    facts = claim.get("dataset", {})  # not told by older recordings
-    told = [f"{facts['samples']} samples"] if "samples" in facts else []
-    told += [f"from {facts['source']}"] if "source" in facts else []
-    raw = facts.get("raw_sha256", [])
-    digests = ", ".join(f"`{digest}`" for digest in ([raw] if isinstance(raw, str) else raw))
-    told += [f"SHA-256 of the raw data {digests}"] if raw else []
-    told.append(f"condition `data`: `{claim['conditions']['data']}`")
-    command = _code(shlex.join(["python", "-m", "experiment.prepare", *claim["arguments"]]))
-    which = facts.get("dataset", "the data")
-    return f"- `{name}`: {command} prepares **{which}**; {'; '.join(told)}"
+def _verification(root: Path, name: str, claim: RecordedClaim) -> dict[str, str]:
+    """Return how to verify a claim, as a reviewer may type it, with a remark on each command."""
+    evaluate = command_line(root, "evaluate", "--checkpoint", "runs/mine/checkpoints/last")
+    verify = f"python -m repro verify {name}"
+    commands = {shlex.join(evaluate): "beside results/"}
+    others = [*claim.values][1:]
+    if others:
+        commands[f"{verify} --seed {others[0]}"] = "another recorded seed"
+    commands[f"{verify} --prefix 20"] = "the first 20 steps only"
+    commands[f"{verify} --require identical"] = "EQUIVALENT fails too"
+    return commands
+
+
+def _data(root: Path, name: str, claim: RecordedClaim) -> str:
+    """Return a line on the data of a claim: which they are, from where, and how to get them."""
+    dataset = claim.dataset  # older recordings tell nothing of it
+    facts = []
+    if dataset.samples is not None:
+        facts.append(f"{dataset.samples} samples")
+    if dataset.source is not None:
+        facts.append(f"from {dataset.source}")
+    if dataset.raw_sha256:
+        raw = dataset.raw_sha256
+        digests = [raw] if isinstance(raw, str) else raw
+        listed = ", ".join(f"`{digest}`" for digest in digests)
+        facts.append(f"SHA-256 of the raw data {listed}")
+    facts.append(f"condition `data`: `{claim.conditions.data}`")
+    command = _code(shlex.join(command_line(root, "prepare", *claim.arguments)))
+    what = dataset.dataset or "the data"
+    return f"- `{name}`: {command} prepares **{what}**; {'; '.join(facts)}"
 
 
 def _listing(commands: dict[str, str]) -> str:
+    """Return a block of code: commands, each with its remark."""
     width = max(len(command) for command in commands)
-    lines = [f"{command:{width}}  # {words}" for command, words in commands.items()]
+    lines = [f"{command:{width}}  # {remark}" for command, remark in commands.items()]
     return "\n".join(["```bash", *lines, "```"])
 
 
 def _cell(text: str) -> str:
-    """Text for a cell of a table: one line, its bars kept."""
+    """Return text for a cell of a table: one line, its bars kept."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _code(text: str) -> str:
-    """The same as code; a fence is longer than the backticks in it."""
+    """Return the same as code; a fence is longer than the backticks in it."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     inside = " ".join(text.split()).replace("|", "\\|")
     return f"{fence}{inside}{fence}" if len(fence) == 1 else f"{fence} {inside} {fence}"
 
 
 def _table(head: str, rows: list[str]) -> str:
-    return "\n".join([f"| {head} |", "|" + "---|" * (head.count("|") + 1), *rows])
+    """Return a table; `head` names its columns, with bars between them."""
+    line = "|" + "---|" * (head.count("|") + 1)
+    return "\n".join([f"| {head} |", line, *rows])
 
 
-def _origin(results: dict[str, Any]) -> str:
-    """In a sentence, the code that the results are of."""
-    if results["commit"] is None:
+def _origin(recording: Recording) -> str:
+    """Say in a sentence of which code the results are."""
+    commit = recording.commit
+    if commit is None:
         return (
             "Recorded without a commit: the digests of code, config, data and lock in "
-            f"[{RESULTS.name}]({RESULTS}) tell of what."
+            f"[{EXPECTED.name}]({EXPECTED}) tell of what."
         )
-    if results["dirty"] is None:
+    if recording.dirty is None:
         return (
-            f"Recorded from the files of commit `{results['commit']}`, without git: whether they "
-            "had been changed is not known."
+            f"Recorded from the files of commit `{commit}`, without git: whether they had been "
+            "changed is not known."
         )
-    if results["dirty"]:
+    if recording.dirty:
         return (
-            f"**Recorded with uncommitted changes** on commit `{results['commit']}`: that commit "
-            "alone does not give these results."
+            f"**Recorded with uncommitted changes** on commit `{commit}`: that commit alone does "
+            "not give these results."
         )
-    return f"Recorded from commit `{results['commit']}`."
+    return f"Recorded from commit `{commit}`."

@@ -19,7 +19,7 @@ from repro.core.hashing import sha256_json
 from repro.core.layout import TRACE
 from repro.core.project import MAX_STEPS, WITH_TRACE, WITHOUT_TRACKER, run_author_command
 from repro.diagnosis.diff import first_difference
-from repro.environment.packages import shadows
+from repro.environment.import_paths import shadows
 from repro.results.claims import (
     RECORDED_RUNS,
     Claim,
@@ -71,7 +71,9 @@ class Part:
 ALL = Part()
 
 
-def verify(root: Path, name: str | None = None, seed: int | None = None, part: Part = ALL) -> str:
+def verify(
+    root: Path, name: str | None = None, seed: int | None = None, part: Part = ALL
+) -> Verdict:
     """Repeat a recorded seed of a claim (default: the first ones), or a part of it, and judge.
 
     Prints the evidence and writes it to verdict.json in a new folder of runs/verify/.
@@ -104,7 +106,7 @@ def verify(root: Path, name: str | None = None, seed: int | None = None, part: P
     write_verdict(folder, verdict)
     page = write_report(root, folder / "report.html")
     print(f"\nto look at: {page.relative_to(root)}")
-    return verdict.verdict
+    return verdict
 
 
 def _find_claim(root: Path, name: str | None) -> tuple[Claim, RecordedClaim]:
@@ -164,9 +166,7 @@ def _new_folder(root: Path, verdict: Verdict) -> Path:
 class _Training:
     """A recorded training that is repeated in `folder`, whole or in parts; fills a verdict."""
 
-    def __init__(
-        self, root: Path, claim: Claim, expected: RecordedClaim, verdict: Verdict
-    ) -> None:
+    def __init__(self, root: Path, claim: Claim, expected: RecordedClaim, verdict: Verdict) -> None:
         self.root = root
         self.claim = claim
         self.expected = expected

@@ -1,0 +1,185 @@
+"""Recorded results and verdicts: single functions of repro/results, in process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TEMPLATE
+from repro.core.errors import UserError
+from repro.core.files import write_json
+from repro.results.claims import (
+    EXPECTED,
+    RecordedClaim,
+    Recording,
+    parse_recording,
+    read_recording,
+)
+from repro.results.document import blocks, outdated
+from repro.results.document import number as shown
+from repro.results.judge import judge_training, prediction_interval
+from repro.results.measure import SeedResult, Spent
+from repro.results.record import confidence_interval, only, publish
+from repro.results.report import write_report
+from repro.results.verdict import Verdict
+from repro.runs.conditions import Conditions
+
+SHIPPED = TEMPLATE.parent / "templates" / "results" / "none.json"
+
+
+def claim(**changes: Any) -> RecordedClaim:
+    """A recorded claim of nothing, with these values."""
+    plain = {
+        "text": "A claim",
+        "arguments": [],
+        "metric": "accuracy",
+        "values": {"1": 0.5},
+        "bits": {"here": {"1": "aa"}},
+        "steps": 1,
+        "conditions": Conditions({}, {}, "digest", {}, "lock", {}),
+    }
+    return RecordedClaim(**{**plain, **changes})
+
+
+def verdict_on(expected: dict[str, Any], value: float, bits: str, hardware: str) -> str:
+    verdict = Verdict("claim", 1, hardware_class=hardware, metric="accuracy")
+    judge_training(verdict, claim(**expected), SeedResult(value, bits, 1, Spent()))
+    return verdict.verdict
+
+
+# Verdicts -------------------------------------------------------------------------------------
+
+
+def test_the_prediction_interval_is_students() -> None:
+    low, high = prediction_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.9683, 2 + 4.9683), abs=1e-3)  # t(0.975, 2) = 4.3027
+
+
+@pytest.mark.parametrize(
+    ("hardware", "bits", "value", "verdict"),
+    [
+        ("here", "aa", 0.98, "IDENTICAL"),
+        ("here", "bb", 0.98, "DIFFERENT"),  # other weights
+        ("here", "aa", 0.99, "DIFFERENT"),  # a value that was edited
+        ("there", "bb", 0.985, "EQUIVALENT"),
+        ("there", "bb", 0.9, "DIFFERENT"),  # outside the interval
+    ],
+)
+def test_the_verdict(hardware: str, bits: str, value: float, verdict: str) -> None:
+    expected = {
+        "values": {"1": 0.98, "2": 0.99, "3": 0.97},
+        "bits": {"here": {"1": "aa", "2": "cc", "3": "dd"}},
+    }
+    assert verdict_on(expected, value, bits, hardware) == verdict
+
+
+@pytest.mark.parametrize("correct", range(300, 360))
+def test_the_value_of_seeds_that_all_agree_is_equivalent(correct: int) -> None:
+    """Their mean may be rounded past them."""
+    values = {str(seed): correct / 359 for seed in range(5)}
+    expected = {"values": values, "bits": {"here": {}}}
+    assert verdict_on(expected, correct / 359, "aa", "there") == "EQUIVALENT"
+
+
+def test_two_seeds_do_not_tell_a_spread() -> None:
+    expected = {"values": {"1": 0.98, "2": 0.99}, "bits": {"here": {}}}
+    assert verdict_on(expected, 0.98, "aa", "there") == "DIFFERENT"
+
+
+def test_the_confidence_interval_holds_the_mean_and_is_always_the_same() -> None:
+    values = [float(x) for x in np.random.default_rng(1).normal(5, 1, 100)]
+    low, high = confidence_interval(values) or (0.0, 0.0)
+    half = 1.96 * np.std(values) / 10  # of a normal sample's mean
+    assert (low, high) == pytest.approx((np.mean(values) - half, np.mean(values) + half), abs=0.02)
+    assert confidence_interval(values) == (low, high)
+    assert confidence_interval([1.0]) is None
+
+
+# What is written and read ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with what the published files are made of, and no more."""
+    settings = {"train": "mine.fit", "evaluate": "mine.test", "prepare": "mine.fetch"}
+    table = "".join(f'{name} = "{module}"\n' for name, module in settings.items())
+    project = '[project]\nname = "p"\n[tool.repro]\n'
+    (tmp_path / "pyproject.toml").write_text(project + table)
+    (tmp_path / "requirements.lock").write_text("")
+    names = ("results", "commit", "data", "cost", "lock", "training", "verification")
+    text = "".join(f"<!-- repro:{name} -->\n<!-- /repro:{name} -->\n" for name in names)
+    (tmp_path / "REPRODUCE.md").write_text(text)
+    (tmp_path / "results").mkdir()
+    return tmp_path
+
+
+def test_what_is_published_is_read_again_as_it_was(root: Path) -> None:
+    shipped = parse_recording(json.loads(SHIPPED.read_text()))
+    assert shipped is not None
+    publish(root, shipped)
+    assert read_recording(root) == shipped
+    # The same bytes, but for what older versions wrote: the energy.
+    older = json.loads(SHIPPED.read_text())
+    for recorded in older["claims"].values():
+        recorded["cost"].pop("energy_wh", None)
+    text = json.dumps(older, indent=1, sort_keys=True) + "\n"
+    assert (root / EXPECTED).read_text() == text
+
+
+def test_a_recording_with_energy_or_without_newer_values_is_read() -> None:
+    content = json.loads(SHIPPED.read_text())
+    (recorded,) = content["claims"].values()
+    recorded["cost"]["energy_wh"] = 1.5
+    for name in ("shows", "interval", "config_digest", "dataset"):
+        del recorded[name]
+    recording = parse_recording(content)
+    assert recording is not None
+    (found,) = recording.claims.values()
+    assert (found.interval, found.shows, found.dataset.samples) == (None, "", None)
+    for name in ("steps", "conditions"):
+        assert parse_recording({"claims": {"x": {**recorded, name: None}}}) is None
+
+
+def test_the_document_agrees_with_the_file_whatever_the_order(root: Path) -> None:
+    """The file's names are sorted; seeds and claims come as the author wrote them."""
+    values = {"9": 0.5, "10": 0.25}
+    several = claim(values=values, bits={"here": {"9": "aa", "10": "bb"}})
+    publish(root, Recording({"second": several, "first": claim()}))
+    assert outdated(root) == []
+
+
+def test_the_document_names_the_authors_commands(root: Path) -> None:
+    """[tool.repro] says which modules they are."""
+    told = blocks(root, Recording({"name": claim(arguments=["lr=1"])}))
+    assert "`python -m mine.fit lr=1 seed=SEED`" in told["results"]
+    assert "python -m mine.fit lr=1 seed=1 run_dir=runs/mine" in told["training"]
+    assert "python -m mine.test --checkpoint runs/mine" in told["verification"]
+    assert "`python -m mine.fetch lr=1` prepares" in told["data"]
+    assert "experiment" not in "".join(told.values())
+
+
+def test_seeds_that_disagree_on_steps_are_refused() -> None:
+    assert only("steps", [3, 3]) == 3
+    with pytest.raises(UserError, match="steps of the seeds disagree: 3, 4"):
+        only("steps", [3, 4])
+
+
+def test_texts_on_the_page_are_escaped(root: Path) -> None:
+    """Also those that are attributes; a lone surrogate, which JSON may hold, becomes a ?."""
+    markup = "\"><script>alert('1')</script>&\ud800"
+    recording = Recording({"name": claim(text=markup, arguments=[markup], shows=markup)})
+    write_json(root / EXPECTED, recording.as_json())
+    figures = root / "results" / "figures" / "name"
+    figures.mkdir(parents=True)
+    (figures / "curve.png").write_bytes(b"PNG")
+    page = write_report(root).read_text()
+    assert "<script" not in page
+    assert page.count("&#34;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;?") >= 3
+    assert '<img src="data:image/png;base64,UE5H" alt="&#34;&gt;' in page
+    assert "python -m mine.fit" in page
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
+
+
+def test_small_values_keep_their_digits() -> None:
+    assert [shown(x) for x in (0.98997, 3.2e-5, 0.0, None)] == ["0.9900", "3.2e-05", "0.0000", ""]

@@ -1,0 +1,72 @@
+"""What a verification says: the verdict, and the evidence for it, as verdict.json holds them.
+
+IDENTICAL: what was compared has the recorded bits. EQUIVALENT: only the hardware class differs from
+every recorded one, and the value lies inside the prediction interval of the recorded seeds.
+DIFFERENT: all else.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from repro.core import layout
+from repro.core.files import parse_object, write_file
+from repro.results.claims import Interval
+
+IDENTICAL = "IDENTICAL"
+EQUIVALENT = "EQUIVALENT"
+DIFFERENT = "DIFFERENT"
+
+WHOLE = "whole"
+PREFIX = "prefix"
+SEGMENTS = "segments"
+
+_FILE = "verdict.json"
+
+
+@dataclass
+class Verdict:
+    """What verdict.json holds; `steps`: the first and last of each stretch that was trained.
+
+    `what` was compared: WHOLE, PREFIX or SEGMENTS. `interval`: where 95 % of further seeds lie.
+    """
+
+    claim: str
+    seed: int
+    what: str = WHOLE
+    verdict: str = DIFFERENT
+    why: str = ""
+    differences: list[str] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    hardware_class: str = ""
+    recorded_on: list[str] = field(default_factory=list)
+    metric: str = ""
+    value: float | None = None
+    recorded: float | None = None
+    bits: str | None = None
+    recorded_bits: str | None = None
+    interval: Interval | None = None
+    commit: str | None = None
+    conditions_digest: str = ""
+
+
+def write_verdict(folder: Path, verdict: Verdict) -> None:
+    """Write verdict.json into a folder of runs/verify/."""
+    write_file(folder / _FILE, (json.dumps(asdict(verdict), indent=1) + "\n").encode())
+
+
+def verdicts_newest_first(root: Path) -> list[Verdict]:
+    """Read the verdicts in runs/verify/; a half-written one says nothing and is left out."""
+    paths = (root / layout.RUNS / layout.VERIFIED).glob(f"*/{_FILE}")
+    newest_first = sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
+    verdicts = map(_read_verdict, newest_first)
+    return [verdict for verdict in verdicts if verdict]
+
+
+def _read_verdict(path: Path) -> Verdict | None:
+    try:
+        return TypeAdapter(Verdict).validate_python(parse_object(path))
+    except ValidationError:
+        return None
