@@ -20,7 +20,7 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 def build_model(config: Config, shape: Shape, classes: int) -> nn.Module:
-    """The model that `config.model` names, for images of `shape`, with random weights."""
+    """Return the model that `config.model` names, for images of `shape`, with random weights."""
     settings = config.model
     if isinstance(settings, SmallCNN):
         return small_cnn(settings, shape, classes)
@@ -32,7 +32,7 @@ def build_model(config: Config, shape: Shape, classes: int) -> nn.Module:
 
 
 def small_cnn(settings: SmallCNN, shape: Shape, classes: int) -> nn.Module:
-    """Three convolutions with BatchNorm, then dropout and a linear layer.
+    """Build three convolutions with BatchNorm, then dropout and a linear layer.
 
     Max pooling and not adaptive average pooling: the latter's gradient is nondeterministic on CUDA
     (torch.use_deterministic_algorithms).
@@ -68,7 +68,7 @@ class Normalize(nn.Module):
 
 
 def resnet(settings: ResNet18, shape: Shape, classes: int) -> nn.Module:
-    """torchvision's ResNet-18 (https://arxiv.org/abs/1512.03385).
+    """Build torchvision's ResNet-18 (https://arxiv.org/abs/1512.03385).
 
     `stem: small` is for images of about 32 pixels: a first convolution of 3 x 3 that keeps the
     size, and no pooling after it.
