@@ -13,7 +13,7 @@ for tracker in {"tensorboard", "mlflow", "wandb"} - {*chosen}:  # a tracker of t
     Path("configs", "tracker", tracker + ".yaml").unlink(missing_ok=True)
     Path("repro", "tracking", tracker + ".py").unlink(missing_ok=True)
 if chosen == ["none"]:
-    for name in ("mirror.py", "__main__.py"):
+    for name in ("mirror.py", "sender.py", "__main__.py"):
         Path("repro", "tracking", name).unlink()
 name = Path.cwd().name
 words = "make setup (minutes, once), then make reproduce (a verdict); README.md says more"

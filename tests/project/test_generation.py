@@ -33,7 +33,7 @@ STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]
 
 # What post_gen_project.py takes away again.
 OF_A_TRACKER = ["configs/tracker/{}.yaml", "repro/tracking/{}.py"]
-OF_ANY_TRACKER = ["repro/tracking/__main__.py", "repro/tracking/mirror.py"]
+OF_ANY_TRACKER = [f"repro/tracking/{name}.py" for name in ("__main__", "mirror", "sender")]
 
 
 def expected_files(tracker: str) -> list[str]:

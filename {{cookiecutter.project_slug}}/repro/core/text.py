@@ -15,17 +15,17 @@ def flatten(value: Json) -> JsonObject:
         return {"": value}
     flat: JsonObject = {}
     for group, item in value.items():
-        for name, leaf in _dotted(item):
+        for name, leaf in dotted(item):
             flat[f"{group}: {name}" if name else group] = leaf
     return flat
 
 
-def _dotted(value: Json) -> list[tuple[str, Json]]:
+def dotted(value: Json) -> list[tuple[str, Json]]:
     """Return the values below `value` with their dotted names; its own name is empty."""
     if not isinstance(value, dict):
         return [("", value)]
     leaves = []
     for key, item in value.items():
-        for name, leaf in _dotted(item):
+        for name, leaf in dotted(item):
             leaves.append((f"{key}.{name}" if name else key, leaf))
     return leaves

@@ -1,4 +1,4 @@
-"""Trackers: a run shown in TensorBoard, MLflow or W&B while it trains. `tracker=none` is without.
+"""Show a run in TensorBoard, MLflow or W&B while it trains; `tracker=none` disables tracking.
 
 Promises that no tracker changes or stops a training: it gets a process of its own, which follows
 the run's folder (mirror.py starts it, __main__.py is it). A project that was made without a tracker
@@ -10,10 +10,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
+
+from repro.core.files import Json
+
+__all__ = [
+    "MetricLine",
+    "Params",
+    "Place",
+    "Tracker",
+    "TrackerSettings",
+    "send",
+    "tracked",
+]
 
 STATE = "tracker.json"  # in the folder of a tracked run
 FINISHED = b"finished"  # the last words of a training that came to its end
+
+Params: TypeAlias = "Mapping[str, Json]"  # strings, numbers, lists, None
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Which tracker shows a run, and how.
+
+    `uri`: its server, None for files. `largest_mb`: of a file that is sent. `wait`: seconds, at
+    most, that a training which has ended waits for it.
+    """
+
+    name: str
+    uri: str | None = None
+    largest_mb: int = 0
+    wait: int = 30
 
 
 @dataclass(frozen=True)
@@ -27,29 +55,36 @@ class Place:
     uri: str | None
 
 
+class MetricLine(NamedTuple):
+    """A line of metrics.jsonl: its step, and numbers by names such as train/loss."""
+
+    step: int
+    values: dict[str, float]
+
+
 class Tracker(Protocol):
     """What an adapter does: the class `Adapter(place)` of the module with the tracker's name.
 
     Whatever it raises is one line for the user; it is then made anew and asked again.
     """
 
-    def log_params(self, params: dict[str, Any]) -> None:
-        """Settings and facts of the run, once: strings, numbers, lists, None."""
+    def log_params(self, params: Params) -> None:
+        """Send settings and facts of the run; called once."""
 
-    def log_metrics(self, entries: list[dict[str, float]]) -> None:
-        """Lines of metrics.jsonl: "step", and numbers by names such as train/loss."""
+    def log_metrics(self, lines: list[MetricLine]) -> None:
+        """Send lines of metrics.jsonl, each once."""
 
     def log_artifact(self, path: Path, name: str) -> None:
-        """A file of the run's folder; the same name again replaces it."""
+        """Send a file of the run's folder; the same name again replaces it."""
 
     def finish(self, finished: bool) -> None:
         """Send what is left; `finished` is False if the training was cut short."""
 
 
 @contextmanager
-def tracked(root: Path, folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Mirror the run in `folder` to the tracker `settings["name"]` as long as the block lasts."""
-    if settings["name"] == "none":
+def tracked(root: Path, folder: Path, settings: TrackerSettings) -> Iterator[None]:
+    """Mirror the run in `folder` to its tracker as long as the block lasts."""
+    if settings.name == "none":
         yield
     else:
         with import_module("repro.tracking.mirror").mirrored(root, folder, settings):

@@ -1,4 +1,4 @@
-"""The training's side of a tracker: start the process that follows the run's folder, and end it.
+"""Start the process that follows a run's folder for a tracker, and end it with the training.
 
 Promises: training never waits for a tracker while it trains, and `wait` seconds at most when it has
 ended; what goes wrong is one line. The process shares no generator, no thread and no lock with the
@@ -12,15 +12,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from repro.core.layout import CODE
 from repro.core.redaction import redact_mapping, redact_text
 from repro.runs.conditions import code_files
-from repro.tracking import FINISHED, STATE
+from repro.tracking import FINISHED, TrackerSettings
+from repro.tracking.sender import read_state
 
 _BESIDE = ("requirements.in", "requirements.lock", "environment.yml", "pyproject.toml")
 _LARGEST = 2**20  # bytes of a file of code
@@ -28,14 +29,14 @@ _GRACE = 5  # seconds beyond `wait`, after which the process is killed
 
 
 @contextmanager
-def mirrored(root: Path, folder: Path, settings: Mapping[str, Any] | None) -> Iterator[None]:
+def mirrored(root: Path, folder: Path, settings: TrackerSettings | None) -> Iterator[None]:
     """Follow `folder` during the block; without settings: as before, to send what is new."""
     try:
-        known = settings or json.loads((folder / STATE).read_text())["settings"]
+        wait = settings.wait if settings else read_state(folder).settings.wait
         if settings:
             _snapshot(root, folder / "code")
         process = _start(root, folder, settings)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         print(f"warning: no tracker: {error}; all else goes on", file=sys.stderr, flush=True)
         yield
         return
@@ -44,10 +45,10 @@ def mirrored(root: Path, folder: Path, settings: Mapping[str, Any] | None) -> It
         yield
         last_words = FINISHED  # a training that fails, or is killed, does not say it
     finally:
-        _end(process, last_words, known["wait"] + _GRACE)
+        _end(process, last_words, wait + _GRACE)
 
 
-def _start(root: Path, folder: Path, settings: Mapping[str, Any] | None) -> subprocess.Popen[bytes]:
+def _start(root: Path, folder: Path, settings: TrackerSettings | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "repro.tracking", str(folder), "--follow"]
     # A session of its own: Ctrl-C and a cluster's signals are for the training, whose end this
     # process notices by the end of its standard input, even after SIGKILL.
@@ -59,7 +60,8 @@ def _start(root: Path, folder: Path, settings: Mapping[str, Any] | None) -> subp
         start_new_session=True,
     )
     assert process.stdin
-    process.stdin.write(json.dumps(redact_mapping(settings)).encode() + b"\n")
+    told = redact_mapping(asdict(settings)) if settings else None
+    process.stdin.write(json.dumps(told).encode() + b"\n")
     process.stdin.flush()
     return process
 
@@ -77,11 +79,12 @@ def _end(process: subprocess.Popen[bytes], last_words: bytes, seconds: float) ->
 
 
 def _snapshot(root: Path, target: Path) -> None:
-    """A copy of the code, the configs and the lock, secrets taken out."""
+    """Copy the code, the configs and the lock, secrets taken out."""
     shutil.rmtree(target, ignore_errors=True)
     code = [name for name in code_files(root) if name.partition("/")[0] in CODE]
     for name in (*code, *_BESIDE):
-        path, copy = root / name, target / name
+        path = root / name
+        copy = target / name
         if path.is_file() and path.stat().st_size <= _LARGEST:
             text = path.read_bytes().decode("utf-8", "surrogateescape")
             copy.parent.mkdir(parents=True, exist_ok=True)

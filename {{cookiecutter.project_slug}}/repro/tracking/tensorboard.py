@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's folder `tensorboard/`, for `tensorboard --logdir runs`.
+"""Send a run to TensorBoard: event files in its `tensorboard/`, for `tensorboard --logdir runs`.
 
 Curves by step, pictures, and files of text. Files of another kind, e.g. tensors of checkpoints, are
 beside it in the run's folder: TensorBoard has no place for them.
@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from repro.tracking import Place
+from repro.tracking import MetricLine, Params, Place
 
 LONGEST = 2**20  # bytes of a text or a picture
 PROTOCOL = "tensorboard.compat.proto"
@@ -28,18 +28,17 @@ class Adapter:
         self.tensor: Any = import_module(f"{PROTOCOL}.tensor_pb2").TensorProto
         self.writer = writer.EventFileWriter(str(place.folder / "tensorboard"))
 
-    def log_params(self, params: dict[str, Any]) -> None:
+    def log_params(self, params: Params) -> None:
         rows = [f"| {key} | {json.dumps(value)} |" for key, value in params.items()]
         self._text("params", "\n".join(["| setting | value |", "|---|---|", *rows]))
 
-    def log_metrics(self, entries: list[dict[str, float]]) -> None:
-        for entry in entries:
+    def log_metrics(self, lines: list[MetricLine]) -> None:
+        for line in lines:
             values = [
                 self.summary.Summary.Value(tag=name, simple_value=value)
-                for name, value in entry.items()
-                if name != "step"
+                for name, value in line.values.items()
             ]
-            self._add(values, int(entry["step"]))
+            self._add(values, line.step)
         self.writer.flush()
 
     def log_artifact(self, path: Path, name: str) -> None:
@@ -56,7 +55,7 @@ class Adapter:
             self._text(name, content.decode("utf-8", "replace"), code=True)
 
     def _text(self, name: str, text: str, code: bool = False) -> None:
-        """Markdown; `code` is shown as it stands, each line indented by four spaces."""
+        """Send Markdown; `code` is shown as it stands, each line indented by four spaces."""
         text = "    " + text.replace("\n", "\n    ") if code else text
         plugin = self.summary.SummaryMetadata.PluginData(plugin_name="text")
         value = self.summary.Summary.Value(

@@ -1,4 +1,4 @@
-"""Weights & Biases: files in the run's folder (offline), or the server that `tracker.uri` names.
+"""Send a run to Weights & Biases: to files in its folder (offline), or to `tracker.uri`'s server.
 
 Offline needs no account; `wandb sync` sends the files later. All that the client would collect by
 itself is switched off: git, code, the command, the console, the machine, installed packages.
@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from repro.tracking import Place
+from repro.tracking import MetricLine, Params, Place
 
 
 class Adapter:
@@ -42,13 +42,12 @@ class Adapter:
             settings=wandb.Settings(silent=True, **nothing_by_itself, **server),
         )
 
-    def log_params(self, params: dict[str, Any]) -> None:
-        self.run.config.update(params, allow_val_change=True)
+    def log_params(self, params: Params) -> None:
+        self.run.config.update({**params}, allow_val_change=True)
 
-    def log_metrics(self, entries: list[dict[str, float]]) -> None:
-        for entry in entries:
-            values = {name: value for name, value in entry.items() if name != "step"}
-            self.run.log(values, step=int(entry["step"]))
+    def log_metrics(self, lines: list[MetricLine]) -> None:
+        for line in lines:
+            self.run.log(line.values, step=line.step)
 
     def log_artifact(self, path: Path, name: str) -> None:
         copy = Path(self.run.dir, name)  # what `wandb sync` will send
