@@ -22,7 +22,8 @@ trackers := .build/trackers
 runner := .build/runner
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
-pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed --dist loadgroup \
+pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed \
+	-o console_output_style=classic --dist loadgroup \
 	--no-loadscope-reorder
 
 .DEFAULT_GOAL := help

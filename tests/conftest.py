@@ -294,7 +294,11 @@ def engine() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project that recorded a claim, in a folder of a larger repository; no test changes it."""
-    top = tmp_path_factory.mktemp("recorded")
+    top = shared(tmp_path_factory, "recorded", lambda folder: record(project, folder))
+    return Project(top / "paper" / project.path.name)
+
+
+def record(project: Project, top: Path) -> None:
     found = project.copy(top / "paper" / project.path.name)
     (found.path / "configs" / "claims.yaml").write_text(CLAIMS)
     (found.path / "odd näme (1).txt").write_text("content\n")
@@ -306,7 +310,6 @@ def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     done = found.make("record")
     assert done.returncode == 0, done.stdout + done.stderr
     commit(found)
-    return found
 
 
 @pytest.fixture
@@ -362,7 +365,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
 
 # Files whose tests share something expensive: one worker does all of a file. Of the others any
 # worker does any test. Both in this order, by their time: the last ones to start have to be short.
-TOGETHER = ["tracking", "verify", "compare", "report", "image", "slurm", "doctor", "kit"]
+TOGETHER = ["tracking", "verify", "archive", "compare", "generation", "doctor", "image", "slurm"]
 LONGEST = [
     "test_the_projects_own_tests_pass",
     "test_ten_kills_at_random_moments_change_nothing",

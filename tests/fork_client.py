@@ -27,7 +27,7 @@ EARLY = (
     "CUBLAS_",
 )
 USUAL = ("PYTHONHASHSEED", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
-MODULES = ("experiment.", "repro")
+MODULES = ("experiment.", "repro", "pytest")
 
 
 def can_fork(words: list[str], environ: dict[str, str], profile: dict[str, str]) -> bool:

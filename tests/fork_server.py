@@ -188,11 +188,10 @@ def differ() -> list[object]:
     draw = random.Random(os.urandom(16))
     random.seed()
     np.random.seed()  # noqa: NPY002  # the global one is what code without seeds draws from
-    several = [object() for _ in range(draw.randrange(1, 4000))]
-    sizes = [draw.randrange(1, 2 << draw.randrange(4, 17)) for _ in range(300)]
-    chunks = [bytearray(draw.randbytes(size)) for size in sizes]
-    draw.shuffle(chunks)
-    return [*several[:: draw.randrange(2, 5)], *chunks[:60]]
+    small = [bytes(draw.randrange(480)) for _ in range(draw.randrange(3000))]  # Python's own pools
+    large = [draw.randbytes(draw.randrange(2 << draw.randrange(4, 17))) for _ in range(300)]
+    draw.shuffle(large)
+    return [*small, *large[:60]]
 
 
 def run(module: str) -> int:

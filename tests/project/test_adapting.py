@@ -41,9 +41,9 @@ def test_each_step_of_adapting_works(own_project: Project, title: str, mypy_cach
     )
     done = own_project.make("lint", MYPY_CACHE_DIR=mypy_cache)
     assert done.returncode == 0, done.stdout
-    done = own_project.make("test", "ARGS=-q -k same_seed")
+    done = own_project.module("pytest", "-q", "-m", "not gpu", "-k", "same_seed")
     assert done.returncode == 0, done.stdout
-    done = own_project.make("reproduce")
+    done = own_project.module("repro", "verify")
     assert done.returncode != 0
     assert "conditions differ" in done.stdout
 

@@ -8,11 +8,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
-from conftest import CHECKS, VENV, Project, clean_environ, commit, faults, git, last_line
+from conftest import CHECKS, ROOT, VENV, Project, clean_environ, commit, faults, git, last_line
 
-CONTEXT = (
-    Path(__file__).parent.parent / "data" / "ro-crate-1.1-context.jsonld"
-)  # CC0, of RO-Crate 1.1
+CONTEXT = ROOT / "tests" / "data" / "ro-crate-1.1-context.jsonld"  # CC0, of RO-Crate 1.1
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +49,7 @@ def test_the_unpacked_archive_gives_identical(
     recorded: Project, packed: Path, tmp_path: Path
 ) -> None:
     unpacked = Project(unpack(packed, tmp_path / "empty"))
-    done = unpacked.make("reproduce")
+    done = unpacked.module("repro", "verify")
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done.stdout) == "IDENTICAL"
     (context,) = (unpacked.path / "runs" / "verify").glob("*/experiment_context.json")
@@ -59,7 +57,7 @@ def test_the_unpacked_archive_gives_identical(
     assert known["source"] == "archive"
     assert known["commit_hash"] == git(recorded, "rev-parse", "HEAD")
     # The author's runs are of use without their links: nothing is trained anew.
-    done = unpacked.make("record")
+    done = unpacked.module("repro", "record")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing is left to train" in done.stdout
     assert "resuming" not in done.stdout

@@ -214,7 +214,7 @@ def test_wandb_shows_the_run(tracked: dict[str, Project]) -> None:
 def test_a_fresh_project_with_any_tracker_is_identical(
     projects: dict[str, Project], tracker: str
 ) -> None:
-    done = projects[tracker].make("reproduce")
+    done = projects[tracker].module("repro", "verify", "--prefix", "20")
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done.stdout) == "IDENTICAL"
     assert not list((projects[tracker].path / "runs").rglob("tracker.json"))  # nobody's server

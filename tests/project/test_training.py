@@ -28,7 +28,7 @@ def reference(project: Project) -> Path:
 
 
 def test_the_default_project_reproduces_identically(project: Project) -> None:
-    done = project.make("reproduce")
+    done = project.module("repro", "verify")
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done.stdout) == "IDENTICAL"
 
@@ -84,7 +84,7 @@ def test_a_changed_condition_is_named_before_training(own_project: Project) -> N
     for changes in CHANGES[:1], CHANGES[1:]:
         for file, old, new, _ in changes:
             own_project.edit(file, old, new)
-        done = own_project.make("reproduce")
+        done = own_project.module("repro", "verify")
         assert last_line(done.stdout) == "DIFFERENT"
         assert "nothing was trained" in done.stdout
         told = done.stdout.partition("nothing was trained")[2]
@@ -106,7 +106,7 @@ def test_names_licence_and_results_are_no_conditions(own_project: Project) -> No
     for name in ("README.md", "LICENSE", "CITATION.cff"):
         (own_project.path / name).write_text("another\n")
     own_project.edit("configs/claims.yaml", "small CNN", "SMALL CNN")
-    done = own_project.module("repro", "verify", "--seed", "44")
+    done = own_project.module("repro", "verify", "--prefix", "20")
     assert last_line(done.stdout) == "IDENTICAL"
 
 
@@ -523,7 +523,7 @@ def test_a_projects_tests_notice_memory_that_nobody_wrote(own_project: Project) 
         "            logits = logits + torch.empty_like(logits).mul(0)\n"
         "            return functional.cross_entropy(",
     )
-    done = own_project.make("test", "ARGS=-x -k same_seed")
+    done = own_project.module("pytest", "-x", "-m", "not gpu", "-k", "same_seed")
     assert done.returncode
     assert "loss nan" in done.stdout
 
@@ -546,14 +546,14 @@ def test_changed_data_are_named(own_project: Project) -> None:
     lines = faults(own_project.train(*SHORT))
     assert str(path) in lines[0]
     assert "make data" in lines[0]
-    assert own_project.make("data").returncode == 0
+    assert own_project.module("experiment.prepare").returncode == 0
     assert own_project.train(*SHORT).returncode == 0
 
 
 def test_a_folder_of_any_name_will_do(project: Project, tmp_path: Path) -> None:
     """Hydra's own grammar refuses umlauts, brackets and "=" in a value."""
     odd = project.copy(tmp_path / "m\u00fcller (1) a=b 'c'" / "project")
-    done = odd.make("reproduce")
+    done = odd.make("reproduce", "ARGS=--prefix 20")
     assert last_line(done.stdout) == "IDENTICAL", done.stdout + done.stderr
 
 

@@ -37,7 +37,7 @@ def test_the_page_tells_results_verdicts_and_commands(reported: Project, browser
         "make setup",
         sha256_file(reported.path / "requirements.lock"),
         f"{cost['hardware']}, {cost['seconds_per_seed']} s per seed",
-        f"{cost['peak_memory_mib']} MiB of memory, 1.25 Wh, profile portable",
+        f"{cost['peak_memory_mib']} MiB of memory, profile portable",
         "IDENTICAL whole training, seed 42: 400 steps compared, 1 to 400",
         "DIFFERENT start of the training, seed 42: 20 steps compared, 1 to 20",
         "Of other conditions than those recorded now.",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_json
-from repro.results.archive import find_data, write
+from repro.results.archive import find_data, write_zip
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from repro.results.archive import find_data, write
 )
 def test_a_name_that_may_escape_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no name for every system"):
-        write(tmp_path / "x.zip", "top", {name: b"", "good": b""}, set(), 0)
+        write_zip(tmp_path / "x.zip", "top", {name: b"", "good": b""}, set(), 0)
     assert list(tmp_path.iterdir()) == []
 
 
