@@ -1,4 +1,4 @@
-"""What determinism costs: the seconds of a training step, beside those with the fastest settings.
+"""Measure what determinism costs: a training step's seconds beside those of the fastest settings.
 
     python benchmarks/determinism.py PROJECT [DEVICE]
 
@@ -36,7 +36,7 @@ CASES = {
 
 
 def seconds(trainer: Trainer, mode: str, batch: list[Tensor], steps: int) -> float:
-    """Per step, after three steps to warm up; each step's loss is read, which waits for the GPU."""
+    """Measure a step, after three to warm up; each step's loss is read, which waits for the GPU."""
     set_determinism(mode)
     for step in range(3):
         trainer.train_step(step, batch)
@@ -46,20 +46,28 @@ def seconds(trainer: Trainer, mode: str, batch: list[Tensor], steps: int) -> flo
     return (time.perf_counter() - started) / steps
 
 
+def trainer_with(settings: list[str], shards: int) -> Trainer:
+    common = [*settings, f"device={device}", "profile=native"]
+    return Trainer(LOADER.load([*common, f"training.shards={shards}"]))
+
+
 def main() -> None:
     for name, settings in CASES.items():
-        common = [*settings, f"device={device}", "profile=native"]
-        one, four = (Trainer(LOADER.load([*common, f"training.shards={s}"])) for s in (1, 4))
+        one = trainer_with(settings, shards=1)
+        four = trainer_with(settings, shards=4)
         size = one.config.training.batch_size
         side = 8 if "CNN" in name else 32
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(size, one.data.shape[0], side, side, generator=generator)
         batch = [images, torch.randint(10, (size,), generator=generator)]
         steps = 100 if one.device.type == "cuda" else 3
-        strict, off, sharded = [], [], []
-        for number in range(7):
-            pairs = [(one, "strict", strict), (one, "off", off), (four, "strict", sharded)]
-            for trainer, mode, times in pairs[:: 1 if number % 2 else -1]:
+        strict: list[float] = []
+        off: list[float] = []
+        sharded: list[float] = []
+        measured = [(one, "strict", strict), (one, "off", off), (four, "strict", sharded)]
+        for _ in range(7):
+            measured.reverse()  # what runs first differs from round to round
+            for trainer, mode, times in measured:
                 times.append(seconds(trainer, mode, batch, steps))
         cost = statistics.median(a / b for a, b in zip(strict, off, strict=True))
         shards = statistics.median(a / b for a, b in zip(sharded, strict, strict=True))

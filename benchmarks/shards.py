@@ -1,4 +1,4 @@
-"""What shards and processes cost: ratios of throughput, each pair measured in turn.
+"""Measure what shards and processes cost: ratios of throughput, each pair measured in turn.
 
     python benchmarks/shards.py PROJECT
 
@@ -27,9 +27,10 @@ environment.enter("portable", 1)
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from experiment import trainer as room  # noqa: E402
+from experiment import trainer as trainer_module  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
 from PIL import Image  # noqa: E402
+from repro.core.layout import METRICS  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 
@@ -40,7 +41,7 @@ def plain_backward(
     processes: object,
     forward: Callable[..., Tensor],
 ) -> Tensor:
-    """What backward_in_shards replaces."""
+    """Do what backward_in_shards replaces."""
     loss = forward(0, *batch) / size
     loss.backward()
     return loss.detach()
@@ -49,7 +50,7 @@ def plain_backward(
 def seconds(
     trainer: Trainer, backward: Callable[..., Tensor], batches: list[list[Tensor]]
 ) -> float:
-    room.backward_in_shards = backward
+    trainer_module.backward_in_shards = backward
     started = time.perf_counter()
     for step, batch in enumerate(batches):
         trainer.train_step(step, batch)
@@ -65,39 +66,43 @@ def ratio(
 ) -> None:
     trainer = first[0]
     batches = [batch for _, batch in trainer.steps(range(steps))]
-    found = []
+    ratios = []
     for number in range(rounds + 1):
         order = (first, second) if number % 2 else (second, first)
         times = {id(pair): seconds(*pair, batches) for pair in order}
-        found.append(times[id(first)] / times[id(second)])
-    found = found[1:]
+        ratios.append(times[id(first)] / times[id(second)])
+    ratios = ratios[1:]  # the first round warms up
     print(
-        f"{name}: {statistics.median(found):.3f}  ({min(found):.3f} to {max(found):.3f})",
+        f"{name}: {statistics.median(ratios):.3f}  ({min(ratios):.3f} to {max(ratios):.3f})",
         flush=True,
     )
 
 
 def trained_steps_per_second(processes: int, settings: list[str]) -> float:
-    """Of the second half of a training, from the times of its lines."""
+    """Measure a training after its first steps, by the times when its lines are written."""
     run = f"runs/bench-{os.getpid()}-{time.monotonic_ns()}"
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    words = words if processes > 1 else [sys.executable]
-    words += ["-m", "experiment.train", f"run_dir={run}", "output.log_every=1", *settings]
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["-m", "experiment.train", f"run_dir={run}", "output.log_every=1", *settings]
     process = subprocess.Popen(
-        words, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    metrics, seen = project / run / "metrics.jsonl", []
+    metrics = project / run / METRICS
+    written = [(0, time.perf_counter())]  # lines, and when there were so many
     while process.poll() is None:
-        count = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
-        if not seen or count > seen[-1][0]:
-            seen.append((count, time.perf_counter()))
+        lines = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+        if lines > written[-1][0]:
+            written.append((lines, time.perf_counter()))
         time.sleep(0.02)  # often enough for steps of a second; more would take from the two cores
-    half = [entry for entry in seen if entry[0] >= 5]
-    return (half[-1][0] - half[0][0]) / (half[-1][1] - half[0][1])
+    warm = [(lines, moment) for lines, moment in written if lines >= 5]
+    first_lines, started = warm[0]
+    last_lines, ended = warm[-1]
+    return (last_lines - first_lines) / (ended - started)
 
 
 def main() -> None:
-    real = room.backward_in_shards
+    real = trainer_module.backward_in_shards
     cnn = Trainer(LOADER.load([]))
     ratio("digits CNN, shards=1 / without", (cnn, plain_backward), (cnn, real), 20, 41)
     images = project / "runs" / "bench-images"
@@ -105,24 +110,21 @@ def main() -> None:
         pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
         (images / str(number % 2)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(images / str(number % 2) / f"{number}.png")
-    settings = ["model=resnet18", "training.batch_size=64", "dataset=image_folder"]
-    settings += ["dataset.size=32", "device=cpu", f"image_dir={images}"]
-    one, four = (Trainer(LOADER.load([*settings, f"training.shards={s}"])) for s in (1, 4))
+    resnet = ["model=resnet18", "training.batch_size=64", "dataset=image_folder"]
+    resnet += ["dataset.size=32", "device=cpu", f"image_dir={images}"]
+    one = Trainer(LOADER.load([*resnet, "training.shards=1"]))
+    four = Trainer(LOADER.load([*resnet, "training.shards=4"]))
     ratio("ResNet-18, shards=4 / shards=1", (one, real), (four, real), 2, 5)
-    for name, more, steps in (("ResNet-18", settings, 20), ("digits CNN", [], 170)):
-        more = [
-            *more,
-            "training.shards=2",
-            "training.epochs=9",
-            f"training.max_steps={steps}",
-            "threads=1",
-        ]
-        found = []
+    for name, more, steps in (("ResNet-18", resnet, 20), ("digits CNN", [], 170)):
+        common = ["training.shards=2", "training.epochs=9", "threads=1"]
+        settings = [*more, *common, f"training.max_steps={steps}"]
+        ratios = []
         for _ in range(3):
-            two, one_only = (trained_steps_per_second(n, more) for n in (2, 1))
-            found.append(two / one_only)
+            two = trained_steps_per_second(2, settings)
+            one_only = trained_steps_per_second(1, settings)
+            ratios.append(two / one_only)
         print(
-            f"{name}, two processes / one: {statistics.median(found):.2f}  {sorted(found)}",
+            f"{name}, two processes / one: {statistics.median(ratios):.2f}  {sorted(ratios)}",
             flush=True,
         )
 

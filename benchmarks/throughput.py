@@ -1,4 +1,4 @@
-"""Training throughput of a generated project beside a plain PyTorch loop, without and with a trace.
+"""Measure training throughput beside a plain PyTorch loop, without and with a trace.
 
 Same model, data, batch size, optimizer, threads and profile; all in one process, in turn, epoch by
 epoch, so that a machine whose speed drifts slows all of them. Run it with `make bench`.
@@ -36,8 +36,9 @@ LOOPS = ("plain", "ours", "traced")
 
 
 def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
-    """What an author would write without this template: no seeds, no shards, no checks."""
-    model, optimizer = trainer.model, trainer.optimizer
+    """Train as an author would without this template: no seeds, no shards, no checks."""
+    model = trainer.model
+    optimizer = trainer.optimizer
     model.train()
     for images, labels in loader:
         images, labels = images.to(trainer.device), labels.to(trainer.device)
@@ -52,7 +53,7 @@ def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
 
 
 def our_epoch(trainer: Trainer, trace: Trace | None, epoch: int) -> None:
-    """As Trainer.fit does it."""
+    """Train as Trainer.fit does."""
     length = trainer.schedule.steps_per_epoch
     steps = range(epoch * length, (epoch + 1) * length)
     for step, (indices, batch) in zip(steps, trainer.steps(steps, config.num_workers), strict=True):

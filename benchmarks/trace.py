@@ -1,4 +1,4 @@
-"""What the trace costs, beside the training steps themselves.
+"""Measure what the trace costs, beside the training steps themselves.
 
     python benchmarks/trace.py PROJECT [DEVICE]
 
@@ -40,10 +40,12 @@ CASES = {
 def block(
     trainer: Trainer, trace: Trace | None, side: int, steps: int
 ) -> tuple[list[float], float]:
-    """Seconds of each step, and of the trace in all; every batch is another place in memory."""
+    """Measure each step, and a step's trace; every batch has another place in memory."""
     images = torch.rand(64, 1, side, side, generator=torch.Generator().manual_seed(0))
     batches = [[images.clone(), torch.arange(64) % 10] for _ in range(steps)]
-    indices, took, traced = torch.arange(64), [], 0.0
+    indices = torch.arange(64)
+    took: list[float] = []
+    traced = 0.0
     for batch in batches:
         started = time.perf_counter()
         metrics = trainer.train_step(trainer.step, batch)
