@@ -82,13 +82,27 @@ _MOVED = (
         "get_environment_variables get_hardware get_software",
     ),
     ("repro.provenance", "repro.core.text", "listed"),
+    ("repro.record", "repro.results.measure", "measure"),
+    ("repro.verify", "repro.results.judge", "prediction_interval"),
+    ("repro.verify", "repro.results.verdict", "DIFFERENT EQUIVALENT IDENTICAL Verdict"),
 )
 _RENAMED = {
+    "repro.archive.write": "repro.results.archive.write_zip",
+    "repro.checklist.ask": "repro.results.checklist.answer",
+    "repro.checklist.config_of": "repro.results.checklist.config_recorded",
+    "repro.checklist.installed": "repro.results.checklist.environment_as_locked",
     "repro.conditions.installed": "repro.runs.conditions.conditions_on_disk",
+    "repro.crate.about_project": "repro.results.crate.read_about",
+    "repro.document.read": "repro.results.document.read_document",
+    "repro.document.write": "repro.results.document.write_document",
     "repro.replay.ROOMS": "repro.core.layout.USER_CODE",
     "repro.replay.author": "repro.core.project.author_object",
+    "repro.report.write": "repro.results.report.write_report",
+    "repro.results.RESULTS": "repro.results.claims.EXPECTED",
+    "repro.results.RUNS": "repro.results.claims.RECORDED_RUNS",
     "repro.results.run_command_of": "repro.core.project.run_author_command",
     "repro.results.settings": "repro.core.project.tool_settings",
+    "repro.verify.judge": "repro.results.judge.judge_training",
 }
 NAMES = {
     f"{old}.{name}": f"{new}.{name}" for old, new, names in _MOVED for name in names.split()
@@ -97,26 +111,21 @@ NAMES = {
 
 # What is no more, and what to do instead.
 GONE = {
+    "repro.report.read_verdicts": "repro.results.verdict.verdicts_newest_first gives all verdicts",
+    "repro.results.read_results": "read_recording(root).claims gives the claims, as RecordedClaim",
     "repro.record.Energy": "virtual machines have no energy counters, and GPUs were not counted",
-    "repro.archive.write": "TODO",
     "repro.audit.show": "TODO",
-    "repro.checklist.ask": "TODO",
-    "repro.checklist.config_of": "TODO",
-    "repro.checklist.installed": "TODO",
     "repro.compare.compare": "TODO",
     "repro.compare.show": "TODO",
     "repro.diff.compare": "TODO",
     "repro.diff.judge": "TODO",
     "repro.doctor.compare": "TODO",
-    "repro.document.write": "TODO",
     "repro.explain.show": "TODO",
     "repro.locks.settings": "TODO",
     "repro.registry.ask": "TODO",
     "repro.replay.config_of": "TODO",
     "repro.replay.write": "TODO",
-    "repro.report.write": "TODO",
     "repro.sampling.steps_per_epoch": "TODO",
     "repro.sampling.batch_length": "TODO",
     "repro.sampling.batch_of_step": "TODO",
-    "repro.verify.judge": "TODO",
 }

@@ -174,7 +174,7 @@ def _newest_run(root: Path) -> Path | None:
     return None
 
 
-def _of_newest_run(find: Callable[[Path], str | None], missing: str) -> Callable[[Path], Answer]:
+def _of_newest_run(what: str, find: Callable[[Path], str | None], missing: str) -> Question:
     """Make a question about the newest run: `find` gives what it recorded, or nothing."""
 
     def ask(root: Path) -> Answer:
@@ -187,7 +187,7 @@ def _of_newest_run(find: Callable[[Path], str | None], missing: str) -> Callable
             return Answer(FAIL, f"{name} {missing}: train again")
         return Answer(PASS, f"{name}: {recorded}")
 
-    return ask
+    return Question("during", what, ask)
 
 
 def commit_recorded(run: Path) -> str | None:
@@ -287,26 +287,10 @@ QUESTIONS = [
     Question("before", "locked", locked),
     Question("before", "committed", committed),
     Question("before", "documented", documented),
-    Question(
-        "during",
-        "commit recorded",
-        _of_newest_run(commit_recorded, "has no commit, or no patch beside it"),
-    ),
-    Question(
-        "during",
-        "config recorded",
-        _of_newest_run(config_recorded, f"has no {layout.CONFIG_USED}"),
-    ),
-    Question(
-        "during",
-        "RNG states saved",
-        _of_newest_run(states_saved, "has no checkpoint with them"),
-    ),
-    Question(
-        "during",
-        "hardware recorded",
-        _of_newest_run(hardware_recorded, "does not say on what it ran"),
-    ),
+    _of_newest_run("commit recorded", commit_recorded, "has no commit, or no patch beside it"),
+    _of_newest_run("config recorded", config_recorded, f"has no {layout.CONFIG_USED}"),
+    _of_newest_run("RNG states saved", states_saved, "has no checkpoint with them"),
+    _of_newest_run("hardware recorded", hardware_recorded, "does not say on what it ran"),
     Question("after", "reproduces", reproduces),
     Question("after", "environment as locked", environment_as_locked),
     Question("after", "known nondeterminism", known_nondeterminism),
