@@ -1,1 +1,86 @@
-"""A run and its folder: settings, conditions, context, trace, logs, pictures."""
+"""A run and its folder: settings, conditions, context, trace, logs, comparison, pictures.
+
+`__all__` holds what an author may call. Some modules import torch, Hydra or matplotlib, so a name
+is imported only when it is used: this package may be imported before the profile is in force.
+`repro.runs.sweep.sweep` has the name of its module, so it is not among them.
+"""
+
+from typing import TYPE_CHECKING
+
+from repro.core.lazy import importer, listed_names
+
+_NAMES = {
+    "repro.runs.configuration": (
+        "Loader",
+        "power_of_two",
+        "run_name",
+        "settings_beside",
+        "settings_of",
+    ),
+    "repro.runs.conditions": (
+        "Conditions",
+        "DatasetFacts",
+        "Facts",
+        "Situation",
+        "code_files",
+        "conditions_here",
+    ),
+    "repro.runs.context": ("Context", "log_experiment_context", "read_context"),
+    "repro.runs.git": ("GitInfo", "get_git_info", "uncommitted_changes"),
+    "repro.runs.folder": (
+        "Run",
+        "find_start",
+        "open_run",
+        "refuse_other_run",
+        "refuse_other_training",
+        "trained_with",
+    ),
+    "repro.runs.logs": ("Entry", "read_lines", "read_trace"),
+    "repro.runs.fingerprints": ("Quantities", "fingerprint", "state_quantities"),
+    "repro.runs.trace": ("StepInputs", "Trace", "step_quantities"),
+    "repro.runs.compare": ("compare_runs",),
+    "repro.runs.figures": ("draw", "draw_confusion", "draw_curves", "draw_seeds"),
+}
+
+if TYPE_CHECKING:
+    from repro.runs.compare import compare_runs as compare_runs
+    from repro.runs.conditions import Conditions as Conditions
+    from repro.runs.conditions import DatasetFacts as DatasetFacts
+    from repro.runs.conditions import Facts as Facts
+    from repro.runs.conditions import Situation as Situation
+    from repro.runs.conditions import code_files as code_files
+    from repro.runs.conditions import conditions_here as conditions_here
+    from repro.runs.configuration import Loader as Loader
+    from repro.runs.configuration import power_of_two as power_of_two
+    from repro.runs.configuration import run_name as run_name
+    from repro.runs.configuration import settings_beside as settings_beside
+    from repro.runs.configuration import settings_of as settings_of
+    from repro.runs.context import Context as Context
+    from repro.runs.context import log_experiment_context as log_experiment_context
+    from repro.runs.context import read_context as read_context
+    from repro.runs.figures import draw as draw
+    from repro.runs.figures import draw_confusion as draw_confusion
+    from repro.runs.figures import draw_curves as draw_curves
+    from repro.runs.figures import draw_seeds as draw_seeds
+    from repro.runs.fingerprints import Quantities as Quantities
+    from repro.runs.fingerprints import fingerprint as fingerprint
+    from repro.runs.fingerprints import state_quantities as state_quantities
+    from repro.runs.folder import Run as Run
+    from repro.runs.folder import find_start as find_start
+    from repro.runs.folder import open_run as open_run
+    from repro.runs.folder import refuse_other_run as refuse_other_run
+    from repro.runs.folder import refuse_other_training as refuse_other_training
+    from repro.runs.folder import trained_with as trained_with
+    from repro.runs.git import GitInfo as GitInfo
+    from repro.runs.git import get_git_info as get_git_info
+    from repro.runs.git import uncommitted_changes as uncommitted_changes
+    from repro.runs.logs import Entry as Entry
+    from repro.runs.logs import read_lines as read_lines
+    from repro.runs.logs import read_trace as read_trace
+    from repro.runs.trace import StepInputs as StepInputs
+    from repro.runs.trace import Trace as Trace
+    from repro.runs.trace import step_quantities as step_quantities
+else:
+    __getattr__ = importer(__name__, _NAMES)
+
+__all__ = listed_names(_NAMES)
