@@ -69,6 +69,7 @@ recordings: venv ## record the pictures of the README anew
 	@$(tools)/bin/python tools/recordings.py
 
 bench: venv ## measure the overhead against a plain loop
+	@$(venv)/bin/python benchmarks/start.py .build/project/*
 	@$(venv)/bin/python benchmarks/throughput.py .build/project/* $(ARGS)
 
 # The tools: made again when their lock is newer. bootstrap.py finds a Python that fits, and says in
