@@ -1,7 +1,7 @@
-"""The conditions of a run: all that may change its bits, and how two runs differ in them.
+"""Read the conditions of a run, which are all that may change its bits, and compare two runs'.
 
-Not among them: names, licence, results, and settings that only say where to run. The seed is not
-either: a claim is about several.
+Names, the licence, results, and settings that only say where to run are not among them. Neither is
+the seed, because a claim is about several.
 """
 
 import os
@@ -21,6 +21,7 @@ from repro.environment.machine import get_hardware
 from repro.environment.profile import PROFILES
 
 _NO_CODE = (TESTS, RUNS, DATA, RESULTS)
+_OF_AN_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # of venv and of conda
 
 
 class AsItIs:
@@ -165,22 +166,29 @@ def conditions_on_disk(root: Path) -> ConditionsOnDisk:
 
 
 def code_files(root: Path) -> list[str]:
-    """All files of CODE, and Python files elsewhere in the project, which training may import.
+    """List all files of CODE, and Python files elsewhere in the project that training may import.
 
-    Sorted. Left out: caches, hidden files, environments, and bootstrap.py, which only makes those.
+    The list is sorted. Caches, hidden files and environments are left out, and bootstrap.py, which
+    only makes those.
     """
-    found = []
+    paths: list[Path] = []
     linked = [os.walk(root / name) for name in CODE if (root / name).is_symlink()]
     for place, folders, files in chain(os.walk(root), *linked):
         here = Path(place).relative_to(root)
-        below = [name for name in folders if name[0] != "." and str(here / name) not in _NO_CODE]
-        marks = ("pyvenv.cfg", "conda-meta")
-        folders[:] = [x for x in below if not any(Path(place, x, mark).exists() for mark in marks)]
-        of_code = here.parts[:1] in [(name,) for name in CODE]
-        names = [name for name in files if name[0] != "." and here.name != "__pycache__"]
-        found += [here / name for name in names if of_code or name.endswith(".py")]
-    found = [path for path in found if (root / path).is_file() and path != Path("bootstrap.py")]
-    return sorted(path.as_posix() for path in found)
+        folders[:] = [name for name in folders if _may_hold_code(root, here / name)]
+        is_code = here.parts[:1] in [(name,) for name in CODE]
+        for name in files:
+            hidden = name[0] == "." or here.name == "__pycache__"
+            if not hidden and (is_code or name.endswith(".py")):
+                paths.append(here / name)
+    paths = [path for path in paths if (root / path).is_file() and path != Path("bootstrap.py")]
+    return sorted(path.as_posix() for path in paths)
+
+
+def _may_hold_code(root: Path, folder: Path) -> bool:
+    if folder.name[0] == "." or str(folder) in _NO_CODE:
+        return False
+    return not any((root / folder / mark).exists() for mark in _OF_AN_ENVIRONMENT)
 
 
 def conditions_here(
@@ -244,7 +252,7 @@ def differences(recorded: Mapping[str, Json], found: Mapping[str, Json]) -> list
 
 
 def hardware_class(profile: str, device: str) -> str:
-    """Machines of one hardware class are promised the same bits under the same conditions."""
+    """Name the hardware class: its machines are promised the same bits under equal conditions."""
     if device == "cuda":
         import torch  # only here: this module serves commands that need no torch
 

@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from repro.core.hashing import sha256_file
 from repro.core.redaction import MASK, redact_text, redact_url
@@ -37,23 +36,31 @@ _NOT_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_DI
 
 
 def _git(root: Path, *arguments: str, stdin: str = "", **variables: str) -> str:
-    """What git prints in `root`, else OSError; bytes that are not UTF-8 are surrogate escapes."""
+    """Return what git prints in `root`, else OSError; bytes that are no UTF-8 are escaped."""
     env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"} | variables
     given = stdin.encode("utf-8", "surrogateescape")  # text mode would turn CRLF into LF
-    options: dict[str, Any] = {"cwd": root, "env": env, "input": given, "capture_output": True}
+    command = [*_GIT.split(), *arguments]
     try:
-        done = subprocess.run([*_GIT.split(), *arguments], check=True, timeout=_TIMEOUT, **options)
+        done = subprocess.run(
+            command,
+            cwd=root,
+            env=env,
+            input=given,
+            capture_output=True,
+            check=True,
+            timeout=_TIMEOUT,
+        )
     except subprocess.CalledProcessError as error:
-        words = error.stderr.decode("utf-8", "replace").split()  # they name the remedy, if any
-        raise OSError(f"git {arguments[0]}: {' '.join(words)}") from None
+        reason = error.stderr.decode("utf-8", "replace").split()  # it names the remedy, if any
+        raise OSError(f"git {arguments[0]}: {' '.join(reason)}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise OSError(f"git is not installed or hangs: {type(error).__name__}") from None
     return str(done.stdout, "utf-8", "surrogateescape")
 
 
 def _repository(root: Path) -> tuple[Path, str]:
-    """The top of the work tree that tracks `root`, and what changes are counted against.
+    """Return the top of the work tree that tracks `root`, and what changes are counted against.
 
     That is HEAD, or the empty tree before the first commit. OSError where git gives no answer.
     """
@@ -134,12 +141,12 @@ def _info_without_git(root: Path, note: str) -> GitInfo:
 
 
 def committed_files(root: Path) -> bytes:
-    """The files of HEAD below `root` as a tar, the commit filled in (.gitattributes); OSError."""
+    """Return the files of HEAD below `root` as a tar, its commit filled in; OSError without one."""
     return _git(root, "archive", "--format=tar", "HEAD").encode("utf-8", "surrogateescape")
 
 
 def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
-    """Changed and untracked files below `root`, but those in `but`; None where git cannot tell."""
+    """List changed and untracked files below `root` but those in `but`; None if git cannot tell."""
     leave = [f":(exclude){name}" for name in but]
     try:
         _repository(root)
@@ -147,11 +154,11 @@ def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None
         status = _git(root, *_STATUS, *leave)
     except OSError:
         return None
-    return [entry[3:].removeprefix(folder) for entry in status.split("\0") if entry]
+    return [line[3:].removeprefix(folder) for line in status.split("\0") if line]
 
 
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
-    """Why a changed file stays out of the patch; None if it goes in."""
+    """Say why a changed file stays out of the patch; None if it goes in."""
     if any(fnmatchcase(path.name.lower(), pattern) for pattern in _SECRET_FILES.split()):
         return "secret by its name"  # no digest: that of a short secret can be guessed
     if path.is_symlink() or not path.exists():  # the text of a link; a deletion
@@ -169,7 +176,7 @@ def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
 
 
 def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, str]:
-    """The lines about files left out, and the patch, read through a copy of git's index.
+    """Return the lines about files left out, and the patch, read through a copy of git's index.
 
     In the copy untracked files are marked "to be added": one `git diff` then shows everything, and
     the user's index stays as it is.
@@ -197,7 +204,7 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
 
 
 def uncommitted_changes(root: Path) -> str | None:
-    """The patch that makes a clean clone this work tree (`git apply`); None if clean or no git.
+    """Return the patch that makes a clean clone this work tree (`git apply`); None without changes.
 
     Staged, unstaged and untracked files below `root`; paths count from the repository's top. Write
     it with errors="surrogateescape". Lines with "#" at the top say what is missing: files left out
