@@ -219,7 +219,7 @@ def write_zip(path: Path, top: str, files: Files, executable: set[str], moment: 
 
 
 def _is_safe(name: str) -> bool:
-    """Whether every unpacker understands a path in the same way, on Windows too.
+    """Return whether every unpacker understands a path in the same way, on Windows too.
 
     git lets most of it through.
     """

@@ -230,7 +230,7 @@ def compare_with_recorded(
 
 
 def _trained_as_recorded(claim: RecordedClaim, now: Situation, run: Path) -> bool:
-    """Whether the conditions now, and those of the run's training, are the recorded ones."""
+    """Return whether the conditions now, and those of the run's training, are as recorded."""
     training = read_context(run) or now
     recorded = claim.conditions.as_json()
     lines = [

@@ -116,12 +116,13 @@ def read_about(code: Mapping[str, bytes]) -> About:
     )
 
 
-def _authors(entries: list[dict[str, str]]) -> list[Author]:
+def _authors(people: list[dict[str, str]]) -> list[Author]:
+    """Return the authors as CITATION.cff or pyproject.toml name them."""
     authors = []
-    for entry in entries:
-        parts = [entry.get("given-names"), entry.get("family-names")]
-        name = entry.get("name") or " ".join(part for part in parts if part)
-        authors.append(Author(name, entry.get("orcid")))
+    for person in people:
+        parts = [person.get("given-names"), person.get("family-names")]
+        name = person.get("name") or " ".join(part for part in parts if part)
+        authors.append(Author(name, person.get("orcid")))
     return authors
 
 

@@ -51,7 +51,7 @@ def _judge_bits(verdict: Verdict) -> None:
 
 
 def _judge_value(verdict: Verdict, value: float, recorded: list[float]) -> None:
-    """Judge a training on another hardware class: does its value lie where further seeds would?"""
+    """Judge a training on another hardware class by the interval of the recorded seeds."""
     if len(recorded) < ENOUGH_SEEDS:
         verdict.why = (
             f"{len(recorded)} recorded seeds do not tell the spread: at least {ENOUGH_SEEDS} are "

@@ -62,7 +62,7 @@ class Part:
 
     @property
     def what(self) -> str:
-        """The word for it in a verdict."""
+        """Return the word for it in a verdict."""
         if self.prefix:
             return PREFIX
         return SEGMENTS if self.segments else WHOLE
