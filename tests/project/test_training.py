@@ -645,11 +645,11 @@ def test_prepared_data_follow_a_setting_and_a_module_that_make_them(own_project:
     """An author's source may take settings, and may import what it needs."""
     data, source = "experiment/data.py", "experiment/sources.py"
     own_project.edit(data, '](folder / "raw"))', '](folder / "raw", config))')
-    own_project.edit(source, "def digits(folder: Path)", "def digits(folder: Path, config: Any)")
+    own_project.edit(source, "def digits(folder: Path)", "def digits(folder: Path, config: object)")
     own_project.edit(
         source, "import numpy as np\n", "import numpy as np\nfrom experiment import helper\n"
     )
-    facts = '    facts = {\n        "source": "scikit'
+    facts = '    facts: Facts = {\n        "source": "scikit'
     fewer = "    table = table[: helper.FIRST - 100 * config.dataset.shift]\n"
     own_project.edit(source, facts, fewer + facts)
     helper = own_project.path / "experiment" / "helper.py"

@@ -91,7 +91,8 @@ class Transformer(nn.Module):
     def __init__(self, settings: ImageTransformer, shape: Shape, classes: int) -> None:
         super().__init__()
         channels, height, rows = shape
-        patch, width = settings.patch, settings.width
+        patch = settings.patch
+        width = settings.width
         if height % patch or rows % patch:
             raise UserError(f"model.patch={patch}: expected a divisor of {height} x {rows} pixels")
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
