@@ -189,9 +189,10 @@ def differ() -> list[object]:
     random.seed()
     np.random.seed()  # noqa: NPY002  # the global one is what code without seeds draws from
     small = [bytes(draw.randrange(480)) for _ in range(draw.randrange(3000))]  # Python's own pools
+    least = [object() for _ in range(draw.randrange(1000))]
     large = [draw.randbytes(draw.randrange(2 << draw.randrange(4, 17))) for _ in range(300)]
     draw.shuffle(large)
-    return [*small, *large[:60]]
+    return [*small, *least, *large[:60]]
 
 
 def run(module: str) -> int:

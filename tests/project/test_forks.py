@@ -25,7 +25,6 @@ COMMANDS = [
     ("repro", "compare", RUN, "runs/other"),
     ("repro", "audit", "model.width=4"),
     ("repro", "report"),
-    ("repro", "verify", "nothing"),
     ("repro", "no-such-command"),
     ("repro", "--help"),
 ]
