@@ -2,9 +2,9 @@
 
 cookiecutter loads this file through `_extensions` in cookiecutter.json. `checked` runs while the
 private variable `__check` is rendered, before any folder is made: a bad answer ends in one line on
-standard error and exit code 1. (A hook could not: cookiecutter prints a traceback for it.) Of a
-replay nothing is rendered but the files; the first of all is the folder's name, and `_finalize`
-checks there.
+standard error and exit code 1, while a hook that fails ends in cookiecutter's traceback. Of a
+replay only the files are rendered; the first of all is the folder's name, and `_finalize` checks
+there.
 
 The other filters escape an answer for one kind of file, so that quotes, backslashes, braces, emoji
 and `$(...)` come out verbatim and run nothing. `toml`, `yaml` and `docker` go between double quotes
@@ -60,6 +60,7 @@ def checked(answers: Mapping[str, object]) -> str:
 
 
 def _fault(name: str, value: str) -> str | None:
+    """Say what is wrong with an answer; None if nothing is."""
     # Something to be seen: letters, numbers, punctuation or symbols.
     if name in REQUIRED and not any(unicodedata.category(c)[0] in "LNPS" for c in value):
         return "is empty"
@@ -82,14 +83,14 @@ def _fault(name: str, value: str) -> str | None:
 
 
 def _replayed(answers: Mapping[str, object]) -> None:
-    """Check what a replay may have kept: other answers than were asked for, older versions."""
+    """Check what a replay may have kept: answers that are no choice any more, older versions."""
     checked(answers)
-    own = json.loads(Path(__file__).with_name("cookiecutter.json").read_text("utf-8"))
+    template = json.loads(Path(__file__).with_name("cookiecutter.json").read_text("utf-8"))
     for name in CHOSEN:
-        if answers.get(name) not in own[name]:
-            known = ", ".join(own[name])
+        if answers.get(name) not in template[name]:
+            known = ", ".join(template[name])
             raise SystemExit(f"cookiecutter: {name} is {answers.get(name)!a}: expected {known}")
-    if answers.get("_stack") != own["_stack"]:
+    if answers.get("_stack") != template["_stack"]:
         raise SystemExit(
             "cookiecutter: the replay has other versions than this template: answer the prompts "
             "again, or give answers in a --config-file"
@@ -97,29 +98,31 @@ def _replayed(answers: Mapping[str, object]) -> None:
 
 
 def slug(name: object) -> str:
-    """The suggested folder name: 'My  Study: Part 2' -> 'my-study-part-2'."""
+    """Suggest a folder name: 'My  Study: Part 2' -> 'my-study-part-2'."""
     plain = unicodedata.normalize("NFKD", str(name).casefold()).encode("ascii", "ignore").decode()
     return re.sub("[^a-z0-9]+", "-", plain)[:60].strip("-") or "experiment"
 
 
 def quoted(text: str) -> str:
-    """Inside the double quotes of a TOML or YAML string: as in JSON, but emoji as they are."""
+    """Escape for the double quotes of a TOML or YAML string: as in JSON, but emoji stay."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def docker(text: str) -> str:
-    """Inside the double quotes of a LABEL in a Dockerfile, where `$NAME` is replaced."""
+    """Escape for the double quotes of a LABEL in a Dockerfile, where `$NAME` is replaced."""
     return re.sub(r'(["\\$])', r"\\\1", text)
 
 
 def markdown(text: str) -> str:
-    """In a heading, a paragraph or a table cell of a Markdown file; an address is no link there."""
+    """Escape for a heading, a paragraph or a table cell of Markdown; an address is no link."""
     special = r"([\\`*_\[\]<>&~|$#]|^[-+=]|:(?=//)|(?<=www)\.)"
     text = re.sub(special, r"\\\1", text.strip())
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
 
 
 class Answers(Extension):
+    """Give the template the filters above, and check the answers of a replay."""
+
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         environment.finalize = self._finalize
@@ -136,7 +139,7 @@ class Answers(Extension):
 
     @pass_context
     def _finalize(self, context: Context, value: object) -> object:
-        """Of every expression; cookiecutter sets `_output_dir` when it begins to write."""
+        """Check once, at the first expression after cookiecutter set `_output_dir` to write."""
         answers = context.get("cookiecutter", {})
         if not self._is_checked and "_output_dir" in answers:
             _replayed(answers)

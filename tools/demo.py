@@ -26,9 +26,7 @@ STEPS = {
 
 
 def main() -> int:
-    number, name = 1, "demo"
-    while os.path.lexists(ROOT / name):
-        number, name = number + 1, f"demo-{number + 1}"
+    name = free_name()
     heading(f"generate {name}/")
     cookiecutter(
         str(ROOT),
@@ -48,12 +46,22 @@ def main() -> int:
     return 0
 
 
+def free_name() -> str:
+    """Return the next name that no folder has: demo, demo-2, ..."""
+    name = "demo"
+    number = 1
+    while os.path.lexists(ROOT / name):
+        number += 1
+        name = f"demo-{number}"
+    return name
+
+
 def heading(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
 def commit(project: Path) -> None:
-    """A repository of its own, so that the run records a commit of this project."""
+    """Make a repository of its own, so that the run records a commit of this project."""
     if shutil.which("git"):
         who = ["-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=no"]
         for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "Generate"]):

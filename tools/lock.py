@@ -25,13 +25,15 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
-RESULTS, KINDS = ROOT / "templates" / "results", ("json", "md")
+RESULTS = ROOT / "templates" / "results"
+KINDS = ("json", "md")
 OWN = ("requirements-tools", "requirements-checks", "requirements-tests")
 
 
 def main() -> int:
     settings = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
-    running, lowest = "{}.{}".format(*sys.version_info), settings["_stack"]["python_lowest"]
+    running = "{}.{}".format(*sys.version_info)
+    lowest = settings["_stack"]["python_lowest"]
     if running != lowest:
         remedy = f"rm -r .build/tools && make lock PYTHON=python{lowest}"
         print(f"lock: this is Python {running}, not {lowest}: {remedy}", file=sys.stderr)
@@ -68,7 +70,7 @@ def main() -> int:
 
 
 def generate(tracker: str, folder: str) -> Path:
-    """A project with that tracker, all other options as they are by default."""
+    """Generate a project with that tracker, all other options as they are by default."""
     answers = {"tracker": tracker, "project_slug": tracker}
     made = cookiecutter(
         str(ROOT),
@@ -81,7 +83,7 @@ def generate(tracker: str, folder: str) -> Path:
 
 
 def lock_in(project: Path, names: list[str], arguments: list[str] | None = None) -> None:
-    """The project's own `make lock`; ends this program if it fails."""
+    """Run the project's own `make lock`; end this program if it fails."""
     command = ["make", "--no-print-directory", "lock", f"VENV={sys.prefix}"]
     command += [f"LOCKS={' '.join(names)}", f"ARGS={' '.join(arguments or [])}"]
     if code := subprocess.run(command, cwd=project).returncode:

@@ -6,7 +6,7 @@ Generates a project with the defaults and lets it record its claims (`make recor
 a tracker has another lock and an adapter more, and both are conditions. So one is generated for
 each tracker, its conditions take the place of the default's, and a training of its own must find
 the measured bits before they are written for it. Needed after each change of code, configs or
-locks; a test (tests/test_training.py) fails until it is done.
+locks; a test (tests/project/test_training.py) fails until it is done.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-INCLUDED = ROOT / "templates" / "results"  # what differs between trackers
+INCLUDED = ROOT / "templates" / "results"  # the files that differ between trackers
 RECORDED = Path("results") / "expected_metrics.json"
 BLOCK = re.compile(r"(<!-- repro:(\w+) -->\n)(.*?)(<!-- /repro:\w+ -->)", re.DOTALL)
+# Runs in a project with a tracker: takes the results from standard input, and its own conditions.
 CARRY_OVER = """
 import json, sys
 from dataclasses import replace
@@ -67,11 +68,12 @@ def main() -> int:
 
 
 def measured(project: Path) -> dict[str, str]:
-    """The measured blocks of its REPRODUCE.md, by name."""
+    """Return the measured blocks of its REPRODUCE.md, by name."""
     return {m[2]: m[3] for m in BLOCK.finditer((project / "REPRODUCE.md").read_text())}
 
 
 def generate(tracker: str, folder: str) -> Path:
+    """Generate a project with that tracker, all other options as they are by default."""
     answers = {"tracker": tracker, "project_slug": tracker}
     made = cookiecutter(
         str(ROOT), no_input=True, default_config=True, extra_context=answers, output_dir=folder
@@ -80,7 +82,7 @@ def generate(tracker: str, folder: str) -> Path:
 
 
 def run(project: Path, *command: str, given: str | None = None) -> None:
-    """Run a command in the project; ends this program if it fails."""
+    """Run a command in the project; end this program if it fails."""
     if code := subprocess.run(command, cwd=project, input=given, text=True).returncode:
         raise SystemExit(code)
 
