@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -55,6 +54,8 @@ class ImageFiles(Dataset[Sample]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Sample:
+        from PIL import Image, ImageOps  # only here: the other data sets need no Pillow
+
         with Image.open(self.paths[index]) as file:
             ImageOps.exif_transpose(file, in_place=True)  # as its camera was held
             # Pillow resizes in integers: the same bits on every CPU.

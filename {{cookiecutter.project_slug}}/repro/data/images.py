@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from repro.core.errors import UserError, refuse
@@ -50,6 +49,8 @@ def _faults_of_folders(root: Path, names: list[str]) -> list[str]:
 
 def _faults_of_image(path: Path) -> list[str]:
     """Say what keeps a file from being read as one image of 8 bits per channel."""
+    from PIL import Image  # only here: other data sets need no Pillow
+
     faults = []
     try:
         with Image.open(path) as image:
