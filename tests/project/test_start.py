@@ -32,7 +32,7 @@ def test_a_training_imports_hydra_once_and_nothing_that_it_does_not_use(
     imported = start(project, "experiment.train", *settings)
     assert imported["repro.environment.profile"] == 2  # the profile was put in force
     assert [imported[name] for name in HEAVY] == [1] * len(HEAVY)
-    for name in ("torchvision", "matplotlib", "sklearn", "rich", "scipy"):
+    for name in ("torchvision", "matplotlib", "sklearn", "rich", "scipy", "PIL"):
         assert imported[name] == 0, name
 
 

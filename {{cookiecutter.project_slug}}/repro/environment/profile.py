@@ -77,7 +77,7 @@ def enter_early(root: Path, arguments: Sequence[str]) -> None:
     if has_been_started or sys.flags.ignore_environment or not _can_start_anew():
         return
     with suppress(UserError, OSError):
-        profile = _guess(root, arguments)
+        profile = guess_profile(root, arguments)
         changes = _changes(profile, os.environ) if profile in PROFILES else {}
         if changes:
             replaced = {name: os.environ.get(name) for name in changes}
@@ -124,7 +124,7 @@ def require(profile: str) -> None:
         raise UserError(f"profile {profile} is not in force. {_how_to_set(profile)}")
 
 
-def _guess(root: Path, arguments: Sequence[str]) -> str:
+def guess_profile(root: Path, arguments: Sequence[str]) -> str:
     """Return the profile that the config will probably have; a recipe may have another one."""
     for argument in reversed(arguments):
         if match := re.fullmatch(r"\+{0,2}profile=(['\"]?)(\w+)\1", argument):
