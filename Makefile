@@ -68,9 +68,10 @@ results: venv $(trackers)/ready ## measure the results that a project carries
 recordings: venv ## record the pictures of the README anew
 	@$(tools)/bin/python tools/recordings.py
 
-bench: venv ## measure the overhead against a plain loop
+bench: venv ## measure overhead and costs, each beside a baseline of the same minute
 	@$(venv)/bin/python benchmarks/start.py .build/project/*
 	@$(venv)/bin/python benchmarks/throughput.py .build/project/* $(ARGS)
+	@$(venv)/bin/python benchmarks/costs.py .build/project/*
 
 # The tools: made again when their lock is newer. bootstrap.py finds a Python that fits, and says in
 # one line what to do where there is none (or no Linux, or no x86-64).
