@@ -3,6 +3,8 @@
 The only place that spells these names. Nothing here reads or writes a file.
 """
 
+from __future__ import annotations  # `make image-digest` runs with older Pythons, too
+
 from pathlib import Path
 
 # Of a project. The code of a training is all of these; what stands elsewhere is no condition.
