@@ -3,8 +3,8 @@
     python benchmarks/costs.py PROJECT [ROUNDS]
 
 No test asserts a time, for a slow or busy machine is no fault of the code. These are figures: the
-median of ROUNDS (3) times, its lowest and highest, and the ratio to the baseline that is measured in
-turn with it: the import of torch, a plain loop, or a loop over the same bytes. The commands:
+median of ROUNDS (3) times, the lowest and the highest, and the ratio to a baseline measured in turn
+with it: the import of torch, a plain loop, or a loop over the same bytes. The commands:
 1. a default training, an evaluation and `make test` of the project, beside importing torch;
 2. writing a new project, beside starting cookiecutter; `make setup` where nothing is to do, beside
    starting Python;
