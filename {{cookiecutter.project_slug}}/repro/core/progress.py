@@ -12,8 +12,8 @@ SECONDS = 10  # between two lines
 class Advance:
     """Call it with the units done since the last call."""
 
-    def __init__(self, words: str, total: int, done: int, lines: bool) -> None:
-        self.words = words
+    def __init__(self, title: str, total: int, done: int, lines: bool) -> None:
+        self.title = title
         self.total = total
         self.first = done
         self.done = done
@@ -28,7 +28,7 @@ class Advance:
             self.draw(units)
         elif self.lines and self.total and time.monotonic() - self.said > SECONDS:
             percent = 100 * self.done // self.total
-            print(f"{self.words}: {percent} %, {self.left} left", flush=True)
+            print(f"{self.title}: {percent} %, {self.left} left", flush=True)
             self.said = time.monotonic()
 
     @property
@@ -45,10 +45,10 @@ def duration(seconds: float) -> timedelta:
 
 @contextmanager
 def progress(
-    words: str, total: int, done: int = 0, lines: bool = True, quiet: bool = False
+    title: str, total: int, done: int = 0, lines: bool = True, quiet: bool = False
 ) -> Iterator[Advance]:
     """Yield an Advance; `total` may be 0. No bar if `quiet`, no lines unless `lines`."""
-    advance = Advance(words, total, done, lines and not quiet)
+    advance = Advance(title, total, done, lines and not quiet)
     if quiet or not sys.stdout.isatty():
         yield advance
         return
@@ -59,6 +59,6 @@ def progress(
         return
     counted = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeRemainingColumn())
     with bars.Progress("{task.description}", *counted) as bar:
-        task = bar.add_task(words, total=total or None, completed=done)
+        task = bar.add_task(title, total=total or None, completed=done)
         advance.draw = lambda units: bar.advance(task, units)
         yield advance
