@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import VENV, Project, clean_environ, free_port
+from conftest import HANGS, VENV, Project, clean_environ, free_port
 
 LONG = ("training.epochs=500", "output.log_every=1", "model.width=8", "threads=1")
 
@@ -55,7 +55,8 @@ def steps_of(run: Path) -> int:
 
 def wait_for_steps(run: Path, more: int, process: subprocess.Popen[str] | None = None) -> None:
     """Until the run has logged `more` lines beyond what it has now."""
-    wanted, deadline = steps_of(run) + more, time.monotonic() + 60
+    wanted = steps_of(run) + more
+    deadline = time.monotonic() + HANGS
     while steps_of(run) < wanted and (process is None or process.poll() is None):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"the training in {run} hangs"
         time.sleep(0.002)

@@ -113,7 +113,7 @@ def running_browser(folder: Path) -> Iterator[Browser]:
             stdout=log,
             stderr=log,
         )
-    alarm = threading.Timer(300, started.kill)  # a browser that hangs ends the test, not CI
+    alarm = threading.Timer(1200, started.kill)  # a browser that hangs ends the test, not CI
     alarm.start()
     os.close(in_here)
     os.close(out_there)

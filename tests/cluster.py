@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import clean_environ
+from conftest import HANGS, clean_environ
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 NODES = ("one", "two")
@@ -81,11 +81,11 @@ class Cluster:
         words = self.call("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: str, *states: str, seconds: float = 300) -> dict[str, str]:
+    def wait(self, number: str, *states: str, seconds: float = HANGS) -> dict[str, str]:
         """Until a job is in one of these states."""
         deadline = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in states:
-            assert time.monotonic() < deadline, (job, states)
+            assert time.monotonic() < deadline, f"job {number} hangs: {job}, not {states}"
             time.sleep(0.1)
         return job
 
@@ -133,7 +133,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def _wait_until_idle(cluster: Cluster) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while time.monotonic() < deadline:
         try:
             if set(cluster.call("sinfo", "--noheader", "--format=%T").split()) == {"idle"}:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import ROOT, clean_environ
+from conftest import HANGS, ROOT, clean_environ
 
 HOME = ROOT / ".build" / "engine"
 BASE = "repro-stand-in-base:bookworm"
@@ -95,7 +95,7 @@ def _start() -> Engine:
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the tests, which stop it
         )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while (engine := _find(OWN)) is None:
         if started.poll() is not None or time.monotonic() > deadline:
             started.terminate()
@@ -108,7 +108,7 @@ def _stop() -> None:
     """Another process may have started it."""
     pid = int((HOME / "pid").read_text())
     os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while SOCKET.exists() and time.monotonic() < deadline:  # it takes its socket away at the end
         time.sleep(0.1)
 

@@ -1,5 +1,6 @@
 """Projects with trackers, and what each tracker's own reader says of a run."""
 
+import inspect
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, clean_environ, last_line
+from conftest import HANGS, Project, clean_environ, last_line
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
@@ -48,10 +49,12 @@ def start(project: Project, *settings: str, **variables: str) -> subprocess.Pope
         )
 
 
-def until(found: Callable[[], Any], seconds: float = 60) -> None:
+def until(found: Callable[[], Any], seconds: float = HANGS) -> None:
     end = time.monotonic() + seconds
     while not found():
-        assert time.monotonic() < end, "waited too long"
+        assert time.monotonic() < end, (
+            f"a training or its tracker hangs: {inspect.getsource(found)}"
+        )
         time.sleep(0.02)
 
 

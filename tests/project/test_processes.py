@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from background import LONG, command, contents, kill, start, wait_for_steps
-from conftest import Project, faults, generate
+from conftest import HANGS, Project, faults, generate
 from safetensors.torch import load_file
 
 # BatchNorm, dropout, augmentation and clipping are in the default model and config; 13 samples are
@@ -274,7 +274,7 @@ def test_a_killed_process_ends_all_with_one_line(own_project: Project) -> None:
     wait_for_steps(own_project.path / "runs/killed", 3)
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(ranks[-1]), signal.SIGKILL)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=HANGS)
     assert process.returncode != 0
     lines = [line for line in error.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, error
@@ -338,7 +338,7 @@ def test_sigterm_saves_marks_and_goes_on_with_the_same_bits(
     process = start(parallel, processes, *settings)
     wait_for_steps(run, 5)
     os.kill(process.pid, signal.SIGTERM)
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=HANGS)
     if processes == 1:
         assert process.returncode == 75, error
         assert not error
@@ -358,7 +358,7 @@ def test_sigterm_to_everything_ends_in_good_order_with_data_workers(own_project:
     process = start(own_project, 1, "run_dir=runs/w", "num_workers=2", *LONG)
     wait_for_steps(own_project.path / "runs" / "w", 3)
     os.killpg(process.pid, signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=HANGS)
     assert process.returncode == 75, error
     assert not error
 

@@ -264,7 +264,7 @@ def test_a_trackers_process_that_is_killed_is_one_line(
     children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
     assert len(children) == 1
     os.kill(int(children[0]), signal.SIGKILL)
-    assert training.wait(60) == 0
+    assert training.wait(HANGS) == 0
     (line,) = (project.path / "err").read_text().splitlines()
     assert "the tracker's process was killed" in line
     assert bits(run) == untracked
@@ -286,7 +286,7 @@ def test_a_warning_to_all_processes_leaves_the_tracker_to_send_the_rest(
     children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
     for pid in (*map(int, children), training.pid):
         os.kill(pid, signal.SIGTERM)
-    assert training.wait(60) == 75
+    assert training.wait(HANGS) == 75
     assert (project.path / "err").read_text() == ""
     assert 0 < steps_done(run) < 400
     assert state(run)["at"][0] == steps_done(run)

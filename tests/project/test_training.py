@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import VENV, Project, clean_environ, commit, faults, git, last_line, weights
+from conftest import HANGS, VENV, Project, clean_environ, commit, faults, git, last_line, weights
 
 SHORT = ("training.max_steps=25", "output.log_every=1")
 
@@ -713,7 +713,7 @@ def test_ctrl_c_shows_no_traceback_at_any_moment(own_project: Project, command: 
         )
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=HANGS)
         # Python's own first moments, before it has read a line of ours, are not ours to change.
         ours = str(own_project.path) in error or "site-packages" in error
         said = error in ("", "interrupted (a training goes on with resume=auto)\n")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Project, last_line
+from conftest import HANGS, Project, last_line
 from engine import BASE, Engine
 
 STEPS = ("training.max_steps=12", "training.shards=2", "output.checkpoint_every=6")
@@ -64,7 +64,7 @@ def inside(
     words += ["--shm-size", "8g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--user", owner, "--volume", f"{project.path}/runs:/work/runs"]
     words += ["--volume", f"{project.path}/data:/work/data", *before]
-    return engine.docker(*words, image(project), *command, timeout=300)
+    return engine.docker(*words, image(project), *command, timeout=HANGS)
 
 
 def bits(done: subprocess.CompletedProcess[str]) -> str:
@@ -116,7 +116,7 @@ def test_docker_stop_leaves_a_checkpoint(engine: Engine, built: Project) -> None
     done = inside(engine, built, *train, before=before)
     assert done.returncode == 0, done.stderr
     run = built.path / "runs" / "stopped"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANGS
     while not (run / "metrics.jsonl").is_file() or not (run / "metrics.jsonl").stat().st_size:
         assert time.monotonic() < deadline, engine.docker("logs", name).stderr
         time.sleep(0.2)
@@ -128,14 +128,14 @@ def test_docker_stop_leaves_a_checkpoint(engine: Engine, built: Project) -> None
     )
     time.sleep(0.5)
     assert engine.docker("stop", "--time", "60", name).returncode == 0
-    output, _ = waiting.communicate(timeout=60)
+    output, _ = waiting.communicate(timeout=HANGS)
     assert output.strip() == "75"
     assert list((run / "checkpoints").glob("step-*"))
 
 
 def test_without_a_temporary_folder_it_ends_in_one_line(engine: Engine, built: Project) -> None:
     words = ("run", "--rm", "--init", "--network", "none", "--read-only", image(built))
-    done = engine.docker(*words, "python", "-m", "experiment.train", "num_workers=2", timeout=60)
+    done = engine.docker(*words, "python", "-m", "experiment.train", "num_workers=2", timeout=HANGS)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")

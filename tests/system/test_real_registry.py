@@ -13,7 +13,7 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from conftest import Project
+from conftest import HANGS, Project
 from registries import GONE, digest_of, only_line, pinned
 
 OCI = "application/vnd.oci.image"
@@ -38,7 +38,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = ["docker-registry", "serve", str(folder / "config.yml")]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stderr=log) as server:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + HANGS
             while True:
                 try:
                     urlopen(f"http://{host}/v2/").close()

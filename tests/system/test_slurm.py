@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from background import contents, steps_of
 from cluster import Cluster, NoCluster, free_ports, running_cluster
-from conftest import VENV, Project, clean_environ, or_skip
+from conftest import HANGS, VENV, Project, clean_environ, or_skip
 
 # No checkpoint but those that a signal asks for, and the last one. Two shards: two processes.
 SETTINGS = ("model.width=8", "training.shards=2", "output.log_every=1")
@@ -185,6 +185,6 @@ def test_two_torchrun_agents_give_the_bits_of_one_process(
         for _ in range(2)
     ]
     for process in agents:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=HANGS)
         assert process.returncode == 0, error
     assert last_state(study.path / "runs/agents") == uninterrupted

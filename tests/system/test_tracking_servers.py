@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import Project, clean_environ
+from conftest import HANGS, Project, clean_environ
 from trackers import (
     CHECKPOINTS,
     READ_MLFLOW,
@@ -74,7 +74,7 @@ def test_an_mlflow_server_that_dies_and_comes_back_has_everything(
     until(lambda: "warning" in (project.path / "err").read_text())
     with mlflow_server(project, tmp_path, port) as hold:
         os.kill(training.pid, signal.SIGCONT)
-        assert training.wait(60) == 0
+        assert training.wait(HANGS) == 0
         (line,) = (project.path / "err").read_text().splitlines()
         assert line.startswith("warning: mlflow: ")
         (found,) = read(project, READ_MLFLOW, uri)
