@@ -4,6 +4,7 @@ Lines and no bar, for a log that somebody follows as well as for a terminal. pyt
 comes at the end as ever.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +20,11 @@ class Progress:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.started = time.monotonic()
-        self.told = self.started
         self.total = 0
         self.done = 0
         self.failed = 0
+        self.running: dict[str, None] = {}
+        self.ended = threading.Event()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.total = len(session.items)
@@ -30,6 +32,20 @@ class Progress:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
         self.total = len(ids)
+
+    def pytest_sessionstart(self) -> None:
+        threading.Thread(target=self.tell, daemon=True).start()
+
+    def pytest_sessionfinish(self) -> None:
+        self.ended.set()
+        self.say_how_far()
+
+    def tell(self) -> None:
+        while not self.ended.wait(EVERY):
+            self.say_how_far()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.running[nodeid] = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
@@ -42,7 +58,6 @@ class Progress:
         return None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        now = time.monotonic()
         if report.failed:
             self.failed += 1
             lines = (report.longreprtext.strip() or "?").splitlines()
@@ -50,13 +65,15 @@ class Progress:
             self.say(f"FAILED {report.nodeid} {told[0][:160]}")
         if report.when == "teardown":
             self.done += 1
-        if now - self.told >= EVERY or (self.done == self.total and report.when == "teardown"):
-            self.told = now
-            share = 100 * self.done // max(1, self.total)
-            seconds = int(now - self.started)
-            self.say(
-                f"{share:3} %  {self.done} of {self.total} tests, {self.failed} failed, {seconds} s"
-            )
+            self.running.pop(report.nodeid, None)
+
+    def say_how_far(self) -> None:
+        if self.total:
+            share = 100 * self.done // self.total
+            seconds = int(time.monotonic() - self.started)
+            counts = f"{self.done} of {self.total} tests, {self.failed} failed, {seconds} s"
+            names = [nodeid.rpartition("::")[2].partition("@")[0] for nodeid in [*self.running]]
+            self.say(f"{share:3} %  {counts}  {' '.join(names)}"[:160])
 
     def say(self, line: str) -> None:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
