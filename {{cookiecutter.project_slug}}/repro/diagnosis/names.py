@@ -18,7 +18,7 @@ _SET_OPERATORS = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Sub)
 
 
 def nodes_of(scope: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a scope, without those in functions and classes inside it."""
+    """Yield the nodes of a scope, without those in functions and classes inside it."""
     for child in ast.iter_child_nodes(scope):
         yield child
         if not isinstance(child, Scope):
@@ -26,24 +26,20 @@ def nodes_of(scope: ast.AST) -> Iterator[ast.AST]:
 
 
 def receivers(nodes: Iterable[ast.AST], *methods: str) -> list[ast.expr]:
-    """What `methods` are called on in `nodes`."""
+    """Return what `methods` are called on in `nodes`."""
     functions = [node.func for node in nodes if isinstance(node, ast.Call)]
     return [f.value for f in functions if isinstance(f, ast.Attribute) and f.attr in methods]
 
 
 def _bindings(nodes: Iterable[ast.AST]) -> dict[str, list[Value]]:
+    """Return what each name is bound to by the nodes of a scope."""
     bound: dict[str, list[Value]] = defaultdict(list)
-    seen: set[ast.AST] = set()
+    seen: set[ast.AST] = set()  # names in targets whose value is known
     for node in nodes:
         match node:
-            case ast.Import(names):
-                for alias in names:
-                    first = alias.name.partition(".")[0]
-                    bound[alias.asname or first].append(alias.name if alias.asname else first)
-            case ast.ImportFrom(module, names, level):
-                for alias in names:
-                    full = f"{'.' * level}{module or ''}.{alias.name}"
-                    bound[alias.asname or alias.name].append(full)
+            case ast.Import() | ast.ImportFrom():
+                for name, full in _imports(node):
+                    bound[name].append(full)
             case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
                 bound[name].append(None)
             case ast.arg(name, annotation):
@@ -59,6 +55,21 @@ def _bindings(nodes: Iterable[ast.AST]) -> dict[str, list[Value]]:
             case ast.Name(name, ast.Store()) if node not in seen:
                 bound[name].append(None)
     return bound
+
+
+def _imports(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
+    """Yield each name that an import binds, and the full name that it stands for."""
+    if isinstance(node, ast.ImportFrom):
+        module = "." * node.level + (node.module or "")
+        for alias in node.names:
+            yield alias.asname or alias.name, f"{module}.{alias.name}"
+        return
+    for alias in node.names:
+        if alias.asname:
+            yield alias.asname, alias.name
+        else:
+            first = alias.name.partition(".")[0]
+            yield first, first
 
 
 class Names:
@@ -78,7 +89,7 @@ class Names:
         self._bound.pop()
 
     def bound(self, name: str) -> list[Value] | None:
-        """All that `name` may stand for; None if no scope binds it, as a built-in function's."""
+        """Return all that `name` may stand for; None if no scope binds it, as of built-in ones."""
         for scope, names in zip(reversed(self.scopes), reversed(self._bound), strict=True):
             # Functions do not see the names of the class around them.
             if name in names and (scope is self.scopes[-1] or not isinstance(scope, ast.ClassDef)):
@@ -86,7 +97,7 @@ class Names:
         return None
 
     def name(self, node: ast.AST) -> str:
-        """The full name, numpy.random.rand of np.random.rand; "" of what is no import's."""
+        """Return the full name, numpy.random.rand of np.random.rand; "" of what is no import's."""
         if isinstance(node, ast.Attribute):
             base = self.name(node.value)
             return base and f"{base}.{node.attr}"
@@ -98,7 +109,7 @@ class Names:
         return next((value for value in reversed(values) if isinstance(value, str)), "")
 
     def calls_behind(self, value: ast.expr) -> Iterator[tuple[str, ast.Call]]:
-        """The calls in an expression and in what its names were assigned, with their full names."""
+        """Find the calls in an expression and in what its names were assigned, with full names."""
         nodes = list(ast.walk(value))
         for name in [node.id for node in nodes if isinstance(node, ast.Name)]:
             for origin in self.bound(name) or ():
@@ -106,7 +117,7 @@ class Names:
         return ((self.name(node.func), node) for node in nodes if isinstance(node, ast.Call))
 
     def is_set(self, node: Value) -> bool:
-        """Whether an expression is a set whose order is not that of integers, equal everywhere."""
+        """Say whether an expression is a set whose order may differ, unlike that of integers."""
         match node:
             case ast.Set(items):
                 return not all(isinstance(i, ast.Constant) and type(i.value) is int for i in items)
@@ -119,12 +130,18 @@ class Names:
             case ast.BinOp(left, operator, right) if isinstance(operator, _SET_OPERATORS):
                 views = receivers((left, right), "keys", "items")
                 return bool(views) or self.is_set(left) or self.is_set(right)
-            case ast.Name(name):
-                if name in self._asked:  # names = names | more
-                    return True
-                self._asked.append(name)
-                values = self.bound(name)
-                answer = all(map(self.is_set, values)) if values else self.name(node) in _SETS
-                self._asked.pop()
-                return answer
+            case ast.Name():
+                return self._name_is_set(node)
         return False
+
+    def _name_is_set(self, node: ast.Name) -> bool:
+        """Say whether all that a name may stand for are such sets."""
+        if node.id in self._asked:  # names = names | more
+            return True
+        values = self.bound(node.id)
+        if not values:
+            return self.name(node) in _SETS
+        self._asked.append(node.id)
+        answer = all(map(self.is_set, values))
+        self._asked.pop()
+        return answer
