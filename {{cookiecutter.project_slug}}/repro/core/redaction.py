@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -75,7 +76,11 @@ def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 def redact_text(text: str) -> str:
     """Replace every recognised secret in the text by ***; lines stay lines."""
-    for secret in known_secrets():
+    return _redact(text, known_secrets())
+
+
+def _redact(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
         text = text.replace(secret, MASK)
     return redact_shapes(text)
 
@@ -96,11 +101,14 @@ def redact_shapes(text: str) -> str:
     return text
 
 
-def redact_mapping(value: Any, clean: Callable[[str], str] = redact_text) -> Any:
+def redact_mapping(value: Any, clean: Callable[[str], str] | None = None) -> Any:
     """Return a deep copy in plain JSON types with secrets as ***; None and switches hide nothing.
 
-    `clean=redact_shapes` is for what is compared or read back.
+    Texts are cleaned as by `redact_text`; `clean=redact_shapes` is for what is compared or read
+    back.
     """
+    if clean is None:
+        clean = partial(_redact, secrets=known_secrets())  # once: the environment is large
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple):

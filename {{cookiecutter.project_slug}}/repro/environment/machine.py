@@ -4,7 +4,6 @@ Whatever cannot be found out is None; nothing is guessed. Only variables whose n
 read, because others may hold a secret.
 """
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from repro.environment.locks import canonical
+from repro.environment.locks import installed_versions
 
 _TIMEOUT = 20.0  # seconds for nvidia-smi: a driver that hangs must not stop a run
 
@@ -98,7 +97,7 @@ def _gpus_and_driver() -> tuple[list[str], str | None]:
 def get_software() -> Software:
     """Read the versions of Python, the C library, torch, CUDA, cuDNN and all installed packages."""
     torch = import_torch()
-    packages = _installed_packages()
+    packages = installed_versions()
     return Software(
         python=platform.python_version(),
         implementation=platform.python_implementation(),
@@ -110,17 +109,6 @@ def get_software() -> Software:
         numpy=packages.get("numpy"),
         packages=packages,
     )
-
-
-def _installed_packages() -> dict[str, str]:
-    """Return the version of each package that can be imported, by its canonical name."""
-    packages: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
-        metadata = distribution.metadata
-        if metadata and metadata["Name"]:  # a broken installation has none
-            # The first one on sys.path is the one that is imported.
-            packages.setdefault(canonical(metadata["Name"]), metadata["Version"])
-    return packages
 
 
 def get_environment_variables() -> dict[str, str]:

@@ -6,7 +6,6 @@ written, and no package is imported but packaging, to compare versions, and rich
 either may be what is missing.
 """
 
-import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -31,8 +30,8 @@ from repro.environment.locks import (
     NOTE,
     Pin,
     Pins,
-    canonical,
     is_version,
+    name_and_version,
     profile_faults,
     read_lock,
     requirement_faults,
@@ -120,7 +119,9 @@ def _installed_versions(distributions: list[Path]) -> tuple[dict[str, str], list
     installed: dict[str, str] = {}
     faults = []
     for folder in distributions:
-        name, version = _name_and_version(folder)
+        path = folder / "METADATA"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        name, version = name_and_version(text)
         if not name or not version:
             faults.append(f"{shortened(folder)} has no METADATA with name and version: {ANEW}")
             continue
@@ -129,12 +130,3 @@ def _installed_versions(distributions: list[Path]) -> tuple[dict[str, str], list
             faults.append(f"{shortened(folder)}: {twice}: {ANEW}")
         installed[name] = version
     return installed, faults
-
-
-def _name_and_version(folder: Path) -> tuple[str, str]:
-    """Read a distribution's METADATA, which may be damaged; empty where they are missing."""
-    path = folder / "METADATA"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    header = text.partition("\n\n")[0]
-    fields = dict(re.findall(r"(?m)^(Name|Version): *(\S+)", header))
-    return canonical(fields.get("Name", "")), fields.get("Version", "")
