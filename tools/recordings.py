@@ -5,8 +5,9 @@
 Generates a project with the defaults, runs `make reproduce` there, plants the fault of
 docs/my-results-vary.md, trains twice, and compares the two runs with `diff --replay`. Writes
 docs/make-reproduce.svg and docs/diff-replay.svg. A picture shows what the command printed on a
-terminal, with nothing added or left out; output that names a folder of this machine, or lacks what
-the picture is meant to show, is refused. The pictures refer to nothing on a network.
+terminal; a line of dots stands for lines that are left out. Output that names a folder of this
+machine, or lacks what the picture is meant to show, is refused. The pictures refer to nothing on a
+network.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ DOCS = ROOT / "docs"
 SHARED = ROOT / ".build" / "venv"
 COLUMNS = 96  # of the terminal on which commands run, and of the picture
 ROWS = 60
+DOTS = "..."
 # What would change the output: settings of the terminal, and what `make` tells the `make` below it.
 NOT_PASSED_ON = {"COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
 PATCH = re.compile(r"```diff\n(.*?)```", re.DOTALL)
@@ -72,9 +74,17 @@ class Recording:
     command: str  # as a person types it
     exit_code: int
     shows: tuple[str, ...]  # words without which the picture would be of no use
+    left_out: str = "$^"  # lines in which this pattern is found become a line of dots
 
 
-REPRODUCE = Recording("make-reproduce", "make reproduce", 0, ("IDENTICAL", "as recorded"))
+REPRODUCE = Recording(
+    "make-reproduce",
+    "make reproduce",
+    0,
+    ("IDENTICAL", "as recorded"),
+    # Most epochs, and where the run lies on this machine.
+    left_out=r"^epoch +([2-9]|1[0-9])/|^run +/|^written: /",
+)
 DIFF = Recording(
     "diff-replay",
     "python -m repro diff runs/a runs/b --replay",
@@ -127,16 +137,18 @@ def record(recording: Recording, project: Path) -> None:
     """Run a command in the project and write its picture; refuse output that must not be shown."""
     print(f"recording {recording.command}", flush=True)
     output, exit_code = run_on_terminal(recording.command, project)
+    lines = shown_lines(recording, output)
+    plain = "\n".join(line.plain for line in lines)
     if exit_code != recording.exit_code:
-        raise SystemExit(f"{output}\nerror: expected exit code {recording.exit_code}: {exit_code}")
+        raise SystemExit(f"{plain}\nerror: expected exit code {recording.exit_code}: {exit_code}")
     for words in recording.shows:
-        if words not in output:
-            raise SystemExit(f"{output}\nerror: expected {words!r} in the output")
-    for secret in (str(ROOT), str(project), str(Path.home()) + os.sep, socket.gethostname()):
-        if secret in output:
-            raise SystemExit(f"{output}\nerror: the output names {secret}, of this machine")
+        if words not in plain:
+            raise SystemExit(f"{plain}\nerror: expected {words!r} in the output")
+    for place in (str(ROOT), str(project), str(Path.home()) + os.sep, socket.gethostname()):
+        if place in plain:
+            raise SystemExit(f"{plain}\nerror: the output names {place}, of this machine")
     path = DOCS / f"{recording.name}.svg"
-    path.write_text(picture(recording, output), encoding="utf-8")
+    path.write_text(picture(recording, lines), encoding="utf-8")
     print(f"wrote {path.relative_to(ROOT)}", flush=True)
 
 
@@ -168,7 +180,19 @@ def read_terminal(reader: int) -> bytes:
         return b""
 
 
-def picture(recording: Recording, output: str) -> str:
+def shown_lines(recording: Recording, output: str) -> list[Text]:
+    """Return the lines that the terminal shows in the end, with dots for those left out."""
+    lines: list[Text] = []
+    for line in Text.from_ansi(output.strip("\n")).split():
+        line.rstrip()
+        if not re.search(recording.left_out, line.plain):
+            lines.append(line)
+        elif not lines or lines[-1].plain != DOTS:
+            lines.append(Text(DOTS, "dim"))
+    return lines
+
+
+def picture(recording: Recording, lines: list[Text]) -> str:
     """Draw a command and its output as SVG."""
     console = Console(
         record=True,
@@ -179,18 +203,11 @@ def picture(recording: Recording, output: str) -> str:
         legacy_windows=False,
     )
     console.print(Text.assemble(("$ ", "bold green"), (recording.command, "bold")))
-    text = Text.from_ansi(output.strip("\n"))
-    console.print(Text("\n").join(line_without_end(line) for line in text.split()))
+    console.print(Text("\n").join(lines))
     drawn = console.export_svg(
         title=recording.command, code_format=FORMAT, unique_id=recording.name
     )
     return re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE)
-
-
-def line_without_end(line: Text) -> Text:
-    """Return a line of output without the spaces at its end, which would wrap."""
-    line.rstrip()
-    return line
 
 
 if __name__ == "__main__":

@@ -50,12 +50,14 @@ def project_of(folder: Path, program: str) -> Path:
 def test_a_picture_has_what_stands_on_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = (
-        r"""test -t 1 && printf '\033[1ma terminal\033[0m\n'; printf ' 1/2\r\033[2K 2/2\n<&>\n'"""
-    )
+    program = r"""
+test -t 1 && printf '\033[1ma terminal\033[0m\n'
+printf ' 1/2\r\033[2K 2/2\n<&>\n'
+printf 'epoch 2\nepoch 3\nthe end\n'
+"""
     project = project_of(tmp_path / "project", program)
     monkeypatch.setattr(recordings, "DOCS", tmp_path)
-    recording = recordings.Recording("said", "say it", 0, ("2/2",))
+    recording = recordings.Recording("said", "say it", 0, ("2/2",), left_out="^epoch")
     monkeypatch.setattr(recordings, "ROOT", tmp_path)
     with pytest.raises(SystemExit, match="expected exit code 1"):
         recordings.record(replace(recording, exit_code=1), project)
@@ -64,8 +66,10 @@ def test_a_picture_has_what_stands_on_the_terminal(
     recordings.record(recording, project)
     shown = text_of((tmp_path / "said.svg").read_text()).splitlines()
     assert "say it" in "".join(shown)
-    assert {"a terminal", " 2/2", "<&>"} <= set(shown)
+    assert {"a terminal", " 2/2", "<&>", "the end"} <= set(shown)
     assert " 1/2" not in shown
+    assert shown.count("...") == 1
+    assert not any("epoch" in line for line in shown)
 
 
 def test_a_folder_of_this_machine_is_in_no_picture(
