@@ -23,8 +23,7 @@ runner := .build/runner
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
 pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed \
-	-o console_output_style=classic --dist loadgroup \
-	--no-loadscope-reorder
+	-o console_output_style=classic --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-system test-long lint lock results recordings bench venv tidy

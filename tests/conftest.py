@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fork_client
+import order
 import pytest
 from forks import fork_server, stop_servers
 from progress import Progress
@@ -363,42 +364,14 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
     return {t: generate(tmp_path_factory.mktemp(t), f"tracker={t}") for t in TRACKERS}
 
 
-# Files whose tests share something expensive: one worker does all of a file. Of the others any
-# worker does any test. Both in this order, by their time: the last ones to start have to be short.
-TOGETHER = ["tracking", "verify", "archive", "compare", "generation", "doctor", "image", "slurm"]
-LONGEST = [
-    "test_the_projects_own_tests_pass",
-    "test_ten_kills_at_random_moments_change_nothing",
-    "test_make_demo_ends_with_identical",
-    "tracking",
-    "verify",
-    "test_each_step_of_adapting_works",
-    "test_a_planted_fault_is_named",
-    "test_the_commands_of_reproduce_md_end_as_it_says",
-    "test_ctrl_c_shows_no_traceback_at_any_moment",
-    "processes",
-    "diff",
-    "training",
-    "doctor",
-    "compare",
-    "data",
-]
-
-
-def place(item: pytest.Item) -> int:
-    """Among those that take long; behind all of them for the others."""
-    name = item.name.partition("[")[0]
-    stem = item.path.stem.removeprefix("test_")
-    return next((n for n, long in enumerate(LONGEST) if long in (name, stem)), len(LONGEST))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=place)
-    for item in items:
-        stem = item.path.stem.removeprefix("test_")
-        if stem in TOGETHER or item.path.parent.name == "unit":
-            item.add_marker(pytest.mark.xdist_group(stem))
+    items.sort(key=order.place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> order.Groups:
+    return order.Groups(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

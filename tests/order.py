@@ -1,0 +1,47 @@
+"""Which worker does which tests, and in what order: both cores have something to do to the end."""
+
+from pathlib import PurePath
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+# Files whose tests share something expensive: one worker does all of a file. Of the others any
+# worker does any test. Both in this order, by their time: the last ones to start have to be short.
+TOGETHER = ["tracking", "verify", "archive", "compare", "generation", "doctor", "forks"]
+LONGEST = [
+    "test_the_projects_own_tests_pass",
+    "test_ten_kills_at_random_moments_change_nothing",
+    "test_make_demo_ends_with_identical",
+    "tracking",
+    "verify",
+    "test_each_step_of_adapting_works",
+    "test_a_planted_fault_is_named",
+    "test_the_commands_of_reproduce_md_end_as_it_says",
+    "test_ctrl_c_shows_no_traceback_at_any_moment",
+    "forks",
+    "generation",
+    "processes",
+    "diff",
+    "training",
+    "doctor",
+    "compare",
+    "archive",
+    "data",
+]
+
+
+def place(item: pytest.Item) -> int:
+    """Among those that take long; behind all of them for the others."""
+    name = item.name.partition("[")[0]
+    stem = item.path.stem.removeprefix("test_")
+    return next((n for n, long in enumerate(LONGEST) if long in (name, stem)), len(LONGEST))
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """What goes to one worker: a file of TOGETHER, of unit/ or of system/, or else a single test."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = PurePath(nodeid.partition("::")[0])
+        together = path.parent.name in ("unit", "system")
+        together |= path.stem.removeprefix("test_") in TOGETHER
+        return path.stem if together else nodeid
