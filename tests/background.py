@@ -1,12 +1,16 @@
 """Trainings in the background, to be watched, warned and killed; and what a run has to have."""
 
+from __future__ import annotations
+
 import os
+import select
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from conftest import HANGS, VENV, Project, clean_environ, free_port
+from conftest import HANGS, PORTABLE, VENV, Project, clean_environ, free_port, ranks
+from forks import fork_server
 
 LONG = ("training.epochs=500", "output.log_every=1", "model.width=8", "threads=1")
 
@@ -53,10 +57,38 @@ def steps_of(run: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def wait_for_steps(run: Path, more: int, process: subprocess.Popen[str] | None = None) -> None:
+def wait_for_steps(
+    run: Path, more: int, process: subprocess.Popen[str] | Forked | None = None
+) -> None:
     """Until the run has logged `more` lines beyond what it has now."""
     wanted = steps_of(run) + more
     deadline = time.monotonic() + HANGS
     while steps_of(run) < wanted and (process is None or process.poll() is None):
         assert time.monotonic() < deadline, f"the training in {run} hangs"
         time.sleep(0.002)
+
+
+class Forked:
+    """A training of forks in the background, to be killed as a process is."""
+
+    def __init__(self, project: Project, processes: int, *settings: str) -> None:
+        words = ["-m", "experiment.train", *settings]
+        environs = [{**clean_environ(), **PORTABLE, **rank} for rank in ranks(processes)]
+        with open(os.devnull, "r+b") as nothing:
+            streams = (nothing.fileno(),) * 3
+            server = fork_server(project.venv)
+            self.commands = [server.start(words, project.path, e, streams) for e in environs]
+
+    def poll(self) -> int | None:
+        """An exit code, once one of them has ended."""
+        connections = [command.connection for command in self.commands]
+        ready, _, _ = select.select(connections, [], [], 0)
+        return next((c.wait() for c in self.commands if c.connection in ready), None)
+
+    def kill(self) -> None:
+        """SIGKILL to all of them at once."""
+        for command in self.commands:
+            os.killpg(command.pid, signal.SIGKILL)
+        for command in self.commands:
+            command.wait()
+            command.close()

@@ -48,19 +48,25 @@ class ForkServer:
         self.process.wait()
         shutil.rmtree(self.folder)
 
+    def start(
+        self, words: list[str], folder: Path, environ: dict[str, str], streams: tuple[int, int, int]
+    ) -> fork_client.Command:
+        """Start `python WORDS` in the background."""
+        self._until_ready()
+        address = str(self.folder / "socket")
+        return fork_client.Command(address, words, str(folder), environ, streams)
+
     def run(
         self, words: list[str], folder: Path, environs: list[dict[str, str]], seconds: float
     ) -> subprocess.CompletedProcess[str]:
         """Run `python WORDS` once for each of these environments; the first that fails ends all."""
-        self._until_ready()
         with ExitStack() as stack:
             output, error = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
             nothing = stack.enter_context(open(os.devnull, "rb"))
             streams = (nothing.fileno(), output.fileno(), error.fileno())
             running = []
             for environ in environs:
-                address = str(self.folder / "socket")
-                command = fork_client.Command(address, words, str(folder), environ, streams)
+                command = self.start(words, folder, environ, streams)
                 stack.callback(command.close)
                 running.append(command)
             code = first_failure(running, seconds)

@@ -38,7 +38,7 @@ def place(item: pytest.Item) -> int:
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
-    """What goes to one worker: a file of TOGETHER, of unit/ or of system/, or else a single test."""
+    """What one worker does: a file of TOGETHER, of unit/ or of system/, or else a single test."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePath(nodeid.partition("::")[0])
