@@ -27,7 +27,7 @@ class Config(Protocol):
     def threads(self) -> int: ...
 
 
-class Loader(Protocol):
+class SettingsReader(Protocol):
     """Reads settings and checks them."""
 
     def load(self, overrides: list[str], /) -> Config:
@@ -61,9 +61,9 @@ class Trainer(Protocol):
         """Return the line of the trace of the step just done; None if no trace is wanted."""
 
 
-def loader_of(root: Path) -> Loader:
+def loader_of(root: Path) -> SettingsReader:
     """Import the author's loader of settings."""
-    loader: Loader = author_object(root, "config")
+    loader: SettingsReader = author_object(root, "config")
     return loader
 
 

@@ -26,7 +26,7 @@ UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_str
 _LARGE = 1 << 18  # values; the fingerprints of larger tensors are kept: a data set is read often
 
 
-class Place(NamedTuple):
+class Origin(NamedTuple):
     """Whose an operation is: a module by its name, its class, and a line of the author's code."""
 
     module: str
@@ -34,7 +34,7 @@ class Place(NamedTuple):
     source: str
 
 
-NOWHERE = Place("", "", "")
+NOWHERE = Origin("", "", "")
 
 
 class Recorder(TorchDispatchMode):
@@ -55,7 +55,7 @@ class Recorder(TorchDispatchMode):
         self._user_code = tuple(f"{root / folder}/" for folder in user_code)
         self._values = values
         self._stack: list[nn.Module] = []
-        self._places: dict[int, Place] = {}  # by autograd's number of the node
+        self._places: dict[int, Origin] = {}  # by autograd's number of the node
         self._unwritten: dict[int, Tensor] = {}  # memory that holds what it held before
         self._known: dict[tuple[int, int, int], tuple[Tensor, str]] = {}
 
@@ -159,7 +159,7 @@ class Recorder(TorchDispatchMode):
     def _phase(self) -> str:
         return "backward" if _in_backward() else self.phase
 
-    def _place(self) -> Place:
+    def _place(self) -> Origin:
         """Find whose operation is being done; in the backward pass, whose forward it belongs to."""
         if _in_backward():
             node = torch._C._current_autograd_node()
@@ -172,9 +172,9 @@ class Recorder(TorchDispatchMode):
         if file.startswith(self._user_code):
             source = f"{Path(file).relative_to(self._root)}:{frame.f_lineno}"
         if not self._stack:
-            return Place("", "", source)
+            return Origin("", "", source)
         module = self._stack[-1]
-        return Place(self.modules.get(module, ""), type(module).__name__, source)
+        return Origin(self.modules.get(module, ""), type(module).__name__, source)
 
     def _describe(self, tensor: Tensor, keep: bool = True) -> TensorRecord:
         """Record a tensor as it is now; `keep`: its fingerprint may be used again."""
