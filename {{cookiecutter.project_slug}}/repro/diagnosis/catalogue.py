@@ -73,22 +73,22 @@ def _every(operation: Operation) -> bool:
 
 
 def _has_argument(place: int, text: str) -> Callable[[Operation], bool]:
-    """Mean the calls whose argument at `place` has this text."""
+    """Select the calls whose argument at `place` has this text."""
     return lambda operation: operation.arguments.split()[place] == text
 
 
 def _has_one_of(*texts: str) -> Callable[[Operation], bool]:
-    """Mean the calls that have an argument with one of these texts."""
+    """Select the calls that have an argument with one of these texts."""
     return lambda operation: not set(texts).isdisjoint(operation.arguments.split())
 
 
 def _first_input(*prefixes: str) -> Callable[[Operation], bool]:
-    """Mean the calls whose first input is of a type that begins like this."""
+    """Select the calls whose first input is of a type that begins like this."""
     return lambda operation: operation.inputs[0].dtype.startswith(prefixes)
 
 
 def _of_one_dimension(operation: Operation) -> bool:
-    """Mean the pooling of a vector, which torch does as that of an image of one line."""
+    """Select the pooling of a vector, which torch does as that of an image of one line."""
     return operation.arguments.split()[-1] == "1"
 
 

@@ -84,7 +84,7 @@ def _how_they_differ(a: Operation, b: Operation) -> str:
 
 
 def _values(tensors: list[TensorRecord]) -> list[tuple[str, str, list[int]]]:
-    """Leave the names out: an address that is used again may carry an old one."""
+    """Return tensors without their names: an address that is used again may carry an old one."""
     return [(tensor.fingerprint, tensor.dtype, tensor.shape) for tensor in tensors]
 
 

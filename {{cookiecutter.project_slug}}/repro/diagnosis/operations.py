@@ -38,7 +38,7 @@ NOWHERE = Origin("", "", "")
 
 
 class Recorder(TorchDispatchMode):
-    """Inside `recording()`, `operations` gets an entry for each operation that is no mere view.
+    """Records, inside `recording()`, each operation that is no mere view in `operations`.
 
     `root`: source lines are named for files in its folders `user_code`. `names` tells the tensors
     that have a name, by address. With `values=k` the k-th operation's outputs are kept in `kept`.
