@@ -30,7 +30,7 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SHARED = ROOT / ".build" / "venv"
-COLUMNS = 96  # of the terminal on which commands run, and of the picture
+COLUMNS = 100  # of the terminal on which commands run, and of the picture
 ROWS = 60
 DOTS = "..."
 # What would change the output: settings of the terminal, and what `make` tells the `make` below it.
