@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import TEMPLATE, clean_environ
 from experiment.metrics import classification_metrics
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from repro import environment
 from repro.core import layout
 from repro.core.errors import UserError
@@ -26,6 +27,7 @@ from repro.diagnosis import catalogue
 from repro.results.document import fill_blocks
 from repro.runs import fingerprints
 from repro.runs.fingerprints import fingerprint, state_quantities
+from repro.runs.sweep import combinations
 from repro.training import checkpoint, sampling
 from repro.training.checkpoint import find_fault, load, save
 from repro.training.determinism import flags, refuse_changed_flags, set_determinism
@@ -757,3 +759,19 @@ def test_filling_changes_nothing_outside_the_marks() -> None:
 def test_a_class_without_samples_has_no_accuracy() -> None:
     metrics = classification_metrics(torch.eye(3)[:2], torch.tensor([0, 2]), ["a", "b", "c"])
     assert metrics.class_accuracy == {"a": 1.0, "b": None, "c": 0.0}
+
+
+# Sweeps --------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_every_combination_and_the_last_setting_changes_first() -> None:
+    parse = OverridesParser.create().parse_override
+    typed = ["seed=7", "seed=1,2", "+x=range(1,3)", "name='a b'"]
+    assert combinations([parse(text) for text in typed]) == [
+        ["seed=1", "+x=1", "name='a b'"],
+        ["seed=1", "+x=2", "name='a b'"],
+        ["seed=2", "+x=1", "name='a b'"],
+        ["seed=2", "+x=2", "name='a b'"],
+    ]
+    with pytest.raises(UserError, match=r"seed=interval\(0,1\): .* values that can be listed"):
+        combinations([parse("seed=interval(0,1)")])
