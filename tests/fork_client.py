@@ -87,8 +87,10 @@ def main() -> int:
     with open(f"{folder}/profile.json") as file:
         profile = json.load(file)
     environ = dict(os.environ)
+    if not profile.keys() & environ.keys():  # a process would put it in force as it starts
+        environ |= profile
     if not can_fork(words, environ, profile):
-        os.execv(python, [python, *words])
+        os.execv(python, [python, *words])  # with the variables as they are
     command = Command(f"{folder}/socket", words, os.getcwd(), environ, (0, 1, 2))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: os.kill(command.pid, number))

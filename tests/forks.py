@@ -52,7 +52,7 @@ class ForkServer:
         self, words: list[str], folder: Path, environ: dict[str, str], streams: tuple[int, int, int]
     ) -> fork_client.Command:
         """Start `python WORDS` in the background."""
-        self._until_ready()
+        self.ready()
         address = str(self.folder / "socket")
         return fork_client.Command(address, words, str(folder), environ, streams)
 
@@ -75,12 +75,14 @@ class ForkServer:
             pytest.fail(f"python {shlex.join(words)} has not ended after {seconds} s: {told}")
         return subprocess.CompletedProcess(["python", *words], code, *told)
 
-    def _until_ready(self) -> None:
+    def ready(self) -> Path:
+        """Wait until it takes commands; its folder, where `python` sends them to it."""
         stream = self.process.stdout
         assert stream
         if not stream.closed:
             assert stream.readline() == "ready\n", "the fork server did not start"
             stream.close()
+        return self.folder
 
 
 def first_failure(running: list[fork_client.Command], seconds: float) -> int | None:

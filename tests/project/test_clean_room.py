@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import VENV, Project
+from forks import fork_server
 from published import commands, run
 
 
@@ -17,13 +18,28 @@ def check_pip_path(project: Project, output: str) -> None:
     assert "equal to the recorded accuracy and bits of digits_baseline" in output
 
 
+def forking_environment(folder: Path) -> Path:
+    """The tests' environment, but what its Python starts of a project is a fork."""
+    (folder / "bin").mkdir(parents=True)
+    for path in [*VENV.iterdir(), *(VENV / "bin").iterdir()]:
+        if path.name != "bin":
+            (folder / path.relative_to(VENV)).symlink_to(path.resolve())
+    stamp = folder / "repro-setup.json"  # says which folder it was made for
+    text = stamp.read_text()
+    stamp.unlink()
+    stamp.write_text(text.replace(str(VENV.resolve()), str(folder.resolve())))
+    (folder / "bin" / "python").unlink()
+    (folder / "bin" / "python").symlink_to(fork_server(VENV).ready() / "python")
+    return folder
+
+
 def test_the_commands_of_reproduce_md_end_as_it_says(
     published: tuple[Project, dict[str, str]], tmp_path: Path
 ) -> None:
-    """The tests' environment stands in for a new one: see the next test."""
+    """Forks in the tests' environment stand in for a new one: see the next test."""
     project, variables = published
     start, *_, training, verification = commands(project)
-    start.insert(2, f"ln -s '{VENV}' .venv")
+    start.insert(2, f"ln -s '{forking_environment(tmp_path / 'venv')}' .venv")
     assert start[1:4:2] == ["cd clean-room", "make setup"]
     output = run(tmp_path, [*start, *training, *verification], **variables)
     check_pip_path(project, output)

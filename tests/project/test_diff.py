@@ -154,13 +154,11 @@ PLANTED = {
         (
             (
                 "repro/training/sampling.py",
-                "    start = position * batch_size\n    return [",
-                "    start = position * batch_size\n"
-                "    if step == 5:\n"
-                "        order = epoch_order(size, seed, epoch).tolist()\n"
-                "        order[start : start + 2] = order[start : start + 2][::-1]\n"
-                "        return [(epoch, i) for i in order[start : start + batch_size]]\n"
-                "    return [",
+                "        order = epoch_order(self.size, self.seed, epoch)\n",
+                "        order = epoch_order(self.size, self.seed, epoch)\n"
+                "        if step == 5:\n"
+                "            order = order.clone()\n"
+                "            order[start : start + 2] = order[start : start + 2].flip(0)\n",
             ),
         ),
         quantity="samples",
