@@ -233,7 +233,7 @@ class _Training:
         starts = [0, *(step for step in map(layout.step_of, folders) if step < end)]
         chosen = random.SystemRandom().sample(starts, min(count, len(starts)))
         if len(chosen) < count:
-            print(f"the run kept {len(starts) - 1} earlier checkpoints: {len(chosen)} places")
+            print(f"earlier checkpoints of the run: {len(starts) - 1}; stretches: {len(chosen)}")
         for start in sorted(chosen):
             self._stretch(self.folder / f"from-{start}", start, min(start + steps, end))
 
