@@ -20,6 +20,7 @@ class Progress:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.started = time.monotonic()
+        self.told = self.started
         self.total = 0
         self.done = 0
         self.failed = 0
@@ -34,7 +35,8 @@ class Progress:
         self.total = len(ids)
 
     def pytest_sessionstart(self) -> None:
-        threading.Thread(target=self.tell, daemon=True).start()
+        if getattr(self.config.option, "numprocesses", None):
+            threading.Thread(target=self.tell, daemon=True).start()
 
     def pytest_sessionfinish(self) -> None:
         self.ended.set()
@@ -66,8 +68,11 @@ class Progress:
         if report.when == "teardown":
             self.done += 1
             self.running.pop(report.nodeid, None)
+            if time.monotonic() - self.told >= 2 * EVERY:  # no thread does it: without workers
+                self.say_how_far()
 
     def say_how_far(self) -> None:
+        self.told = time.monotonic()
         if self.total:
             share = 100 * self.done // self.total
             seconds = int(time.monotonic() - self.started)
