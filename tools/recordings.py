@@ -74,7 +74,7 @@ class Recording:
     command: str  # as a person types it
     exit_code: int
     shows: tuple[str, ...]  # words without which the picture would be of no use
-    left_out: str = "$^"  # lines in which this pattern is found become a line of dots
+    left_out: str = "(?!)"  # lines in which this pattern is found become a line of dots; here none
 
 
 REPRODUCE = Recording(

@@ -53,7 +53,7 @@ def test_a_picture_has_what_stands_on_the_terminal(
     program = r"""
 test -t 1 && printf '\033[1ma terminal\033[0m\n'
 printf ' 1/2\r\033[2K 2/2\n<&>\n'
-printf 'epoch 2\nepoch 3\nthe end\n'
+printf 'epoch 2\nepoch 3\n\nthe end\n'
 """
     project = project_of(tmp_path / "project", program)
     monkeypatch.setattr(recordings, "DOCS", tmp_path)
@@ -70,6 +70,8 @@ printf 'epoch 2\nepoch 3\nthe end\n'
     assert " 1/2" not in shown
     assert shown.count("...") == 1
     assert not any("epoch" in line for line in shown)
+    recordings.record(replace(recording, left_out=recordings.DIFF.left_out), project)
+    assert "..." not in text_of((tmp_path / "said.svg").read_text())
 
 
 def test_a_folder_of_this_machine_is_in_no_picture(
