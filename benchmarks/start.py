@@ -34,7 +34,8 @@ loss = torch.nn.functional.cross_entropy(model(torch.rand(64, 1, 8, 8)), labels)
 loss.backward()
 optimizer.step()
 """
-CONFIGURATION = "import hydra, omegaconf, pydantic"
+# `import pydantic` alone imports next to nothing: its modules come with the first name in use.
+CONFIGURATION = "import hydra, omegaconf; from pydantic import BaseModel"
 
 
 class Cost(NamedTuple):

@@ -13,16 +13,18 @@ from typing import Any
 from urllib.parse import unquote
 
 MASK = "***"
+# Patterns are compiled when they are first used: a message about a typo needs none of them.
+
 # Searched in a name's words, lower case, joined by "_". `token` counts as the last word alone, and
 # not after a word of language modelling: HF_TOKEN does; max_tokens, pad_token, tokenizer do not.
-_SECRET_NAME = re.compile(
+_SECRET_NAME = (
     r"secret|passw(or)?d|passphrase|credential|(^|_)authorization(_|$)|(^|_)auth$"
     r"|(api|access|auth|private|account|storage|encryption|kaggle)_?(key|token)s?(_|$)"
     r"|(^|_)(?<!(?:pad|eos|bos|sos|cls|sep|unk|per|max|num|end)_)(?<!(?:mask|stop|text|word)_)"
     r"(?<!(?:start|begin|blank|image|class|audio|query|patch|first)_)(?<!special_)token$"
 )
 # Patterns start at a boundary and repeat boundedly: a line of a megabyte must not take minutes.
-_SHAPES = re.compile(
+_SHAPES = (
     r"(?<![A-Za-z0-9])(gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_[A-Za-z0-9]{20,}"
     r"|sk-(?=[a-z-]{0,40}[A-Z0-9])[\w-]{20,}|A[KS]IA[0-9A-Z]{16}|xox[a-z]-[\w-]{10,}"
     r"|eyJ[\w-]{8,999}\.[\w-]{8,}\.[\w-]{8,})"  # a JSON Web Token
@@ -48,7 +50,7 @@ _LITERALS = (  # the values go, if is_secret_name(key)
 def is_secret_name(name: str) -> bool:
     """Whether a value under this name is a secret: apiKey, HF_TOKEN; not max_tokens, not author."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
-    return _SECRET_NAME.search("_".join(words).lower()) is not None
+    return re.search(_SECRET_NAME, "_".join(words).lower()) is not None
 
 
 def redact_url(url: str) -> str:
@@ -95,7 +97,7 @@ def redact_shapes(text: str) -> str:
         kept = match[0][: match.start("value") - match.start()]
         return kept + MASK if is_secret_name(match["key"]) else match[0]
 
-    text = _SHAPES.sub(MASK, text)
+    text = re.sub(_SHAPES, MASK, text)
     for literal in _LITERALS:
         text = re.sub(literal, mask, text)
     return text
