@@ -27,6 +27,7 @@ import os
 import random
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -89,6 +90,7 @@ class Server:
             if sys.stdin.fileno() in sources:
                 for pid in self.running.values():
                     end_group(pid)
+                shutil.rmtree(self.folder)
                 return
             for source in sources:
                 if source is self.listener:

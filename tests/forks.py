@@ -4,7 +4,6 @@ import json
 import os
 import select
 import shlex
-import shutil
 import subprocess
 import tempfile
 import time
@@ -45,8 +44,7 @@ class ForkServer:
     def stop(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait()
-        shutil.rmtree(self.folder)
+        self.process.wait()  # it takes its folder away
 
     def start(
         self, words: list[str], folder: Path, environ: dict[str, str], streams: tuple[int, int, int]
