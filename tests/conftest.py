@@ -49,6 +49,9 @@ PORTABLE = {**PROFILES["portable"], "REPRO_PROFILE": "portable"}
 # tests, two minutes on a slow machine).
 HANGS = 1200
 
+# The last commit whose kit has all its modules side by side.
+BEFORE_THE_PACKAGES = "f367be3942738d86dd655894cd9565bc6a7bcebf"
+
 PROFILE_VARIABLES = [
     "REPRO_PROFILE",
     "PYTHONHASHSEED",

@@ -6,15 +6,13 @@ import subprocess
 from pathlib import Path
 
 from conftest import (
+    BEFORE_THE_PACKAGES,
     CHECKS,
     ROOT,
     Project,
     clean_environ,
 )
 from options import commit_all
-
-# The last commit whose kit has all its modules side by side.
-BEFORE_THE_PACKAGES = "f367be3942738d86dd655894cd9565bc6a7bcebf"
 
 # An author's loss in a file of its own; it imports the kit in each of the usual ways.
 LOSS = '''

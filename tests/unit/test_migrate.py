@@ -1,10 +1,12 @@
 """`python -m repro migrate`: an author's imports of the kit follow its modules."""
 
+import ast
 import importlib
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE  # noqa: F401  # it puts the kit on sys.path
+from conftest import BEFORE_THE_PACKAGES, ROOT, TEMPLATE
 from repro.core.migrate import migrate, rewrite
 from repro.core.moved import GONE, MODULES, NAMES
 
@@ -103,3 +105,27 @@ def test_the_table_names_what_is_there(old: str) -> None:
         module, _, name = NAMES[old].rpartition(".")
         assert hasattr(importlib.import_module(module), name)
     assert old not in GONE
+
+
+def names_before(module: str) -> set[str]:
+    """The public names that a module of the kit had before the packages."""
+    path = f"{TEMPLATE.name}/{module.replace('.', '/')}.py"
+    command = ["git", "-C", str(ROOT), "show", f"{BEFORE_THE_PACKAGES}:{path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stderr}: git fetch --unshallow brings the history"
+    names: set[str] = set()
+    for node in ast.parse(done.stdout).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            targets = [part for target in node.targets for part in ast.walk(target)]
+            names |= {part.id for part in targets if isinstance(part, ast.Name)}
+    return {name for name in names if name[0] != "_"}
+
+
+@pytest.mark.parametrize("old", MODULES)
+def test_each_name_of_the_kit_before_has_its_place_or_is_said_to_be_gone(old: str) -> None:
+    for name in names_before(old):
+        full = f"{old}.{name}"
+        module, _, today = NAMES.get(full, f"{MODULES[old]}.{name}").rpartition(".")
+        assert full in GONE or hasattr(importlib.import_module(module), today), full

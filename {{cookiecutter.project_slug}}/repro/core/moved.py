@@ -50,6 +50,10 @@ MODULES = {
 }
 # Old module, new module, names.
 _MOVED = (
+    ("repro.archive", "repro.core.layout", "PATCH"),
+    ("repro.diff", "repro.diagnosis.operation_difference", "find_operation find_unwritten"),
+    ("repro.diff", "repro.diagnosis.replay_pair", "project_of"),
+    ("repro.diff", "repro.diagnosis.distances", "distances"),
     ("repro.checkpoint", "repro.core.layout", "STATE SUMS TENSORS step_folder steps_newest_first"),
     (
         "repro.checkpoint",
@@ -95,6 +99,14 @@ _MOVED = (
     ("repro.verify", "repro.results.verdict", "DIFFERENT EQUIVALENT IDENTICAL Verdict"),
 )
 _RENAMED = {
+    "repro.audit.show": "repro.diagnosis.audit.print_findings",
+    "repro.diff.compare": "repro.diagnosis.diff.compare_traces",
+    "repro.diff.judge": "repro.diagnosis.replay_pair.judge_replays",
+    "repro.diff.replay": "repro.diagnosis.replay_pair.replay_both",
+    "repro.explain.show": "repro.diagnosis.explain.print_difference",
+    "repro.interruption.MARKER": "repro.core.layout.INTERRUPTED",
+    "repro.replay.config_of": "repro.diagnosis.replay.config_of_run",
+    "repro.replay.write": "repro.diagnosis.step_file.write_step",
     "repro.archive.write": "repro.results.archive.write_zip",
     "repro.checklist.ask": "repro.results.checklist.answer",
     "repro.checklist.config_of": "repro.results.questions.config_recorded",
@@ -126,18 +138,34 @@ NAMES = {
 } | _RENAMED
 
 
-# What is no more, and what to do instead.
-GONE = {
+# What authors may have used and is no more, with what to do instead.
+_REPLACED = {
+    "repro.record.Energy": "virtual machines have no energy counters, and GPUs were not counted",
     "repro.report.read_verdicts": "repro.results.verdict.verdicts_newest_first gives all verdicts",
     "repro.results.read_results": "read_recording(root).claims gives the claims, as RecordedClaim",
-    "repro.record.Energy": "virtual machines have no energy counters, and GPUs were not counted",
-    "repro.audit.show": "TODO",
-    "repro.diff.compare": "TODO",
-    "repro.diff.judge": "TODO",
-    "repro.explain.show": "TODO",
-    "repro.replay.config_of": "TODO",
-    "repro.replay.write": "TODO",
-    "repro.sampling.steps_per_epoch": "TODO",
-    "repro.sampling.batch_length": "TODO",
-    "repro.sampling.batch_of_step": "TODO",
+    "repro.sampling.batch_length": "Schedule(size, batch_size, seed, drop_last).length(step)",
+    "repro.sampling.batch_of_step": "Schedule(size, batch_size, seed, drop_last).keys(step)",
+    "repro.sampling.steps_per_epoch": "Schedule(...).steps_per_epoch",
+    "repro.trace.shards_fingerprints": "repro.runs.trace.step_quantities tells all of a step",
+}
+# What only the kit used.
+_INNER = {
+    "repro.catalogue": "Meant",
+    "repro.checklist": "archived commit_of committed deterministic documented hardware_of known "
+    "locked newest of_newest_run seeds states_of verdict_on verified",
+    "repro.compare": "Run STATISTICS",
+    "repro.crate": "action identity person reference some",
+    "repro.operations": "Place",
+    "repro.parallel": "Owner Result",
+    "repro.randomness": "PROCESS_VARIABLES",
+    "repro.record": "TRACES",
+    "repro.report": "COMPARED COSTS FIGURES HEAD Html tag",
+    "repro.results": "LASTING",
+    "repro.trace": "EFFECTS Group",
+    "repro.verify": "Lines",
+}
+GONE = _REPLACED | {
+    f"{module}.{name}": "only the kit used it"
+    for module, names in _INNER.items()
+    for name in names.split()
 }
