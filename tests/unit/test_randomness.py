@@ -17,10 +17,10 @@ from pathlib import Path
 
 def check(tmp_path: Path, code: str, imports: str = IMPORTS) -> list[tuple[int, str, str]]:
     """Line (after the imports), rule and text of what is found in `code`."""
-    (tmp_path / "rooms").mkdir(exist_ok=True)
-    (tmp_path / "rooms" / "code.py").write_text(imports + code)
+    (tmp_path / "code").mkdir(exist_ok=True)
+    (tmp_path / "code" / "code.py").write_text(imports + code)
     before = imports.count("\n")
-    findings = find_unseeded(tmp_path, ["rooms"])
+    findings = find_unseeded(tmp_path, ["code"])
     return [(finding.line - before, finding.rule, finding.found) for finding in findings]
 
 
@@ -220,19 +220,19 @@ def test_every_rule_has_both_kinds_of_case() -> None:
 
 
 def test_a_finding_names_place_text_and_remedy(tmp_path: Path) -> None:
-    (tmp_path / "rooms" / "deep").mkdir(parents=True)
-    (tmp_path / "rooms" / ".hidden").mkdir()
+    (tmp_path / "code" / "deep").mkdir(parents=True)
+    (tmp_path / "code" / ".hidden").mkdir()
     (tmp_path / "more").mkdir()
     code = "import numpy as np\n\nrng = np.random.default_rng()\n"
-    for name in ("rooms/deep/b.py", "rooms/a.py", "rooms/.hidden/c.py", "rooms/d.txt", "more/e.py"):
+    for name in ("code/deep/b.py", "code/a.py", "code/.hidden/c.py", "code/d.txt", "more/e.py"):
         (tmp_path / name).write_text(code)
-    findings = find_unseeded(tmp_path, ["rooms", "more"])
-    assert [finding.path for finding in findings] == ["more/e.py", "rooms/a.py", "rooms/deep/b.py"]
+    findings = find_unseeded(tmp_path, ["code", "more"])
+    assert [finding.path for finding in findings] == ["code/a.py", "code/deep/b.py", "more/e.py"]
     assert {(f.line, f.rule, f.found, f.remedy) for f in findings} == {
         (3, "unseeded-generator", "np.random.default_rng()", RULES["unseeded-generator"])
     }
     with pytest.raises(UserError, match="nowhere: no such folder"):
-        find_unseeded(tmp_path, ["rooms", "nowhere"])
+        find_unseeded(tmp_path, ["code", "nowhere"])
 
 
 def test_a_reason_silences_its_own_rule_and_line_alone(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_what_cannot_be_parsed_is_a_finding(tmp_path: Path, source: bytes) -> No
     assert finding.rule == "syntax"
 
 
-def test_the_authors_rooms_of_a_new_project_have_no_finding() -> None:
+def test_the_authors_code_of_a_new_project_has_no_finding() -> None:
     assert find_unseeded(TEMPLATE, ["experiment"]) == []
 
 
