@@ -8,9 +8,14 @@ from xdist.scheduler import LoadScopeScheduling
 # Files whose tests share something expensive: one worker does all of a file. Of the others any
 # worker does any test. Both in this order, by their time: the last ones to start have to be short.
 TOGETHER = ["tracking", "verify", "archive", "compare", "generation", "doctor", "forks"]
+SHARING = {  # tests of a fixture that takes long, in files whose others do not need it
+    "test_ten_kills_at_random_moments_change_nothing": "uninterrupted",
+    "test_sigterm_saves_marks_and_goes_on_with_the_same_bits": "uninterrupted",
+}
 LONGEST = [
     "test_the_projects_own_tests_pass",
     "test_ten_kills_at_random_moments_change_nothing",
+    "test_sigterm_saves_marks_and_goes_on_with_the_same_bits",
     "test_make_demo_ends_with_identical",
     "tracking",
     "verify",
@@ -41,6 +46,9 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
     """What one worker does: a file of TOGETHER, of unit/ or of system/, or else a single test."""
 
     def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.rpartition("::")[2].partition("[")[0]
+        if name in SHARING:
+            return SHARING[name]
         path = PurePath(nodeid.partition("::")[0])
         together = path.parent.name in ("unit", "system")
         together |= path.stem.removeprefix("test_") in TOGETHER

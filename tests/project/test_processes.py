@@ -308,7 +308,8 @@ def kill_and_resume(project: Project, name: str, kills: int, seed: int) -> None:
     assert done.returncode == 0, done.stderr
 
 
-CRASH = ("training.shards=2", "output.checkpoint_every=1", "training.max_steps=200")
+LAST = 140  # more steps than ten kills, up to eight steps after each other, come to
+CRASH = ("training.shards=2", "output.checkpoint_every=1", f"training.max_steps={LAST}")
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +358,7 @@ def test_sigterm_saves_marks_and_goes_on_with_the_same_bits(
     done = parallel.processes(3 - processes, "experiment.train", *settings)
     assert done.returncode == 0, done.stderr
     assert not (run / "interrupted").exists()
-    last = "checkpoints/step-000000200/tensors.safetensors"
+    last = f"checkpoints/step-{LAST:09d}/tensors.safetensors"
     assert contents(run)[last] == uninterrupted[last]
     assert contents(run)["metrics.jsonl"] == uninterrupted["metrics.jsonl"]
 
