@@ -7,6 +7,10 @@ way; read them in this order: core, environment, data, training, runs, tracking,
 import signal
 import sys
 
+# Ctrl-C is blocked in a process that was started anew (repro/environment/profile.py): the mask of
+# signals outlives that start. It is let through once its answer is known.
+_INTERRUPTS = {signal.SIGINT}
+
 # sys.argv[0] is "-m" while `python -m` looks for a module: a command starts. What goes wrong before
 # `run_command` can say it in a line must not show a traceback either.
 if sys.argv[:1] == ["-m"]:
@@ -14,6 +18,7 @@ if sys.argv[:1] == ["-m"]:
         sys.exit(f"error: {sys.executable} is older than Python 3.9: run make setup first")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     from importlib.util import find_spec  # after that: it takes a while
 
     # These need no package: the doctor names what is missing, the others use Python alone.
@@ -23,3 +28,5 @@ if sys.argv[:1] == ["-m"]:
             f"error: {sys.executable} lacks the project's packages: run make setup, then use "
             ".venv/bin/python (or: source .venv/bin/activate)"
         )
+else:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)

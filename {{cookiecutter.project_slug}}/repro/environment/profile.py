@@ -16,6 +16,7 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -147,9 +148,14 @@ def _applied(changes: Mapping[str, str | None], environ: Mapping[str, str]) -> d
 
 
 def _start_anew(environ: Mapping[str, str]) -> NoReturn:
-    """Replace this process by the same command with these variables."""
+    """Replace this process by the same command with these variables.
+
+    Ctrl-C waits meanwhile: in its first moments Python would answer it with a traceback of its own.
+    repro/__init__.py lets it through again.
+    """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
 
 

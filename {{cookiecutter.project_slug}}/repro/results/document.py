@@ -184,7 +184,7 @@ def _origin(recording: Recording) -> str:
     if commit is None:
         return (
             "Recorded without a commit: the digests of code, config, data and lock in "
-            f"[{EXPECTED.name}]({EXPECTED}) tell of what."
+            f"[{EXPECTED.name}]({EXPECTED}) identify what was recorded."
         )
     if recording.dirty is None:
         return (
