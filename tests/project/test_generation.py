@@ -107,8 +107,10 @@ def test_no_file_is_empty_and_every_file_is_of_its_kind(
             text = content.decode()
             assert text.strip(), name
             assert "cookiecutter" not in text, name
-            assert "{%" not in text, name
-            assert name.startswith(".github/") or name.endswith(".py") or "{{" not in text, name
+            if not name.endswith(".jinja"):  # the page of verdicts, which the kit fills
+                assert "{%" not in text, name
+                shown = name.startswith(".github/") or name.endswith(".py")
+                assert shown or "{{" not in text, name
             assert text.endswith("\n"), name
             assert not text.endswith("\n\n"), name
             parse(name, text)
