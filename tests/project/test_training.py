@@ -618,7 +618,8 @@ def test_a_fault_in_a_sample_ends_the_training(
     added = f"        if index == 100:\n            {fault}\n"
     samples = "experiment/samples.py"
     own_project.edit(samples, line, added + line)
-    own_project.edit(samples, "import numpy", "import os\nimport time\n\nimport numpy")
+    imports = "import os\nimport time\n\nfrom repro.core.errors import UserError\n"
+    own_project.edit(samples, "import numpy", f"{imports}import numpy")
     done = own_project.train(f"num_workers={workers}", "training.max_steps=30")
     assert done.returncode == (2 if told.startswith("error") else 1), done.stderr
     assert told in done.stderr
