@@ -11,7 +11,6 @@ from conftest import VENV, Project
 
 NUMPY = """
 import hashlib, numpy as np
-from background import contents
 x = np.random.default_rng(0).random((65, 67)) + 0.1
 parts = [np.exp(x), np.log(x), np.sin(x), x ** 1.7, np.tanh(x), x @ x.T, np.linalg.svd(x)[1]]
 parts += [np.linalg.inv(x[:65, :65] + np.eye(65)), x.sum(), x.mean(0), np.sqrt(x)]
