@@ -100,7 +100,7 @@ def test_the_image_runs_as_an_ordinary_user_in_a_folder_of_theirs(
     for name in ("runs", "data"):
         (tmp_path / name).mkdir()
         os.chown(tmp_path / name, 12345, 12345)
-    train = ("experiment.train", "training.max_steps=2", "run_dir=runs/own")
+    train = ("python", "-m", "experiment.train", "training.max_steps=2", "run_dir=runs/own")
     done = inside(engine, own, *train, user="12345:12345")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "own" / "metrics.jsonl").stat().st_uid == 12345
@@ -111,7 +111,7 @@ def test_the_image_runs_as_an_ordinary_user_in_a_folder_of_theirs(
 
 def test_docker_stop_leaves_a_checkpoint(engine: Engine, built: Project) -> None:
     name = f"repro-test-{os.getpid()}"
-    train = ("experiment.train", "run_dir=runs/stopped", "training.epochs=500")
+    train = ("python", "-m", "experiment.train", "run_dir=runs/stopped", "training.epochs=500")
     before = ("--detach", "--name", name)
     done = inside(engine, built, *train, before=before)
     assert done.returncode == 0, done.stderr
