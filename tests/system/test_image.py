@@ -152,13 +152,13 @@ def test_other_commands_run(engine: Engine, built: Project, command: tuple[str, 
 
 
 def test_the_image_holds_what_it_needs_and_nothing_else(engine: Engine, built: Project) -> None:
-    script = "cd /work && find . -type f | sort && ls -A runs data && command -v gcc cc g++ git"
+    script = "cd /work && find . -type f | sort && ls -A runs data; command -v gcc cc g++ git"
     done = engine.docker("run", "--rm", "--user", "0", image(built), "bash", "-c", script)
     for name in SECRETS:
         assert name not in done.stdout
     assert ".git/" not in done.stdout
-    assert "/gcc" not in done.stdout
-    assert "/git" not in done.stdout
+    programs = [line for line in done.stdout.splitlines() if line.startswith("/")]
+    assert programs == []
     found = engine.docker("image", "inspect", image(built)).stdout
     (config,) = json.loads(found)
     assert config["Config"]["Labels"]["org.opencontainers.image.revision"]
