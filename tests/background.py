@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import HANGS, PORTABLE, VENV, Project, clean_environ, free_port, ranks
+from conftest import HANGS, PORTABLE, VENV, Project, clean_environ, ranks, torchrun
 from forks import fork_server
 
 LONG = ("training.epochs=500", "output.log_every=1", "model.width=8", "threads=1")
@@ -17,11 +17,8 @@ LONG = ("training.epochs=500", "output.log_every=1", "model.width=8", "threads=1
 
 def command(processes: int, *settings: str) -> list[str]:
     """The words of a training command with that many processes."""
-    python, module = str(VENV / "bin" / "python"), ["-m", "experiment.train", *settings]
-    if processes == 1:
-        return [python, *module]
-    torchrun = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    return [*torchrun, "--master-addr", "127.0.0.1", "--master-port", str(free_port()), *module]
+    several = torchrun(processes) if processes > 1 else []
+    return [str(VENV / "bin" / "python"), "-m", *several, "experiment.train", *settings]
 
 
 def contents(run: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import HANGS, Project, clean_environ
+from conftest import HANGS, Project, clean_environ, free_port
 from trackers import (
     CHECKPOINTS,
     READ_MLFLOW,
@@ -22,12 +22,6 @@ from trackers import (
     steps_done,
     until,
 )
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager
