@@ -43,9 +43,8 @@ test test-system: only := not long
 test-long: only := long
 
 test: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run the template's tests; ARGS='tests/project/test_data.py -k cifar'
-	@$(pytest) -m "$(only)" $(if $(ARGS),,-n $(WORKERS)) $(if $(filter tests/%,$(ARGS)),,$(what)) $(ARGS)
-
 test-system: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run those that need Docker, Slurm, servers or a browser
+test test-system:
 	@$(pytest) -m "$(only)" $(if $(ARGS),,-n $(WORKERS)) $(if $(filter tests/%,$(ARGS)),,$(what)) $(ARGS)
 
 test-long: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run those that take minutes each

@@ -116,6 +116,23 @@ def fork_server(venv: Path) -> ForkServer:
     return server
 
 
+def forking_environment(folder: Path) -> Path:
+    """The tests' environment, but what its Python starts of a project is a fork."""
+    from conftest import VENV  # it imports this file
+
+    (folder / "bin").mkdir(parents=True)
+    for path in [*VENV.iterdir(), *(VENV / "bin").iterdir()]:
+        if path.name != "bin":
+            (folder / path.relative_to(VENV)).symlink_to(path.resolve())
+    for name in ("repro-setup.json", "bin/activate"):  # both say which folder they were made for
+        text = (VENV / name).read_text()
+        (folder / name).unlink()
+        (folder / name).write_text(text.replace(str(VENV.resolve()), str(folder.resolve())))
+    (folder / "bin" / "python").unlink()
+    (folder / "bin" / "python").symlink_to(fork_server(VENV).ready() / "python")
+    return folder
+
+
 def stop_servers() -> None:
     while _servers:
         _servers.pop().stop()

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import VENV, Project
-from forks import fork_server
+from conftest import Project
+from forks import forking_environment
 from published import commands, run
 
 
@@ -15,22 +15,7 @@ def check_pip_path(project: Project, output: str) -> None:
     assert output.count("\nIDENTICAL\n") == 4  # once for each command that verifies
     assert "DIFFERENT" not in output
     assert f"\nbits {bits}\n" in output, more
-    assert "equal to the recorded accuracy and bits of digits_baseline" in output
-
-
-def forking_environment(folder: Path) -> Path:
-    """The tests' environment, but what its Python starts of a project is a fork."""
-    (folder / "bin").mkdir(parents=True)
-    for path in [*VENV.iterdir(), *(VENV / "bin").iterdir()]:
-        if path.name != "bin":
-            (folder / path.relative_to(VENV)).symlink_to(path.resolve())
-    stamp = folder / "repro-setup.json"  # says which folder it was made for
-    text = stamp.read_text()
-    stamp.unlink()
-    stamp.write_text(text.replace(str(VENV.resolve()), str(folder.resolve())))
-    (folder / "bin" / "python").unlink()
-    (folder / "bin" / "python").symlink_to(fork_server(VENV).ready() / "python")
-    return folder
+    assert "equal to the recorded accuracy and bits of short" in output
 
 
 def test_the_commands_of_reproduce_md_end_as_it_says(

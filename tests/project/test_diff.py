@@ -251,7 +251,8 @@ PLANTED = {
         both=(
             in_step(
                 6,
-                "norms = [p.norm() for p in set(self.model.parameters())]; "
+                "import uuid; named = {uuid.uuid4(): p for p in self.model.parameters()}; "
+                "norms = [named[name].norm() for name in set(named)]; "
                 "logits = logits * (1 + sum(0.01 * i * x for i, x in enumerate(norms)))",
             ),
         ),

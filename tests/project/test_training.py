@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import HANGS, VENV, Project, clean_environ, commit, faults, git, last_line, weights
+from forks import forking_environment
 
 SHORT = ("training.max_steps=25", "output.log_every=1")
 
@@ -145,9 +146,9 @@ def test_nothing_recorded_is_exit_code_2(own_project: Project) -> None:
 # Bits ----------------------------------------------------------------------------------------
 
 
-def test_the_projects_own_tests_pass(project: Project) -> None:
+def test_the_projects_own_tests_pass(project: Project, tmp_path: Path) -> None:
     """Seeds, data workers, resuming, refusals: the tests that every author gets."""
-    done = project.make("test")
+    done = Project(project.path, forking_environment(tmp_path / "venv")).make("test")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in last_line(done.stdout)
 

@@ -57,7 +57,7 @@ def migrate(root: Path) -> Result:
 def rewrite(source: bytes) -> tuple[bytes, list[tuple[int, str]]]:
     """Return a file's bytes with today's imports, and what is gone, by line."""
     rewriter = _Rewriter(source)
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(rewriter.tree):
         if isinstance(node, ast.ImportFrom):
             rewriter.import_from(node)
         elif isinstance(node, ast.Import):

@@ -119,7 +119,9 @@ def _print_parting(console: Console, parting: Parting) -> None:
     table = _empty_table()
     for name in parting.agree:
         table.add_row(name.replace("_", " "), "agrees", "")
-    table.add_row(quantity, *(_value(value) for value in parting.values))
+    # A number's exact digits stand below it, whether or not the terminal is wide enough.
+    values = (_value(value).replace(" (0x", "\n(0x") for value in parting.values)
+    table.add_row(quantity, *values)
     console.print(table)
 
 

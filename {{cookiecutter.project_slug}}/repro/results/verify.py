@@ -16,7 +16,6 @@ from pathlib import Path
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_json
-from repro.core.layout import TRACE
 from repro.core.project import MAX_STEPS, WITH_TRACE, WITHOUT_TRACKER, run_author_command
 from repro.diagnosis.diff import first_difference
 from repro.environment.import_paths import shadows
@@ -174,7 +173,7 @@ class _Training:
         self.original = recorded_run(root, claim.name, expected, verdict.seed)
         self.lines = read_trace_lines(trace_file(root, claim.name, verdict.seed))
         if self.original:
-            self.lines = read_trace_lines(self.original / TRACE) or self.lines
+            self.lines = read_trace_lines(self.original / layout.TRACE) or self.lines
         if verdict.what != WHOLE:
             self._refuse_what_cannot_be_compared()
         self.folder = _new_folder(root, verdict)
@@ -261,7 +260,7 @@ class _Training:
 
     def _parting(self, run: Path, first: int, last: int) -> str:
         """Say where a run leaves the recorded trace, between two steps; "" if it does not."""
-        lines = read_trace_lines(run / TRACE)
+        lines = read_trace_lines(run / layout.TRACE)
         for step in range(first - 1, last + 1):  # 0 is before the first
             if step not in self.lines and self.verdict.what == WHOLE:
                 return ""  # a clone has the first steps only
