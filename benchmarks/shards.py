@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 project = Path(sys.argv[1]).resolve()
 sys.path.insert(0, str(project))
@@ -31,25 +32,24 @@ from experiment import trainer as trainer_module  # noqa: E402
 from experiment.trainer import Trainer  # noqa: E402
 from PIL import Image  # noqa: E402
 from repro.core.layout import METRICS  # noqa: E402
+from repro.training.weighted import Weighted  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 
 def plain_backward(
     model: nn.Module,
-    batch: list[Tensor],
+    shards: list[list[Tensor]],
     size: int,
     processes: object,
-    forward: Callable[..., Tensor],
+    loss_of: Callable[[int, list[Tensor]], Weighted],
 ) -> Tensor:
     """Do what backward_in_shards replaces."""
-    loss = forward(0, *batch) / size
+    loss = loss_of(0, shards[0]).sum / size
     loss.backward()
     return loss.detach()
 
 
-def seconds(
-    trainer: Trainer, backward: Callable[..., Tensor], batches: list[list[Tensor]]
-) -> float:
+def seconds(trainer: Trainer, backward: Callable[..., Tensor], batches: list[list[Any]]) -> float:
     trainer_module.backward_in_shards = backward
     started = time.perf_counter()
     for step, batch in enumerate(batches):
@@ -64,12 +64,13 @@ def ratio(
     steps: int,
     rounds: int,
 ) -> None:
-    trainer = first[0]
-    batches = [batch for _, batch in trainer.steps(range(steps))]
+    batches = {  # each trainer's own: the same samples, cut into other shards
+        id(pair): [shards for _, shards in pair[0].steps(range(steps))] for pair in (first, second)
+    }
     ratios = []
     for number in range(rounds + 1):
         order = (first, second) if number % 2 else (second, first)
-        times = {id(pair): seconds(*pair, batches) for pair in order}
+        times = {id(pair): seconds(*pair, batches[id(pair)]) for pair in order}
         ratios.append(times[id(first)] / times[id(second)])
     ratios = ratios[1:]  # the first round warms up
     print(

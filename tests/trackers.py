@@ -115,7 +115,8 @@ def files_to_show(project: Project) -> set[str]:
     names = {f"code/{path.relative_to(project.path)}" for path in code}
     assert "code/experiment/trainer.py" in names
     names |= {"code/requirements.lock", "code/environment.yml", "config_used.yaml", "command.txt"}
-    names |= {"experiment_context.json", "uncommitted_changes.diff", "metrics.json"}
+    names |= {"experiment_context.json", "uncommitted_changes.diff"}
+    names |= {"metrics.json", "metrics-last.json"}
     return names | {"figures/confusion_matrix.png", "figures/learning_curves.png"}
 
 

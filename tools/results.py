@@ -31,7 +31,8 @@ CARRY_OVER = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from repro.results.claims import conditions_now, parse_recording
+from repro.results.claims import conditions_now
+from repro.results.recording import parse_recording
 from repro.results.record import publish
 root = Path.cwd()
 recording = parse_recording(json.load(sys.stdin))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
 from conftest import ROOT, Project
 
 sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}"))
@@ -66,3 +67,73 @@ def test_an_authors_model_is_told_module_line_and_way_round(own_project: Project
     assert (source["rule"], source["line"]) == ("import-time-draw", places["NOISE"])
     words = own_project.module("repro", "audit").stdout
     assert f"11 experiment/model.py:{places['sqrt()']}" in words
+
+
+ATTENDING = """
+
+class Attend(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2)
+        drop = 0.1 if self.training else 0.0
+        with torch.no_grad():
+            frozen = functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        tokens = functional.scaled_dot_product_attention(tokens, tokens, frozen, dropout_p=drop)
+        if not self.training:
+            torch.histc(tokens, 4)
+        return tokens.view_as(x)
+
+
+def small_cnn("""
+
+
+def test_calls_of_attention_and_what_only_evaluation_does_are_told(own_project: Project) -> None:
+    own_project.edit("experiment/model.py", "\n\ndef small_cnn(", ATTENDING)
+    own_project.edit(
+        "experiment/model.py",
+        "        nn.MaxPool2d(2),\n    ]\n",
+        "        Attend(),\n        nn.MaxPool2d(2),\n    ]\n",
+    )
+    own_project.edit(
+        "experiment/model.py",
+        "from torch import Tensor, nn\n",
+        "from torch import Tensor, nn\nfrom torch.nn import functional\n",
+    )
+    lines = (own_project.path / "experiment" / "model.py").read_text().splitlines()
+    (dropping,) = [n for n, line in enumerate(lines, 1) if "dropout_p=drop" in line]
+    (evaluating,) = [n for n, line in enumerate(lines, 1) if "histc" in line]
+    done = own_project.module("repro", "audit", "evaluation.batch_size=16", "--json")
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert told["evaluated"]
+    attention, histogram = [e for e in told["operations"] if e["kind"] in (REFUSED, VARIES)][::-1]
+    assert attention["operation"] == "torch.nn.functional.scaled_dot_product_attention"
+    assert attention["source"] == f"experiment/model.py:{dropping}"
+    assert (attention["module"], attention["phase"], attention["calls"]) == ("10", "training", 1)
+    assert "SDPBackend.MATH" in attention["instead"]
+    assert histogram["operation"] == "torch.histc"
+    assert histogram["source"] == f"experiment/model.py:{evaluating}"
+    # In one chunk of evaluation, and not in all of them.
+    assert (histogram["phase"], histogram["calls"]) == ("evaluation", 1)
+
+    own_project.edit("experiment/trainer.py", "    def validate(", "    def assess(")
+    words = own_project.module("repro", "audit").stdout
+    assert f"10 experiment/model.py:{dropping}\n" in words
+    assert "torch.histc" not in words
+    assert "Evaluation was not looked at: the trainer has no method validate()." in words
+
+
+def test_a_mean_passed_as_a_sum_is_told(own_project: Project) -> None:
+    """In one shard and with dropout, too; the project's own test of it fails."""
+    own_project.edit("experiment/trainer.py", 'reduction="sum"', 'reduction="mean"')
+    for settings in ((), ("training.precision=bf16", "training.shards=4")):
+        done = own_project.module("repro", "audit", "--json", *settings)
+        assert done.returncode == 1, done.stderr
+        (difference,) = json.loads(done.stdout)["sums"]
+        assert difference["of"] == "sum"
+        assert sum(difference["halves"]) == pytest.approx(2 * difference["whole"], rel=0.3)
+    told = own_project.module("repro", "audit").stdout
+    assert "The loss's sum is" in told
+    assert "is a mean passed as a sum?" in told
+    done = own_project.module("pytest", "-q", "-m", "not gpu", "-k", "loss_is_a_sum")
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout

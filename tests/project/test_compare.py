@@ -125,6 +125,37 @@ def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -
     assert "The runs part at step" in own_project.module(*command.split()[2:]).stdout
 
 
+def test_equal_bits_with_other_metrics_are_told(own_project: Project) -> None:
+    """An evaluation draws numbers that nothing seeds: each of two copies of a run has its own."""
+    old = "logits.append(self.forward(images.to(self.device)).float()"
+    noise = " * (1 + __import__('time').time_ns() % 1000)"
+    own_project.edit("experiment/trainer.py", old, old + noise)
+    done = own_project.train(*SHORT, "training.max_steps=3", "run_dir=runs/all/a")
+    assert done.returncode == 0, done.stderr
+    a, b = (own_project.path / "runs" / "all" / name for name in "ab")
+    shutil.copytree(a, b, symlinks=True)
+    for run in (a, b):
+        checkpoint = str(run / "checkpoints" / "last")
+        done = own_project.module("experiment.evaluate", "--checkpoint", checkpoint)
+        assert done.returncode == 0, done.stderr
+    done = own_project.module("repro", "compare", "runs/all")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "equal bits, OTHER METRICS: something outside the weights decided them" in done.stdout
+    found = compare(own_project, "runs/all", code=1)
+    assert (found["equal_bits"], found["equal_metrics"]) == (True, False)
+    (repeated,) = found["groups"][0]["repeated"]
+    other = repeated["other_metric"]
+    assert (other["source"], other["runs"]) == ("test", ["runs/all/a", "runs/all/b"])
+    values = [json.loads((run / "metrics.json").read_text())[other["metric"]] for run in (a, b)]
+    assert other["values"] == values
+    assert values[0] != values[1]
+    command = last_line(done.stdout).partition("to see where: ")[2]
+    assert command == "python -m repro diff runs/all/a runs/all/b"
+    words = own_project.module(*command.split()[2:])
+    assert words.returncode == 1
+    assert f"{other['metric']} is " in words.stdout
+
+
 def test_what_is_not_finished_is_listed_and_left_out(
     swept: tuple[Project, list[str]],
 ) -> None:

@@ -166,6 +166,18 @@ def test_an_evaluation_may_draw_from_any_generator(own_project: Project) -> None
     assert len(tested) == 1
 
 
+def test_weights_of_masked_targets_are_added_up_over_processes(own_project: Project) -> None:
+    """Each shard has another number of targets that count."""
+    trainer = "experiment/trainer.py"
+    plain = 'return functional.cross_entropy(logits.float(), labels, reduction="sum")'
+    masked = 'functional.cross_entropy(logits.float(), labels, reduction="none")'
+    own_project.edit(trainer, plain, f"return ({masked} * (labels > 2)).sum()")
+    own_project.edit(trainer, "weight=len(labels)", "weight=(labels > 2).sum()")
+    one = train(own_project, 1, "one", "training.shards=4")
+    assert train(own_project, 2, "two", "training.shards=4") == one
+    assert train(own_project, 1, "whole") != one
+
+
 TWO_NETWORKS = """
 
 class TwoNetworks(nn.Module):
@@ -178,13 +190,14 @@ class TwoNetworks(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.main(images) + self.critic(images).mean((2, 3))
 """
-CRITIC = """        def critic_loss(shard: int, images: Tensor, labels: Tensor) -> Tensor:
+CRITIC = """        def critic_loss(shard: int, batch: list[Tensor]) -> Weighted:
             seed_generators(derive_seed(self.seeds.training, "critic", step, shard))
-            return self.model.critic(images + 0.1 * torch.rand_like(images)).square().sum()
+            images = batch[0] + 0.1 * torch.rand_like(batch[0])
+            return Weighted(self.model.critic(images).square().sum(), weight=len(images))
 
         size = self.schedule.length(step)
         for _ in range(2):  # gradients add up
-            backward_in_shards(self.model, batch, size, self.processes, critic_loss)
+            backward_in_shards(self.model, shards, size, self.processes, critic_loss)
         self.second.step()
         self.model.zero_grad()
 """
@@ -284,6 +297,121 @@ def test_a_killed_process_ends_all_with_one_line(own_project: Project) -> None:
     assert len(lines) == 1, error
     assert "another process of this training ended" in lines[0]
     assert "experiment/train.py" not in error  # torchrun has a traceback of its own
+
+
+# What the processes exchange ------------------------------------------------------------------
+
+EXCHANGE = """
+import json, sys
+import torch
+from repro.core.errors import UserError
+from repro.training.processes import Processes
+
+calls = sys.argv[1:]  # what each process does
+processes = Processes(len(calls), torch.device("cpu"))
+try:
+    tensor = eval(calls[processes.rank])
+    told = {"dtype": str(tensor.dtype), "shape": [*tensor.shape], "values": tensor.tolist()}
+except UserError as error:
+    told = {"lines": error.lines}
+told["alive"] = processes.total([1]) == [len(calls)]  # the next exchange is in step again
+with open(f"told-{processes.rank}.json", "w") as file:
+    json.dump(told, file)
+processes.close()
+"""
+
+
+def exchange(project: Project, *calls: str) -> dict[str, object]:
+    """Let each process make its call; what all of them were told, which must be the same."""
+    (project.path / "experiment" / "exchange.py").write_text(EXCHANGE)
+    done = project.processes(len(calls), "experiment.exchange", *calls)
+    assert done.returncode == 0, done.stderr
+    paths = [project.path / f"told-{rank}.json" for rank in range(len(calls))]
+    first, *others = [json.loads(path.read_text()) for path in paths]
+    assert all(told == first for told in others)
+    assert first.pop("alive")
+    return dict(first)
+
+
+def joined(*tensors: str, sizes: tuple[int, ...]) -> list[str]:
+    return [f"processes.concatenate({tensor}, {[*sizes]})" for tensor in tensors]
+
+
+NO_NUMBERS = "torch.empty(0, dtype=torch.int64)"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_process_without_rows_takes_the_dtype_of_the_others(
+    own_project: Project, order: tuple[int, int]
+) -> None:
+    """Its own empty tensor has another one: 2837.75 was read as 1.16e37."""
+    tensors = ("torch.tensor([2837.75, 1.5])", NO_NUMBERS)
+    sizes = (2, 0)
+    calls = joined(*(tensors[k] for k in order), sizes=(sizes[order[0]], sizes[order[1]]))
+    told = exchange(own_project, *calls)
+    assert told == {"dtype": "torch.float32", "shape": [2], "values": [2837.75, 1.5]}
+
+
+def test_a_process_without_rows_takes_the_shape_of_the_others(own_project: Project) -> None:
+    rows = "torch.ones(2, 3, dtype=torch.bool)", NO_NUMBERS, "torch.zeros(1, 3, dtype=torch.bool)"
+    told = exchange(own_project, *joined(*rows, sizes=(2, 0, 1)))
+    values = [[True] * 3, [True] * 3, [False] * 3]
+    assert told == {"dtype": "torch.bool", "shape": [3, 3], "values": values}
+
+
+def test_without_any_rows_the_kind_is_that_of_the_first_process(own_project: Project) -> None:
+    told = exchange(own_project, *joined("torch.empty(0, 5)", NO_NUMBERS, sizes=(0, 0)))
+    assert told == {"dtype": "torch.float32", "shape": [0, 5], "values": []}
+
+
+KINDS = "the processes cannot concatenate their tensors: process 0 has "
+ROWS = [
+    (("torch.ones(2)", "torch.ones(2).double()"), (2, 2), KINDS + "float32 (2,), process 1 has fl"),
+    (("torch.ones(1, 4)", "torch.ones(2, 3)"), (1, 2), KINDS + "float32 (1, 4), process 1 has "),
+    (("torch.ones(1, 4)", "torch.ones(4)"), (1, 4), KINDS + "float32 (1, 4), process 1 has floa"),
+    (("torch.ones(2)", "torch.ones(3)"), (2, 2), "process 1 concatenates float32 (3,), expected 2"),
+    (("torch.ones(2)", "torch.ones(0)"), (2, 1), "process 1 concatenates float32 (0,), expected 1"),
+    (("torch.ones(2)", "torch.ones(())"), (2, 1), "process 1 concatenates float32 (), expected 1 "),
+    (("torch.ones(2)", "torch.ones(2)"), (2,), "process 0 of 2 concatenates [2] rows, process 0 ["),
+]
+
+
+@pytest.mark.parametrize(("tensors", "sizes", "line"), ROWS)
+def test_rows_that_do_not_fit_are_refused_by_all_processes(
+    own_project: Project, tensors: tuple[str, str], sizes: tuple[int, ...], line: str
+) -> None:
+    """Each with the same line, and none waits for another one."""
+    told = exchange(own_project, *joined(*tensors, sizes=sizes))
+    lines = told["lines"]
+    assert isinstance(lines, list)
+    assert lines[0].startswith(line)
+
+
+def test_processes_with_other_models_cannot_add_their_gradients(own_project: Project) -> None:
+    """The bytes would fit: the same numbers in another shape, or of another type."""
+    add = "processes.sum([torch.ones(1), {0}], [torch.ones(1), {0}])[1]"
+    for one, other in (
+        ("torch.ones(4, 3)", "torch.ones(3, 4)"),
+        ("torch.ones(2)", "torch.ones(2, dtype=torch.int32)"),
+    ):
+        told = exchange(own_project, add.format(one), add.format(other))
+        lines = told["lines"]
+        assert isinstance(lines, list)
+        (line,) = lines
+        assert "number 1" in line
+        assert "in process 0" in line
+        assert "in process 1" in line
+        assert "build the model from what is the same in every process" in line
+    both = "processes.sum([None, {0}], [torch.ones(1), torch.ones(2)])[1]"
+    told = exchange(own_project, both.format("torch.ones(2)"), both.format("None"))
+    assert told["values"] == [1.0, 1.0]
+
+
+def test_numbers_of_several_types_are_added_as_whole_ones(own_project: Project) -> None:
+    """Of [True] a process would send one byte, of [1] eight."""
+    total = "torch.tensor(processes.total([{0}]))"
+    told = exchange(own_project, total.format("True"), total.format("1"))
+    assert told == {"dtype": "torch.int64", "shape": [1], "values": [2]}
 
 
 # Crashes -------------------------------------------------------------------------------------

@@ -56,13 +56,14 @@ dist.destroy_process_group()
 def per_process(values: int, tensors: int, processes: int) -> tuple[int, int]:
     """What a process sends in a step: gradients and buffers; words that say which there are.
 
-    Of each floating buffer one value says whether it changed.
-    A loss goes with the values, zeros fill them up to a multiple of the processes; one number per
-    tensor and three of the trace (samples, inputs, whether to stop) go to every other process.
+    Of each floating buffer one value says whether it changed. Zeros fill the values up to a
+    multiple of the processes. One word per tensor, three numbers of the loss (its sum, its weight,
+    whether a weight cannot be used) and three of the trace (samples, inputs, whether to stop) go to
+    every other process.
     """
-    padded = -(-(values + 1) // processes) * processes
+    padded = -(-values // processes) * processes
     others = processes - 1
-    return 2 * 4 * padded * others // processes, (4 * (tensors + 1) + 8 * 3) * others
+    return 2 * 4 * padded * others // processes, (4 * tensors + 8 * 3 + 8 * 3) * others
 
 
 @pytest.mark.parametrize(("processes", "model"), [(2, "resnet18"), (4, "small_cnn")])

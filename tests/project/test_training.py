@@ -351,6 +351,7 @@ def test_a_runs_folder_holds_what_the_readme_lists(project: Project, reference: 
         "trace.jsonl",
         "checkpoints",
         "metrics.json",
+        "metrics-last.json",
         "figures",
     }
     assert {path.name for path in (reference / "figures").iterdir()} == {
@@ -756,4 +757,4 @@ def test_each_checkpoint_has_its_own_metrics(own_project: Project) -> None:
     for checkpoint in sorted((run / "checkpoints").glob("step-*")):
         assert own_project.module(*evaluate, str(checkpoint)).returncode == 0
     steps = {path.name: json.loads(path.read_text())["step"] for path in run.glob("metrics*.json")}
-    assert steps == {"metrics.json": 4, "metrics-step-2.json": 2}
+    assert steps == {"metrics.json": 4, "metrics-last.json": 4, "metrics-step-2.json": 2}

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from conftest import Project, commit, faults, git, last_line
-from repro.results.claims import parse_recording, stale
+from repro.results.claims import stale
 from repro.results.document import blocks, outdated
+from repro.results.recording import parse_recording
 
 CLAIMS = """
 - name: tiny
@@ -158,9 +159,9 @@ def test_a_metric_may_be_a_whole_number_and_has_to_be_finite(copy: Project) -> N
     copy.edit("configs/claims.yaml", "[training.epochs=2,", claim)
     copy.edit("configs/claims.yaml", "metric: accuracy", "metric: samples")
     copy.edit("configs/claims.yaml", "seeds: [3, 4, 5]", "seeds: [3]")
-    draw = "    draw(targets.figures, results.confusion, "
-    lines = "classes, read_lines(targets.run / layout.METRICS))\n"
-    copy.edit("experiment/evaluate.py", draw + lines, "")
+    loop = "    for figures in places.figures:\n"
+    draw = "        draw(figures, results.confusion, classes, curves)\n"
+    copy.edit("experiment/evaluate.py", loop + draw, "")
     commit(copy)
     done = repro(copy, "record")
     assert done.returncode == 0, done.stderr

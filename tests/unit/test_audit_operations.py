@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from repro.diagnosis import catalogue
-from repro.diagnosis.audit import findings
+from repro.diagnosis.audit import EVALUATION, TRAINING, findings
 from repro.diagnosis.operations import Recorder
+from repro.diagnosis.step_file import Operation
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 AT = torch.tensor([0, 1, 1, 2])
 
@@ -20,8 +24,27 @@ def r(*shape: int) -> Tensor:
     return torch.rand(*shape, requires_grad=True)
 
 
-def attention(q: Tensor) -> Tensor:
-    return functional.scaled_dot_product_attention(q, q, q)
+def attention(q: Tensor, **options: Any) -> Tensor:
+    return functional.scaled_dot_product_attention(q, q, q, **options)
+
+
+def with_math_alone(q: Tensor) -> Tensor:
+    with sdpa_kernel(SDPBackend.MATH):
+        return attention(q, dropout_p=0.5)
+
+
+def without_gradient(call: Any) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = call()
+    return result
+
+
+def multihead(x: Tensor) -> Tensor:
+    return nn.MultiheadAttention(8, 2, dropout=0.5)(x, x, x, need_weights=False)[0]
+
+
+def transformer_layer(dropout: float = 0.5) -> nn.Module:
+    return nn.TransformerEncoderLayer(8, 2, 16, dropout, batch_first=True)
 
 
 def grid(x: Tensor) -> Tensor:
@@ -94,6 +117,20 @@ USES: dict[str, Any] = {
     "torch.sqrt, x ** 0.5": lambda: r(4) ** 0.5,
 }
 
+# Attention that the CPU does by plain products and sums, where CUDA has fused kernels.
+FUSED_ON_CUDA: dict[str, Any] = {
+    "dropout": lambda: attention(r(1, 2, 8, 8), dropout_p=0.5),
+    "a mask to be learnt": lambda: attention(torch.rand(1, 2, 8, 8), attn_mask=r(8, 8)),
+    "MultiheadAttention": lambda: multihead(r(1, 4, 8)),
+    "TransformerEncoderLayer": lambda: transformer_layer()(r(1, 4, 8)),
+    "bfloat16": lambda: attention(r(1, 2, 8, 8).bfloat16(), dropout_p=0.5),
+    "a checkpoint": lambda: checkpoint(
+        lambda q: attention(q, dropout_p=0.5), r(1, 2, 8, 8), use_reentrant=False
+    ),
+    "a checkpoint whose forward has no gradient": lambda: checkpoint(
+        lambda q: attention(q, dropout_p=0.5), r(1, 2, 8, 8), use_reentrant=True
+    ),
+}
 
 HARMLESS = {
     "one value of each channel": lambda: nn.AdaptiveAvgPool2d(1)(r(1, 1, 8, 8)),
@@ -105,16 +142,46 @@ HARMLESS = {
     "a median alone": lambda: r(5).median(),
     "a square": lambda: r(4) ** 2 + r(4).rsqrt() + r(4).norm(),
     "the largest": lambda: torch.zeros(4).scatter_reduce(0, AT, torch.rand(4), "amax"),
+    "attention of inputs without gradient": lambda: attention(torch.rand(1, 2, 8, 8)),
+    "attention without gradient": lambda: without_gradient(lambda: attention(r(1, 2, 8, 8))),
+    "attention by products alone": lambda: with_math_alone(r(1, 2, 8, 8)),
+    "attention in evaluation": lambda: without_gradient(
+        lambda: transformer_layer().eval()(torch.rand(1, 4, 8))
+    ),
+}
+
+# All operators that CUDA has kernels for and the CPU has not, and why the recording of a step on
+# the CPU misses none whose gradient varies.
+ONLY_ON_CUDA = {
+    "*attention*": "their gradients vary: the calls are noted (catalogue.NOTED_CALLS)",
+    "_fill_mem_eff_dropout_mask_": "of such an attention, for tests",
+    "*ctc_loss*": "the CPU's _ctc_loss is known; of cuDNN's, torch takes the deterministic one",
+    "cudnn_grid_sampler*": "the CPU's grid_sampler_2d is known",
+    "*conv_*|*convolution*": "of a convolution, which is known",
+    "*_rnn*|_cudnn_init_dropout_state": "one size of CUBLAS_WORKSPACE_CONFIG (the profile's) makes "
+    "them deterministic: torch.nn.LSTM's documentation, cuDNN 8's release notes",
+    "_thnn_fused_*|_fused_dropout|_masked_scale": "each value alone, no sums over threads",
+    "*batch_norm*|_fused_rms_norm*": "not among those that torch or cuDNN documents as varying",
+    "cudnn_affine_grid_generator*": "torch.nn.functional.affine_grid does not use it",
+    "mm|bmm|addmm|baddbmm": "products with another type of output, of cuBLAS as all others",
+    "_scaled_grouped_mm*|_mixed_dtypes_linear|_*int4pack*": "of small types: the CPU refuses them",
+    "_cslt_*|_sparse_semi_structured_*|_to_sparse_semi_structured": "the CPU refuses them",
+    "record_stream": "computes nothing",
 }
 
 
-def found(call: Any) -> set[str]:
+def recorded(call: Any) -> list[Operation]:
+    """What audit records of a call and of its gradient."""
     recorder = Recorder(Path("/nowhere"), ())
-    with recorder.recording():
+    with recorder.recording(), recorder.noting(catalogue.NOTED_CALLS):
         result = call()
         if result.requires_grad:
             result.sum().backward()
-    return {risky.operation for risky in findings(recorder.operations)}
+    return recorder.operations
+
+
+def found(call: Any) -> set[str]:
+    return {risky.operation for risky in findings(recorded(call))}
 
 
 def test_each_operation_of_the_catalogue_is_known() -> None:
@@ -133,6 +200,13 @@ def test_an_operation_is_found(name: str) -> None:
     assert name in found(USES[name])
 
 
+@pytest.mark.parametrize("name", FUSED_ON_CUDA)
+def test_attention_that_cuda_fuses_is_found_once(name: str) -> None:
+    entry = "torch.nn.functional.scaled_dot_product_attention"
+    (risky,) = [each for each in findings(recorded(FUSED_ON_CUDA[name])) if each.operation == entry]
+    assert risky.calls == 1
+
+
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_does_no_harm_is_not_reported(name: str) -> None:
     assert not found(HARMLESS[name])
@@ -148,3 +222,66 @@ def test_a_large_tensor_changed_in_place_is_read_again() -> None:
     assert add.inputs[0].fingerprint != add.outputs[0].fingerprint
     assert multiply.inputs[0].fingerprint == add.outputs[0].fingerprint
     assert multiply.outputs[0].fingerprint != add.outputs[0].fingerprint
+
+
+@pytest.mark.skipif(not torch.version.cuda, reason="needs torch's wheel with CUDA")
+def test_every_operator_that_only_cuda_has_is_accounted_for() -> None:
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    names = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("aten::")]
+    not_on_cuda = ("CPU", "CompositeExplicitAutograd")
+    only = {
+        name.removeprefix("aten::").partition(".")[0]
+        for name in names
+        if has(name, "CUDA") and not any(has(name, key) for key in not_on_cuda)
+    }
+    of_nvidia = {name for name in only if "miopen" not in name}
+    patterns = [pattern for patterns in ONLY_ON_CUDA for pattern in patterns.split("|")]
+    unknown = {name for name in of_nvidia if not any(fnmatch(name, each) for each in patterns)}
+    assert "_scaled_dot_product_efficient_attention_backward" in of_nvidia
+    assert not unknown
+    assert not [each for each in patterns if not any(fnmatch(name, each) for name in of_nvidia)]
+
+
+def test_noting_calls_changes_no_numbers_and_ends() -> None:
+    layer = transformer_layer()
+    x = torch.rand(2, 4, 8)
+
+    def numbers() -> list[Tensor]:
+        torch.manual_seed(0)
+        layer.zero_grad()
+        layer.train()
+        layer(x).sum().backward()
+        gradients = [parameter.grad for parameter in layer.parameters()]
+        return [*(grad.clone() for grad in gradients if grad is not None), layer.eval()(x)]
+
+    before = numbers()
+    recorder = Recorder(Path("/nowhere"), ())
+    with recorder.recording(), recorder.noting(catalogue.NOTED_CALLS):
+        noted = numbers()
+    known = len(recorder.operations)
+    for after in (noted, numbers()):
+        assert len(after) == len(before)
+        assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    assert len(recorder.operations) == known
+
+
+def test_a_recording_that_asks_for_no_calls_has_none() -> None:
+    recorder = Recorder(Path("/nowhere"), ())
+    with recorder.recording():
+        attention(r(1, 2, 8, 8), dropout_p=0.5).sum().backward()
+    assert not [o for o in recorder.operations if o.name == "aten.scaled_dot_product_attention"]
+
+
+def test_noting_leaves_the_fast_path_of_evaluation() -> None:
+    operations = recorded(
+        lambda: without_gradient(lambda: transformer_layer().eval()(torch.rand(1, 4, 8)))
+    )
+    assert "aten._transformer_encoder_layer_fwd" in {operation.name for operation in operations}
+
+
+def test_a_place_of_both_phases_is_told_as_trainings() -> None:
+    both = recorded(lambda: torch.histc(torch.rand(9), 4))
+    alone = recorded(lambda: r(3, 4).median(1)[0])
+    phases = {risky.operation: risky.phase for risky in findings(both, [*both, *alone])}
+    assert phases["torch.histc"] == TRAINING
+    assert phases["torch.median"] == EVALUATION

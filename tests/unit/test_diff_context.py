@@ -96,6 +96,7 @@ def test_the_first_quantity_that_differs_is_told(tmp_path: Path) -> None:
         "agree": ["samples"],
         "differing": ["loss"],
         "values": ("1.5 (0x1.8p+0)", "1.25 (0x1.4p+0)"),
+        "metrics": None,
     }
 
 

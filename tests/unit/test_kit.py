@@ -29,11 +29,19 @@ from repro.runs import fingerprints
 from repro.runs.fingerprints import fingerprint, state_quantities
 from repro.runs.sweep import combinations
 from repro.training import checkpoint, sampling
+from repro.training.batches import cut
 from repro.training.checkpoint import find_fault, load, save
 from repro.training.determinism import flags, refuse_changed_flags, set_determinism
+from repro.training.loading import batches_of_steps
 from repro.training.model_state import weights_digest
-from repro.training.parallel import Processes, TreeSum, backward_in_shards, shard_slices
-from repro.training.sampling import Schedule, batches_of_steps, sample_seed, split_indices
+from repro.training.parallel import (
+    Processes,
+    TreeSum,
+    backward_in_shards,
+    shard_slices,
+    slices_here,
+)
+from repro.training.sampling import Schedule, sample_seed, split_indices
 from repro.training.scatter import (
     deterministic_bincount,
     deterministic_index_add,
@@ -46,6 +54,7 @@ from repro.training.seeding import (
     set_seed_state,
     worker_init_fn,
 )
+from repro.training.weighted import Weighted
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
@@ -156,10 +165,10 @@ def test_an_epoch_takes_every_sample_once(size: int, batch: int, drop: bool) -> 
         assert len(keys) == schedule.length(step)
         epochs[schedule.epoch_of(step)] += keys
     for number, keys in enumerate(epochs):
-        assert {epoch for epoch, _ in keys} == {number}
-        indices = [index for _, index in keys]
+        assert {key.epoch for key in keys} == {number}
+        indices = [key.sample for key in keys]
         assert len(set(indices)) == len(indices) == (size // batch * batch if drop else size)
-    assert [i for _, i in epochs[0]] != [i for _, i in epochs[1]]
+    assert [key.sample for key in epochs[0]] != [key.sample for key in epochs[1]]
 
 
 def test_without_workers_the_samples_of_one_step_are_in_memory() -> None:
@@ -201,7 +210,7 @@ def test_any_step_of_any_epoch_is_found_without_those_before(
     sampling.epoch_order.cache_clear()
     schedule = Schedule(1_281_167, 256, 42)
     last = 24_690 * schedule.steps_per_epoch - 1  # of an epoch: the next step is of another
-    assert schedule.keys(last)[0][0] == 24_689
+    assert schedule.keys(last)[0].epoch == 24_689
     assert len(permutations) == 1
     batches = [*batches_of_steps(Touched(), schedule, range(last, last + 2))]
     assert len(permutations) == 2
@@ -594,14 +603,17 @@ def test_shards_give_the_gradient_of_the_batch(size: int) -> None:
     model.unused = nn.Parameter(torch.ones(2))
     images, labels = torch.randn(size, 4), torch.randint(0, 3, (size,))
 
-    def forward(shard: int, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(model(images), labels, reduction="sum")
+    def loss(shard: int, batch: list[torch.Tensor]) -> Weighted:
+        images, labels = batch
+        losses = nn.functional.cross_entropy(model(images), labels, reduction="sum")
+        return Weighted(losses, len(labels))
 
     gradients, losses = [], []
     for shards in (1, 4):
         model.zero_grad()
         processes = Processes(shards, torch.device("cpu"))
-        losses.append(backward_in_shards(model, [images, labels], size, processes, forward))
+        batches = cut([images, labels], slices_here(size, processes))
+        losses.append(backward_in_shards(model, batches, size, processes, loss).double())
         gradients.append([parameter.grad for parameter in model.parameters()])
     torch.testing.assert_close(losses[0], losses[1])
     for one, four in zip(*gradients, strict=True):
@@ -615,11 +627,12 @@ def test_shards_give_the_gradient_of_the_batch(size: int) -> None:
 def test_gradients_that_are_there_are_added_to_as_backward_does(shards: int) -> None:
     model, batch = nn.Linear(2, 1), torch.randn(8, 2)
     processes = Processes(shards, torch.device("cpu"))
-    forward = lambda shard, images: model(images).square().sum()  # noqa: E731
-    backward_in_shards(model, [batch], 8, processes, forward)
+    batches = cut(batch, slices_here(8, processes))
+    loss = lambda shard, images: Weighted(model(images).square().sum(), len(images))  # noqa: E731
+    backward_in_shards(model, batches, 8, processes, loss)
     once = [parameter.grad.clone() for parameter in model.parameters()]
     model.weight.requires_grad_(False)  # frozen since: what it has stays
-    backward_in_shards(model, [batch], 8, processes, forward)
+    backward_in_shards(model, batches, 8, processes, loss)
     assert torch.equal(model.weight.grad, once[0])
     assert torch.equal(model.bias.grad, 2 * once[1])
 
@@ -628,8 +641,9 @@ def test_batchnorm_in_shards_counts_the_step_once_and_averages() -> None:
     model = nn.BatchNorm1d(2, momentum=1.0)
     batch = torch.randn(8, 2)
     processes = Processes(4, torch.device("cpu"))
-    forward = lambda shard, images: model(images).square().sum()  # noqa: E731
-    backward_in_shards(model, [batch], 8, processes, forward)
+    batches = cut(batch, slices_here(8, processes))
+    loss = lambda shard, images: Weighted(model(images).square().sum(), len(images))  # noqa: E731
+    backward_in_shards(model, batches, 8, processes, loss)
     assert model.num_batches_tracked == 1
     expected = torch.stack([batch[k : k + 2].mean(0) for k in range(0, 8, 2)]).mean(0)
     torch.testing.assert_close(model.running_mean, expected)

@@ -9,18 +9,18 @@ import pytest
 from conftest import TEMPLATE
 from repro.core.errors import UserError
 from repro.core.files import write_json
-from repro.results.claims import (
-    EXPECTED,
-    RecordedClaim,
-    Recording,
-    parse_recording,
-    read_recording,
-)
+from repro.results.claims import EXPECTED, read_claims, read_recording
 from repro.results.document import blocks, outdated
 from repro.results.document import number as shown
 from repro.results.judge import judge_training, prediction_interval
 from repro.results.measure import SeedResult, Spent
 from repro.results.record import confidence_interval, only, publish
+from repro.results.recording import (
+    RecordedCheckpoint,
+    RecordedClaim,
+    Recording,
+    parse_recording,
+)
 from repro.results.report import write_report
 from repro.results.verdict import Verdict
 from repro.runs.conditions import Conditions
@@ -40,6 +40,12 @@ def claim(**changes: Any) -> RecordedClaim:
         "conditions": Conditions({}, {}, "digest", {}, "lock", {}),
     }
     return RecordedClaim(**{**plain, **changes})
+
+
+def best_claim(**changes: Any) -> RecordedClaim:
+    """A recorded claim of the best checkpoint, that of step 20 of 60."""
+    best = {"here": {"1": RecordedCheckpoint(20, "bb")}}
+    return claim(**{"checkpoint": "best", "steps": 60, "best": best, **changes})
 
 
 def verdict_on(expected: dict[str, Any], value: float, bits: str, hardware: str) -> str:
@@ -72,6 +78,28 @@ def test_the_verdict(hardware: str, bits: str, value: float, verdict: str) -> No
         "bits": {"here": {"1": "aa", "2": "cc", "3": "dd"}},
     }
     assert verdict_on(expected, value, bits, hardware) == verdict
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "value", "why"),
+    [
+        ("aa", RecordedCheckpoint(20, "bb"), 0.98, "weights, last and best, and the value"),
+        ("xx", RecordedCheckpoint(20, "bb"), 0.98, "the weights have other bits"),
+        ("aa", RecordedCheckpoint(40, "bb"), 0.98, "best checkpoint is of step 40, recorded 20"),
+        ("aa", RecordedCheckpoint(20, "xx"), 0.98, "the best checkpoint has other bits"),
+        ("aa", RecordedCheckpoint(20, "bb"), 0.99, "the same weights, another value"),
+        ("xx", RecordedCheckpoint(40, "xx"), 0.98, "; the best checkpoint is of step 40"),
+    ],
+)
+def test_a_best_claim_is_identical_if_all_of_it_is(
+    last: str, best: RecordedCheckpoint, value: float, why: str
+) -> None:
+    expected = best_claim(values={"1": 0.98})
+    verdict = Verdict("claim", 1, hardware_class="here", metric="accuracy", checkpoint="best")
+    judge_training(verdict, expected, SeedResult(value, last, 60, Spent(), best))
+    assert why in verdict.why
+    assert verdict.recorded_best == RecordedCheckpoint(20, "bb")
+    assert verdict.verdict == ("IDENTICAL" if "last and best" in why else "DIFFERENT")
 
 
 @pytest.mark.parametrize("correct", range(300, 360))
@@ -139,6 +167,52 @@ def test_a_recording_with_energy_or_without_newer_values_is_read() -> None:
     assert (found.interval, found.shows, found.dataset.samples) == (None, "", None)
     for name in ("steps", "conditions"):
         assert parse_recording({"claims": {"x": {**recorded, name: None}}}) is None
+
+
+def test_only_claims_of_the_best_checkpoint_have_more_keys(root: Path) -> None:
+    recording = Recording({"last": claim(), "best": best_claim()})
+    publish(root, recording)
+    assert read_recording(root) == recording
+    written = json.loads((root / EXPECTED).read_text())["claims"]
+    assert written["best"].keys() - written["last"].keys() == {"checkpoint", "best"}
+    assert written["best"]["best"] == {"here": {"1": {"step": 20, "bits": "bb"}}}
+    assert written["best"]["bits"] == {"here": {"1": "aa"}}
+    del written["best"]["best"]["here"]["1"]
+    assert parse_recording({"claims": written}) is None  # it would be compared with nothing
+    written["best"]["checkpoint"] = "newest"
+    assert parse_recording({"claims": written}) is None
+
+
+def test_a_claim_chooses_the_last_or_the_best_checkpoint(root: Path) -> None:
+    with (root / "pyproject.toml").open("a") as project:
+        project.write('claims = "claims.yaml"\n')
+    text = "- {name: x, text: y, arguments: [], metric: m, seeds: [1]"
+    endings = {"}": "last", ", checkpoint: last}": "last", ", checkpoint: best}": "best"}
+    for ending, chosen in endings.items():
+        (root / "claims.yaml").write_text(text + ending)
+        assert [found.checkpoint for found in read_claims(root)] == [chosen]
+    (root / "claims.yaml").write_text(text + ", checkpoint: newest}")
+    with pytest.raises(UserError) as raised:
+        read_claims(root)
+    (line,) = raised.value.lines
+    assert "claims.yaml: 0.checkpoint: Input should be 'last' or 'best'" in line
+
+
+def test_document_and_page_say_which_checkpoint_a_value_is_of(root: Path) -> None:
+    recording = Recording({"first": best_claim(mean=0.5)})
+    told = blocks(root, recording)
+    assert "| accuracy of the best checkpoint 0.5000 |" in told["results"]
+    assert "| `first` | here | 1 | 0.5000 | `bb` (best, step 20) |" in told["results"]
+    assert "| `first` | here | 1 | | `aa` (last, step 60) |" in told["results"]
+    assert "--checkpoint runs/mine/checkpoints/best" in told["verification"]
+    publish(root, recording)
+    page = write_report(root).read_text()
+    assert "accuracy of the best checkpoint" in page
+    assert "<code>bb</code> (best checkpoint, step 20)" in page
+    assert "<code>aa</code> (last checkpoint" in page
+    publish(root, Recording({"first": claim(mean=0.5)}))
+    assert "best" not in (root / "REPRODUCE.md").read_text()
+    assert "checkpoint" not in write_report(root).read_text()
 
 
 def test_the_document_agrees_with_the_file_whatever_the_order(root: Path) -> None:

@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint on the test samples; writes metrics.json and pictures into its run.
+"""Evaluate a checkpoint on the test samples; writes metrics and pictures into its run.
+
+Those of the last checkpoint are metrics-last.json, metrics.json and figures/, those of the best one
+metrics-best.json and figures-best/.
 
 examples:
   python -m experiment.evaluate                                        the newest run
@@ -8,16 +11,17 @@ examples:
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from experiment import ROOT
 from repro import environment
 from repro.core import layout
 from repro.core.command import Parser, run_command
-from repro.core.files import JsonObject, write_json
+from repro.core.files import JsonObject
 
 if TYPE_CHECKING:
     from experiment.config import Config
+    from experiment.trainer import Trainer
 
 
 def main() -> int:
@@ -43,21 +47,15 @@ def read_config(folder: Path) -> "Config":
 def evaluate(config: "Config", folder: Path) -> int:
     """Write metrics and pictures; 1 if a recorded result of the same training is another one."""
     # Imported here, because torch reads the environment when it is imported.
-    import torch
-
     from experiment.metrics import classification_metrics
     from experiment.train import conditions_of
-    from experiment.trainer import Trainer
     from repro.results.claims import compare_with_recorded
+    from repro.runs.evaluation import evaluation_places
     from repro.runs.figures import draw
     from repro.runs.logs import read_lines
     from repro.tracking import send
-    from repro.training import checkpoint
 
-    if config.device == "cuda" and not torch.cuda.is_available():
-        config = config.model_copy(update={"device": "auto"})  # trained elsewhere
-    trainer = Trainer(config)
-    trainer.load_weights(checkpoint.load(folder))
+    trainer = load_trainer(config, folder)
     logits, labels = trainer.predict(trainer.data.test)
     classes = trainer.data.classes
     results = classification_metrics(logits, labels, classes)
@@ -68,40 +66,33 @@ def evaluate(config: "Config", folder: Path) -> int:
         "seed": config.seed,
         "bits": trainer.bits,
     }
-    targets = targets_of(folder, trainer.step)
-    write_json(targets.metrics, metrics)
-    draw(targets.figures, results.confusion, classes, read_lines(targets.run / layout.METRICS))
+    places = evaluation_places(folder, trainer.step)
+    places.write(metrics)
+    curves = read_lines(places.run / layout.METRICS)
+    for figures in places.figures:
+        draw(figures, results.confusion, classes, curves)
     print(f"test accuracy {results.accuracy:.4f}  loss {results.loss:.4f}  step {trainer.step}")
     print(f"bits {trainer.bits}")
-    print(f"written: {targets.metrics}, {targets.figures}")
-    send(ROOT, targets.run)
-    situation = conditions_of(config, trainer.data.manifest)
-    verdict, equal = compare_with_recorded(ROOT, situation, metrics, targets.run)
+    print(f"written: {places}")
+    send(ROOT, places.run)
+    situation = conditions_of(trainer.config, trainer.data.manifest)
+    verdict, equal = compare_with_recorded(ROOT, situation, metrics, places.run)
     print(verdict)
     return 0 if equal else 1
 
 
-class Targets(NamedTuple):
-    """Where the results of an evaluation go, and the run that they belong to."""
+def load_trainer(config: "Config", folder: Path) -> "Trainer":
+    """Load the weights of the checkpoint in `folder`, onto a device that is here."""
+    import torch
 
-    run: Path
-    metrics: Path
-    figures: Path
+    from experiment.trainer import Trainer
+    from repro.training import checkpoint
 
-
-def targets_of(folder: Path, step: int) -> Targets:
-    """Return where the results of the checkpoint in `folder` go.
-
-    Those of the last checkpoint are the run's; another one does not overwrite them.
-    """
-    run = layout.run_of(folder) or folder
-    metrics = run / layout.EVALUATION
-    figures = run / layout.FIGURES
-    checkpoints = layout.steps_newest_first(run / layout.CHECKPOINTS)
-    if checkpoints and folder != checkpoints[0].resolve():
-        metrics = metrics.with_stem(f"{metrics.stem}-step-{step}")
-        figures = figures.with_name(f"{figures.name}-step-{step}")
-    return Targets(run, metrics, figures)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        config = config.model_copy(update={"device": "auto"})  # trained elsewhere
+    trainer = Trainer(config)
+    trainer.load_weights(checkpoint.load(folder))
+    return trainer
 
 
 if __name__ == "__main__":

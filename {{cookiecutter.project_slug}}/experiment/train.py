@@ -69,6 +69,7 @@ def train(config: "Config") -> int:
     from experiment.trainer import Trainer
     from repro.runs.folder import find_start
     from repro.training.interruption import EXIT_CODE
+    from repro.training.unsaved import refuse_unsaved
 
     trainer = Trainer(config)
     start = trainer.processes.first(lambda: find_start(ROOT, config))
@@ -79,6 +80,7 @@ def train(config: "Config") -> int:
             print(f"bits {trainer.bits}")
         trainer.processes.close()
         return 0
+    refuse_unsaved(trainer, trainer.state_dict())
     trainer.processes.wait()  # until all have read what the first one is going to change
     if trainer.processes.rank:
         finished = trainer.fit(None)
@@ -92,12 +94,14 @@ def start_from(start: Path | None, trainer: "Trainer") -> None:
     """Load the checkpoint `start`, if there is one; refuse one of other settings or data."""
     from repro.runs.folder import refuse_other_run, refuse_other_training, trained_with
     from repro.training import checkpoint
+    from repro.training.unsaved import refuse_not_restored
 
     config = trainer.config
     if start:
         state = checkpoint.load(start)
         refuse_other_training(trained_with(state), trained_with(trainer.state_dict()), start)
         trainer.load_state_dict(state)
+        refuse_not_restored(state, trainer.state_dict(), start)
         return
     trainer.initialize()
     if config.resume == "auto" and config.run_dir:

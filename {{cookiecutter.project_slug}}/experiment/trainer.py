@@ -7,9 +7,8 @@ same bits whatever ran before it, so resuming and sharding need no code of their
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,9 @@ from repro.data.manifest import data_digest
 from repro.runs.fingerprints import Quantities
 from repro.runs.folder import Run
 from repro.runs.trace import StepInputs, Trace, step_quantities
-from repro.training import checkpoint, model_state, sampling
+from repro.training import checkpoint, loading, model_state, sampling
+from repro.training.batches import moved
+from repro.training.best import Best
 from repro.training.determinism import (
     compiled,
     flags,
@@ -38,39 +39,18 @@ from repro.training.determinism import (
     set_threads,
 )
 from repro.training.interruption import Interruption
-from repro.training.parallel import Processes, backward_in_shards, choose_device
+from repro.training.parallel import (
+    Processes,
+    backward_in_shards,
+    choose_device,
+    slices_here,
+)
 from repro.training.seeding import ExperimentSeeds, get_seed_state, seed_generators
+from repro.training.unsaved import refuse_unsaved
+from repro.training.weighted import Weighted
 
-Batch = tuple[Tensor, list[Tensor] | None]  # indices of the samples; None: no sample of its own
 Metrics = dict[str, float]
-BEST = "accuracy"  # the checkpoint with the best one is kept
-SIGN = 1  # -1: a low one is good
-
-
-class Predictions(NamedTuple):
-    """Logits float32 (samples, classes) and labels int64 (samples), on the CPU."""
-
-    logits: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best validation so far and the step that it came after; None and 0 before the first."""
-
-    value: float | None = None
-    step: int = 0
-
-    def is_beaten_by(self, value: float) -> bool:
-        """Tell whether a validation is better than the best one so far."""
-        best = -SIGN * math.inf if self.value is None else self.value
-        return SIGN * value > SIGN * best
-
-    def as_json(self) -> Metrics:
-        """Return what a checkpoint holds of it."""
-        if self.value is None:
-            return {"step": self.step}
-        return {BEST: self.value, "step": self.step}
+BEST = Best("accuracy", sign=1)  # the checkpoint with the best one is kept; -1: a low one is good
 
 
 class Trainer:
@@ -82,7 +62,7 @@ class Trainer:
         self.flags = flags()
         self.config = config
         self.step = 0
-        self.best = Best()
+        self.best = BEST
         self.device = choose_device(config.device)
         self.processes = Processes(config.training.shards, self.device)
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
@@ -103,14 +83,13 @@ class Trainer:
         self.forward = compiled(self.model) if training.compile else self.model
         self.optimizer = build_optimizer(config, self.model.parameters())
 
-    def train_step(self, step: int, batch: list[Tensor] | None) -> Metrics:
-        """Train on the batch of `step` (0 is the first): images and labels from the loader.
+    def train_step(self, step: int, shards: list[Any]) -> Metrics:
+        """Train on the batch of `step` (0 is the first): images and labels, for each shard.
 
-        With several processes, `batch` is this one's part of it. Returns loss, learning rate and
-        gradient norm; raises UserError if one is not finite.
+        With several processes, `shards` are this one's. Returns loss, learning rate and gradient
+        norm; raises UserError if one is not finite.
         """
-        if batch is not None:
-            batch = [tensor.to(self.device) for tensor in batch]
+        shards = moved(shards, self.device)
         if not self.model.training:
             self.model.train()
             for module in self.frozen:
@@ -128,8 +107,13 @@ class Trainer:
                 logits = self.forward(images)
             return functional.cross_entropy(logits.float(), labels, reduction="sum")
 
+        def weighted_loss(shard: int, batch: list[Tensor]) -> Weighted:
+            images, labels = batch
+            return Weighted(shard_loss(shard, images, labels), weight=len(labels))
+
         size = self.schedule.length(step)
-        loss = backward_in_shards(self.model, batch, size, self.processes, shard_loss)
+        with sampling.naming_samples(self.schedule, step):
+            loss = backward_in_shards(self.model, shards, size, self.processes, weighted_loss)
         limit = self.config.training.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         metrics = {"loss": loss.item(), "learning_rate": rate, "gradient_norm": norm.item()}
@@ -145,8 +129,11 @@ class Trainer:
         return nullcontext()
 
     @torch.no_grad()
-    def predict(self, samples: Images | ImageFiles) -> Predictions:
-        """Predict the labels of samples in fixed chunks, shared by the processes."""
+    def predict(self, samples: Images | ImageFiles) -> tuple[Tensor, Tensor]:
+        """Predict the labels of samples in fixed chunks, shared by the processes.
+
+        Returns logits float32 (samples, classes) and labels int64 (samples), on the CPU.
+        """
         self.model.eval()
         seed = self.seeds.evaluation
         chunk = self.config.evaluation.batch_size
@@ -155,21 +142,21 @@ class Trainer:
         own = range(start, start + sizes[self.processes.rank])
         logits = [torch.empty(0, len(self.data.classes), device=self.device)]
         labels = [torch.empty(0, dtype=torch.int64, device=self.device)]
-        chunks = sampling.batches_in_order(samples, own, chunk, seed, self.config.num_workers)
-        for indices, (images, targets) in chunks:
+        chunks = loading.batches_in_order(samples, own, chunk, seed, self.config.num_workers)
+        for indices, [(images, targets)] in chunks:
             seed_generators(derive_seed(seed, "chunk", int(indices[0])))
             with self.autocast():
                 logits.append(self.forward(images.to(self.device)).float())
             labels.append(targets.to(self.device))
-        return Predictions(
-            logits=self.processes.concatenate(torch.cat(logits), sizes).cpu(),
-            labels=self.processes.concatenate(torch.cat(labels), sizes).cpu(),
+        return (
+            self.processes.concatenate(torch.cat(logits), sizes).cpu(),
+            self.processes.concatenate(torch.cat(labels), sizes).cpu(),
         )
 
     def validate(self) -> Metrics:
         """Return loss and accuracy on the validation samples."""
-        predictions = self.predict(self.data.validation)
-        metrics = classification_metrics(*predictions, self.data.classes)
+        logits, labels = self.predict(self.data.validation)
+        metrics = classification_metrics(logits, labels, self.data.classes)
         return {"loss": metrics.loss, "accuracy": metrics.accuracy}
 
     @property
@@ -181,19 +168,19 @@ class Trainer:
         """Load what a training starts from that is not drawn at random."""
         load_pretrained(self.config, self.model)
 
-    def steps(self, steps: range, workers: int = 0) -> Iterator[Batch]:
-        """Yield this process's part of the batch of each step, after the indices of its samples."""
-        return sampling.batches_of_steps(
+    def steps(self, steps: range, workers: int = 0) -> Iterator[loading.IndexedBatch]:
+        """Yield the batch of each step, cut into the shards that this process computes."""
+        return loading.batches_of_steps(
             self.data.train,
             self.schedule,
             steps,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
-            part=self.processes.part,
+            slices=lambda size: slices_here(size, self.processes),
         )
 
     def quantities(
-        self, indices: Tensor, batch: list[Tensor] | None, metrics: Metrics, asked: bool = False
+        self, indices: Tensor, shards: list[Any], metrics: Metrics, asked: bool = False
     ) -> tuple[Quantities | None, bool]:
         """Return the trace's line of the step just done, and whether any process was asked to end.
 
@@ -201,7 +188,7 @@ class Trainer:
         """
         if not self.config.output.trace:
             return None, bool(self.processes.total([asked])[0])
-        inputs = StepInputs(indices, batch, size=self.schedule.length(self.step - 1))
+        inputs = StepInputs(indices, shards, size=self.schedule.length(self.step - 1))
         return step_quantities(self.model, inputs, self.processes, metrics, asked)
 
     def fit(self, run: Run | None, trace: Trace | None = None) -> bool:
@@ -209,14 +196,17 @@ class Trainer:
 
         `run` is None in all processes but the first. False: ended early, asked to by SIGTERM.
         """
+        first = self.step + 1
         stop = self.last_step
         interruption = Interruption()
         with progress("training", stop, self.step, lines=False, quiet=run is None) as advance:
-            for indices, batch in self.steps(range(self.step, stop), self.config.num_workers):
-                metrics = self.train_step(self.step, batch)
+            for indices, shards in self.steps(range(self.step, stop), self.config.num_workers):
+                metrics = self.train_step(self.step, shards)
                 self.step += 1
+                if self.step == first:
+                    refuse_unsaved(self, self.state_dict())
                 advance(1)
-                quantities, asked = self.quantities(indices, batch, metrics, interruption.asked)
+                quantities, asked = self.quantities(indices, shards, metrics, interruption.asked)
                 if trace and quantities:
                     trace.log(self.step, quantities)
                 if run and self.step % self.config.output.log_every == 0:
@@ -245,9 +235,10 @@ class Trainer:
             place = f"epoch {epoch:3}/{epochs}  step {self.step}/{self.last_step}"
             numbers = "  ".join(f"{name} {value:.4f}" for name, value in validation.items())
             print(f"{place}  validation {numbers}  {left} left", flush=True)
-        improved = self.best.is_beaten_by(validation[BEST])
+        value = validation[self.best.metric]
+        improved = self.best.is_beaten_by(value)
         if improved:
-            self.best = Best(validation[BEST], self.step)
+            self.best = self.best.at(value, self.step)
         return improved
 
     def checkpoint_is_due(self) -> bool:
@@ -290,7 +281,7 @@ class Trainer:
         """Put back what `state_dict` returned; UserError if it does not fit."""
         model_state.restore(state, self.model, self.optimizer)
         self.step = state["step"]
-        self.best = Best(state["best"].get(BEST), state["best"]["step"])
+        self.best = BEST.restored(state["best"])
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Load the weights alone, onto any device: enough to evaluate."""

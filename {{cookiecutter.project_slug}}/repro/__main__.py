@@ -22,8 +22,8 @@ examples:
   python -m repro migrate                             after cruft update: your imports follow
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 there is nothing to compare with
-exit codes of diff: 0 identical, 1 different, 2 the runs cannot be compared
-exit codes of compare: 0 compared, 1 equal conditions and seed gave other bits, 2 nothing there
+exit codes of diff: 0 identical, 1 other steps or metrics, 2 the runs cannot be compared
+exit codes of compare: 0 compared, 1 same conditions and seed: other bits or metrics, 2 nothing
 exit codes of audit: 0 it found at most slow operations, 1 it found something else
 exit codes of doctor: 0 nothing is wrong, 1 faults or failed points, a line each, 2 cannot look
 exit codes of image-digest: 0 as pinned, 1 moved or gone, 2 the registry gives no answer
@@ -110,7 +110,7 @@ def _add_report(commands: Commands) -> None:
 
 
 def _add_diff(commands: Commands) -> None:
-    summary = "say where two runs part: condition, step, quantity and, with --replay, operation"
+    summary = "say where two runs part: condition, step, quantity, metric; --replay: operation"
     parser = _add(commands, run.diff_command, summary)
     runs = "the folder of a run, or the file of a step"
     parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help=runs)
@@ -143,7 +143,7 @@ def _add_compare(commands: Commands) -> None:
 
 
 def _add_audit(commands: Commands) -> None:
-    summary = "list the operations of a step that may vary, and randomness that nothing seeds"
+    summary = "list operations of a step and of evaluation that may vary, and unseeded randomness"
     parser = _add(commands, run.audit_command, summary)
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("--json", action="store_true", help="print JSON instead of words")

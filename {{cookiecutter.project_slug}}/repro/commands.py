@@ -68,7 +68,7 @@ def diff_command(arguments: Namespace) -> int:
         explain.print_difference(comparison, (str(arguments.runs[0]), str(arguments.runs[1])))
         if arguments.picture:
             print(f"picture: {arguments.picture}")
-    return 1 if comparison.parting else 0
+    return 0 if comparison.is_identical else 1
 
 
 def trace_step_command(arguments: Namespace) -> int:
@@ -98,27 +98,28 @@ def compare_command(arguments: Namespace) -> int:
         print(json.dumps(compared.as_json(), indent=1))
     else:
         print_comparison(compared)
-    return 0 if compared.equal_bits else 1
+    return 0 if compared.equal_bits and compared.equal_metrics else 1
 
 
 def audit_command(arguments: Namespace) -> int:
     from dataclasses import asdict
 
     from repro.core.layout import USER_CODE
-    from repro.diagnosis.audit import SLOWER, audit, print_findings
+    from repro.diagnosis.audit import audit, print_findings
     from repro.diagnosis.unseeded import find_unseeded
 
-    operations = audit(ROOT, arguments.settings)
+    audited = audit(ROOT, arguments.settings)
     sources = find_unseeded(ROOT, USER_CODE)
     if arguments.json:
         told = {
-            "operations": [asdict(operation) for operation in operations],
+            **asdict(audited),
+            "sums": [difference._asdict() for difference in audited.sums],
             "sources": [asdict(finding) for finding in sources],
         }
         print(json.dumps(told, indent=1))
     else:
-        print_findings(operations, sources)
-    return 1 if sources or any(each.kind != SLOWER for each in operations) else 0
+        print_findings(audited, sources)
+    return 1 if sources or audited.sums or audited.may_change_bits() else 0
 
 
 def archive_command(arguments: Namespace) -> int:

@@ -58,6 +58,13 @@ def test_stopping_and_resuming_does_not_change_the_bits(
     assert commands.files(run) == commands.files(reference)
 
 
+def test_the_loss_is_a_sum_with_its_weight(commands: Commands) -> None:
+    """A mean passed as a sum would train with a part of the gradient, and nothing would show it."""
+    done = commands.run("repro", "audit", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    assert json.loads(done.stdout)["sums"] == []
+
+
 def test_a_typo_is_refused_before_anything_is_written(commands: Commands, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = commands.run("experiment.train", f"run_dir={run}", "trainig.epochs=3", "seed=-1")

@@ -27,7 +27,7 @@ CONTEXT = "experiment_context.json"
 PATCH = "uncommitted_changes.diff"
 METRICS = "metrics.jsonl"
 TRACE = "trace.jsonl"
-EVALUATION = "metrics.json"
+EVALUATION = "metrics.json"  # of the claim's checkpoint; else of the last one
 FIGURES = "figures"
 CHECKPOINTS = "checkpoints"
 INTERRUPTED = "interrupted"  # there while a run that SIGTERM ended waits to go on
@@ -64,6 +64,17 @@ def run_of(checkpoint: Path) -> Path | None:
     if checkpoint.parent.name != CHECKPOINTS:
         return None
     return checkpoint.parent.parent
+
+
+def evaluation_file(run: Path, name: str) -> Path:
+    """Return where the metrics of a run's checkpoint lie; its name is LAST, BEST or step-N."""
+    path = run / EVALUATION
+    return path.with_stem(f"{path.stem}-{name}")
+
+
+def figures_folder(run: Path, name: str) -> Path:
+    """Return where the figures of a run's checkpoint lie; those of the last one are the run's."""
+    return run / (FIGURES if name == LAST else f"{FIGURES}-{name}")
 
 
 def resumed_folder(run: Path, step: int) -> Path:

@@ -92,6 +92,11 @@ _MOVED = (
         "get_environment_variables get_hardware get_software",
     ),
     ("repro.provenance", "repro.core.text", "listed"),
+    (
+        "repro.sampling",
+        "repro.training.loading",
+        "IndexedBatch SeededDataset batches_in_order batches_of_steps",
+    ),
     ("repro.trace", "repro.runs.fingerprints", "Quantities fingerprint state_quantities"),
     ("repro.checklist", "repro.results.questions", "FAIL OPEN PASS QUESTIONS Answer configs"),
     ("repro.record", "repro.results.measure", "measure"),
@@ -140,6 +145,7 @@ NAMES = {
 
 # What authors may have used and is no more, with what to do instead.
 _REPLACED = {
+    "repro.parallel.parts_of_shards": "batches come as a list of shards; see batches.cut",
     "repro.record.Energy": "virtual machines have no energy counters, and GPUs were not counted",
     "repro.report.read_verdicts": "repro.results.verdict.verdicts_newest_first gives all verdicts",
     "repro.results.read_results": "read_recording(root).claims gives the claims, as RecordedClaim",

@@ -22,6 +22,7 @@ BATCH_SIZE = "training.batch_size"
 SHARDS = "training.shards"
 WITH_TRACE = "output.trace=true"
 WITHOUT_TRACKER = "tracker=none"
+IN_FP32 = "training.precision=fp32"
 
 
 class Finished(NamedTuple):
@@ -41,6 +42,12 @@ def author_object(root: Path, name: str) -> Any:
     """Import the object that [tool.repro] names under `name`, as "module:attribute"."""
     module, _, attribute = tool_settings(root)[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def uses_low_precision(config: object) -> bool:
+    """Tell whether a config asks for another precision than fp32; it may have no such setting."""
+    training = getattr(config, "training", None)
+    return getattr(training, "precision", "fp32") != "fp32"
 
 
 def command_line(root: Path, name: str, *arguments: str) -> list[str]:

@@ -1,31 +1,39 @@
 """What in the author's code may spoil the bits, found before it does.
 
-One training step of the author's own model runs on the CPU, and every operation is looked up in
-repro/diagnosis/catalogue.py: those that have no deterministic version on CUDA, that are slower
-there when they have to be deterministic, or that lie outside the promise of the portable
-profile. The source is searched as well, for randomness that nobody seeds
+One training step of the author's own model runs on the CPU and one chunk of its evaluation, and
+every operation is looked up in repro/diagnosis/catalogue.py: those that have no deterministic
+version on CUDA, that are slower there when they have to be deterministic, or that lie outside the
+promise of the portable profile. The source is searched as well, for randomness that nobody seeds
 (repro/diagnosis/unseeded.py).
 """
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
 from repro import environment
 from repro.core.errors import UserError
 from repro.core.layout import USER_CODE
+from repro.core.project import IN_FP32, uses_low_precision
 from repro.core.text import listed
 from repro.diagnosis import catalogue
-from repro.diagnosis.author import loader_of, trainer_class_of
+from repro.diagnosis.author import Trainer, Validating, loader_of, trainer_class_of
 from repro.diagnosis.step_file import Operation
 from repro.diagnosis.unseeded import Finding
 
+if TYPE_CHECKING:  # torch waits until the profile is in force
+    from torch import nn
+
+    from repro.training.halves import Difference
+
 REFUSED = "no deterministic version on CUDA"
-VARIES = "varies on CUDA, and PyTorch says nothing"
+VARIES = "varies on CUDA unless determinism is strict"
 SLOWER = "slower on CUDA when deterministic"
 NOT_PORTABLE = "other bits on another CPU model"
 _TABLES = {  # the worst first
@@ -34,6 +42,8 @@ _TABLES = {  # the worst first
     NOT_PORTABLE: catalogue.NOT_PORTABLE_ON_CPU,
     SLOWER: catalogue.SLOWER_ON_CUDA,
 }
+TRAINING = "training"
+EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,8 @@ class RiskyOperation:
     """An operation that may spoil bits, and where it is called.
 
     `kind`: a constant above. `operation`: torch's public name. `instead`: the way round. `module`
-    and `source` are of the forward pass, "" for neither.
+    and `source` are of the forward pass, "" for neither. `phase`: EVALUATION where the module
+    does not do the operation in training, else TRAINING. `calls`: how many there are in that phase.
     """
 
     kind: str
@@ -49,16 +60,54 @@ class RiskyOperation:
     instead: str
     module: str
     source: str
+    phase: str
     calls: int
 
 
-def audit(root: Path, overrides: list[str]) -> list[RiskyOperation]:
-    """Do one training step and return its operations that stand in the catalogue, the worst first.
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found; `evaluated` is False where the trainer has no `validate` to look at.
+
+    `operations`: the worst first. `sums`: where the loss of a batch is not the sum of its halves'.
+    """
+
+    operations: list[RiskyOperation]
+    evaluated: bool
+    sums: "list[Difference]"
+
+    def may_change_bits(self) -> list[RiskyOperation]:
+        """Return the operations that are not only slow."""
+        return [operation for operation in self.operations if operation.kind != SLOWER]
+
+
+class _Place(NamedTuple):
+    """An entry of the catalogue and where it is called, as in RiskyOperation."""
+
+    name: str
+    module: str
+    source: str
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """The entry and its module; the line where it has none.
+
+        A module of torch's has the line that calls the model, which is another one in evaluation.
+        """
+        return self.name, self.module or self.source
+
+
+class _SecondChunk(Exception):
+    """Evaluation has come to its second chunk."""
+
+
+def audit(root: Path, overrides: list[str]) -> Audit:
+    """Do one training step and one chunk of evaluation, and find what stands in the catalogue.
 
     `overrides` are settings of the training. Starts the interpreter anew to put the profile in
     force.
     """
-    config = loader_of(root).load([*overrides, "device=cpu"])
+    settings = [*overrides, "device=cpu"]
+    config = loader_of(root).load(settings)
     environment.enter(config.profile, config.threads)
     from repro.diagnosis.operations import Recorder
     from repro.training.determinism import set_determinism
@@ -69,41 +118,112 @@ def audit(root: Path, overrides: list[str]) -> list[RiskyOperation]:
     recorder = Recorder(root, USER_CODE)
     recorder.name(trainer.model)
     _, batch = next(iter(trainer.steps(range(1))))
-    with recorder.recording(), suppress(UserError):  # a loss that is not finite has its operations
+    with recorder.recording(), recorder.noting(catalogue.NOTED_CALLS):
+        with suppress(UserError):  # a loss that is not finite has its operations
+            trainer.train_step(0, batch)
+        in_training = len(recorder.operations)
+        evaluated = _evaluate_a_chunk(trainer)
+    operations = findings(recorder.operations[:in_training], recorder.operations[in_training:])
+    if uses_low_precision(config):
+        trainer = trainer_class_of(root)(loader_of(root).load([*settings, IN_FP32]))
+    return Audit(operations, evaluated, _sums_that_do_not_add_up(trainer))
+
+
+def _sums_that_do_not_add_up(trainer: Trainer) -> "list[Difference]":
+    """Do a step whose losses are compared with those of the batch's halves."""
+    from repro.training.halves import checking_sums
+
+    _, batch = next(iter(trainer.steps(range(1))))
+    with checking_sums() as differences, suppress(UserError):
         trainer.train_step(0, batch)
-    return findings(recorder.operations)
+    return differences
 
 
-def findings(operations: list[Operation]) -> list[RiskyOperation]:
-    """Return those operations that stand in the catalogue, the worst first, each place once."""
-    calls: Counter[tuple[str, str, str, str]] = Counter()
-    for operation in operations:
-        for name in catalogue.known_as(operation):
-            calls[_kind_of(name), name, operation.module, operation.source] += 1
+def _evaluate_a_chunk(trainer: Trainer) -> bool:
+    """Validate until the model is called a second time; return whether the trainer can validate."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    if not isinstance(trainer, Validating):
+        return False
+    calls = 0
+
+    # Not a hook of the model's own: torch's transformer layers take another path with one.
+    def count(module: "nn.Module", _: object) -> None:
+        nonlocal calls
+        calls += module is trainer.model
+        if calls > 1:
+            raise _SecondChunk
+
+    hook = register_module_forward_pre_hook(count)
+    try:
+        with suppress(_SecondChunk):
+            trainer.validate()
+    finally:
+        hook.remove()
+    return True
+
+
+def findings(
+    training: Sequence[Operation], evaluation: Sequence[Operation] = ()
+) -> list[RiskyOperation]:
+    """Return the operations that stand in the catalogue, the worst first, each place once."""
+    trained = _calls(training)
+    owners = {place.owner for place in trained}
+    only_evaluated = {
+        place: calls for place, calls in _calls(evaluation).items() if place.owner not in owners
+    }
     risky = [
-        RiskyOperation(kind, name, _TABLES[kind][name], module, source, count)
-        for (kind, name, module, source), count in calls.items()
+        RiskyOperation(
+            kind=_kind_of(place.name),
+            operation=place.name,
+            instead=_TABLES[_kind_of(place.name)][place.name],
+            module=place.module,
+            source=place.source,
+            phase=phase,
+            calls=calls,
+        )
+        for phase, places in ((TRAINING, trained), (EVALUATION, only_evaluated))
+        for place, calls in places.items()
     ]
     order = [*_TABLES]
     return sorted(risky, key=lambda operation: order.index(operation.kind))
+
+
+def _calls(operations: Sequence[Operation]) -> Counter[_Place]:
+    """Count the calls of what stands in the catalogue, by place."""
+    return Counter(
+        _Place(name, operation.module, operation.source)
+        for operation in operations
+        for name in catalogue.known_as(operation)
+    )
 
 
 def _kind_of(name: str) -> str:
     return next(kind for kind, table in _TABLES.items() if name in table)
 
 
-def print_findings(operations: list[RiskyOperation], sources: list[Finding]) -> None:
-    """Print both lists in words."""
+def print_findings(audited: Audit, sources: list[Finding]) -> None:
+    """Print what an audit and the search of the source found, in words."""
     console = Console(highlight=False, soft_wrap=True)
     for kind in _TABLES:
-        _print_kind(console, kind, [each for each in operations if each.kind == kind])
+        _print_kind(console, kind, [each for each in audited.operations if each.kind == kind])
     if sources:
         console.print("\n[bold]Randomness or order that nothing seeds[/]")
     for source in sources:
         place = f"{source.path}:{source.line}"
         console.print(f"  {place}: {source.found} ({source.rule})", markup=False)
         console.print(f"    {source.remedy}", markup=False)
-    bad = [operation for operation in operations if operation.kind != SLOWER]
+    for difference in audited.sums:
+        one, two = difference.halves
+        console.print(
+            f"\n[bold]The loss's {difference.of}[/] is {difference.whole:.6g} for a batch, and "
+            f"{one:.6g} and {two:.6g} for its halves, which do not add up to it: is a mean passed "
+            "as a sum? Weighted.of_mean(mean, weight) takes a mean; a loss that compares samples "
+            "with each other says Weighted(..., coupled=True)."
+        )
+    if not audited.evaluated:
+        console.print("\nEvaluation was not looked at: the trainer has no method validate().")
+    bad = audited.may_change_bits()
     counts = f"{len(bad)} operations and {len(sources)} places in the source"
     console.print(f"\n{counts} may change bits.")
 
@@ -115,5 +235,11 @@ def _print_kind(console: Console, kind: str, operations: list[RiskyOperation]) -
     for name in dict.fromkeys(operation.operation for operation in operations):
         same = [operation for operation in operations if operation.operation == name]
         console.print(f"  {name}: instead {same[0].instead}", markup=False)
-        places = [" ".join(filter(None, (each.module, each.source))) for each in same]
+        places = [_where(each) for each in same]
         console.print(f"    {listed(places, 4)}", markup=False)  # --json tells all
+
+
+def _where(operation: RiskyOperation) -> str:
+    """Return the module and the line of an operation, and the phase if it is not training."""
+    phase = "" if operation.phase == TRAINING else f"({operation.phase} only)"
+    return " ".join(filter(None, (operation.module, operation.source, phase)))

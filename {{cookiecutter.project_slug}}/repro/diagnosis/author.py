@@ -6,7 +6,7 @@ what the protocols below name.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from repro.core.files import JsonObject
 from repro.core.project import author_object
@@ -49,16 +49,24 @@ class Trainer(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Take over the state of a checkpoint."""
 
-    def steps(self, steps: range, /) -> "Iterator[tuple[Tensor, list[Tensor] | None]]":
-        """Yield the samples' indices and the batch of each step; the first step is 0."""
+    def steps(self, steps: range, /) -> "Iterator[tuple[Tensor, list[Any]]]":
+        """Yield the samples' indices and the batch of each step, by shard; the first step is 0."""
 
-    def train_step(self, step: int, batch: "list[Tensor] | None", /) -> dict[str, float]:
+    def train_step(self, step: int, shards: list[Any], /) -> dict[str, float]:
         """Train on a batch and return the step's numbers, the loss first."""
 
     def quantities(
-        self, indices: "Tensor", batch: "list[Tensor] | None", metrics: dict[str, float], /
+        self, indices: "Tensor", shards: list[Any], metrics: dict[str, float], /
     ) -> "tuple[Quantities | None, bool]":
         """Return the line of the trace of the step just done; None if no trace is wanted."""
+
+
+@runtime_checkable
+class Validating(Protocol):
+    """What a trainer may have as well: audit then looks at evaluation, too."""
+
+    def validate(self) -> object:
+        """Evaluate the model as it is on the validation samples, without changing its weights."""
 
 
 def loader_of(root: Path) -> SettingsReader:

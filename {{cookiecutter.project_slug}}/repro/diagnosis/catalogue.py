@@ -37,10 +37,15 @@ NO_DETERMINISTIC_VERSION_ON_CUDA = {
     "torch.Tensor.resize_": "a new tensor",
 }
 
-# Not in that documentation, but in that of the function itself.
+# Not in that documentation. With `determinism: strict` the gradients of PyTorch 2.14's fused
+# attention kernels (flash and memory-efficient) are deterministic, and cuDNN's kernels are not
+# taken. With `warn` PyTorch warns once, and the gradients vary as they do with `off`. The forward
+# pass never varies. Sources: attention_backward.cu and sdp_utils.cpp in
+# aten/src/ATen/native/transformers/cuda; measured in github.com/pytorch/pytorch/pull/182551.
 NOT_REFUSED_ON_CUDA = {
     "torch.nn.functional.scaled_dot_product_attention": (
-        "with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): the fused kernels' gradients vary"
+        "determinism: strict, or with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): the "
+        "gradients of the fused kernels vary with determinism: warn or off"
     )
 }
 
@@ -130,7 +135,7 @@ KERNELS = [
     Kernel("grid_sampler_*_backward", "torch.nn.functional.grid_sample"),
     Kernel("scatter_reduce*", "torch.Tensor.scatter_reduce", _has_one_of("'prod'")),
     Kernel("resize_", "torch.Tensor.resize_", _first_input("q")),
-    Kernel("_scaled_dot_product_*_backward*", "torch.nn.functional.scaled_dot_product_attention"),
+    Kernel("scaled_dot_product_attention", "torch.nn.functional.scaled_dot_product_attention"),
     Kernel("convolution", "torch.nn.Conv, torch.nn.ConvTranspose"),
     Kernel("replication_pad*_backward", "torch.nn.ReplicationPad"),
     Kernel("bmm*", "torch.bmm of a sparse tensor", _first_input("sparse")),
@@ -154,6 +159,23 @@ KERNELS = [
         "pow.Tensor_Scalar", "torch.sqrt, x ** 0.5", lambda operation: operation.arguments == "0.5"
     ),
 ]
+
+
+def _fused_attention_is_allowed() -> bool:
+    """Tell whether attention may take a fused kernel on CUDA; with SDPBackend.MATH it may not."""
+    from torch.backends import cuda  # torch waits until the profile is in force
+
+    fused = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled())
+    return any(fused)
+
+
+# Operators that the CPU does by means of others, while CUDA has kernels of its own whose gradients
+# may vary; and which calls of them count, asked during the call. The others, which are all that a
+# dispatch mode sees, say nothing about CUDA, so audit notes the calls (`Recorder.noting`). There is
+# one such operator: a test of the template goes through all that only CUDA has kernels for.
+NOTED_CALLS: dict[str, Callable[[], bool]] = {
+    "scaled_dot_product_attention": _fused_attention_is_allowed
+}
 
 
 def known_as(operation: Operation) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """Where two runs part: the condition, the step, the quantity, the operation.
 
 Two traces are compared line by line: the conditions in their headers first, then the quantities of
-each step in causal order. With a replay (repro/diagnosis/replay_pair.py) the first step that
-differs is done again in both runs, and their operations are compared in the order in which they
-ran. Files of a step that two people wrote with `repro trace-step` are compared in the same way.
+each step in causal order. Where all of that agrees, the metrics that both runs have are compared:
+the same weights must have the same scores. With a replay (repro/diagnosis/replay_pair.py) the first
+step that differs is done again in both runs, and their operations are compared in the order in
+which they ran. Files of a step that two people wrote with `repro trace-step` are compared in the
+same way.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,6 +15,7 @@ from typing import NamedTuple
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.text import flatten
+from repro.diagnosis.metric_difference import MetricDifference, find_metric_difference
 from repro.diagnosis.replay_pair import Replayed, judge_replays
 from repro.diagnosis.step_file import StepRecord, read_step
 from repro.runs.context import read_context
@@ -48,7 +51,8 @@ class Comparison:
 
     `context`: what should not matter. `compared`: how many steps both runs have. `span`: the first
     and the last of those (0 is before training). `last`: the last step of each run. `parting`: None
-    if all steps agree. `replayed`: None without a replay.
+    if all steps agree. `replayed`: None without a replay. `metrics`: None if they are equal, or if
+    the runs part or have other conditions, where they are not compared.
     """
 
     conditions: list[Change]
@@ -58,6 +62,12 @@ class Comparison:
     last: tuple[int, int]
     parting: Parting | None
     replayed: Replayed | None = None
+    metrics: MetricDifference | None = None
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether all steps agree, and all metrics that were compared."""
+        return self.parting is None and self.metrics is None
 
     def as_json(self) -> JsonObject:
         """Return what `diff --json` prints."""
@@ -68,6 +78,7 @@ class Comparison:
             "span": [*self.span],
             "last": [*self.last],
             "step": None,
+            "metrics": asdict(self.metrics) if self.metrics else None,
         }
         if self.parting:
             told |= asdict(self.parting)
@@ -91,13 +102,18 @@ def compare_traces(a: Path, b: Path) -> Comparison:
     last = parting.step if parting else common[-1]
     header_a = header_at(trace_a.headers, last)
     header_b = header_at(trace_b.headers, last)
+    conditions = _changes(_conditions(header_a), _conditions(header_b))
+    metrics = None
+    if parting is None and not conditions:
+        metrics = find_metric_difference(a, b, last)
     return Comparison(
-        conditions=_changes(_conditions(header_a), _conditions(header_b)),
+        conditions=conditions,
         context=_changes(_context(a), _context(b)),
         compared=len(common),
         span=(common[0], common[-1]),
         last=(max(trace_a.lines), max(trace_b.lines)),
         parting=parting,
+        metrics=metrics,
     )
 
 

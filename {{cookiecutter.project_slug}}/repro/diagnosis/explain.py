@@ -6,8 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from repro.core.files import Json
+from repro.core.text import listed
 from repro.diagnosis.diff import Change, Comparison, Parting
 from repro.diagnosis.distances import Distance
+from repro.diagnosis.metric_difference import MetricDifference
 from repro.diagnosis.operation_difference import (
     ARGUMENTS,
     INPUTS,
@@ -20,6 +22,7 @@ from repro.diagnosis.operation_difference import (
 )
 from repro.diagnosis.replay_pair import Replayed
 from repro.diagnosis.step_file import Operation
+from repro.runs.metric_values import shown_values
 
 _HOW = {
     OUTPUTS: "the same inputs, other outputs",
@@ -77,7 +80,7 @@ def print_difference(comparison: Comparison, names: tuple[str, str]) -> None:
     if not comparison.conditions:
         console.print("\nThe conditions are the same.")
     if comparison.parting is None:
-        _print_identical(console, comparison)
+        _print_agreement(console, comparison)
         return
     _print_parting(console, comparison.parting)
     only_code = all(change.name.startswith("code: ") for change in comparison.conditions)
@@ -101,14 +104,39 @@ def _print_changes(console: Console, title: str, changes: list[Change]) -> None:
             console.print(f"  {sentence(change)}", markup=False)
 
 
-def _print_identical(console: Console, comparison: Comparison) -> None:
+def _print_agreement(console: Console, comparison: Comparison) -> None:
+    """Print which steps agree, and the metric that differs all the same."""
     first, last = comparison.span
     agree = f"all steps from {first} to {last} agree" if first < last else f"step {last} agrees"
     before = "" if first else " (0 is before training)"
-    console.print(f"\n[bold]IDENTICAL[/]: {agree}{before}.")
+    if comparison.metrics:
+        console.print(f"\n[bold]OTHER METRICS[/], although {agree}{before}.")
+    else:
+        console.print(f"\n[bold]IDENTICAL[/]: {agree}{before}.")
     last_a, last_b = comparison.last
     if last_a != last_b:
         console.print(f"  A has done {last_a} steps, B {last_b}.")
+    if comparison.metrics:
+        _print_metrics(console, comparison.metrics)
+    elif comparison.conditions:
+        console.print("  Their metrics were not compared, because the conditions differ.")
+
+
+def _print_metrics(console: Console, difference: MetricDifference) -> None:
+    """Print where the first metric differs, its values, and what that means."""
+    a, b = shown_values(difference.a, difference.b)
+    split = f" ({difference.split})" if difference.split else ""
+    where = f"In {difference.file} at step {difference.step}{split}"
+    console.print(f"{where} {difference.metric} is {a} in A, {b} in B.", markup=False)
+    others = difference.differing[1:]
+    if others:
+        console.print(f"Other values there, too: {listed(others)}.", markup=False)
+    console.print(
+        "Something outside the weights and the trace decided this. It may be state that no\n"
+        "checkpoint holds, without which a resumed run goes on (look at state_dict and\n"
+        "load_state_dict of the trainer), or an evaluation that draws numbers which nothing seeds\n"
+        "(python -m repro audit looks for them)."
+    )
 
 
 def _print_parting(console: Console, parting: Parting) -> None:

@@ -7,13 +7,14 @@ Recording changes no bits, and costs about as much time again as the operations 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.library import _scoped_library
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
@@ -92,6 +93,34 @@ class Recorder(TorchDispatchMode):
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @contextmanager
+    def noting(self, calls: Mapping[str, Callable[[], bool]]) -> Iterator[None]:
+        """Note calls that the dispatch mode does not see: torch takes them apart before.
+
+        `calls`: the operators' names without "aten.", and which calls of them to note, asked during
+        each call. Of those only calls that a gradient goes through are noted, as operations
+        without tensors. The dispatcher does the noting: a TorchFunctionMode would turn off the fast
+        path of torch.nn.MultiheadAttention, and see nothing of what torch's own functions call.
+        """
+        with _scoped_library("aten", "IMPL") as library:
+            for name, meant in calls.items():
+                library.impl(name, self._noted(name, meant), "AutogradCPU")
+            yield
+
+    def _noted(self, name: str, meant: Callable[[], bool]) -> Callable[..., Any]:
+        """Return the operator of this name as it is, but for noting its calls."""
+        operator = getattr(torch.ops.aten, name).default
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = operator.decompose(*args, **kwargs)
+            if result.requires_grad and meant():
+                place = self._place()
+                where = (self._phase(), place.module, place.class_, place.source)
+                self.operations.append(Operation(f"aten.{name}", *where, "", [], []))
+            return result
+
+        return call
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

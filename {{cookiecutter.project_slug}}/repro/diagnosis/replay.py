@@ -169,7 +169,7 @@ class _Replay:
 def _line(
     trainer: Trainer,
     indices: "Tensor",
-    batch: "list[Tensor] | None",
+    batch: "list[Any]",
     metrics: dict[str, float],
 ) -> TraceLine:
     """Return the trace's line of the step just done; empty with output.trace=false."""

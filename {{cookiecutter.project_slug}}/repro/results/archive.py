@@ -28,15 +28,10 @@ from repro.core.hashing import sha256_bytes
 from repro.core.text import listed
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK
-from repro.results.claims import (
-    RECORDED_RUNS,
-    RecordedClaim,
-    read_recording,
-    recorded_run,
-    stale,
-)
+from repro.results.claims import RECORDED_RUNS, read_recording, recorded_run, stale
 from repro.results.crate import METADATA, Training, describe, read_about
 from repro.results.document import outdated
+from repro.results.recording import RecordedClaim
 from repro.runs.git import committed_files, get_git_info, uncommitted_changes, uncommitted_files
 
 MANIFEST = "manifest.json"
@@ -78,7 +73,7 @@ def archive(
             manifest, data = find_data(root, run, claim.conditions.data, with_data)
             place = PurePosixPath(run.relative_to(root).as_posix())
             files |= data | tree(run, place)
-            text = f"{claim.text}: {claim.metric} {claim.values[seed]}"
+            text = f"{claim.text}: {claim.value_name} {claim.values[seed]}"
             trainings.append(Training(f"{name}-seed-{seed}", text, str(place), manifest))
     about = read_about(commit.files)
     files[METADATA] = describe(sorted(files), about, trainings, commit_hash, commit.moment)
@@ -150,12 +145,25 @@ def find_runs(root: Path, name: str, claim: RecordedClaim) -> dict[str, Path]:
             )
             continue
         runs[seed] = run
+        if fault := _best_is_missing(run, claim, seed):
+            faults.append(fault)
         for checkpoint in layout.steps_newest_first(run / layout.CHECKPOINTS):
             if fault := find_fault(checkpoint):
                 remedy = f"delete {run}, then make record"
                 faults.append(f"{checkpoint} is damaged ({fault}): {remedy}")
     refuse(faults)
     return runs
+
+
+def _best_is_missing(run: Path, claim: RecordedClaim, seed: str) -> str | None:
+    """Say what to do if the best checkpoint, which the claim is of, is not in the run."""
+    if claim.checkpoint != layout.BEST:
+        return None
+    steps = {best[seed].step for best in claim.best.values() if seed in best}
+    checkpoints = run / layout.CHECKPOINTS
+    if any(layout.step_folder(checkpoints, step).is_dir() for step in steps):
+        return None
+    return f"{checkpoints} has no best checkpoint: delete {run}, then make record"
 
 
 def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str, Files]:

@@ -6,9 +6,8 @@ author's commands, which [tool.repro] in pyproject.toml names, are run as a user
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from omegaconf import OmegaConf
@@ -16,23 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repro.core import layout
 from repro.core.errors import UserError
-from repro.core.files import Json, JsonObject, parse_object, read_object
+from repro.core.files import Json, parse_object, read_object
 from repro.core.project import MAX_STEPS, run_author_command, tool_settings
-from repro.runs.conditions import (
-    Conditions,
-    DatasetFacts,
-    Situation,
-    conditions_on_disk,
-    differences,
-)
+from repro.results.recording import Choice, RecordedClaim, Recording, parse_recording
+from repro.runs.conditions import Situation, conditions_on_disk, differences
 from repro.runs.context import read_context
+from repro.runs.evaluation import best_step
 
 EXPECTED = Path(layout.RESULTS, "expected_metrics.json")
 RECORDED_RUNS = Path(layout.RUNS, layout.RECORDED)  # <claim>/<digest of conditions>/seed-<seed>
 _ON_DISK = ("code", "lock")  # the conditions that are known without starting the author's code
 _LASTING = ("code", "config", "data", "lock")  # the conditions that are the project's own
-
-Interval: TypeAlias = tuple[float, float]
 
 
 class Claim(BaseModel):
@@ -45,66 +38,7 @@ class Claim(BaseModel):
     arguments: list[str]  # of the training command
     metric: str
     seeds: Annotated[list[int], Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a training of one seed takes: the median of the seconds, the highest memory."""
-
-    hardware: str
-    seconds_per_seed: int
-    peak_memory_mib: int
-
-
-@dataclass(frozen=True)
-class RecordedClaim:
-    """What `record` found for a claim; older versions of the kit did not write all of it.
-
-    `values` and `bits` are by seed, the seeds as texts; `bits` are by hardware class first.
-    `interval` holds the mean with a probability of 95 %.
-    """
-
-    text: str
-    arguments: list[str]
-    metric: str
-    values: dict[str, float]
-    bits: dict[str, dict[str, str]]
-    steps: int
-    conditions: Conditions
-    shows: str = ""
-    mean: float | None = None
-    standard_deviation: float | None = None
-    interval: Interval | None = None
-    config_digest: str | None = None
-    dataset: DatasetFacts = field(default_factory=DatasetFacts)
-    cost: Cost | None = None
-
-    def as_json(self) -> JsonObject:
-        """Return the claim's object in results/expected_metrics.json."""
-        as_they_are = asdict(self)
-        return {
-            **as_they_are,
-            "conditions": self.conditions.as_json(),
-            "dataset": self.dataset.as_json(),
-        }
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What results/expected_metrics.json holds: of which commit, and the claims by name.
-
-    `commit` is None where none is known. `dirty` says whether there were uncommitted changes; None
-    where git could not tell.
-    """
-
-    claims: dict[str, RecordedClaim]
-    commit: str | None = None
-    dirty: bool | None = None
-
-    def as_json(self) -> JsonObject:
-        """Return the object that is all of results/expected_metrics.json."""
-        claims: JsonObject = {name: claim.as_json() for name, claim in self.claims.items()}
-        return {"commit": self.commit, "dirty": self.dirty, "claims": claims}
+    checkpoint: Choice = "last"  # the one that the metric is of
 
 
 def read_claims(root: Path) -> list[Claim]:
@@ -121,14 +55,6 @@ def read_claims(root: Path) -> list[Claim]:
     if len({claim.name for claim in claims}) < len(claims):
         raise UserError(f"{path}: two claims have the same name")
     return claims
-
-
-def parse_recording(content: JsonObject | None) -> Recording | None:
-    """Return the recording that a JSON object holds; None if it holds none."""
-    try:
-        return TypeAdapter(Recording).validate_python(content)
-    except ValidationError:
-        return None
 
 
 def read_recording(root: Path) -> Recording:
@@ -150,7 +76,10 @@ def recorded_run(root: Path, name: str, expected: RecordedClaim, seed: int) -> P
     known = [bits[str(seed)] for bits in expected.bits.values() if str(seed) in bits]
     for run in sorted((root / RECORDED_RUNS / name).glob(f"*/seed-{seed}")):
         context = read_context(run)
-        bits = read_object(run / layout.EVALUATION).get("bits")
+        evaluation = run / layout.EVALUATION
+        if expected.checkpoint == layout.BEST:  # metrics.json is of that one
+            evaluation = layout.evaluation_file(run, layout.LAST)
+        bits = read_object(evaluation).get("bits")
         if context and context.conditions == expected.conditions and bits in known:
             return run
     return None
@@ -192,6 +121,7 @@ def _changed_claims(
             "shows": claim.shows == then.shows,
             "arguments": claim.arguments == then.arguments,
             "metric": claim.metric == then.metric,
+            "checkpoint": claim.checkpoint == then.checkpoint,
             "seeds": {str(seed) for seed in claim.seeds} == then.values.keys(),
         }
         lines += [f"claim: {key} of {name} changed" for key, same in agrees.items() if not same]
@@ -208,25 +138,57 @@ def conditions_now(root: Path, arguments: list[str]) -> Situation:
 def compare_with_recorded(
     root: Path, now: Situation, metrics: Mapping[str, Json], run: Path
 ) -> tuple[str, bool]:
-    """Compare a whole training with the recorded one; return a line, and False if they differ.
+    """Compare a checkpoint with the recorded ones; return a line a claim, and False if one differs.
 
-    `metrics`: what the evaluation wrote. Compared are trainings under the recorded conditions, on a
-    recorded hardware class.
+    `metrics`: what the evaluation wrote. Compared are the last and the best checkpoint of trainings
+    under the recorded conditions, on a recorded hardware class.
     """
-    seed = str(metrics["seed"])
     try:
         claims = read_recording(root).claims
     except UserError as error:
         return f"not compared: {error.lines[0]}", True
-    for name, claim in claims.items():
-        bits = claim.bits.get(now.hardware_class, {}).get(seed)
-        comparable = bits is not None and metrics["step"] == claim.steps
-        if comparable and _trained_as_recorded(claim, now, run):
-            expected = claim.values[seed]
-            if metrics["bits"] == bits and metrics[claim.metric] == expected:
-                return f"equal to the recorded {claim.metric} and bits of {name}", True
-            return f"DIFFERENT from {name}: {claim.metric} {expected:.4f}, bits {bits}", False
-    return "not compared: nothing is recorded for these conditions, seed and steps", True
+    found = [
+        _comparison(name, claim, now.hardware_class, metrics, run)
+        for name, claim in claims.items()
+        if _trained_as_recorded(claim, now, run)
+    ]
+    compared = [comparison for comparison in found if comparison]
+    if not compared:
+        return "not compared: nothing is recorded for these conditions, seed and steps", True
+    return "\n".join(line for line, _ in compared), all(equal for _, equal in compared)
+
+
+def _comparison(
+    name: str, claim: RecordedClaim, hardware: str, metrics: Mapping[str, Json], run: Path
+) -> tuple[str, bool] | None:
+    """Compare a checkpoint with a claim's of the same step; None if there is none of that step."""
+    seed = str(metrics["seed"])
+    step = metrics["step"]
+    chosen = claim.chosen(hardware, seed)
+    if chosen is None:
+        return None
+    differs = f"DIFFERENT from {name}:"
+    if claim.checkpoint == layout.BEST and step == _best_of_whole(run, claim.steps) != chosen.step:
+        return f"{differs} the best checkpoint is of step {step}, recorded {chosen.step}", False
+    if step == chosen.step:
+        value = claim.values[seed]
+        if metrics["bits"] == chosen.bits and metrics.get(claim.metric) == value:
+            return f"equal to the recorded {claim.metric} and bits of {name}", True
+        return f"{differs} {claim.metric} {value:.4f}, bits {chosen.bits}", False
+    if step == claim.steps:  # the last one, and the claim is of the best one
+        bits = claim.bits[hardware][seed]
+        if metrics["bits"] == bits:
+            return f"equal to the recorded bits of the last checkpoint of {name}", True
+        return f"{differs} bits {bits} of the last checkpoint", False
+    return None
+
+
+def _best_of_whole(run: Path, steps: int) -> int | None:
+    """Return the best step of a run that has done all its steps; None of another one."""
+    for newest in layout.steps_newest_first(run / layout.CHECKPOINTS)[:1]:
+        if layout.step_of(newest) == steps:
+            return best_step(newest)
+    return None
 
 
 def _trained_as_recorded(claim: RecordedClaim, now: Situation, run: Path) -> bool:

@@ -4,12 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
+from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.hashing import sha256_file
 from repro.core.project import command_line
 from repro.environment.locks import LOCK
-from repro.results.claims import EXPECTED, RecordedClaim, Recording, read_recording
+from repro.results.claims import EXPECTED, read_recording
+from repro.results.recording import RecordedClaim, Recording
 
 DOCUMENT = "REPRODUCE.md"
 
@@ -82,7 +84,7 @@ def _result(root: Path, name: str, claim: RecordedClaim) -> str:
     """Return a claim's row: the command, and the metric with its spread over seeds."""
     command = shlex.join(command_line(root, "train", *claim.arguments, "seed=SEED"))
     shows = f" ({claim.shows})" if claim.shows else ""
-    value = f"{_cell(claim.metric)} {number(claim.mean)}"
+    value = f"{_cell(claim.value_name)} {number(claim.mean)}"
     if claim.standard_deviation is not None:
         value += f" ± {number(claim.standard_deviation)}"
     if claim.interval:
@@ -93,12 +95,18 @@ def _result(root: Path, name: str, claim: RecordedClaim) -> str:
 
 
 def _bits(name: str, claim: RecordedClaim) -> list[str]:
-    """Return a row for each seed on each hardware class."""
+    """Return a row for each seed on each hardware class, and another one for a best checkpoint."""
     rows = []
     for hardware, digests in claim.bits.items():
         for seed, digest in digests.items():
+            where = f"| `{name}` | {hardware} | {seed}"
             value = number(claim.values[seed])
-            rows.append(f"| `{name}` | {hardware} | {seed} | {value} | `{digest}` |")
+            if claim.checkpoint == layout.BEST:
+                best = claim.best[hardware][seed]
+                rows.append(f"{where} | {value} | `{best.bits}` (best, step {best.step}) |")
+                rows.append(f"{where} | | `{digest}` (last, step {claim.steps}) |")
+            else:
+                rows.append(f"{where} | {value} | `{digest}` |")
     return rows
 
 
@@ -123,7 +131,8 @@ def _training(root: Path, claim: RecordedClaim) -> dict[str, str]:
 
 def _verification(root: Path, name: str, claim: RecordedClaim) -> dict[str, str]:
     """Return how to verify a claim, as a reviewer may type it, with a remark on each command."""
-    evaluate = command_line(root, "evaluate", "--checkpoint", "runs/mine/checkpoints/last")
+    checkpoint = f"runs/mine/{layout.CHECKPOINTS}/{claim.checkpoint}"
+    evaluate = command_line(root, "evaluate", "--checkpoint", checkpoint)
     verify = f"python -m repro verify {name}"
     commands = {shlex.join(evaluate): "beside results/"}
     others = [*claim.values][1:]

@@ -1,17 +1,23 @@
-"""Judge a whole training by its bits, or, on other hardware, by its value.
+"""Judge a whole training by its bits, or, on other hardware, by its value; a part by its trace.
 
-On a recorded hardware class bits and value have to be the recorded ones. On another one the value
-has to lie where 95 % of further seeds would, by the recorded ones.
+On a recorded hardware class bits and value have to be the recorded ones: those of the last
+checkpoint, and for a claim of the best one its step and bits as well. On another hardware class the
+value has to lie where 95 % of further seeds would, by the recorded ones.
 """
 
 import math
 import statistics
+from collections.abc import Mapping
 
 from scipy.stats import t as student
 
-from repro.results.claims import Interval, RecordedClaim
+from repro.core import layout
+from repro.core.errors import UserError
+from repro.diagnosis.diff import first_difference
 from repro.results.measure import SeedResult
-from repro.results.verdict import DIFFERENT, EQUIVALENT, IDENTICAL, Verdict
+from repro.results.recording import Interval, RecordedClaim
+from repro.results.verdict import DIFFERENT, EQUIVALENT, IDENTICAL, WHOLE, Verdict
+from repro.runs.logs import TraceLine
 
 ENOUGH_SEEDS = 3  # to tell a spread
 
@@ -23,7 +29,9 @@ def judge_training(verdict: Verdict, expected: RecordedClaim, result: SeedResult
     verdict.value = result.value
     verdict.recorded = recorded
     verdict.bits = result.bits
-    print(f"\n{verdict.metric:10} {result.value:.6f}  recorded {recorded:.6f} (seed {seed})")
+    verdict.best = result.best
+    of = f"seed {seed}, best checkpoint" if result.best else f"seed {seed}"
+    print(f"\n{verdict.metric:10} {result.value:.6f}  recorded {recorded:.6f} ({of})")
     values = [*expected.values.values()]
     if len(values) > 1:
         apart = abs(result.value - recorded) / (statistics.stdev(values) or math.inf)
@@ -32,6 +40,10 @@ def judge_training(verdict: Verdict, expected: RecordedClaim, result: SeedResult
         verdict.recorded_bits = expected.bits[verdict.hardware_class][seed]
         print(f"bits       {result.bits}")
         print(f"recorded   {verdict.recorded_bits} ({verdict.hardware_class})")
+        if result.best:
+            verdict.recorded_best = expected.chosen(verdict.hardware_class, seed)
+            print(f"best       {result.best}")
+            print(f"recorded   {verdict.recorded_best}")
         _judge_bits(verdict)
     else:
         known = "; ".join(expected.bits)
@@ -41,13 +53,30 @@ def judge_training(verdict: Verdict, expected: RecordedClaim, result: SeedResult
 
 def _judge_bits(verdict: Verdict) -> None:
     """Judge a training on a recorded hardware class: its bits and its value."""
+    faults = []
     if verdict.bits != verdict.recorded_bits:
-        verdict.why = "the weights have other bits under the same conditions"
-    elif verdict.value != verdict.recorded:
-        verdict.why = "the same weights, another value: results/ or the evaluation was changed"
-    else:
-        verdict.verdict = IDENTICAL
-        verdict.why = "weights and value have the recorded bits"
+        faults.append("the weights have other bits under the same conditions")
+    faults += differences_of_best(verdict)
+    if not faults and verdict.value != verdict.recorded:
+        faults.append("the same weights, another value: results/ or the evaluation was changed")
+    if faults:
+        verdict.why = "; ".join(faults)
+        return
+    verdict.verdict = IDENTICAL
+    verdict.why = "weights and value have the recorded bits"
+    if verdict.checkpoint == layout.BEST:
+        verdict.why = "weights, last and best, and the value have the recorded bits"
+
+
+def differences_of_best(verdict: Verdict) -> list[str]:
+    """Return a line if the best checkpoint is not the recorded one; of two absent ones nothing."""
+    here = verdict.best
+    recorded = verdict.recorded_best
+    if here == recorded:
+        return []
+    if here and recorded and here.step != recorded.step:
+        return [f"the best checkpoint is of step {here.step}, recorded {recorded.step}"]
+    return ["the best checkpoint has other bits under the same conditions"]
 
 
 def _judge_value(verdict: Verdict, value: float, recorded: list[float]) -> None:
@@ -77,3 +106,41 @@ def prediction_interval(values: list[float], level: float = 0.95) -> Interval:
     half = float(student.ppf(0.5 + level / 2, count - 1)) * statistics.stdev(values)
     half *= math.sqrt(1 + 1 / count)
     return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
+def judge_parts(verdict: Verdict, steps: int) -> None:
+    """Judge parts of a training, of `steps` steps in all, by the differences that were found."""
+    if verdict.differences:
+        verdict.why = "; ".join(verdict.differences)
+        return
+    done: set[int] = set()  # stretches may overlap
+    for first, last in verdict.steps:
+        done.update(range(first, last + 1))
+    verdict.verdict = IDENTICAL
+    verdict.why = f"{len(done)} of {steps} steps have the recorded bits, loss to weights"
+
+
+def leaves_trace(
+    verdict: Verdict,
+    recorded: Mapping[int, TraceLine],
+    lines: Mapping[int, TraceLine],
+    first: int,
+    last: int,
+) -> str:
+    """Say where a run leaves the recorded trace, between two steps; "" if it does not.
+
+    UserError if the recorded trace lacks one of the steps that were repeated as a part.
+    """
+    for step in range(first - 1, last + 1):  # 0 is before the first
+        if step not in recorded and verdict.what == WHOLE:
+            return ""  # a clone has the first steps only
+        if step not in recorded:
+            raise UserError(f"the recorded trace lacks step {step}: nothing to compare with")
+        if step not in lines:
+            return f"step {step} was not done"
+        parting = first_difference(recorded[step], lines[step])
+        if parting:
+            then, here = parting.values
+            where = f"at step {step}" if step else "before the first step"
+            return f"they part {where}: {parting.quantity} {here}, recorded {then}"
+    return ""

@@ -5,9 +5,11 @@ with the attempts that were stopped.
 """
 
 import math
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +19,8 @@ from repro.core.files import JsonObject, parse_object, read_object, write_json
 from repro.core.project import WITHOUT_TRACKER, run_author_command, tool_settings
 from repro.core.text import listed
 from repro.results.claims import Claim
+from repro.results.recording import RecordedCheckpoint
+from repro.runs.evaluation import best_step
 
 _COST = "cost.json"
 
@@ -32,46 +36,103 @@ class Spent:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What the training of one seed gave: the claim's metric, the bits of the weights, the cost."""
+    """What the training of one seed gave: the claim's metric, the bits of the weights, the cost.
+
+    `value` is of the claim's checkpoint, `bits` are of the last one. `best` is None unless the
+    claim is of the best one.
+    """
 
     value: float
     bits: str
     steps: int
     spent: Spent
+    best: RecordedCheckpoint | None = None
 
 
 def measure(root: Path, claim: Claim, seed: int, folder: Path) -> SeedResult:
-    """Train and evaluate one seed of a claim in `folder`, and read what came of it."""
+    """Train and evaluate one seed of a claim in `folder`, and read what came of it.
+
+    The last checkpoint is always evaluated. If the claim is of the best one, that one is evaluated,
+    too, and metrics.json becomes a copy of its metrics.
+    """
     # Without a tracker: whoever repeats a result need not reach the author's server.
     arguments = [f"seed={seed}", f"run_dir={folder}", "resume=auto", WITHOUT_TRACKER]
     spent = _train(root, [*claim.arguments, *arguments], folder)
-    (folder / layout.EVALUATION).unlink(missing_ok=True)  # of an earlier attempt
     from repro.training.checkpoint import newest_whole  # here: it imports torch
 
     # Not by its name `last`: the runs of an archive have no links.
     newest = newest_whole(folder / layout.CHECKPOINTS)
-    run_author_command(root, "evaluate", ["--checkpoint", str(newest)])
-    metrics = read_object(folder / layout.EVALUATION)
+    if claim.checkpoint == layout.LAST:
+        last = _evaluate(root, newest, folder / layout.EVALUATION)
+        return SeedResult(_value_of(last, claim, seed), last.bits, last.steps, spent)
+    best_folder = _find_best(claim, seed, newest)
+    best_metrics = layout.evaluation_file(folder, layout.BEST)
+    last = _evaluate(root, newest, layout.evaluation_file(folder, layout.LAST))
+    best = _evaluate(root, best_folder, best_metrics)
+    shutil.copyfile(best_metrics, folder / layout.EVALUATION)
+    return SeedResult(
+        value=_value_of(best, claim, seed),
+        bits=last.bits,
+        steps=last.steps,
+        spent=spent,
+        best=RecordedCheckpoint(layout.step_of(best_folder), best.bits),
+    )
+
+
+def _find_best(claim: Claim, seed: int, newest: Path) -> Path:
+    """Return the best checkpoint of the run whose newest one this is; UserError without one."""
+    from repro.training.checkpoint import find_fault  # here: it imports torch
+
+    of = f"claim {claim.name}, seed {seed}"
+    step = best_step(newest)
+    if not step:
+        raise UserError(
+            f"{of}: no validation, so no checkpoint is the best one: train for a whole epoch, or "
+            f"claim checkpoint: {layout.LAST}"
+        )
+    folder = layout.step_folder(newest.parent, step)
+    if fault := find_fault(folder):
+        raise UserError(
+            f"{of}: the best checkpoint is that of step {step}, and {folder} cannot be read "
+            f"({fault}): delete {newest.parent.parent} and train again"
+        )
+    return folder
+
+
+class _Evaluation(NamedTuple):
+    """What the evaluation of a checkpoint wrote, in the file `path`."""
+
+    path: Path
+    metrics: JsonObject
+    bits: str
+    steps: int
+
+
+def _evaluate(root: Path, checkpoint: Path, path: Path) -> _Evaluation:
+    """Evaluate a checkpoint and read the file that this writes; UserError if it lacks something."""
+    path.unlink(missing_ok=True)  # of an earlier attempt
+    run_author_command(root, "evaluate", ["--checkpoint", str(checkpoint)])
+    metrics = read_object(path)
     bits = metrics.get("bits")
     steps = metrics.get("steps")
     if missing := sorted({"bits", "seed", "step", "steps"} - metrics.keys()):
         program = tool_settings(root)["evaluate"]
-        raise UserError(f"{folder / layout.EVALUATION} lacks {listed(missing)}: see {program}")
+        raise UserError(f"{path} lacks {listed(missing)}: see {program}")
     if not isinstance(bits, str) or not isinstance(steps, int):
-        raise UserError(f"{folder / layout.EVALUATION}: bits is no text, or steps no whole number")
-    value = _value_of(metrics, claim, seed)
-    return SeedResult(value, bits, steps, spent)
+        raise UserError(f"{path}: bits is no text, or steps no whole number")
+    return _Evaluation(path, metrics, bits, steps)
 
 
-def _value_of(metrics: JsonObject, claim: Claim, seed: int) -> float:
+def _value_of(evaluation: _Evaluation, claim: Claim, seed: int) -> float:
     """Return the claim's metric; UserError if it is missing, or no finite number."""
+    metrics = evaluation.metrics
     numbers = {name: value for name, value in metrics.items() if type(value) in (int, float)}
     value = numbers.get(claim.metric)
     if not isinstance(value, int | float) or not math.isfinite(value):
         known = ", ".join(f"{name}={number}" for name, number in numbers.items())
         raise UserError(
             f"claim {claim.name}, seed {seed}: expected {claim.metric}, a finite number, in "
-            f"{layout.EVALUATION}; there are {known}"
+            f"{evaluation.path.name}; there are {known}"
         )
     return float(value)
 

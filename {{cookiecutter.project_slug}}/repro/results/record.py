@@ -30,16 +30,13 @@ from repro.results.claims import (
     EXPECTED,
     RECORDED_RUNS,
     Claim,
-    Cost,
-    Interval,
-    RecordedClaim,
-    Recording,
     conditions_now,
     read_claims,
     read_recording,
 )
 from repro.results.document import DOCUMENT, read_document, write_document
 from repro.results.measure import SeedResult, measure
+from repro.results.recording import Cost, Interval, RecordedClaim, Recording
 from repro.results.report import write_report
 from repro.runs.conditions import Conditions, Situation, differences
 from repro.runs.context import read_context
@@ -177,6 +174,7 @@ def summary(claim: Claim, now: Situation, results: dict[int, SeedResult]) -> Rec
     """Return what is published of a claim whose seeds gave these results."""
     values = {str(seed): result.value for seed, result in results.items()}
     bits = {str(seed): result.bits for seed, result in results.items()}
+    best = {str(seed): result.best for seed, result in results.items() if result.best}
     numbers = [*values.values()]
     hardware = get_hardware()
     gpus = hardware.gpus if now.hardware_class.startswith("cuda") else []
@@ -192,6 +190,8 @@ def summary(claim: Claim, now: Situation, results: dict[int, SeedResult]) -> Rec
         interval=confidence_interval(numbers),
         values=values,
         bits={now.hardware_class: bits},
+        checkpoint=claim.checkpoint,
+        best={now.hardware_class: best} if best else {},
         steps=only(f"{claim.name}: steps", (result.steps for result in results.values())),
         config_digest=sha256_json(now.conditions.config),
         conditions=now.conditions,
@@ -219,7 +219,7 @@ def confidence_interval(values: list[float], level: float = 0.95) -> Interval | 
 
 def _copy_figures(root: Path, claim: Claim, folder: Path) -> None:
     """Copy the figures of a claim's first seed to results/, and draw curves over all seeds."""
-    first = folder / f"seed-{claim.seeds[0]}" / layout.FIGURES
+    first = layout.figures_folder(folder / f"seed-{claim.seeds[0]}", claim.checkpoint)
     figures = root / _FIGURES / claim.name
     if first.is_dir():  # the author's evaluation may draw none
         shutil.copytree(first, figures, dirs_exist_ok=True)

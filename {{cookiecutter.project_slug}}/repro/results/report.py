@@ -19,8 +19,9 @@ from repro.core import layout
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.project import command_line
 from repro.environment.locks import LOCK, read_lock
-from repro.results.claims import RecordedClaim, Recording, read_recording
+from repro.results.claims import read_recording
 from repro.results.document import number
+from repro.results.recording import RecordedClaim, Recording, value_name
 from repro.results.verdict import PREFIX, SEGMENTS, WHOLE, Verdict, verdicts_newest_first
 
 REPORT = Path(layout.RESULTS, "report.html")
@@ -150,9 +151,13 @@ def _evidence(verdict: Verdict) -> list[Evidence]:
     """Return the values that a verdict rests on, as far as it tells them."""
     evidence = []
     if verdict.value is not None:
-        evidence.append(Evidence(verdict.metric, verdict.value, verdict.recorded))
+        label = value_name(verdict.metric, verdict.checkpoint)
+        evidence.append(Evidence(label, verdict.value, verdict.recorded))
     if verdict.bits is not None:
         evidence.append(Evidence("bits", verdict.bits, verdict.recorded_bits))
+    if verdict.best is not None:
+        best = str(verdict.recorded_best) if verdict.recorded_best else None
+        evidence.append(Evidence("best checkpoint", str(verdict.best), best))
     if hardware := verdict.hardware_class:
         known = verdict.recorded_on
         recorded = hardware if hardware in known else "; ".join(known)

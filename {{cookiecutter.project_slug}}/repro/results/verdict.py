@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from repro.core import layout
 from repro.core.files import parse_object, write_file
-from repro.results.claims import Interval
+from repro.results.recording import Choice, Interval, RecordedCheckpoint
 
 IDENTICAL = "IDENTICAL"
 EQUIVALENT = "EQUIVALENT"
@@ -30,7 +30,9 @@ _FILE = "verdict.json"
 class Verdict:
     """What verdict.json holds; `steps`: the first and last of each stretch that was trained.
 
-    `what` was compared: WHOLE, PREFIX or SEGMENTS. `interval`: where 95 % of further seeds lie.
+    `what` was compared: WHOLE, PREFIX or SEGMENTS. `value` is of the claim's `checkpoint`, `bits`
+    are of the last one, `best` is there if the claim is of the best one. `interval`: where 95 % of
+    further seeds lie.
     """
 
     claim: str
@@ -47,6 +49,9 @@ class Verdict:
     recorded: float | None = None
     bits: str | None = None
     recorded_bits: str | None = None
+    checkpoint: Choice = "last"
+    best: RecordedCheckpoint | None = None
+    recorded_best: RecordedCheckpoint | None = None
     interval: Interval | None = None
     commit: str | None = None
     conditions_digest: str = ""

@@ -17,24 +17,22 @@ from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_json
 from repro.core.project import MAX_STEPS, WITH_TRACE, WITHOUT_TRACKER, run_author_command
-from repro.diagnosis.diff import first_difference
 from repro.environment.import_paths import shadows
 from repro.results.claims import (
     RECORDED_RUNS,
     Claim,
-    RecordedClaim,
     conditions_now,
     read_claims,
     read_recording,
     recorded_run,
 )
-from repro.results.judge import judge_training
+from repro.results.judge import differences_of_best, judge_parts, judge_training, leaves_trace
 from repro.results.measure import measure
 from repro.results.record import trace_file
+from repro.results.recording import RecordedCheckpoint, RecordedClaim
 from repro.results.report import write_report
 from repro.results.verdict import (
     DIFFERENT,
-    IDENTICAL,
     PREFIX,
     SEGMENTS,
     WHOLE,
@@ -42,6 +40,7 @@ from repro.results.verdict import (
     write_verdict,
 )
 from repro.runs.conditions import Situation, differences
+from repro.runs.evaluation import best_step
 from repro.runs.folder import create_folder
 from repro.runs.git import get_git_info
 from repro.runs.logs import read_trace_lines
@@ -88,6 +87,7 @@ def verify(
         hardware_class=now.hardware_class,
         recorded_on=[*expected.bits],
         metric=expected.metric,
+        checkpoint=expected.checkpoint,
         commit=get_git_info(root).commit_hash,
         conditions_digest=sha256_json(now.conditions.as_json()),
     )
@@ -141,6 +141,8 @@ def _conditions_that_differ(
     lines += shadows(root, Path(sysconfig.get_path("purelib")))
     if claim.arguments != expected.arguments or claim.metric != expected.metric:
         lines.append("claim: configs/claims.yaml has other arguments or another metric")
+    if claim.checkpoint != expected.checkpoint:
+        lines.append(f"claim: checkpoint is {claim.checkpoint}, recorded {expected.checkpoint}")
     return lines
 
 
@@ -196,10 +198,10 @@ class _Training:
         """Train that part, and judge it."""
         if part.prefix:
             self._stretch(self.folder, 0, min(part.prefix, max(self.lines)))
-            self._judge_parts()
+            judge_parts(self.verdict, self.expected.steps)
         elif part.segments:
             self._segments(part.segments, part.steps)
-            self._judge_parts()
+            judge_parts(self.verdict, self.expected.steps)
         else:
             self._whole()
 
@@ -227,7 +229,7 @@ class _Training:
             raise UserError(
                 f"{RECORDED_RUNS}/ lacks the run: use the author's archive, or --prefix"
             )
-        self._compare_last_checkpoint(folders[0])
+        self._compare_checkpoints(folders[0])
         end = max(self.lines)
         starts = [0, *(step for step in map(layout.step_of, folders) if step < end)]
         chosen = random.SystemRandom().sample(starts, min(count, len(starts)))
@@ -236,14 +238,23 @@ class _Training:
         for start in sorted(chosen):
             self._stretch(self.folder / f"from-{start}", start, min(start + steps, end))
 
-    def _compare_last_checkpoint(self, folder: Path) -> None:
-        """Compare the weights of the author's last checkpoint with the recorded bits."""
+    def _compare_checkpoints(self, last: Path) -> None:
+        """Compare the weights of the author's checkpoints with the recorded bits.
+
+        Of the last one, and of the best one if the claim is of that.
+        """
         verdict = self.verdict
-        recorded = self.expected.bits[verdict.hardware_class]
-        verdict.bits = model_state.weights_digest(checkpoint.load(folder)["model"])
-        verdict.recorded_bits = recorded[str(verdict.seed)]
+        seed = str(verdict.seed)
+        verdict.bits = _weights_of(last)
+        verdict.recorded_bits = self.expected.bits[verdict.hardware_class][seed]
         if verdict.bits != verdict.recorded_bits:
             verdict.differences.append("the last checkpoint has not the recorded bits")
+        if self.expected.checkpoint == layout.BEST:
+            step = best_step(last)
+            bits = _weights_of(layout.step_folder(last.parent, step))
+            verdict.best = RecordedCheckpoint(step, bits)
+            verdict.recorded_best = self.expected.chosen(verdict.hardware_class, seed)
+            verdict.differences += differences_of_best(verdict)
 
     def _stretch(self, folder: Path, start: int, last: int) -> None:
         """Train the steps after `start` up to `last` in `folder`, and compare them."""
@@ -261,28 +272,9 @@ class _Training:
     def _parting(self, run: Path, first: int, last: int) -> str:
         """Say where a run leaves the recorded trace, between two steps; "" if it does not."""
         lines = read_trace_lines(run / layout.TRACE)
-        for step in range(first - 1, last + 1):  # 0 is before the first
-            if step not in self.lines and self.verdict.what == WHOLE:
-                return ""  # a clone has the first steps only
-            if step not in self.lines:
-                raise UserError(f"the recorded trace lacks step {step}: nothing to compare with")
-            if step not in lines:
-                return f"step {step} was not done"
-            parting = first_difference(self.lines[step], lines[step])
-            if parting:
-                then, here = parting.values
-                where = f"at step {step}" if step else "before the first step"
-                return f"they part {where}: {parting.quantity} {here}, recorded {then}"
-        return ""
+        return leaves_trace(self.verdict, self.lines, lines, first, last)
 
-    def _judge_parts(self) -> None:
-        verdict = self.verdict
-        if verdict.differences:
-            verdict.why = "; ".join(verdict.differences)
-            return
-        done: set[int] = set()  # stretches may overlap
-        for first, last in verdict.steps:
-            done.update(range(first, last + 1))
-        share = f"{len(done)} of {self.expected.steps} steps"
-        verdict.verdict = IDENTICAL
-        verdict.why = f"{share} have the recorded bits, loss to weights"
+
+def _weights_of(folder: Path) -> str:
+    """Return the bits of the weights of a checkpoint; UserError if it is missing or damaged."""
+    return model_state.weights_digest(checkpoint.load(folder)["model"])

@@ -26,6 +26,7 @@ _NAMES = {
         "conditions_here",
     ),
     "repro.runs.context": ("Context", "log_experiment_context", "read_context"),
+    "repro.runs.evaluation": ("best_step", "evaluation_places"),
     "repro.runs.git": ("GitInfo", "get_git_info", "uncommitted_changes"),
     "repro.runs.folder": (
         "Run",
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from repro.runs.context import Context as Context
     from repro.runs.context import log_experiment_context as log_experiment_context
     from repro.runs.context import read_context as read_context
+    from repro.runs.evaluation import best_step as best_step
+    from repro.runs.evaluation import evaluation_places as evaluation_places
     from repro.runs.figures import draw as draw
     from repro.runs.figures import draw_confusion as draw_confusion
     from repro.runs.figures import draw_curves as draw_curves

@@ -2,12 +2,12 @@
 
 Runs whose conditions differ in their seeds alone are one group, with a mean and a spread. Runs of
 the same conditions and seed must have the same bits: if not, something in them is left to chance.
+They must have the same metrics, too: if not, something outside the weights decided those.
 Runs that are not finished are left out, and listed.
 """
 
 import csv
 import json
-import shlex
 import statistics
 import sys
 from dataclasses import asdict, astuple, dataclass, fields
@@ -19,7 +19,8 @@ from rich.table import Table
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.core.layout import CHECKPOINTS, CONFIG_USED, EVALUATION, METRICS
+from repro.core.layout import CONFIG_USED, EVALUATION, METRICS
+from repro.runs.repeated import Repeated, judge_repeated, print_repeated
 from repro.runs.run_result import RunResult, read_result
 
 _CONFIG = "config: "
@@ -41,14 +42,6 @@ class Spread:
             return f"{self.mean:.4g}"
         spread = f"{self.standard_deviation:.2g} ({self.min:.4g} to {self.max:.4g})"
         return f"{self.mean:.4g} ± {spread}"
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """Runs of the same conditions and seed, and whether they have the same bits."""
-
-    runs: list[str]
-    equal_bits: bool
 
 
 @dataclass(frozen=True)
@@ -94,6 +87,13 @@ class RunsCompared:
         """Whether all runs of the same conditions and seed have the same bits."""
         return all(repeated.equal_bits for group in self.groups for repeated in group.repeated)
 
+    @property
+    def equal_metrics(self) -> bool:
+        """Whether all runs of the same conditions, seed and bits have the same metrics."""
+        return not any(
+            repeated.other_metric for group in self.groups for repeated in group.repeated
+        )
+
     def as_json(self) -> JsonObject:
         """Return the JSON object that `compare --json` prints."""
         return {
@@ -102,6 +102,7 @@ class RunsCompared:
             "unfinished": {**self.unfinished},
             "differing": [*self.differing],
             "equal_bits": self.equal_bits,
+            "equal_metrics": self.equal_metrics,
             "groups": [group.as_json() for group in self.groups],
         }
 
@@ -186,11 +187,7 @@ def _summary(group: list[RunResult], source: str, differing: list[str]) -> Group
         name: _spread([run.metrics(source)[name] for run in one_of_each])
         for name in group[0].metrics(source)
     }
-    repeated = [
-        Repeated([run.run for run in runs], equal_bits=len({_bits(run) for run in runs}) == 1)
-        for runs in by_seed.values()
-        if len(runs) > 1
-    ]
+    repeated = [judge_repeated(runs) for runs in by_seed.values() if len(runs) > 1]
     conditions = {name: group[0].conditions.get(name) for name in differing}
     return Group(conditions, len(by_seed), metrics, repeated, one_of_each)
 
@@ -198,16 +195,6 @@ def _summary(group: list[RunResult], source: str, differing: list[str]) -> Group
 def _spread(values: list[float]) -> Spread:
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), deviation, min(values), max(values))
-
-
-def _bits(run: RunResult) -> str:
-    """Return the bits of the evaluation, or of the last checkpoint."""
-    from repro.training import checkpoint, model_state  # only here: torch takes its time
-
-    if run.bits:
-        return run.bits
-    newest = checkpoint.newest_whole(Path(run.run, CHECKPOINTS))
-    return model_state.weights_digest(checkpoint.load(newest)["model"])
 
 
 def print_comparison(compared: RunsCompared) -> None:
@@ -222,7 +209,7 @@ def print_comparison(compared: RunsCompared) -> None:
         print(f"not finished, left out: {run} ({state})")
     for group in compared.groups:
         for repeated in group.repeated:
-            _print_repeated(repeated)
+            print_repeated(repeated)
 
 
 def _table(compared: RunsCompared) -> Table:
@@ -242,15 +229,6 @@ def _cell(name: str, value: Json) -> str:
         return "not set"
     kind = name.partition(":")[0]
     return str(value)[:_SHORT] if kind in _DIGESTS else str(value)
-
-
-def _print_repeated(repeated: Repeated) -> None:
-    runs = ", ".join(repeated.runs)
-    if repeated.equal_bits:
-        print(f"same conditions and seed, equal bits: {runs}")
-        return
-    print(f"same conditions and seed, OTHER BITS: something is left to chance: {runs}")
-    print(f"  to see where: python -m repro diff {shlex.join(repeated.runs[:2])}")
 
 
 def write_csv(compared: RunsCompared, path: Path) -> None:

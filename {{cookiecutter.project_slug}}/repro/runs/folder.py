@@ -27,6 +27,7 @@ from repro.core.redaction import redact_command, redact_mapping
 from repro.runs.conditions import Facts, differences, seeds_by_hand, without_setting
 from repro.runs.configuration import RunSettings, read_config_used
 from repro.runs.context import log_experiment_context
+from repro.runs.evaluation import best_step
 from repro.runs.logs import Entry, line_step, read_lines
 from repro.training import checkpoint
 
@@ -86,7 +87,7 @@ class Run:
         """Copy the trace and the checkpoints of the run that this one continues."""
         if source and (source / TRACE).is_file():  # cut when the trace begins
             shutil.copy(source / TRACE, self.folder)
-        best = (start.parent / layout.BEST).resolve()
+        best = layout.step_folder(start.parent, best_step(start))
         for path in {start, best}:
             if checkpoint.find_fault(path) is None:  # no best one before the first validation
                 checkpoint.copy(path, self.checkpoints / path.name)

@@ -9,9 +9,11 @@ from repro.core.layout import (
     CHECKPOINTS,
     CONTEXT,
     EVALUATION,
+    LAST,
     METRICS,
     STATE,
     context_folders,
+    evaluation_file,
     steps_newest_first,
 )
 from repro.core.project import EPOCHS, MAX_STEPS
@@ -25,8 +27,9 @@ from repro.runs.logs import line_step, read_lines
 class RunResult:
     """What a run has done (`step`), where it ends (`goal`, None if unknown), and what it gave.
 
-    `test` and `validation` are the last metrics, `curve` the lines of the epochs. `bits`: those of
-    the evaluation. `conditions` are flat.
+    `test` holds the numbers of metrics.json, `validation` those of the last validation, `curve` the
+    lines of the epochs. `bits`: those of the last checkpoint, if it was evaluated. `conditions` are
+    flat.
     """
 
     run: str
@@ -76,13 +79,14 @@ def _read_whole(folder: Path) -> RunResult:
     config = state.get("config", {})
     if not isinstance(config, dict):
         raise ValueError(f"{STATE} has no config")
-    test = _object(folder / EVALUATION)
-    if test and _number(test.get("step")) != step:
-        test = {}  # it was trained further since
+    test = _object(folder / EVALUATION)  # of the best checkpoint, where a claim is of that one
+    last = _object(evaluation_file(folder, LAST)) or test
+    if last and _number(last.get("step")) != step:
+        test = last = {}  # it was trained further since
     lines = [line for line in read_lines(folder / METRICS) if "epoch" in line]
     curve = [line for line in lines if line_step(line) <= step]
     contexts = [_context(place) for place in context_folders(folder)]
-    bits = test.get("bits")
+    bits = last.get("bits")
     return RunResult(
         run=str(folder),
         step=step,

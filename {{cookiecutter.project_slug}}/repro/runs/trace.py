@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,7 +23,8 @@ from repro.core.project import MAX_STEPS
 from repro.runs.conditions import Facts, without_setting
 from repro.runs.fingerprints import Quantities, as_hex, as_int64, fingerprint, state_quantities
 from repro.runs.logs import TraceLine, line_step, read_lines
-from repro.training.parallel import Processes, parts_of_shards
+from repro.training.batches import tensors_of
+from repro.training.parallel import Processes, slices_here
 
 _WAITING = 8  # steps that are fingerprinted together, at most
 _SECONDS = 0.25  # between two writes, at most
@@ -32,27 +34,28 @@ _SECONDS = 0.25  # between two writes, at most
 class StepInputs:
     """What a step takes: this process's part of a batch of `size` samples, and their indices.
 
-    `batch` is None for a process without a sample of its own.
+    `shards`: a batch for each of this process's shards, None for one without samples.
     """
 
     indices: Tensor
-    batch: Sequence[Tensor] | None
+    shards: Sequence[Any]
     size: int
 
     def fingerprints(self, processes: Processes) -> list[int]:
         """Fingerprint this process's part of the indices and of the batch.
 
-        The sums over all processes are the fingerprints of the whole: those of the shards' slices,
-        so they depend on training.shards, as the bits do.
+        The sums over all processes are the fingerprints of the whole: those of the shards, so they
+        depend on training.shards, as the bits do.
         """
-        return [self._of(part, processes) for part in ([self.indices], self.batch)]
-
-    def _of(self, tensors: Sequence[Tensor] | None, processes: Processes) -> int:
-        total = 0
-        for number, part in parts_of_shards(tensors, self.size, processes):
-            if part is not None:
-                total += (2 * number + 1) * fingerprint(part)
-        return as_int64(total)
+        lengths = [part.stop - part.start for part in slices_here(self.size, processes)]
+        samples = 0
+        inputs = 0
+        shards = zip(processes.own, self.indices.split(lengths), self.shards, strict=True)
+        for number, indices, batch in shards:
+            if batch is not None:
+                samples += (2 * number + 1) * fingerprint([indices])
+                inputs += (2 * number + 1) * fingerprint([*tensors_of(batch)])
+        return [as_int64(samples), as_int64(inputs)]
 
 
 @dataclass(frozen=True)

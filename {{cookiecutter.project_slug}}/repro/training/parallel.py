@@ -6,23 +6,28 @@ of W processes (W divides the shards) computes a subtree; what they exchange are
 of a library's own order. So W processes give the bits of one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from repro.training.buffers import buffers_of
+from repro.training.buffers import Buffers, buffers_of
+from repro.training.halves import check_halves
 from repro.training.processes import Processes, choose_device
 from repro.training.tree_sum import Summands, TreeSum, added
+from repro.training.weighted import refuse_weights, weighted
 
 __all__ = [
     "Processes",
     "TreeSum",
     "backward_in_shards",
     "choose_device",
-    "parts_of_shards",
     "shard_slices",
+    "slices_here",
 ]
+# Returns the loss of a shard's samples, a Weighted: asked by the number of the shard and its batch.
+Loss = Callable[[int, Any], object]
 
 
 def shard_slices(size: int, shards: int) -> list[slice]:
@@ -30,63 +35,89 @@ def shard_slices(size: int, shards: int) -> list[slice]:
     return [slice(k * size // shards, (k + 1) * size // shards) for k in range(shards)]
 
 
-def parts_of_shards(
-    batch: Sequence[Tensor] | None, size: int, processes: Processes
-) -> Iterator[tuple[int, list[Tensor] | None]]:
-    """Yield number and slices of each shard of this process; None for a shard without samples."""
-    slices = shard_slices(size, processes.shards)
-    offset = processes.part(size).start
-    for number in processes.own:
-        part = slice(slices[number].start - offset, slices[number].stop - offset)
-        empty = batch is None or part.start == part.stop
-        yield number, None if empty else [tensor[part] for tensor in batch or ()]
+def slices_here(size: int, processes: Processes) -> list[slice]:
+    """Return the slices of a batch of `size` that this process computes, one for each shard."""
+    return shard_slices(size, processes.shards)[processes.own.start : processes.own.stop]
 
 
 def backward_in_shards(
-    model: nn.Module,
-    batch: Sequence[Tensor] | None,
-    size: int,
-    processes: Processes,
-    forward: Callable[..., Tensor],
+    model: nn.Module, batches: Sequence[Any], size: int, processes: Processes, loss: Loss
 ) -> Tensor:
-    """Add the mean gradient of a batch of `size` to the parameters' `.grad`; return its loss.
+    """Add the mean gradient of a batch of `size` to the parameters' `.grad`; return the mean loss.
 
-    `batch`: this process's part of it (`Processes.part`), tensors with the samples in their first
-    dimension; None if it has none. `forward(shard, *tensors)` seeds the generators for shard number
-    `shard` and returns the SUM of the losses of its samples.
+    `batches`: those of this process's shards (`slices_here`), None for a shard without samples.
+    `loss(shard, batch)` seeds the generators for shard number `shard` and returns `Weighted`: the
+    SUM of its samples' losses, and the weight to divide it by. Raises BadLoss for one that no mean
+    can be made of.
     Buffers start each shard from the same values. Floating-point ones (BatchNorm's statistics) get
     the mean over the shards that have samples; those that none changes stay as they are. Others
     (its counter) are the last such shard's: they advance once per step.
     """
-    if processes.shards == 1 and batch is not None:
-        loss = forward(0, *batch) / size
-        loss.backward()
-        return loss.detach()
+    check_halves(model, batches[0], lambda batch: loss(processes.own.start, batch))
+    if processes.shards == 1:
+        return _backward_of_one(batches[0], loss)
     parameters = list(model.parameters())
     earlier = [parameter.grad for parameter in parameters]  # of the caller: as backward, add to it
     buffers = buffers_of(model)
     buffers.begin()
     sums = TreeSum()
-    for number, part in parts_of_shards(batch, size, processes):
-        if part is None:
-            sums.add([None] * (1 + len(parameters) + len(buffers.like)))
+    for number, batch in zip(processes.own, batches, strict=True):
+        if batch is None:
+            sums.add([None] * (3 + len(parameters) + len(buffers.like)))
             continue
         buffers.reset()
         for parameter in parameters:
             parameter.grad = None
-        loss = forward(number, *part) / size
-        loss.backward()
+        of_loss = _backward_of_shard(batch, number, size, loss)
         gradients = [parameter.grad for parameter in parameters]
-        # float: a process without samples does not know another type
-        sums.add([loss.detach().float(), *gradients, *buffers.values()])
-    loss_like = torch.zeros((), device=processes.device)
-    total_loss, *totals = processes.sum(sums.total(), [loss_like, *parameters, *buffers.like])
+        sums.add([*of_loss, *gradients, *buffers.values()])
+    numbers, tensors = _split(sums.total())
+    (total, weight, unusable), totals = processes.sum_with_numbers(
+        numbers, tensors, [*parameters, *buffers.like]
+    )
+    refuse_weights(weight, unusable)
+    if weight != size:
+        for gradient in totals[: len(parameters)]:
+            if gradient is not None:
+                gradient.mul_(size / weight)
     _add_gradients(parameters, earlier, totals[: len(parameters)])
+    _join_buffers(buffers, totals[len(parameters) :], size, processes)
+    return torch.tensor(total / weight, dtype=torch.float64)
+
+
+def _backward_of_one(batch: Any, loss: Loss) -> Tensor:
+    """Do as a plain loop does, with its bits: the mean of the whole batch, and backward."""
+    whole = weighted(loss(0, batch))
+    mean = whole.mean()
+    mean.backward()
+    weight = float(whole.weight)
+    refuse_weights(weight, unusable=float(weight < 0))
+    return mean.detach()
+
+
+def _backward_of_shard(batch: Any, number: int, size: int, loss: Loss) -> list[Tensor]:
+    """Go backward through a shard's share; return its sum, its weight, whether that is unusable."""
+    part = weighted(loss(number, batch))
+    (part.sum / size).backward()
+    weight = part.weight_tensor()
+    unusable = ~(torch.isfinite(weight) & (weight >= 0))
+    return [part.sum.detach().double().reshape(()), weight.clone(), unusable.double()]
+
+
+def _split(totals: Summands) -> tuple[list[float], Summands]:
+    """Return the three numbers that a step's sums begin with, and the tensors after them.
+
+    A process whose shards have no samples has zeros.
+    """
+    numbers = [total for total in totals[:3] if total is not None]
+    return torch.stack(numbers).tolist() if numbers else [0.0] * 3, totals[3:]
+
+
+def _join_buffers(buffers: Buffers, totals: Summands, size: int, processes: Processes) -> None:
+    """Give the buffers what the shards that have samples made of them."""
     filled = [n for n, s in enumerate(shard_slices(size, processes.shards)) if s.start < s.stop]
-    buffers.set_means(totals[len(parameters) :], len(filled))
+    buffers.set_means(totals, len(filled))
     buffers.share_last(processes, source=filled[-1] * processes.size // processes.shards)
-    assert total_loss is not None  # at least one shard has samples
-    return total_loss
 
 
 def _add_gradients(parameters: list[nn.Parameter], earlier: Summands, totals: Summands) -> None:

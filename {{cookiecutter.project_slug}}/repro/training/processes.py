@@ -1,21 +1,32 @@
 """Let the processes of a training exchange bytes, and add what they have in a fixed order.
 
 What moves between processes are values, never sums of a library's own order: the sums are made by
-`TreeSum`, so that W processes give the bits of one.
+`TreeSum`, so that W processes give the bits of one. A library moves bytes and does not ask whether
+they mean the same to all, so `concatenate` and `sum` compare dtypes and shapes first.
 """
 
+import json
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
 from typing import TypeVar
+from zlib import crc32
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, refuse
+from repro.training.agreement import (
+    Brought,
+    faults_of_rows,
+    faults_of_sizes,
+    faults_of_summands,
+    kind_of,
+)
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
@@ -53,10 +64,6 @@ class Processes:
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=timedelta(minutes=30))
 
-    def part(self, size: int) -> slice:
-        """Return the samples of a batch of `size` that this process computes."""
-        return slice(self.own.start * size // self.shards, self.own.stop * size // self.shards)
-
     def first(self, work: Callable[[], Result]) -> Result:
         """Let process 0 do `work` before the others do it: they find nothing half-done."""
         if self.rank == 0:
@@ -77,20 +84,34 @@ class Processes:
             dist.destroy_process_group()
 
     def total(self, numbers: list[int]) -> list[int]:
-        """Add up all processes' numbers, modulo 2^64, each a signed number of 64 bits."""
+        """Add up all processes' numbers, modulo 2^64, each a signed number of 64 bits.
+
+        All bring equally many. TypeError if one is not a whole number.
+        """
+        numbers = [operator.index(number) for number in numbers]  # True is 1, 0.5 is refused
         if self.size == 1:
             return numbers
-        return self._gather(torch.tensor(numbers)).view(self.size, -1).sum(0).tolist()
+        own = torch.tensor(numbers, dtype=torch.int64)  # by itself [True] would be of one byte
+        return self._gather(own).view(self.size, -1).sum(0).tolist()
 
     def sum(self, summands: Summands, like: Sequence[Tensor]) -> Summands:
         """Add all processes' summands in the fixed tree; `like` has their shapes and dtypes.
 
         `None` counts as minus zero, which changes no number; what is None everywhere stays None.
+        If the processes' dtypes or shapes are not the same, all raise the same UserError.
+        """
+        return self.sum_with_numbers([], summands, like)[1]
+
+    def sum_with_numbers(
+        self, numbers: list[float], summands: Summands, like: Sequence[Tensor]
+    ) -> tuple[list[float], Summands]:
+        """Add up summands as `sum` does, and a few numbers, in float64, by the same tree.
+
+        The numbers need no message of their own. All processes bring equally many.
         """
         if self.size == 1:
-            return summands
-        there = torch.tensor([summand is not None for summand in summands])
-        somewhere = self._gather(there.float()).view(self.size, -1).any(0).tolist()
+            return numbers, summands
+        totals_of_numbers, somewhere = self._exchange(numbers, summands, like)
         result: Summands = [None] * len(summands)
         for dtype in dict.fromkeys(tensor.dtype for tensor in like):
             places = [i for i, t in enumerate(like) if somewhere[i] and t.dtype is dtype]
@@ -99,7 +120,7 @@ class Processes:
                 totals = self._sum_of_one_dtype([summands[i] for i in places], shapes)
                 for i, total in zip(places, totals, strict=True):
                     result[i] = total
-        return result
+        return totals_of_numbers, result
 
     def chunk_sizes(self, samples: int, chunk: int) -> list[int]:
         """Return how many samples each process evaluates: whole chunks, shared evenly."""
@@ -108,17 +129,32 @@ class Processes:
         return [end - start for start, end in pairwise(edges)]
 
     def concatenate(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return the processes' tensors one after the other, `sizes` rows each."""
+        """Return the processes' tensors one after the other; process k has `sizes[k]` rows.
+
+        Those with rows must have one dtype, and one shape after the first dimension. A process
+        without rows takes both from them, whatever its own are; if none has rows, all take those
+        of process 0. UserError, the same in all processes, if that or a number of rows is wrong.
+        """
+        brought = Brought([int(size) for size in sizes], str(own.dtype), [*own.shape])
+        all_brought = [Brought(*json.loads(text)) for text in self._texts(json.dumps(brought))]
+        refuse(faults_of_sizes(all_brought) or faults_of_rows(all_brought))
         if self.size == 1:
             return own
-        parts = [own.new_empty(size, *own.shape[1:]) for size in sizes]
-        parts[self.rank] = own.contiguous()
+        with_rows = [each for each in all_brought if each.shape[0]]
+        model = with_rows[0] if with_rows else all_brought[0]
+        dtype = getattr(torch, model.dtype.removeprefix("torch."))
+        parts = [own.new_empty(size, *model.shape[1:], dtype=dtype) for size in sizes]
+        if len(own):
+            parts[self.rank] = own.contiguous()
         for source, part in enumerate(parts):
             self.copy_from(source, [part])
         return torch.cat(parts)
 
     def copy_from(self, source: int, tensors: Sequence[Tensor]) -> None:
-        """Give all processes the values that process `source` has."""
+        """Give all processes the values that process `source` has.
+
+        All must bring the same dtypes and shapes: this is done in every step, and compares none.
+        """
         if self.size == 1:
             return
         with _others_alive():
@@ -131,7 +167,10 @@ class Processes:
                     tensor.copy_(piece.view(tensor.shape))
 
     def _gather(self, own: Tensor) -> Tensor:
-        """Return the vectors of all processes, one after the other, on the CPU."""
+        """Return the vectors of all processes, one after the other, on the CPU.
+
+        All must bring the same dtype and length.
+        """
         if self.size == 1:
             return own
         own = own.to(self.device)
@@ -139,6 +178,48 @@ class Processes:
         with _others_alive():
             dist.all_gather(list(gathered), own)
         return gathered.view(-1).cpu()
+
+    def _texts(self, own: str) -> list[str]:
+        """Return the texts of all processes; they may have any lengths but 0."""
+        data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
+        lengths = self._gather(torch.tensor([len(data)])).tolist()
+        padded = data.new_zeros(max(lengths))
+        padded[: len(data)] = data
+        rows = self._gather(padded).view(self.size, -1)
+        return [
+            bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)
+        ]
+
+    def _exchange(
+        self, numbers: list[float], summands: Summands, like: Sequence[Tensor]
+    ) -> tuple[list[float], list[bool]]:
+        """Return the numbers' sums, and which summands any process has.
+
+        UserError if the summands are not alike in all. Each process tells one word for each, in one
+        message with the numbers: whether it has that summand, and a checksum of dtype and shape.
+        """
+        kinds = [
+            kind_of(tensor if summand is None else summand)
+            for summand, tensor in zip(summands, like, strict=True)
+        ]
+        told = [
+            (crc32(kind.encode()) >> 2 << 1) + (summand is not None)  # 31 bits
+            for kind, summand in zip(kinds, summands, strict=True)
+        ]
+        own = torch.tensor(numbers, dtype=torch.float64)
+        message = torch.cat([own.view(torch.int32), torch.tensor(told, dtype=torch.int32)])
+        rows = self._gather(message).view(self.size, -1)
+        words = rows[:, 2 * len(numbers) :]  # a number takes the place of two
+        checksums = words >> 1
+        if (checksums != checksums[0]).any():
+            all_kinds = [json.loads(text) for text in self._texts(json.dumps(kinds))]
+            refuse(faults_of_summands(all_kinds))
+        sums = TreeSum()
+        for row in rows[:, : 2 * len(numbers)].contiguous().view(torch.float64):
+            sums.add([row.clone()])
+        (totals,) = sums.total()
+        assert totals is not None
+        return totals.tolist(), (words & 1).any(0).tolist()
 
     def _sum_of_one_dtype(self, summands: Summands, like: Sequence[Tensor]) -> list[Tensor]:
         """Add all processes' summands of one dtype; `like` has their shapes."""

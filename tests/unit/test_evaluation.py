@@ -1,0 +1,68 @@
+"""Which checkpoints of a run are the last and the best one, and where evaluations of them go."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from repro.runs.evaluation import best_step, evaluation_places
+
+
+def run_with(folder: Path, best: int, steps: tuple[int, ...] = (20, 40, 60)) -> Path:
+    """A run with these checkpoints, without links; the newest one's best step is `best`."""
+    for step in steps:
+        checkpoint = folder / "checkpoints" / f"step-{step:09d}"
+        checkpoint.mkdir(parents=True)
+        state = {"step": step, "best": {"accuracy": 0.5, "step": min(best, step)}}
+        (checkpoint / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def places(checkpoint: Path, step: int) -> list[str]:
+    """The names of all places of an evaluation, below the run."""
+    found = evaluation_places(checkpoint, step)
+    return [str(path.relative_to(found.run)) for path in (*found.metrics, *found.figures)]
+
+
+LAST = ["metrics-last.json", "metrics.json", "figures"]
+BEST = ["metrics-best.json", "figures-best"]
+BOTH = ["metrics-last.json", "metrics-best.json", "metrics.json", "figures", "figures-best"]
+
+
+@pytest.mark.parametrize(
+    ("best", "step", "expected"),
+    [
+        (40, 60, LAST),
+        (40, 40, BEST),
+        (40, 20, ["metrics-step-20.json", "figures-step-20"]),
+        (60, 60, BOTH),
+        (0, 60, LAST),  # nothing was validated
+        (0, 20, ["metrics-step-20.json", "figures-step-20"]),
+    ],
+)
+def test_a_checkpoints_evaluation_has_its_own_places(
+    tmp_path: Path, best: int, step: int, expected: list[str]
+) -> None:
+    run = run_with(tmp_path / "run", best)
+    checkpoint = run / "checkpoints" / f"step-{step:09d}"
+    assert places(checkpoint, step) == expected
+    link = run / "checkpoints" / "mine"
+    link.symlink_to(checkpoint.name)
+    assert places(link, step) == expected
+
+
+def test_a_copy_of_a_checkpoint_alone_has_its_evaluation_inside(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", 40)
+    alone = tmp_path / "alone"
+    shutil.copytree(run / "checkpoints" / "step-000000040", alone)
+    assert places(alone, 40) == ["metrics.json", "figures"]
+    found = evaluation_places(alone, 40)
+    found.write({"accuracy": 0.5})
+    assert json.loads((alone / "metrics.json").read_text()) == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"best": 3}', '{"best": {"step": "3"}}'])
+def test_a_state_without_a_best_checkpoint_has_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    assert best_step(tmp_path) == 0
+    assert best_step(tmp_path / "nowhere") == 0

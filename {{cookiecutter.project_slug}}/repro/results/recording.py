@@ -1,0 +1,121 @@
+"""Hold what was recorded of the claims, as results/expected_metrics.json has it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from repro.core import layout
+from repro.core.files import JsonObject
+from repro.runs.conditions import Conditions, DatasetFacts
+
+Interval: TypeAlias = tuple[float, float]
+Choice: TypeAlias = Literal["last", "best"]  # of a training's checkpoints: layout.LAST, layout.BEST
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training of one seed takes: the median of the seconds, the highest memory."""
+
+    hardware: str
+    seconds_per_seed: int
+    peak_memory_mib: int
+
+
+@dataclass(frozen=True)
+class RecordedCheckpoint:
+    """A checkpoint of a training: its step, and the bits of its weights."""
+
+    step: int
+    bits: str
+
+    def __str__(self) -> str:
+        return f"step {self.step}, bits {self.bits}"
+
+
+def value_name(metric: str, checkpoint: Choice) -> str:
+    """Return what a claim's value is, for a reader: the metric, and of which checkpoint."""
+    return f"{metric} of the best checkpoint" if checkpoint == layout.BEST else metric
+
+
+@dataclass(frozen=True)
+class RecordedClaim:
+    """What `record` found for a claim; older versions of the kit did not write all of it.
+
+    `values`, `bits` and `best` are by seed, the seeds as texts; `bits` and `best` are by hardware
+    class first. `values` are those of the claim's checkpoint, `bits` always those of the last one.
+    `best` is empty unless the claim's checkpoint is the best one. `interval` holds the mean with a
+    probability of 95 %.
+    """
+
+    text: str
+    arguments: list[str]
+    metric: str
+    values: dict[str, float]
+    bits: dict[str, dict[str, str]]
+    steps: int
+    conditions: Conditions
+    shows: str = ""
+    mean: float | None = None
+    standard_deviation: float | None = None
+    interval: Interval | None = None
+    config_digest: str | None = None
+    dataset: DatasetFacts = field(default_factory=DatasetFacts)
+    cost: Cost | None = None
+    checkpoint: Choice = "last"
+    best: dict[str, dict[str, RecordedCheckpoint]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """ValueError if the best checkpoint of a seed is missing where the claim is of that one."""
+        for hardware, bits in self.bits.items():
+            if self.checkpoint == layout.BEST and bits.keys() - self.best.get(hardware, {}).keys():
+                raise ValueError(f"the best checkpoint of a seed on {hardware} is missing")
+
+    @property
+    def value_name(self) -> str:
+        """Return what `values` are, for a reader."""
+        return value_name(self.metric, self.checkpoint)
+
+    def chosen(self, hardware: str, seed: str) -> RecordedCheckpoint | None:
+        """Return the checkpoint that a seed's value is of; None if it was not recorded there."""
+        if self.checkpoint == layout.BEST:
+            return self.best.get(hardware, {}).get(seed)
+        bits = self.bits.get(hardware, {}).get(seed)
+        return None if bits is None else RecordedCheckpoint(self.steps, bits)
+
+    def as_json(self) -> JsonObject:
+        """Return the claim's object in results/expected_metrics.json."""
+        content: JsonObject = {
+            **asdict(self),
+            "conditions": self.conditions.as_json(),
+            "dataset": self.dataset.as_json(),
+        }
+        if self.checkpoint == layout.LAST:  # as before claims could choose
+            del content["checkpoint"], content["best"]
+        return content
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What results/expected_metrics.json holds: of which commit, and the claims by name.
+
+    `commit` is None where none is known. `dirty` says whether there were uncommitted changes; None
+    where git could not tell.
+    """
+
+    claims: dict[str, RecordedClaim]
+    commit: str | None = None
+    dirty: bool | None = None
+
+    def as_json(self) -> JsonObject:
+        """Return the object that is all of results/expected_metrics.json."""
+        claims: JsonObject = {name: claim.as_json() for name, claim in self.claims.items()}
+        return {"commit": self.commit, "dirty": self.dirty, "claims": claims}
+
+
+def parse_recording(content: JsonObject | None) -> Recording | None:
+    """Return the recording that a JSON object holds; None if it holds none."""
+    try:
+        return TypeAdapter(Recording).validate_python(content)
+    except ValidationError:
+        return None

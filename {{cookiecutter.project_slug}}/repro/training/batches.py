@@ -1,0 +1,131 @@
+"""Go through a batch of any kind: move it to a device, list its tensors, cut it into shards.
+
+A batch is a tensor, text, a number or None, or a dict, list or tuple of batches. Promises that all
+of it is moved, fingerprinted and cut alike, and that anything else is refused by its type: a part
+that is passed over would be missing in the trace, or lie on another device.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.core.errors import UserError
+
+_LEAVES = (str, bytes, bool, int, float)
+
+
+def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a batch with every tensor changed; dicts, lists and named tuples keep their kind.
+
+    Raises UserError for something that is no batch.
+    """
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {name: mapped(part, change) for name, part in batch.items()}
+    if isinstance(batch, list | tuple):
+        parts = [mapped(part, change) for part in batch]
+        if hasattr(batch, "_fields"):  # a named tuple, as PackedSequence is one
+            return type(batch)(*parts)
+        return parts if isinstance(batch, list) else tuple(parts)
+    if batch is None or isinstance(batch, _LEAVES):
+        return batch
+    raise _no_batch(batch)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """Return a batch with every tensor on `device`."""
+    return mapped(batch, lambda tensor: tensor.to(device))
+
+
+def tensors_of(batch: Any) -> Iterator[Tensor | None]:
+    """Yield all that a batch holds as tensors, in its order, to be fingerprinted.
+
+    Text, numbers and a dict's names other than 0, 1, ... come as the bytes of their spelling.
+    """
+    if batch is None or isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for name, part in batch.items():
+            yield _spelt(name)
+            yield from tensors_of(part)
+    elif isinstance(batch, list | tuple):
+        for part in batch:
+            yield from tensors_of(part)
+    elif isinstance(batch, _LEAVES):
+        yield _spelt(batch)
+    else:
+        raise _no_batch(batch)
+
+
+def cut(batch: Any, slices: Sequence[slice]) -> list[Any]:
+    """Cut a batch that was made as a whole into shards, along the first dimension of all of it.
+
+    An empty slice gives None. Raises UserError where the first dimensions are not equal: a batch
+    that is padded or packed cannot be cut (it would have other bits with other processes).
+    """
+    size_of(batch)
+    return [_part(batch, part) if part.start < part.stop else None for part in slices]
+
+
+def size_of(batch: Any) -> int:
+    """Return how many samples a batch holds; UserError where its parts disagree."""
+    sizes = dict(_sizes(batch, "batch"))
+    if len({*sizes.values()}) != 1:
+        found = ", ".join(f"{name}: {size}" for name, size in sizes.items()) or "no tensor"
+        raise UserError(
+            f"the first dimensions of a batch are {found}; expected the same number of samples in "
+            "each: give the data set a collate, which is called for each shard, or one shard"
+        )
+    return next(iter(sizes.values()))
+
+
+def _sizes(batch: Any, name: str) -> Iterator[tuple[str, int]]:
+    """Yield the name and the number of samples of each part that has samples."""
+    if isinstance(batch, Tensor):
+        yield name, len(batch) if batch.ndim else 0
+    elif isinstance(batch, Mapping):
+        for key, part in batch.items():
+            yield from _sizes(part, f"{name}[{key!r}]")
+    elif _is_list_of_samples(batch):
+        yield name, len(batch)
+    elif isinstance(batch, list | tuple):
+        for place, part in enumerate(batch):
+            yield from _sizes(part, f"{name}[{place}]")
+    elif batch is not None and not isinstance(batch, _LEAVES):
+        raise _no_batch(batch)
+
+
+def _is_list_of_samples(batch: Any) -> bool:
+    """Tell whether each item of a list is a sample's text or number, as default_collate makes."""
+    texts = isinstance(batch, list | tuple) and all(isinstance(item, _LEAVES) for item in batch)
+    return texts and len(batch) > 0
+
+
+def _part(batch: Any, part: slice) -> Any:
+    if isinstance(batch, Tensor) or _is_list_of_samples(batch):
+        return batch[part]
+    if isinstance(batch, Mapping):
+        return {name: _part(value, part) for name, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        parts = [_part(value, part) for value in batch]
+        if hasattr(batch, "_fields"):
+            return type(batch)(*parts)
+        return parts if isinstance(batch, list) else tuple(parts)
+    return batch
+
+
+def _spelt(value: str | bytes | float) -> Tensor:
+    """Return the bytes of a text or of a number's exact spelling."""
+    spelling = value if isinstance(value, bytes) else f"{type(value).__name__} {value!r}".encode()
+    return torch.frombuffer(bytearray(spelling or b"\0"), dtype=torch.uint8)
+
+
+def _no_batch(value: object) -> UserError:
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    return UserError(
+        f"a batch holds a {kind}; expected tensors, text, numbers and None, in dicts, lists and "
+        "tuples: let collate make those"
+    )
