@@ -152,6 +152,9 @@ def test_another_best_checkpoint_is_different_and_named(copy: Project) -> None:
     value = json.loads(json.dumps(whole))
     value["values"]["3"] += 0.001
     write_claim(copy, value)
+    verdict, why = verify(copy, "--segments", "1", "--steps", "1")
+    assert verdict == "DIFFERENT"
+    assert why.startswith("metrics-best.json of the recorded run has accuracy ")
     verdict, why = verify(copy)
     assert (verdict, "another value" in why) == ("DIFFERENT", True)
 
@@ -190,11 +193,14 @@ def test_without_a_best_checkpoint_a_line_says_what_to_do(copy: Project) -> None
     line = faults(copy.module("repro", "record"))[-1]
     assert "claim early, seed 3: the best checkpoint is that of step 20" in line
     assert f"delete {run} and train again" in line
+    (line,) = faults(copy.module("repro", "verify", "--segments", "1", "--steps", "1"))
+    assert "claim early, seed 3: the best checkpoint is that of step 20" in line
     (line,) = faults(copy.module("repro", "archive", "--allow-dirty"))
     assert f"has no best checkpoint: delete {run}, then make record" in line
     copy.edit("configs/claims.yaml", "max_steps=25", "max_steps=2")  # no validation
     (line,) = faults(copy.module("repro", "record", "--allow-dirty"))
-    assert "early, seed 3: no validation, so no checkpoint is the best one" in line
+    assert "claim early, seed 3: state.json of " in line
+    assert "names no best step: no validation with a number yet" in line
 
 
 def test_another_choice_is_another_claim(copy: Project) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shlex
 import shutil
 import signal
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 from conftest import Project, faults, last_line, weights
+from repro.core.errors import UserError
+from repro.core.files import json_text
+from repro.runs.compare import RunsCompared, compare_runs, print_comparison
 from test_processes import start, wait_for_steps
 
 SHORT = ("training.epochs=2", "training.drop_last=true", "model.width=4", "name=swept")
@@ -188,3 +192,130 @@ def test_what_cannot_be_compared_is_one_line(
     (other / "experiment_context.json").write_text("{")
     (line,) = faults(project.module(*words, str(other)))
     assert "is damaged" in line
+
+
+# Runs of three steps written by hand, and compared in this process.
+
+
+def write_run(folder: Path, seed: int, best: int = 2, **files: dict[str, Any]) -> Path:
+    """Write a finished run whose best checkpoint is that of step `best`; files: metrics_last=..."""
+    checkpoint = folder / "checkpoints" / "step-000000003"
+    checkpoint.mkdir(parents=True)
+    config = {"training": {"max_steps": 3, "epochs": 1}}
+    conditions = {"code": {}, "config": {}, "data": "d", "environment": {}, "lock": "l"}
+    context = {"conditions": {**conditions, "packages": {}}, "seed": seed, "hardware_class": "cpu"}
+    validation = {"step": 3, "epoch": 1, "split": "validation", "accuracy": 0.5}
+    for path, value in {
+        folder / "config_used.yaml": config,
+        checkpoint / "state.json": {"step": 3, "config": config, "best": {"step": best}},
+        folder / "experiment_context.json": context,
+        folder / "metrics.jsonl": validation,
+        **{folder / f"{name.replace('_', '-')}.json": value for name, value in files.items()},
+    }.items():
+        path.write_text(json.dumps(value) + "\n")
+    return folder
+
+
+def evaluation(step: int, accuracy: float, **others: Any) -> dict[str, Any]:
+    return {"step": step, "steps": 3, "accuracy": accuracy, "bits": f"bits {step}", **others}
+
+
+LAST = evaluation(3, 0.25)
+BEST = evaluation(2, 0.75)
+
+
+def words_of(compared: RunsCompared, capsys: pytest.CaptureFixture[str]) -> str:
+    print_comparison(compared)
+    return capsys.readouterr().out
+
+
+def mean_of(compared: RunsCompared) -> float:
+    (group,) = compared.groups
+    return group.metrics["accuracy"].mean
+
+
+@pytest.mark.parametrize(
+    ("second", "of", "mean"),
+    [
+        ({"metrics": BEST}, "metrics.json of the best checkpoint", 0.75),
+        (
+            {"metrics": evaluation(3, 0.25), "best": 3},  # both the best one and the last one
+            "metrics.json of the best checkpoint",
+            0.5,
+        ),
+        (
+            {"metrics": LAST, "metrics_last": LAST},
+            "metrics-last.json of the last checkpoint, because metrics.json is not of one kind",
+            0.25,
+        ),
+        (
+            {"metrics": evaluation(1, 0.125), "metrics_last": LAST},  # of another one, or outdated
+            "metrics-last.json of the last checkpoint, because metrics.json is not of one kind",
+            0.25,
+        ),
+        ({"metrics": evaluation(1, 0.125)}, "last validation in metrics.jsonl", 0.5),
+    ],
+)
+def test_metrics_of_the_last_and_the_best_checkpoint_are_never_mixed(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    second: dict[str, Any],
+    of: str,
+    mean: float,
+) -> None:
+    a = write_run(tmp_path / "a", 1, metrics=BEST, metrics_last=LAST)
+    compared = compare_runs([a, write_run(tmp_path / "b", 2, **second)])
+    assert mean_of(compared) == mean
+    assert f"metrics ({of}" in words_of(compared, capsys)
+    assert f"{compared.as_json()['file']} " in f"{of.removeprefix('last validation in ')} "
+
+
+def test_a_run_without_metrics_of_its_last_checkpoint_is_refused_among_others(
+    tmp_path: Path,
+) -> None:
+    a = write_run(tmp_path / "a", 1, metrics=BEST)
+    b = write_run(tmp_path / "b", 2, metrics=LAST, metrics_last=LAST)
+    last = a / "checkpoints" / "last"
+    with pytest.raises(UserError) as refused:
+        compare_runs([a, b])
+    (line,) = str(refused.value).splitlines()
+    assert f"{a} has no metrics-last.json of its last step" in line
+    assert line.endswith(f"of all runs: python -m experiment.evaluate --checkpoint {last}")
+
+
+@pytest.mark.parametrize(
+    ("change", "metric"),
+    [
+        ({"samples": 8}, "samples"),
+        ({"of": {"x": {"y": 2}}}, "of.x.y"),
+        ({"accuracy": 1}, "accuracy"),
+    ],
+)
+def test_all_metrics_of_equal_bits_and_one_step_are_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], metric: str
+) -> None:
+    """The first run's metrics.json is of another step than those of the others."""
+    plain = evaluation(3, 1.0, samples=9, of={"x": {"y": 1}})
+    a = write_run(tmp_path / "a", 1, metrics=BEST, metrics_last=plain)
+    b = write_run(tmp_path / "b", 1, metrics=plain, metrics_last=plain)
+    c = write_run(tmp_path / "c", 1, metrics={**plain, **change}, metrics_last=plain)
+    assert compare_runs([a, b]).equal_metrics
+    compared = compare_runs([a, b, c])
+    assert not compared.equal_metrics
+    (repeated,) = compared.groups[0].repeated
+    other = repeated.other_metric
+    assert other is not None
+    assert (other.metric, other.file, other.step) == (metric, "metrics.json", 3)
+    assert other.runs == (str(b), str(c))
+    assert "ran on other hardware or with other code" in words_of(compared, capsys)
+
+
+def test_nan_is_a_string_in_the_json(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / str(seed), seed, metrics=evaluation(3, accuracy))
+        for seed, accuracy in enumerate((0.5, math.inf, math.nan))
+    ]
+    found = json.loads(json_text(compare_runs(runs).as_json()), parse_constant=pytest.fail)
+    spread = found["groups"][0]["metrics"]["accuracy"]
+    assert (spread["mean"], spread["standard_deviation"]) == ("NaN", "NaN")
+    assert found["groups"][0]["runs"][1]["test"]["accuracy"] == "Infinity"

@@ -402,6 +402,12 @@ def test_processes_with_other_models_cannot_add_their_gradients(own_project: Pro
         assert "in process 0" in line
         assert "in process 1" in line
         assert "build the model from what is the same in every process" in line
+    ones = "processes.sum([torch.ones(2)] * {0}, [torch.ones(2)] * {0})[0]"
+    told = exchange(own_project, ones.format(3), ones.format(2))
+    assert "number 2" in str(told["lines"])
+    assert "is float32 (2,) in process 0, missing in process 1" in str(told["lines"])
+    told = exchange(own_project, ones.format(1), ones.format(1))
+    assert told["values"] == [2.0, 2.0]
     both = "processes.sum([None, {0}], [torch.ones(1), torch.ones(2)])[1]"
     told = exchange(own_project, both.format("torch.ones(2)"), both.format("None"))
     assert told["values"] == [1.0, 1.0]

@@ -4,10 +4,13 @@ Gradients in shards are compared with the plain formula; several processes are h
 tests/project/test_processes.py.
 """
 
-from collections import namedtuple
+import random
+from collections import UserDict, namedtuple
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from repro.core.errors import UserError
@@ -20,7 +23,7 @@ from repro.training.sampling import SampleKey, Schedule, naming_samples, sample_
 from repro.training.weighted import BadLoss, Weighted
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 Pair = namedtuple("Pair", "first second")
 CPU = torch.device("cpu")
@@ -103,6 +106,32 @@ def test_what_is_no_batch_is_refused_by_its_type(act: Callable[[Any], object]) -
         act([torch.ones(2), {1, 2}])
 
 
+def test_a_packed_batch_moves_but_for_its_sizes() -> None:
+    packed = pack_sequence([torch.ones(2), torch.ones(3)], enforce_sorted=False)
+    there = moved(packed, torch.device("meta"))
+    assert there.data.is_meta
+    assert there.sorted_indices.is_meta
+    assert not there.batch_sizes.is_meta
+
+
+def test_a_dict_of_another_kind_keeps_it() -> None:
+    class Encoding(UserDict[str, Any]):
+        def __init__(self, data: dict[str, Any], needed: int) -> None:
+            super().__init__(data)
+            self.needed = needed
+
+    batch = Encoding({"ids": torch.ones(4)}, needed=3)
+    for made in (moved(batch, CPU), *cut(batch, [slice(2), slice(2, 4)])):
+        assert isinstance(made, Encoding)
+        assert made.needed == 3
+    assert len(batch["ids"]) == 4
+
+
+def test_slices_beyond_a_batch_are_refused() -> None:
+    with pytest.raises(UserError, match="a batch of 4 samples"):
+        cut(torch.ones(4), shard_slices(8, 2))
+
+
 # Loading ---------------------------------------------------------------------------------------
 
 
@@ -152,6 +181,62 @@ def test_an_index_that_comes_again_in_an_epoch_gets_other_random_numbers() -> No
     (again,) = batches_of_steps(Noise(), schedule, range(1, 2))
     assert torch.equal(again.shards[0], torch.stack(values[3:6]))
     assert sample_seed(42, 0, 3) == sample_seed(42, 0, 3, 0) != sample_seed(42, 0, 3, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_collate_may_draw_random_numbers(workers: int) -> None:
+    def collate(samples: list[Tensor]) -> list[float]:
+        return [torch.rand(1).item(), random.random(), np.random.rand()]  # noqa: NPY002
+
+    def drawn(processes: Processes, here: range) -> list[list[float]]:
+        made = batches_of_steps(
+            TensorDataset(torch.ones(16)),
+            Schedule(16, 8, 42),
+            range(4),
+            num_workers=workers,
+            slices=lambda size: slices_here(size, processes)[here.start : here.stop],
+            collate=collate,
+        )
+        return [batch for _, batches in made for batch in batches]
+
+    four = Processes(4, CPU)
+    whole = drawn(four, range(4))
+    assert all(len({*column}) == 16 for column in zip(*whole, strict=True))
+    assert drawn(four, range(2, 4)) == [batch for k, batch in enumerate(whole) if k % 4 > 1]
+
+
+def test_a_collate_that_returns_nothing_is_refused() -> None:
+    batches = batches_of_steps(
+        TensorDataset(torch.ones(8)), Schedule(8, 4, 1), range(1), collate=lambda samples: None
+    )
+    with pytest.raises(UserError, match="collate returned None"):
+        next(batches)
+
+
+ORDERS = {
+    "'float' object cannot be interpreted": [0, 1.9, 2, 3],
+    "has -1: indices are from 0": [0, -1, 2, 3],
+    "has 4: indices end before 4": [0, 1, 2, 4],
+}
+
+
+@pytest.mark.parametrize("told", ORDERS)
+def test_an_order_with_what_is_no_index_is_refused(told: str) -> None:
+    schedule = Schedule(4, 4, 1, order=lambda seed, epoch: ORDERS[told])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=told):
+        next(batches_of_steps(TensorDataset(torch.ones(4)), schedule, range(1)))
+
+
+def test_an_order_may_be_any_callable_with_any_integers() -> None:
+    @dataclass
+    class Order:
+        size: int
+
+        def __call__(self, seed: int, epoch: int) -> Any:
+            return torch.arange(self.size) if epoch else np.arange(self.size)
+
+    schedule = Schedule(4, 4, 1, order=Order(4))
+    assert schedule.keys(1) == [SampleKey(1, index) for index in range(4)]
 
 
 def test_an_order_of_another_length_is_refused() -> None:
@@ -210,6 +295,7 @@ def test_masked_targets_have_the_gradient_of_the_plain_formula(shards: int) -> N
 
 
 REFUSED = {
+    "has no gradient": lambda losses: Weighted(losses.detach().sum(), 8),
     "lone tensor": lambda losses: losses.mean(),
     "is a float": lambda losses: 1.0,
     "not one value": lambda losses: Weighted(losses, 8),
@@ -250,6 +336,30 @@ def test_one_negative_weight_among_others_is_refused() -> None:
         )
 
 
+def test_one_batch_is_expected_for_each_shard() -> None:
+    model = nn.Linear(2, 1)
+    with pytest.raises(UserError, match="got 2 batches, and this process computes 1 shards"):
+        backward_in_shards(
+            model,
+            [torch.rand(8, 2), torch.rand(8)],
+            8,
+            Processes(1, CPU),
+            lambda shard, batch: Weighted(model(batch).sum(), 8),
+        )
+
+
+def test_a_weight_may_be_larger_than_the_sums_type_holds() -> None:
+    total = torch.tensor(30000.0, dtype=torch.float16)
+    assert float(Weighted(total, torch.tensor(70000)).mean()) == pytest.approx(3 / 7)
+    assert float(Weighted(total, torch.tensor([70000])).mean()) == pytest.approx(3 / 7)
+
+
+def test_the_mean_of_nothing_counts_as_a_sum_of_0() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    loss = Weighted.of_mean((weight * torch.tensor([])[:0].sum()).sum() / 0.0, 0)
+    assert loss.sum.item() == 0
+
+
 def test_a_mean_with_its_weight_is_the_sum() -> None:
     values = torch.rand(7)
     loss = Weighted.of_mean(values.mean(), 7)
@@ -272,6 +382,27 @@ LOSSES: dict[str, tuple[Callable[[Tensor], Weighted], list[str]]] = {
 }
 
 
+def pairs(losses: Tensor) -> Weighted:
+    """Of a contrastive loss that needs as many samples as were asked for."""
+    return Weighted(losses.reshape(-1, 4).sum(), len(losses), coupled=True)
+
+
+def with_noise(losses: Tensor) -> Weighted:
+    return Weighted((losses * (1 + 0.1 * torch.rand_like(losses))).sum(), len(losses))
+
+
+def mean_with_noise(losses: Tensor) -> Weighted:
+    return Weighted((losses * (1 + 0.1 * torch.rand_like(losses))).mean(), len(losses))
+
+
+LOSSES |= {
+    "pairs": (pairs, []),
+    "pairs that do not say so": (lambda losses: Weighted(pairs(losses).sum, len(losses)), []),
+    "noise": (with_noise, []),
+    "a mean with noise": (mean_with_noise, ["sum"]),
+}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("shards", [1, 2])
 def test_a_mean_passed_as_a_sum_is_found(name: str, shards: int) -> None:
@@ -283,6 +414,7 @@ def test_a_mean_passed_as_a_sum_is_found(name: str, shards: int) -> None:
     model[2].eval()  # frozen by its author: it has to stay so
 
     def loss(shard: int, batch: Tensor) -> Weighted:
+        torch.manual_seed(shard)
         return make(model(batch).squeeze(1).square())
 
     with checking_sums() as differences:

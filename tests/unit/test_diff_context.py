@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from repro.diagnosis.diff import Change, compare_traces, first_difference
+from repro.diagnosis.diff import Change, Comparison, compare_traces, first_difference
 from repro.diagnosis.explain import print_difference, sentence
 from repro.runs.logs import TraceLine
 
@@ -97,7 +97,16 @@ def test_the_first_quantity_that_differs_is_told(tmp_path: Path) -> None:
         "differing": ["loss"],
         "values": ("1.5 (0x1.8p+0)", "1.25 (0x1.4p+0)"),
         "metrics": None,
+        "metrics_not_compared": "the runs part",
     }
+
+
+def test_files_of_a_step_have_no_metrics_to_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    conditions = [Change("seed", 1, 2)]
+    print_difference(Comparison(conditions, [], 1, (3, 3), (3, 3), parting=None), ("a", "b"))
+    words = capsys.readouterr().out
+    assert "IDENTICAL: step 3 agrees" in words
+    assert "metrics" not in words
 
 
 def test_a_quantity_that_one_run_lacks_differs() -> None:

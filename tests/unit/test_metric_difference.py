@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from repro.core.errors import UserError
+from repro.core.files import json_text, parse_object
 from repro.diagnosis.diff import compare_traces
 from repro.diagnosis.explain import print_difference
 from repro.diagnosis.metric_difference import MetricDifference, find_metric_difference
-from repro.runs.metric_values import differing_metrics, shown_values
+from repro.runs.metric_values import differing_metrics, metrics_of, shown_values
 
 HEADER = {"conditions": {"data": "d"}, "seed": 42}
 LINES = [
@@ -91,6 +92,7 @@ def test_lines_of_one_step_are_compared_in_their_order(tmp_path: Path) -> None:
         ({"metrics": {**EVALUATION, "accuracy": 0.5, "step": 1}}, None),  # another checkpoint
         ({"metrics": {**EVALUATION, "steps": 9}}, None),  # trained further since
         ({"metrics": [1], "metrics_table": 5}, None),  # other files of the author
+        ({"metricsX": {**EVALUATION, "accuracy": 0.5}}, None),
         (
             {"metrics": {**EVALUATION, "accuracy": 0.174}},
             ("metrics.json", 2, None, "accuracy", 0.127, 0.174, ["accuracy"]),
@@ -104,7 +106,9 @@ def test_lines_of_one_step_are_compared_in_their_order(tmp_path: Path) -> None:
 def test_evaluations_of_one_step_are_compared(
     tmp_path: Path, files: dict[str, Any], found: tuple[Any, ...] | None
 ) -> None:
-    a = write_run(tmp_path / "a", metrics=EVALUATION, metrics_best=EVALUATION, metrics_table=5)
+    same = {"metrics_best": EVALUATION, "metricsX": EVALUATION}
+    a = write_run(tmp_path / "a", metrics=EVALUATION, metrics_table=5, **same)
+    (a / "metrics-figures.json").mkdir()
     b = write_run(tmp_path / "b", **files)
     assert find_metric_difference(a, b, last=2) == (MetricDifference(*found) if found else None)
 
@@ -124,6 +128,9 @@ def test_values_that_look_the_same_are_shown_exactly() -> None:
         "0.25 (0x1.0000000000001p-2)",
     )
     assert shown_values(None, "é") == ("not there", '"é"')
+    assert shown_values(1, 1.0) == ("1", "1.0")
+    assert shown_values(1.0, 1) == ("1.0", "1")
+    assert shown_values([1, 0.1], [1.0, 0.1]) == ("[1, 0.1]", "[1.0, 0.1]")
 
 
 def told(capsys: pytest.CaptureFixture[str], a: Path, b: Path) -> tuple[Any, str]:
@@ -151,7 +158,14 @@ def test_steps_that_agree_with_other_metrics_are_not_identical(
     assert "OTHER METRICS, although all steps from 1 to 2 agree" in words
     assert "In metrics.jsonl at step 2 (validation) loss is 0.5 in A, 0.125 in B.\n" in words
     assert "Other values there, too: accuracy.\n" in words
-    assert "state that no checkpoint holds" in " ".join(words.split())
+    words = " ".join(words.split())
+    assert "state that no checkpoint saves, so a resumed run has lost it" in words
+    assert "other hardware" not in words  # the conditions of training were compared
+    c = write_run(tmp_path / "c", *LINES, metrics=EVALUATION)
+    d = write_run(tmp_path / "d", *LINES, metrics={**EVALUATION, "accuracy": 1})
+    _, words = told(capsys, c, d)
+    words = " ".join(words.split())
+    assert "the two evaluations ran on other hardware or with other code: evaluate both" in words
 
 
 def test_metrics_are_not_compared_where_runs_part_or_have_other_conditions(
@@ -176,3 +190,50 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     (b / "metrics.jsonl").write_text("5\n")
     with pytest.raises(UserError, match=r"^[^\n]*metrics\.jsonl: line 1 is damaged"):
         find_metric_difference(a, b, last=2)
+
+
+@pytest.mark.parametrize("depth", [200, 100_000])
+def test_very_deep_nesting_is_one_line(tmp_path: Path, depth: int) -> None:
+    deep = f'{{"step": 2, "a": {"[" * depth}{"]" * depth}}}\n'
+    a = write_run(tmp_path / "a", metrics=EVALUATION)
+    (a / "metrics.json").write_text(deep)
+    with pytest.raises(UserError, match=r"^[^\n]*metrics\.json is damaged: [^\n]*$"):
+        find_metric_difference(a, a, last=2)
+    (a / "metrics.jsonl").write_text(deep)
+    with pytest.raises(UserError, match=r"^[^\n]*metrics\.jsonl(: line 1)? is damaged[:;] [^\n]*$"):
+        find_metric_difference(a, a, last=2)
+    assert (parse_object(a / "metrics.json") is None) == (depth > 10_000)
+
+
+def test_metrics_in_groups_have_dotted_names() -> None:
+    values = {"step": 1, "steps": 2, "split": "test", "a": {"b": {"c": 1}}, "d": [{"e": 2}]}
+    assert metrics_of(values) == {"a.b.c": 1, "d": [{"e": 2}]}
+
+
+def test_what_json_lacks_is_a_string(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", metrics=EVALUATION)
+    b = write_run(tmp_path / "b", metrics={**EVALUATION, "accuracy": math.nan})
+    text = json_text(compare_traces(a, b).as_json())
+    assert json.loads(text)["metrics"]["b"] == "NaN"
+    found = json.loads(json_text({"a": [math.inf, (-math.inf, 1.5)], "b": {"c": math.nan}}))
+    assert found == {"a": ["Infinity", ["-Infinity", 1.5]], "b": {"c": "NaN"}}
+    assert [float(text) for text in ("Infinity", "-Infinity")] == [math.inf, -math.inf]
+
+
+def test_metrics_are_not_compared_if_earlier_steps_had_other_conditions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """B was trained with other code until step 1, and resumed with A's."""
+    a = write_run(tmp_path / "a", *LINES)
+    b = write_run(tmp_path / "b", *changed(0, loss=1.0))
+    lines = (b / "trace.jsonl").read_text().splitlines()
+    first = json.dumps({"step": 0, "header": {"conditions": {"data": "other"}, "seed": 42}})
+    resumed = json.dumps({"step": 1, "header": HEADER | {"seed": 42}})
+    (b / "trace.jsonl").write_text("\n".join([first, lines[1], resumed, lines[2], ""]))
+    found, words = told(capsys, a, b)
+    assert found is None
+    assert "IDENTICAL: all steps" in words
+    assert "not compared, because the conditions of step 1 differ." in words
+    comparison = compare_traces(a, b)
+    assert comparison.conditions == []
+    assert comparison.as_json()["metrics_not_compared"] == "the conditions of step 1 differ"

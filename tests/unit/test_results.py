@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TEMPLATE
+from repro.core import layout
 from repro.core.errors import UserError
-from repro.core.files import write_json
-from repro.results.claims import EXPECTED, read_claims, read_recording
+from repro.core.files import Json, JsonObject, write_json
+from repro.core.project import Finished
+from repro.results import measure as measuring
+from repro.results.claims import EXPECTED, Claim, read_claims, read_recording
 from repro.results.document import blocks, outdated
 from repro.results.document import number as shown
-from repro.results.judge import judge_training, prediction_interval
-from repro.results.measure import SeedResult, Spent
+from repro.results.judge import differences_of_evaluation, judge_training, prediction_interval
+from repro.results.measure import SeedResult, Spent, find_best, measure
 from repro.results.record import confidence_interval, only, publish
 from repro.results.recording import (
     RecordedCheckpoint,
@@ -24,6 +27,7 @@ from repro.results.recording import (
 from repro.results.report import write_report
 from repro.results.verdict import Verdict
 from repro.runs.conditions import Conditions
+from repro.training import checkpoint
 
 SHIPPED = TEMPLATE.parent / "templates" / "results" / "none.json"
 
@@ -124,6 +128,106 @@ def test_the_confidence_interval_holds_the_mean_and_is_always_the_same() -> None
     assert confidence_interval([1.0]) is None
 
 
+@pytest.mark.parametrize(
+    ("metrics", "named"),
+    [
+        ({"accuracy": 0.5, "bits": "bb"}, False),
+        ({"accuracy": 0.75, "bits": "bb"}, True),
+        ({"bits": "bb"}, True),
+        ({"accuracy": 0.75, "bits": "aa"}, False),  # of other weights
+        (None, False),
+    ],
+)
+def test_the_value_in_the_recorded_run_is_compared(
+    tmp_path: Path, metrics: JsonObject | None, named: bool
+) -> None:
+    verdict = Verdict("claim", 1, hardware_class="here")
+    of_last = claim(bits={"here": {"1": "bb"}})
+    for expected, name in ((best_claim(), "metrics-best.json"), (of_last, "metrics.json")):
+        run = tmp_path / name
+        if metrics is not None:
+            write_json(run / name, metrics)
+        lines = differences_of_evaluation(verdict, expected, run)
+        value = (metrics or {}).get("accuracy")
+        line = f"{name} of the recorded run has accuracy {value}, recorded 0.5"
+        assert lines == ([line] if named else [])
+
+
+# What a training of one seed gives ------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that is trained, with the author's commands replaced; accuracy 0.5, best step 20."""
+    run = root / "run"
+    for step in (20, 40):
+        folder = layout.step_folder(run / "checkpoints", step)
+        checkpoint.save(folder, {"step": step, "best": {"accuracy": 0.5, "step": 20}})
+    evaluate_as(monkeypatch, 0.5)
+    return run
+
+
+def evaluate_as(monkeypatch: pytest.MonkeyPatch, accuracy: Json) -> None:
+    """Let every evaluation give this; it writes metrics-best.json or metrics-last.json alone."""
+
+    def command(root: Path, name: str, arguments: list[str]) -> Finished:
+        if name == "evaluate":
+            step = layout.step_of(Path(arguments[1]))
+            of = "best" if step == 20 else "last"
+            metrics = {"accuracy": accuracy, "bits": of, "seed": 1, "step": step, "steps": 40}
+            write_json(layout.evaluation_file(root / "run", of), metrics)
+        return Finished("", 0)
+
+    monkeypatch.setattr(measuring, "run_author_command", command)
+
+
+def claimed() -> Claim:
+    return Claim(name="c", text="A", arguments=[], metric="accuracy", seeds=[1], checkpoint="best")
+
+
+def test_metrics_of_the_best_checkpoint_are_not_written_through_a_link(
+    root: Path, trained: Path
+) -> None:
+    elsewhere = root / "elsewhere.json"
+    elsewhere.write_text("mine")
+    (trained / "metrics.json").symlink_to(elsewhere)
+    result = measure(root, claimed(), 1, trained)
+    assert (result.bits, result.best) == ("last", RecordedCheckpoint(20, "best"))
+    assert elsewhere.read_text() == "mine"
+    assert (trained / "metrics.json").read_bytes() == (trained / "metrics-best.json").read_bytes()
+
+
+@pytest.mark.parametrize("accuracy", [10**400, -(10**400), float("inf"), float("nan"), True, "1"])
+def test_a_value_that_is_no_finite_number_is_refused(
+    root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, accuracy: Json
+) -> None:
+    evaluate_as(monkeypatch, accuracy)
+    with pytest.raises(UserError, match="expected accuracy, a finite number, in metrics-best"):
+        measure(root, claimed(), 1, trained)
+
+
+def test_a_best_checkpoint_that_is_missing_is_named_with_what_to_do(trained: Path) -> None:
+    newest = layout.step_folder(trained / "checkpoints", 40)
+    assert find_best("mine", newest).name == "step-000000020"
+    find_best("mine", newest).rename(trained / "checkpoints" / "step-000000020.bak")
+    with pytest.raises(UserError, match=r"^mine: .* step 20, .*no such folder.*: restore it, or"):
+        find_best("mine", newest)
+    write_json(newest / "state.json", {"step": 40})
+    with pytest.raises(UserError, match=r'names no best step: .* lacks "best": {"step": N}; mend'):
+        find_best("mine", newest)
+
+
+def test_an_evaluation_of_the_old_kind_is_told_what_to_call(
+    root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "run_author_command", lambda *_: Finished("", 0))
+    with pytest.raises(UserError) as raised:
+        measure(root, claimed(), 1, trained)
+    (line,) = raised.value.lines
+    assert "metrics-last.json lacks bits, seed, step and 1 more: see mine.test" in line
+    assert "evaluation_places(checkpoint, step).write(metrics) of repro.runs" in line
+
+
 # What is written and read ---------------------------------------------------------------------
 
 
@@ -181,6 +285,31 @@ def test_only_claims_of_the_best_checkpoint_have_more_keys(root: Path) -> None:
     assert parse_recording({"claims": written}) is None  # it would be compared with nothing
     written["best"]["checkpoint"] = "newest"
     assert parse_recording({"claims": written}) is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "change"),
+    [
+        ("best", {"best": {}}),
+        ("best", {"best": {"there": {"1": {"step": 20, "bits": "bb"}}}}),  # another class
+        ("best", {"bits": {"here": {}}}),  # a best checkpoint without a last one
+        ("best", {"bits": {"here": {"1": "aa"}, "there": {"1": "aa"}}}),
+        ("best", {"values": {}}),
+        ("last", {"values": {"2": 0.5}}),
+        ("last", {"best": {"here": {"1": {"step": 20, "bits": "bb"}}}}),
+    ],
+)
+def test_a_recording_that_was_edited_into_nonsense_is_damaged(
+    root: Path, chosen: str, change: dict[str, Any]
+) -> None:
+    right = best_claim() if chosen == "best" else claim()
+    content = Recording({"first": right}).as_json()
+    assert parse_recording(content) is not None
+    content = json.loads(json.dumps(content))
+    content["claims"]["first"].update(change)
+    write_json(root / EXPECTED, content)
+    with pytest.raises(UserError, match="is damaged: restore it, or make record"):
+        read_recording(root)
 
 
 def test_a_claim_chooses_the_last_or_the_best_checkpoint(root: Path) -> None:

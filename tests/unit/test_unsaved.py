@@ -1,7 +1,9 @@
 """State that no checkpoint holds is refused by its name, and so is what is not put back."""
 
 import copy
+from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,7 +61,56 @@ def tensor_in_an_object(trainer: Any) -> None:
     trainer.helper = Helper({"losses": [1.0, torch.ones(2)]})
 
 
+def queue(trainer: Any) -> None:
+    trainer.queue = deque([torch.ones(2)], maxlen=3)
+
+
+def scheduler(trainer: Any) -> None:
+    trainer.scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 3)
+
+
+def inner_optimizer(trainer: Any) -> None:
+    trainer.optimizer.base = torch.optim.SGD(trainer.model.parameters(), lr=0.1, momentum=0.9)
+    trainer.optimizer.base.step()
+
+
+class Callable:
+    def __init__(self) -> None:
+        self.shadow = torch.ones(2)
+
+    def __call__(self) -> None:
+        pass
+
+
+def callable_object(trainer: Any) -> None:
+    trainer.average = Callable()
+
+
+def bound_method(trainer: Any) -> None:
+    trainer.update = partial(Callable().__call__)
+
+
+@dataclass(slots=True)
+class Slots:
+    values: Tensor
+
+
+def slots(trainer: Any) -> None:
+    trainer.slots = Slots(torch.ones(2))
+
+
+def sparse(trainer: Any) -> None:
+    trainer.adjacency = torch.eye(3).to_sparse()
+
+
 LOST = {
+    "Trainer.queue[0]": queue,
+    "Trainer.scheduler": scheduler,
+    "the state of Trainer.optimizer.base": inner_optimizer,
+    "Trainer.average.shadow": callable_object,
+    "Trainer.update.shadow": bound_method,
+    "Trainer.slots.values": slots,
+    "Trainer.adjacency": sparse,
     "Trainer.ema": ema,
     "the state of Trainer.second": second_optimizer,
     "Trainer.helper.history['losses'][1]": tensor_in_an_object,
@@ -82,9 +133,17 @@ def test_what_a_trainer_keeps_and_nobody_saves_is_refused_by_name(name: str) -> 
 
 def test_what_is_saved_as_well_is_not_refused() -> None:
     trainer = Trainer()
-    for make in LOST.values():
+    for make in (ema, second_optimizer, tensor_in_an_object, queue, scheduler, sparse):
         make(trainer)
+    trainer.scaler = torch.amp.GradScaler("cpu")
+    trainer.scaler.scale(torch.ones(1))  # its tensors are made now; its state has numbers
+    trainer.nothing = torch.nn.MSELoss()
+    trainer.backend = torch
     trainer.saved = {
+        "queue": [tensor.clone() for tensor in trainer.queue],  # as `.cpu()` copies on a GPU
+        "scheduler": trainer.scheduler.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "adjacency": trainer.adjacency,
         "ema": trainer.ema.state_dict(),
         "second": trainer.second.state_dict(),
         "losses": [trainer.helper.history["losses"][1][:1]],  # a view of it will do
@@ -122,6 +181,24 @@ def test_what_is_not_put_back_is_named(name: str, value: Any) -> None:
     now = {**loaded(), name.partition(".")[0]: value}
     with pytest.raises(UserError, match=f"step-4 holds {name}, which load_state_dict has not"):
         refuse_not_restored(loaded(), now, "step-4")
+
+
+def test_a_trainer_that_is_a_module_or_can_be_called_is_looked_at_as_any_other() -> None:
+    class Lit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(2, 2)
+            self.other = [torch.ones(2)]
+
+    module = Lit()
+    with pytest.raises(UserError, match=r"Lit\.other\[0\]"):
+        refuse_unsaved(module, {"model": module.state_dict()})
+
+
+def test_a_checkpoint_of_a_cpu_may_go_on_on_a_gpu() -> None:
+    refuse_not_restored(
+        {"generators": {"cuda": []}}, {"generators": {"cuda": [torch.ones(1)]}}, "step-4"
+    )
 
 
 def test_a_tensor_of_no_elements_and_a_constant_in_a_buffer_are_fine() -> None:

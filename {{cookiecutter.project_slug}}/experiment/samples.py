@@ -74,7 +74,7 @@ def augment(image: Tensor, augmentation: Augmentation) -> Tensor:
     """Cut the margin off a padded image, moved at random, and mirror half of the images.
 
     Draws from torch's global generator, which is seeded for each sample
-    (repro/training/sampling.py).
+    (repro/training/loading.py).
     """
     shift = augmentation.shift
     if shift:

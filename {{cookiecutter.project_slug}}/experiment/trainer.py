@@ -251,7 +251,9 @@ class Trainer:
         if trace:
             trace.flush()
         refuse_changed_flags(self.flags)
-        checkpoint.save(layout.step_folder(run.checkpoints, self.step), self.state_dict())
+        state = self.state_dict()
+        refuse_unsaved(self, state)
+        checkpoint.save(layout.step_folder(run.checkpoints, self.step), state)
         self.name_checkpoints(run)
         checkpoint.prune(run.checkpoints, self.config.output.keep_checkpoints)
 

@@ -23,7 +23,7 @@ examples:
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 there is nothing to compare with
 exit codes of diff: 0 identical, 1 other steps or metrics, 2 the runs cannot be compared
-exit codes of compare: 0 compared, 1 same conditions and seed: other bits or metrics, 2 nothing
+exit codes of compare: 0 compared, 1 same seed: other bits or metrics, 2 the runs cannot be compared
 exit codes of audit: 0 it found at most slow operations, 1 it found something else
 exit codes of doctor: 0 nothing is wrong, 1 faults or failed points, a line each, 2 cannot look
 exit codes of image-digest: 0 as pinned, 1 moved or gone, 2 the registry gives no answer
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     Commands = _SubParsersAction[Parser]
+
+_JSON = "print JSON instead of words; NaN and Infinity are strings in it"
 
 
 def main() -> int:
@@ -116,7 +118,7 @@ def _add_diff(commands: Commands) -> None:
     parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help=runs)
     replay = "repeat that step of both runs: this runs the code of the projects that they lie in"
     parser.add_argument("--replay", action="store_true", help=replay)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of words")
+    parser.add_argument("--json", action="store_true", help=_JSON)
     parser.add_argument("--picture", type=Path, help="draw both loss curves (PNG)")
 
 
@@ -135,7 +137,7 @@ def _add_compare(commands: Commands) -> None:
     parser = _add(commands, run.compare_command, summary)
     runs = "a run, or a folder of runs"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=runs)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help=_JSON)
     table = "write the table, one line for each group"
     parser.add_argument("--csv", type=Path, metavar="FILE", help=table)
     curves = "draw the validation curves (PNG)"

@@ -45,6 +45,7 @@ def report_command(arguments: Namespace) -> int:
 def diff_command(arguments: Namespace) -> int:
     from dataclasses import replace
 
+    from repro.core.files import json_text
     from repro.diagnosis import diff, explain, replay_pair
 
     runs = arguments.runs[0].resolve(), arguments.runs[1].resolve()
@@ -63,7 +64,7 @@ def diff_command(arguments: Namespace) -> int:
             step = comparison.parting.step if comparison.parting else None
             draw_parting(arguments.picture, runs, step)
     if arguments.json:
-        print(json.dumps(comparison.as_json(), indent=1))
+        print(json_text(comparison.as_json()))
     else:
         explain.print_difference(comparison, (str(arguments.runs[0]), str(arguments.runs[1])))
         if arguments.picture:
@@ -85,6 +86,7 @@ def trace_step_command(arguments: Namespace) -> int:
 
 
 def compare_command(arguments: Namespace) -> int:
+    from repro.core.files import json_text
     from repro.runs.compare import compare_runs, print_comparison, write_csv
 
     compared = compare_runs(arguments.runs)
@@ -95,7 +97,7 @@ def compare_command(arguments: Namespace) -> int:
     if arguments.csv:
         write_csv(compared, arguments.csv)
     if arguments.json:
-        print(json.dumps(compared.as_json(), indent=1))
+        print(json_text(compared.as_json()))
     else:
         print_comparison(compared)
     return 0 if compared.equal_bits and compared.equal_metrics else 1

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ def parse_object(path: Path) -> JsonObject | None:
     """Read the JSON object that is all of a file; None if the file is missing or holds none."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of these: nested very deeply
         return None
     return value if isinstance(value, dict) else None
 
@@ -27,6 +28,24 @@ def parse_object(path: Path) -> JsonObject | None:
 def read_object(path: Path) -> JsonObject:
     """Read the JSON object that is all of a file; empty if the file is missing or holds none."""
     return parse_object(path) or {}
+
+
+def json_text(value: JsonObject) -> str:
+    """Return the JSON text that a command prints; JSON has no NaN: it is "NaN", a string.
+
+    In the same way infinity is "Infinity" or "-Infinity". `float` reads all three.
+    """
+    return json.dumps(_without_nan(value), indent=1, allow_nan=False)
+
+
+def _without_nan(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    return value
 
 
 def write_json(path: Path, value: object) -> None:

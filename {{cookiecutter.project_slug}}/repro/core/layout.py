@@ -27,7 +27,7 @@ CONTEXT = "experiment_context.json"
 PATCH = "uncommitted_changes.diff"
 METRICS = "metrics.jsonl"
 TRACE = "trace.jsonl"
-EVALUATION = "metrics.json"  # of the claim's checkpoint; else of the last one
+EVALUATION = "metrics.json"  # of the last checkpoint; `record` makes it the claim's
 FIGURES = "figures"
 CHECKPOINTS = "checkpoints"
 INTERRUPTED = "interrupted"  # there while a run that SIGTERM ended waits to go on
@@ -55,8 +55,13 @@ def step_of(checkpoint: Path) -> int:
 
 
 def steps_newest_first(checkpoints: Path) -> list[Path]:
-    """Return the step folders of a run's folder of checkpoints, the newest first."""
-    return sorted(checkpoints.glob(f"{_STEP}*"), reverse=True)
+    """Return the step folders of a run's folder of checkpoints, the newest first.
+
+    A folder with another ending, such as step-000000025.bak, is none.
+    """
+    folders = checkpoints.glob(f"{_STEP}*")
+    numbered = [path for path in folders if path.name.removeprefix(_STEP).isdecimal()]
+    return sorted(numbered, key=step_of, reverse=True)
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -10,10 +10,9 @@ promise of the portable profile. The source is searched as well, for randomness 
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -66,14 +65,15 @@ class RiskyOperation:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found; `evaluated` is False where the trainer has no `validate` to look at.
+    """What an audit found: `operations`, the worst first, and `sums`, losses that do not add up.
 
-    `operations`: the worst first. `sums`: where the loss of a batch is not the sum of its halves'.
+    `evaluated`: whether evaluation was looked at; `reason`: why not.
     """
 
     operations: list[RiskyOperation]
-    evaluated: bool
     sums: "list[Difference]"
+    evaluated: bool
+    reason: str = ""
 
     def may_change_bits(self) -> list[RiskyOperation]:
         """Return the operations that are not only slow."""
@@ -96,7 +96,7 @@ class _Place(NamedTuple):
         return self.name, self.module or self.source
 
 
-class _SecondChunk(Exception):
+class _SecondChunk(BaseException):  # an author's `except Exception` is not to take it
     """Evaluation has come to its second chunk."""
 
 
@@ -119,14 +119,24 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     recorder.name(trainer.model)
     _, batch = next(iter(trainer.steps(range(1))))
     with recorder.recording(), recorder.noting(catalogue.NOTED_CALLS):
-        with suppress(UserError):  # a loss that is not finite has its operations
-            trainer.train_step(0, batch)
+        _train_a_step(trainer, batch)
         in_training = len(recorder.operations)
-        evaluated = _evaluate_a_chunk(trainer)
+        reason = _evaluate_a_chunk(trainer)
     operations = findings(recorder.operations[:in_training], recorder.operations[in_training:])
     if uses_low_precision(config):
         trainer = trainer_class_of(root)(loader_of(root).load([*settings, IN_FP32]))
-    return Audit(operations, evaluated, _sums_that_do_not_add_up(trainer))
+    return Audit(operations, _sums_that_do_not_add_up(trainer), not reason, reason)
+
+
+def _train_a_step(trainer: Trainer, batch: list[Any]) -> None:
+    """Do the first step; one whose loss is not finite has its operations all the same."""
+    from repro.training.weighted import BadLoss
+
+    try:
+        trainer.train_step(0, batch)
+    except UserError as error:
+        if isinstance(error, BadLoss) or isinstance(error.__cause__, BadLoss):
+            raise  # there was no backward pass
 
 
 def _sums_that_do_not_add_up(trainer: Trainer) -> "list[Difference]":
@@ -134,17 +144,17 @@ def _sums_that_do_not_add_up(trainer: Trainer) -> "list[Difference]":
     from repro.training.halves import checking_sums
 
     _, batch = next(iter(trainer.steps(range(1))))
-    with checking_sums() as differences, suppress(UserError):
-        trainer.train_step(0, batch)
+    with checking_sums() as differences:
+        _train_a_step(trainer, batch)
     return differences
 
 
-def _evaluate_a_chunk(trainer: Trainer) -> bool:
-    """Validate until the model is called a second time; return whether the trainer can validate."""
+def _evaluate_a_chunk(trainer: Trainer) -> str:
+    """Validate until the model is called a second time; return why not, "" if it was done."""
     from torch.nn.modules.module import register_module_forward_pre_hook
 
     if not isinstance(trainer, Validating):
-        return False
+        return "the trainer has no method validate()"
     calls = 0
 
     # Not a hook of the model's own: torch's transformer layers take another path with one.
@@ -156,11 +166,14 @@ def _evaluate_a_chunk(trainer: Trainer) -> bool:
 
     hook = register_module_forward_pre_hook(count)
     try:
-        with suppress(_SecondChunk):
-            trainer.validate()
+        trainer.validate()
+    except _SecondChunk:
+        return ""
+    except Exception as error:  # of the author's code, with weights that were trained for a step
+        return " ".join(f"validate() raised {type(error).__name__}: {error}".split())
     finally:
         hook.remove()
-    return True
+    return ""
 
 
 def findings(
@@ -222,10 +235,11 @@ def print_findings(audited: Audit, sources: list[Finding]) -> None:
             "with each other says Weighted(..., coupled=True)."
         )
     if not audited.evaluated:
-        console.print("\nEvaluation was not looked at: the trainer has no method validate().")
+        console.print(f"\nEvaluation was not looked at: {audited.reason}.", markup=False)
     bad = audited.may_change_bits()
     counts = f"{len(bad)} operations and {len(sources)} places in the source"
-    console.print(f"\n{counts} may change bits.")
+    sums = f" {len(audited.sums)} sums of the loss are wrong." if audited.sums else ""
+    console.print(f"\n{counts} may change bits.{sums}")
 
 
 def _print_kind(console: Console, kind: str, operations: list[RiskyOperation]) -> None:

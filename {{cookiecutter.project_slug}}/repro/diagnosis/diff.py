@@ -19,7 +19,7 @@ from repro.diagnosis.metric_difference import MetricDifference, find_metric_diff
 from repro.diagnosis.replay_pair import Replayed, judge_replays
 from repro.diagnosis.step_file import StepRecord, read_step
 from repro.runs.context import read_context
-from repro.runs.logs import TraceLine, header_at, read_trace
+from repro.runs.logs import RunTrace, TraceLine, header_at, read_trace
 
 
 class Change(NamedTuple):
@@ -51,8 +51,9 @@ class Comparison:
 
     `context`: what should not matter. `compared`: how many steps both runs have. `span`: the first
     and the last of those (0 is before training). `last`: the last step of each run. `parting`: None
-    if all steps agree. `replayed`: None without a replay. `metrics`: None if they are equal, or if
-    the runs part or have other conditions, where they are not compared.
+    if all steps agree. `replayed`: None without a replay. `metrics`: None if they are equal, or
+    were not compared. `metrics_not_compared`: why not; None where they were, and for files of a
+    step, which have none.
     """
 
     conditions: list[Change]
@@ -63,6 +64,7 @@ class Comparison:
     parting: Parting | None
     replayed: Replayed | None = None
     metrics: MetricDifference | None = None
+    metrics_not_compared: str | None = None
 
     @property
     def is_identical(self) -> bool:
@@ -79,6 +81,7 @@ class Comparison:
             "last": [*self.last],
             "step": None,
             "metrics": asdict(self.metrics) if self.metrics else None,
+            "metrics_not_compared": self.metrics_not_compared,
         }
         if self.parting:
             told |= asdict(self.parting)
@@ -100,12 +103,14 @@ def compare_traces(a: Path, b: Path) -> Comparison:
         if parting:
             break
     last = parting.step if parting else common[-1]
-    header_a = header_at(trace_a.headers, last)
-    header_b = header_at(trace_b.headers, last)
-    conditions = _changes(_conditions(header_a), _conditions(header_b))
-    metrics = None
-    if parting is None and not conditions:
-        metrics = find_metric_difference(a, b, last)
+    conditions = _changes_at(trace_a, trace_b, last)
+    reason = None
+    if parting:
+        reason = "the runs part"
+    elif conditions:
+        reason = "the conditions differ"
+    elif earlier := _earlier_change(trace_a, trace_b, last):
+        reason = f"the conditions of step {earlier} differ"
     return Comparison(
         conditions=conditions,
         context=_changes(_context(a), _context(b)),
@@ -113,7 +118,8 @@ def compare_traces(a: Path, b: Path) -> Comparison:
         span=(common[0], common[-1]),
         last=(max(trace_a.lines), max(trace_b.lines)),
         parting=parting,
-        metrics=metrics,
+        metrics=None if reason else find_metric_difference(a, b, last),
+        metrics_not_compared=reason,
     )
 
 
@@ -160,6 +166,25 @@ def _parting_of_records(one: StepRecord, two: StepRecord, replayed: Replayed) ->
     if parting is None and (replayed.operation or replayed.samples):
         return Parting(one.step, "operations", agree=[], differing=[], values=("", ""))
     return parting
+
+
+def _changes_at(a: RunTrace, b: RunTrace, step: int) -> list[Change]:
+    """Compare the headers under which both runs did a step."""
+    header_a = header_at(a.headers, step)
+    header_b = header_at(b.headers, step)
+    return _changes(_conditions(header_a), _conditions(header_b))
+
+
+def _earlier_change(a: RunTrace, b: RunTrace, last: int) -> int | None:
+    """Find the first step before `last` that the runs did under other conditions; None if none.
+
+    A run that was resumed has a header for each time; only their first steps need to be looked at.
+    """
+    firsts = {header.step + 1 for header in (*a.headers, *b.headers)}
+    for step in sorted(first for first in firsts if first < last):
+        if _changes_at(a, b, step):
+            return step
+    return None
 
 
 def _conditions(header: JsonObject) -> JsonObject:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from repro.core.files import Json
+from repro.core.layout import METRICS
 from repro.core.text import listed
 from repro.diagnosis.diff import Change, Comparison, Parting
 from repro.diagnosis.distances import Distance
@@ -118,8 +119,9 @@ def _print_agreement(console: Console, comparison: Comparison) -> None:
         console.print(f"  A has done {last_a} steps, B {last_b}.")
     if comparison.metrics:
         _print_metrics(console, comparison.metrics)
-    elif comparison.conditions:
-        console.print("  Their metrics were not compared, because the conditions differ.")
+    elif comparison.metrics_not_compared:
+        reason = comparison.metrics_not_compared
+        console.print(f"  Their metrics were not compared, because {reason}.")
 
 
 def _print_metrics(console: Console, difference: MetricDifference) -> None:
@@ -133,10 +135,15 @@ def _print_metrics(console: Console, difference: MetricDifference) -> None:
         console.print(f"Other values there, too: {listed(others)}.", markup=False)
     console.print(
         "Something outside the weights and the trace decided this. It may be state that no\n"
-        "checkpoint holds, without which a resumed run goes on (look at state_dict and\n"
-        "load_state_dict of the trainer), or an evaluation that draws numbers which nothing seeds\n"
-        "(python -m repro audit looks for them)."
+        "checkpoint saves, so a resumed run has lost it (look at state_dict and load_state_dict\n"
+        "of the trainer), or an evaluation that draws numbers which nothing seeds (python -m\n"
+        "repro audit looks for them)."
     )
+    if difference.file != METRICS:  # its lines were written under the conditions that were compared
+        console.print(
+            "Or the two evaluations ran on other hardware or with other code: evaluate both again\n"
+            "here."
+        )
 
 
 def _print_parting(console: Console, parting: Parting) -> None:

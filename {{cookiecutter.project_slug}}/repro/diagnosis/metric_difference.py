@@ -13,12 +13,9 @@ from typing import NamedTuple
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.core.layout import EVALUATION, METRICS
-from repro.core.text import dotted
+from repro.core.layout import EVALUATION, METRICS, evaluation_file
 from repro.runs.logs import line_step, read_lines
-from repro.runs.metric_values import differing_metrics
-
-_PLACE = ("step", "split", "steps")  # no metrics: where a line belongs, and where training ends
+from repro.runs.metric_values import differing_metrics, metrics_of
 
 
 @dataclass(frozen=True)
@@ -84,31 +81,42 @@ def _difference(place: _Place, a: JsonObject, b: JsonObject) -> MetricDifference
 def _logged(run: Path) -> dict[_Place, JsonObject]:
     """Read the lines of metrics.jsonl, in the file's order."""
     lines: dict[_Place, JsonObject] = {}
-    for line in read_lines(run / METRICS):
+    path = run / METRICS
+    for line in _whole_lines(path):
         split = line.get("split")
         place = _Place(METRICS, line_step(line), None if split is None else str(split))
         while place in lines:
             place = place._replace(number=place.number + 1)
-        lines[place] = _metrics_of(line)
+        lines[place] = _metrics_in(path, line)
     return lines
+
+
+def _whole_lines(path: Path) -> list[JsonObject]:
+    """Read the lines of a file; UserError if one of them is nested too deeply to be read."""
+    try:
+        return read_lines(path)
+    except RecursionError as error:
+        raise UserError(f"{path} is damaged: a line is nested too deeply; restore it") from error
 
 
 def _evaluated(run: Path) -> dict[_Place, JsonObject]:
     """Read the evaluations of a run's checkpoints: metrics.json, metrics-best.json and others."""
     return {
-        _Place(path.name, step, None): _metrics_of(evaluation)
+        _Place(path.name, step, None): _metrics_in(path, evaluation)
         for path, evaluation in _evaluations(run)
         if isinstance(step := evaluation.get("step"), int)
     }
 
 
 def _evaluations(run: Path) -> Iterator[tuple[Path, JsonObject]]:
-    """Yield path and content of each JSON object in a file like metrics*.json."""
-    name = Path(EVALUATION)
-    for path in sorted(run.glob(f"{name.stem}*{name.suffix}")):
+    """Yield path and content of each JSON object in metrics.json and in metrics-*.json."""
+    named = evaluation_file(run, "*").name
+    for path in (run / EVALUATION, *sorted(run.glob(named))):
+        if not path.is_file():
+            continue
         try:
             value = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} is damaged: expected one JSON object; evaluate again, or move it away"
             ) from error
@@ -116,6 +124,9 @@ def _evaluations(run: Path) -> Iterator[tuple[Path, JsonObject]]:
             yield path, value
 
 
-def _metrics_of(values: JsonObject) -> JsonObject:
-    """Return the metrics of a line or a file, those in groups with dotted names."""
-    return {name: value for name, value in dotted(values) if name not in _PLACE}
+def _metrics_in(path: Path, values: JsonObject) -> JsonObject:
+    """Return the metrics of a line or of a whole file; UserError if they are nested too deeply."""
+    try:
+        return metrics_of(values)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; restore it, or move it away") from error

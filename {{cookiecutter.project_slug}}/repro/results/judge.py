@@ -8,11 +8,13 @@ value has to lie where 95 % of further seeds would, by the recorded ones.
 import math
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 
 from scipy.stats import t as student
 
 from repro.core import layout
 from repro.core.errors import UserError
+from repro.core.files import read_object
 from repro.diagnosis.diff import first_difference
 from repro.results.measure import SeedResult
 from repro.results.recording import Interval, RecordedClaim
@@ -69,7 +71,7 @@ def _judge_bits(verdict: Verdict) -> None:
 
 
 def differences_of_best(verdict: Verdict) -> list[str]:
-    """Return a line if the best checkpoint is not the recorded one; of two absent ones nothing."""
+    """Return a line if the best checkpoint is not the recorded one; nothing if neither has one."""
     here = verdict.best
     recorded = verdict.recorded_best
     if here == recorded:
@@ -77,6 +79,27 @@ def differences_of_best(verdict: Verdict) -> list[str]:
     if here and recorded and here.step != recorded.step:
         return [f"the best checkpoint is of step {here.step}, recorded {recorded.step}"]
     return ["the best checkpoint has other bits under the same conditions"]
+
+
+def differences_of_evaluation(verdict: Verdict, expected: RecordedClaim, run: Path) -> list[str]:
+    """Return a line if the metrics file in the recorded `run` has not the recorded value.
+
+    Nothing if the file is missing, or is of other weights than the recorded ones.
+    """
+    path = run / layout.EVALUATION
+    if expected.checkpoint == layout.BEST:  # metrics.json may be of the last one
+        path = layout.evaluation_file(run, layout.BEST)
+    metrics = read_object(path)
+    seed = str(verdict.seed)
+    chosen = expected.chosen(verdict.hardware_class, seed)
+    if chosen is None or metrics.get("bits") != chosen.bits:
+        return []
+    value = metrics.get(expected.metric)
+    recorded = expected.values[seed]
+    if value == recorded:
+        return []
+    name = f"{path.name} of the recorded run"
+    return [f"{name} has {expected.metric} {value}, recorded {recorded}"]
 
 
 def _judge_value(verdict: Verdict, value: float, recorded: list[float]) -> None:

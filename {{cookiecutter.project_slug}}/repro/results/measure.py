@@ -5,7 +5,6 @@ with the attempts that were stopped.
 """
 
 import math
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from repro.core import layout
 from repro.core.errors import UserError
-from repro.core.files import JsonObject, parse_object, read_object, write_json
+from repro.core.files import JsonObject, parse_object, read_object, write_file, write_json
 from repro.core.project import WITHOUT_TRACKER, run_author_command, tool_settings
 from repro.core.text import listed
 from repro.results.claims import Claim
@@ -65,11 +64,11 @@ def measure(root: Path, claim: Claim, seed: int, folder: Path) -> SeedResult:
     if claim.checkpoint == layout.LAST:
         last = _evaluate(root, newest, folder / layout.EVALUATION)
         return SeedResult(_value_of(last, claim, seed), last.bits, last.steps, spent)
-    best_folder = _find_best(claim, seed, newest)
+    best_folder = find_best(f"claim {claim.name}, seed {seed}", newest)
     best_metrics = layout.evaluation_file(folder, layout.BEST)
     last = _evaluate(root, newest, layout.evaluation_file(folder, layout.LAST))
     best = _evaluate(root, best_folder, best_metrics)
-    shutil.copyfile(best_metrics, folder / layout.EVALUATION)
+    write_file(folder / layout.EVALUATION, best_metrics.read_bytes())
     return SeedResult(
         value=_value_of(best, claim, seed),
         bits=last.bits,
@@ -79,22 +78,25 @@ def measure(root: Path, claim: Claim, seed: int, folder: Path) -> SeedResult:
     )
 
 
-def _find_best(claim: Claim, seed: int, newest: Path) -> Path:
-    """Return the best checkpoint of the run whose newest one this is; UserError without one."""
+def find_best(of: str, newest: Path) -> Path:
+    """Return the best checkpoint of the run whose newest one this is; UserError without one.
+
+    `of` says in the error's line whose run it is.
+    """
     from repro.training.checkpoint import find_fault  # here: it imports torch
 
-    of = f"claim {claim.name}, seed {seed}"
     step = best_step(newest)
     if not step:
         raise UserError(
-            f"{of}: no validation, so no checkpoint is the best one: train for a whole epoch, or "
-            f"claim checkpoint: {layout.LAST}"
+            f"{of}: {layout.STATE} of {newest} names no best step: no validation with a number "
+            'yet, or the trainer\'s state lacks "best": {"step": N}; mend that, or claim '
+            f"checkpoint: {layout.LAST}"
         )
     folder = layout.step_folder(newest.parent, step)
     if fault := find_fault(folder):
         raise UserError(
             f"{of}: the best checkpoint is that of step {step}, and {folder} cannot be read "
-            f"({fault}): delete {newest.parent.parent} and train again"
+            f"({fault}): restore it, or delete {newest.parent.parent} and train again"
         )
     return folder
 
@@ -117,7 +119,10 @@ def _evaluate(root: Path, checkpoint: Path, path: Path) -> _Evaluation:
     steps = metrics.get("steps")
     if missing := sorted({"bits", "seed", "step", "steps"} - metrics.keys()):
         program = tool_settings(root)["evaluate"]
-        raise UserError(f"{path} lacks {listed(missing)}: see {program}")
+        raise UserError(
+            f"{path} lacks {listed(missing)}: see {program}, which has to write it by "
+            "evaluation_places(checkpoint, step).write(metrics) of repro.runs"
+        )
     if not isinstance(bits, str) or not isinstance(steps, int):
         raise UserError(f"{path}: bits is no text, or steps no whole number")
     return _Evaluation(path, metrics, bits, steps)
@@ -128,13 +133,21 @@ def _value_of(evaluation: _Evaluation, claim: Claim, seed: int) -> float:
     metrics = evaluation.metrics
     numbers = {name: value for name, value in metrics.items() if type(value) in (int, float)}
     value = numbers.get(claim.metric)
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, int | float) or not _is_finite(value):
         known = ", ".join(f"{name}={number}" for name, number in numbers.items())
         raise UserError(
             f"claim {claim.name}, seed {seed}: expected {claim.metric}, a finite number, in "
             f"{evaluation.path.name}; there are {known}"
         )
     return float(value)
+
+
+def _is_finite(number: float) -> bool:
+    """Tell whether a number is finite; a whole number larger than every float is not."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _train(root: Path, arguments: list[str], folder: Path) -> Spent:

@@ -66,10 +66,13 @@ class RecordedClaim:
     best: dict[str, dict[str, RecordedCheckpoint]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """ValueError if the best checkpoint of a seed is missing where the claim is of that one."""
-        for hardware, bits in self.bits.items():
-            if self.checkpoint == layout.BEST and bits.keys() - self.best.get(hardware, {}).keys():
-                raise ValueError(f"the best checkpoint of a seed on {hardware} is missing")
+        """Refuse a claim, by a ValueError, whose bits, best checkpoints and values do not fit."""
+        seeds = {hardware: bits.keys() for hardware, bits in self.bits.items()}
+        expected = seeds if self.checkpoint == layout.BEST else {}
+        if {hardware: best.keys() for hardware, best in self.best.items()} != expected:
+            raise ValueError("the best checkpoints are not those of the seeds with bits")
+        if any(of_class - self.values.keys() for of_class in seeds.values()):
+            raise ValueError("a seed with bits has no value")
 
     @property
     def value_name(self) -> str:

@@ -26,8 +26,14 @@ from repro.results.claims import (
     read_recording,
     recorded_run,
 )
-from repro.results.judge import differences_of_best, judge_parts, judge_training, leaves_trace
-from repro.results.measure import measure
+from repro.results.judge import (
+    differences_of_best,
+    differences_of_evaluation,
+    judge_parts,
+    judge_training,
+    leaves_trace,
+)
+from repro.results.measure import find_best, measure
 from repro.results.record import trace_file
 from repro.results.recording import RecordedCheckpoint, RecordedClaim
 from repro.results.report import write_report
@@ -40,7 +46,6 @@ from repro.results.verdict import (
     write_verdict,
 )
 from repro.runs.conditions import Situation, differences
-from repro.runs.evaluation import best_step
 from repro.runs.folder import create_folder
 from repro.runs.git import get_git_info
 from repro.runs.logs import read_trace_lines
@@ -225,11 +230,12 @@ class _Training:
         """Train stretches from the author's checkpoints at random places; compare the traces."""
         run = self.original
         folders = layout.steps_newest_first(run / layout.CHECKPOINTS) if run else []
-        if not folders:
+        if run is None or not folders:
             raise UserError(
                 f"{RECORDED_RUNS}/ lacks the run: use the author's archive, or --prefix"
             )
         self._compare_checkpoints(folders[0])
+        self.verdict.differences += differences_of_evaluation(self.verdict, self.expected, run)
         end = max(self.lines)
         starts = [0, *(step for step in map(layout.step_of, folders) if step < end)]
         chosen = random.SystemRandom().sample(starts, min(count, len(starts)))
@@ -250,9 +256,8 @@ class _Training:
         if verdict.bits != verdict.recorded_bits:
             verdict.differences.append("the last checkpoint has not the recorded bits")
         if self.expected.checkpoint == layout.BEST:
-            step = best_step(last)
-            bits = _weights_of(layout.step_folder(last.parent, step))
-            verdict.best = RecordedCheckpoint(step, bits)
+            best = find_best(f"claim {verdict.claim}, seed {seed}", last)
+            verdict.best = RecordedCheckpoint(layout.step_of(best), _weights_of(best))
             verdict.recorded_best = self.expected.chosen(verdict.hardware_class, seed)
             verdict.differences += differences_of_best(verdict)
 

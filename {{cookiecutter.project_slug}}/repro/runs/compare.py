@@ -3,11 +3,13 @@
 Runs whose conditions differ in their seeds alone are one group, with a mean and a spread. Runs of
 the same conditions and seed must have the same bits: if not, something in them is left to chance.
 They must have the same metrics, too: if not, something outside the weights decided those.
-Runs that are not finished are left out, and listed.
+Runs that are not finished are left out, and listed. Metrics of the last and of the best checkpoint
+are never in one table: see `choose_origin`.
 """
 
 import csv
 import json
+import math
 import statistics
 import sys
 from dataclasses import asdict, astuple, dataclass, fields
@@ -19,9 +21,9 @@ from rich.table import Table
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.core.layout import CONFIG_USED, EVALUATION, METRICS
+from repro.core.layout import CONFIG_USED
 from repro.runs.repeated import Repeated, judge_repeated, print_repeated
-from repro.runs.run_result import RunResult, read_result
+from repro.runs.run_result import MetricsOrigin, RunResult, choose_origin, read_result
 
 _CONFIG = "config: "
 _DIGESTS = ("code", "data", "lock")  # kinds of conditions that are shown shortened
@@ -72,11 +74,11 @@ class Group:
 class RunsCompared:
     """What several runs gave.
 
-    `source`: what the metrics are of, "test" or "validation". `not_evaluated`: runs that made it
-    "validation". `unfinished`: how far each of them came. `differing`: names of conditions.
+    `origin`: what the metrics are of. `not_evaluated`: runs that made it a validation.
+    `unfinished`: how far each of them came. `differing`: names of conditions.
     """
 
-    source: str
+    origin: MetricsOrigin
     not_evaluated: list[str]
     unfinished: dict[str, str]
     differing: list[str]
@@ -97,7 +99,7 @@ class RunsCompared:
     def as_json(self) -> JsonObject:
         """Return the JSON object that `compare --json` prints."""
         return {
-            "source": self.source,
+            **self.origin._asdict(),
             "not_evaluated": [*self.not_evaluated],
             "unfinished": {**self.unfinished},
             "differing": [*self.differing],
@@ -121,31 +123,31 @@ def compare_runs(folders: list[Path]) -> RunsCompared:
         raise UserError(
             [f"{run} is not finished ({state}): resume it" for run, state in unfinished.items()]
         )
-    untested = [run.run for run in runs if not run.test]
-    source = "validation" if untested else "test"
-    _refuse_other_metrics(runs, source)
+    untested = [run.run for run in runs if not run.is_evaluated]
+    origin = choose_origin(runs)
+    _refuse_other_metrics(runs, origin)
     differing = _differing_conditions(runs)
     grouped: dict[str, list[RunResult]] = {}
     for run in runs:
         grouped.setdefault(json.dumps(run.conditions, sort_keys=True), []).append(run)
     return RunsCompared(
-        source=source,
+        origin=origin,
         not_evaluated=untested if len(untested) < len(runs) else [],
         unfinished=unfinished,
         differing=differing,
-        groups=[_summary(group, source, differing) for group in grouped.values()],
+        groups=[_summary(group, origin.file, differing) for group in grouped.values()],
     )
 
 
-def _refuse_other_metrics(runs: list[RunResult], source: str) -> None:
+def _refuse_other_metrics(runs: list[RunResult], origin: MetricsOrigin) -> None:
     """UserError if a run has no metrics, or others than the first one."""
     first = runs[0]
-    expected = ", ".join(sorted(first.metrics(source)))
+    expected = ", ".join(sorted(first.numbers(origin.file)))
     for run in runs:
-        names = ", ".join(sorted(run.metrics(source)))
+        names = ", ".join(sorted(run.numbers(origin.file)))
         if not names:
             raise UserError(
-                f"{run.run} has no {source} metrics: evaluate all runs, or leave it out"
+                f"{run.run} has no {origin.source} metrics: evaluate all runs, or leave it out"
             )
         if names != expected:
             raise UserError(
@@ -177,15 +179,15 @@ def _find(folders: list[Path]) -> list[Path]:
     return list(runs.values())
 
 
-def _summary(group: list[RunResult], source: str, differing: list[str]) -> Group:
+def _summary(group: list[RunResult], file: str, differing: list[str]) -> Group:
     """Summarise the runs of the same conditions, each seed counted once."""
     by_seed: dict[str, list[RunResult]] = {}
     for run in group:
         by_seed.setdefault(json.dumps([run.seed, run.seeds]), []).append(run)
     one_of_each = [runs[0] for runs in by_seed.values()]
     metrics = {
-        name: _spread([run.metrics(source)[name] for run in one_of_each])
-        for name in group[0].metrics(source)
+        name: _spread([run.numbers(file)[name] for run in one_of_each])
+        for name in group[0].numbers(file)
     }
     repeated = [judge_repeated(runs) for runs in by_seed.values() if len(runs) > 1]
     conditions = {name: group[0].conditions.get(name) for name in differing}
@@ -193,7 +195,9 @@ def _summary(group: list[RunResult], source: str, differing: list[str]) -> Group
 
 
 def _spread(values: list[float]) -> Spread:
-    deviation = statistics.stdev(values) if len(values) > 1 else None
+    deviation = None
+    if len(values) > 1:  # statistics.stdev fails at NaN and infinity
+        deviation = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
     return Spread(statistics.fmean(values), deviation, min(values), max(values))
 
 
@@ -201,8 +205,7 @@ def print_comparison(compared: RunsCompared) -> None:
     """Print the groups as a table, and below it which runs were left out or are not repeatable."""
     width = None if sys.stdout.isatty() else 250
     Console(highlight=False, width=width).print(_table(compared))
-    origin = EVALUATION if compared.source == "test" else f"last validation in {METRICS}"
-    print(f"\nmetrics ({origin}): mean ± standard deviation (min to max) over the seeds")
+    print(f"\nmetrics ({compared.origin}): mean ± standard deviation (min to max) over the seeds")
     for run in compared.not_evaluated:
         print(f"not evaluated, so validation is compared: {run}")
     for run, state in compared.unfinished.items():
@@ -216,7 +219,7 @@ def _table(compared: RunsCompared) -> Table:
     names = [name.removeprefix(_CONFIG) for name in compared.differing]
     table = Table("", *names, "seeds", box=None)
     for metric in compared.groups[0].metrics:
-        table.add_column(f"{compared.source} {metric}")
+        table.add_column(f"{compared.origin.source} {metric}")
     for number, group in enumerate(compared.groups, 1):
         cells = [escape(_cell(name, value)) for name, value in group.conditions.items()]
         numbers = [str(spread) for spread in group.metrics.values()]
@@ -235,7 +238,9 @@ def write_csv(compared: RunsCompared, path: Path) -> None:
     """Write a line for each group: the conditions that differ, the seeds, each metric's spread."""
     columns_of = [field.name for field in fields(Spread)]
     metrics = compared.groups[0].metrics
-    columns = [f"{compared.source}_{metric}_{name}" for metric in metrics for name in columns_of]
+    columns = [
+        f"{compared.origin.source}_{metric}_{name}" for metric in metrics for name in columns_of
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

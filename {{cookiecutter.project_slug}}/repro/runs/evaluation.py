@@ -37,27 +37,38 @@ def evaluation_places(checkpoint: Path, step: int) -> EvaluationPlaces:
     metrics.json and figures/ go into its own folder.
     """
     checkpoint = checkpoint.resolve()
-    run = layout.run_of(checkpoint) or checkpoint
-    names = _names_in_run(run, checkpoint, step)
+    run = _run_of(checkpoint)
+    if run is None:
+        return EvaluationPlaces(
+            checkpoint, [checkpoint / layout.EVALUATION], [checkpoint / layout.FIGURES]
+        )
+    names = _names_in_run(run, step)
     metrics = [layout.evaluation_file(run, name) for name in names]
     figures = [layout.figures_folder(run, name) for name in names]
-    if not names or layout.LAST in names:
+    if layout.LAST in names:
         metrics.append(run / layout.EVALUATION)
-    return EvaluationPlaces(run, metrics, figures or [run / layout.FIGURES])
+    return EvaluationPlaces(run, metrics, figures)
 
 
-def _names_in_run(run: Path, checkpoint: Path, step: int) -> list[str]:
-    """Return what a run calls a checkpoint of its own: last, best, both, or step-N."""
-    checkpoints = run / layout.CHECKPOINTS
-    newest_first = layout.steps_newest_first(checkpoints)
-    if not newest_first:
-        return []
-    last = newest_first[0]
-    named = {
-        layout.LAST: last,
-        layout.BEST: layout.step_folder(checkpoints, best_step(last)),
-    }
-    names = [name for name, folder in named.items() if folder.resolve() == checkpoint]
+def _run_of(checkpoint: Path) -> Path | None:
+    """Return the run that a checkpoint lies in; None for a copy of the checkpoint alone.
+
+    Such a copy may lie in a folder `checkpoints`, too: what holds that one need not be a run.
+    """
+    run = layout.run_of(checkpoint)
+    if run is None or not (run / layout.CONFIG_USED).is_file():
+        return None
+    return run if layout.steps_newest_first(run / layout.CHECKPOINTS) else None
+
+
+def _names_in_run(run: Path, step: int) -> list[str]:
+    """Return what a run calls its checkpoint after `step` steps: last, best, both, or step-N.
+
+    Steps are compared, not folders: in a copy of a run `last` and `best` may be folders.
+    """
+    last = layout.steps_newest_first(run / layout.CHECKPOINTS)[0]
+    steps = {layout.LAST: layout.step_of(last), layout.BEST: best_step(last) or None}
+    names = [name for name, known in steps.items() if known == step]
     return names or [f"step-{step}"]
 
 
@@ -65,4 +76,4 @@ def best_step(checkpoint: Path) -> int:
     """Return the step of the best checkpoint until this one was saved; 0 if there is none yet."""
     best = read_object(checkpoint / layout.STATE).get("best")
     step = best.get("step") if isinstance(best, dict) else None
-    return step if isinstance(step, int) else 0
+    return step if type(step) is int else 0  # `true` is an int, too

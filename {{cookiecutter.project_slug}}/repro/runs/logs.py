@@ -54,7 +54,7 @@ def read_lines(path: Path) -> list[JsonObject]:
             continue
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
             raise UserError(f"{path}: line {number} is damaged; restore the file, or move it away")

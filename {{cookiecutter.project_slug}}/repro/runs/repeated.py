@@ -1,30 +1,33 @@
 """Tell whether runs of the same conditions and seed came out the same, in their bits and metrics.
 
 Other bits mean that something is left to chance. Equal bits with other metrics mean that something
-outside the weights decided those: state that no checkpoint holds, or an unseeded evaluation.
+outside the weights decided those: state that no checkpoint saves, or an unseeded evaluation. Or the
+evaluations ran on other hardware or with other code, which a run does not write down.
 """
 
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.core.files import Json, read_object
-from repro.core.layout import CHECKPOINTS, EVALUATION
+from repro.core.files import Json
+from repro.core.layout import CHECKPOINTS, EVALUATION, METRICS
 from repro.runs.metric_values import differing_metrics, shown_values
-from repro.runs.run_result import RunResult
+from repro.runs.run_result import LAST_EVALUATION, RunResult
 
 
 @dataclass(frozen=True)
 class OtherMetric:
     """A metric that is not the same in two runs of equal bits; None where a run has none of it.
 
-    `source`: "test" or "validation".
+    `source`: "test" or "validation". `file`: its name in both runs. `step`: what was measured.
     """
 
     source: str
+    file: str
+    step: int
     metric: str
     runs: tuple[str, str]
-    values: tuple[float | None, float | None]
+    values: tuple[Json, Json]
 
 
 @dataclass(frozen=True)
@@ -47,23 +50,35 @@ def judge_repeated(runs: list[RunResult]) -> Repeated:
 
 
 def _other_metric(runs: list[RunResult]) -> OtherMetric | None:
-    """Find the first metric in which a run differs from the first run that has such metrics."""
-    for source in ("test", "validation"):
-        first, *others = [run for run in runs if run.metrics(source)] or runs
-        for other in others:
-            if source == "test" and _evaluated_step(first) != _evaluated_step(other):
-                continue  # metrics.json of one is that of its best checkpoint
-            a = first.metrics(source)
-            b = other.metrics(source)
-            for name in differing_metrics(a, b):
-                names = (first.run, other.run)
-                return OtherMetric(source, name, names, (a.get(name), b.get(name)))
+    """Find the first metric that differs between two runs in files of one name and step.
+
+    The step matters: metrics.json of one run may be that of its best checkpoint.
+    """
+    for file in (EVALUATION, LAST_EVALUATION, METRICS):
+        firsts: dict[int, RunResult] = {}
+        for run in runs:
+            if file not in run.measured:
+                continue
+            first = firsts.setdefault(run.measured[file].step, run)
+            if found := _difference(file, first, run):
+                return found
     return None
 
 
-def _evaluated_step(run: RunResult) -> Json:
-    """Return the step of the checkpoint that metrics.json is of."""
-    return read_object(Path(run.run, EVALUATION)).get("step")
+def _difference(file: str, one: RunResult, two: RunResult) -> OtherMetric | None:
+    a = one.measured[file].metrics
+    b = two.measured[file].metrics
+    differing = differing_metrics(a, b)
+    if not differing:
+        return None
+    return OtherMetric(
+        source="validation" if file == METRICS else "test",
+        file=file,
+        step=one.measured[file].step,
+        metric=differing[0],
+        runs=(one.run, two.run),
+        values=(a.get(differing[0]), b.get(differing[0])),
+    )
 
 
 def _bits(run: RunResult) -> str:
@@ -94,5 +109,9 @@ def _print_other_metric(other: OtherMetric, runs: str) -> None:
     print(f"{start}: something outside the weights decided them: {runs}")
     a, b = shown_values(*other.values)
     one, two = other.runs
-    print(f"  {other.source} {other.metric} is {a} in {one}, {b} in {two}")
+    where = f"{other.source} {other.metric} ({other.file}, step {other.step})"
+    print(f"  {where} is {a} in {one}, {b} in {two}")
+    if other.source == "test":
+        print("  Or the two evaluations ran on other hardware or with other code:")
+        print("  evaluate both again here.")
     print(f"  to see where: python -m repro diff {shlex.join(other.runs)}")

@@ -1,11 +1,16 @@
-"""Read what a finished run gave: how far it came, its metrics, the conditions of all its times."""
+"""Read what a finished run gave: how far it came, its metrics, the conditions of all its times.
+
+And choose which metrics of several runs can stand in one table.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject, parse_object
 from repro.core.layout import (
+    BEST,
     CHECKPOINTS,
     CONTEXT,
     EVALUATION,
@@ -17,19 +22,36 @@ from repro.core.layout import (
     steps_newest_first,
 )
 from repro.core.project import EPOCHS, MAX_STEPS
-from repro.core.text import flatten
+from repro.core.text import flatten, listed
 from repro.runs.conditions import setting
 from repro.runs.context import Context, read_context
+from repro.runs.evaluation import best_step
 from repro.runs.logs import line_step, read_lines
+from repro.runs.metric_values import metrics_of
+
+LAST_EVALUATION = evaluation_file(Path(), LAST).name
+
+
+class Measured(NamedTuple):
+    """What a file of a run says of the weights after `step` steps.
+
+    `metrics`: all, those in groups with dotted names. `numbers`: the floats outside groups, which
+    `compare` averages.
+    """
+
+    step: int
+    metrics: JsonObject
+    numbers: dict[str, float]
 
 
 @dataclass(frozen=True)
 class RunResult:
     """What a run has done (`step`), where it ends (`goal`, None if unknown), and what it gave.
 
-    `test` holds the numbers of metrics.json, `validation` those of the last validation, `curve` the
-    lines of the epochs. `bits`: those of the last checkpoint, if it was evaluated. `conditions` are
-    flat.
+    `measured`: by the names of files: EVALUATION and LAST_EVALUATION, if they are of what they say
+    today, and METRICS, its last validation. `checkpoints`: what EVALUATION is of: LAST, BEST or
+    both, in this order; none without it. `bits`: those of the last checkpoint, if it was evaluated.
+    `curve`: the lines of the epochs. `conditions` are flat.
     """
 
     run: str
@@ -38,8 +60,8 @@ class RunResult:
     seed: int | None
     seeds: dict[str, int]
     bits: str | None
-    test: dict[str, float]
-    validation: dict[str, float]
+    measured: dict[str, Measured]
+    checkpoints: list[str]
     curve: list[JsonObject]
     conditions: JsonObject
 
@@ -47,9 +69,19 @@ class RunResult:
     def is_finished(self) -> bool:
         return self.goal is not None and self.step >= self.goal
 
-    def metrics(self, source: str) -> dict[str, float]:
-        """Return the metrics of the source "test" or "validation"."""
-        return self.test if source == "test" else self.validation
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether it has test metrics of its last or of its best checkpoint."""
+        return bool(self.numbers(EVALUATION) or self.numbers(LAST_EVALUATION))
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """Return the numbers of the last validation."""
+        return self.numbers(METRICS)
+
+    def numbers(self, file: str) -> dict[str, float]:
+        """Return the numbers of a file, which `measured` names; none where the run lacks it."""
+        return self.measured[file].numbers if file in self.measured else {}
 
     def as_json(self) -> JsonObject:
         """Return the JSON object that `compare --json` prints of a run."""
@@ -57,10 +89,56 @@ class RunResult:
             "run": self.run,
             "seed": self.seed,
             "step": self.step,
-            "test": {**self.test},
+            "test": {**self.numbers(EVALUATION)},
+            "checkpoints": [*self.checkpoints],
+            "last": {**self.numbers(LAST_EVALUATION)},
             "validation": {**self.validation},
             "curve": [*self.curve],
         }
+
+
+class MetricsOrigin(NamedTuple):
+    """Where the metrics of all compared runs are from.
+
+    `source`: "test" or "validation". `file`: its name in each run. `checkpoints`: what it is of,
+    LAST, BEST, or both where these are one checkpoint in each run; none of a validation.
+    """
+
+    source: str
+    file: str
+    checkpoints: list[str]
+
+    def __str__(self) -> str:
+        if self.file == METRICS:
+            return f"last validation in {METRICS}"
+        told = f"{self.file} of the {' and '.join(self.checkpoints)} checkpoint"
+        if self.file == LAST_EVALUATION:
+            told += f", because {EVALUATION} is not of one kind in all runs"
+        return told
+
+
+def choose_origin(runs: list[RunResult]) -> MetricsOrigin:
+    """Choose the metrics that all runs have: tests if all were evaluated, else validations.
+
+    Tests are those of metrics.json if it is of one kind of checkpoint in all runs, else those of
+    metrics-last.json: UserError if a run lacks that. A run whose best checkpoint is its last one
+    has both kinds.
+    """
+    if not all(run.is_evaluated for run in runs):
+        return MetricsOrigin("validation", METRICS, [])
+    kinds = [set(run.checkpoints) if run.numbers(EVALUATION) else set() for run in runs]
+    common = [kind for kind in runs[0].checkpoints if all(kind in has for has in kinds)]
+    if common:
+        return MetricsOrigin("test", EVALUATION, common)
+    missing = [run.run for run in runs if not run.numbers(LAST_EVALUATION)]
+    if missing:
+        raise UserError(
+            f"{EVALUATION} is not of one kind of checkpoint, last or best, in all runs, and "
+            f"{listed(missing)} has no {LAST_EVALUATION} of its last step: evaluate "
+            f"{CHECKPOINTS}/{LAST} of all runs: python -m experiment.evaluate --checkpoint "
+            f"{Path(missing[0], CHECKPOINTS, LAST)}"
+        )
+    return MetricsOrigin("test", LAST_EVALUATION, [LAST])
 
 
 def read_result(folder: Path) -> RunResult:
@@ -79,23 +157,29 @@ def _read_whole(folder: Path) -> RunResult:
     config = state.get("config", {})
     if not isinstance(config, dict):
         raise ValueError(f"{STATE} has no config")
-    test = _object(folder / EVALUATION)  # of the best checkpoint, where a claim is of that one
-    last = _object(evaluation_file(folder, LAST)) or test
+    named = {LAST: step, BEST: best_step(checkpoints[0]) if checkpoints else 0}
+    test = _object(folder / EVALUATION)
+    kinds = [name for name in named if test and _number(test.get("step")) == named[name]]
+    if not kinds:
+        test = {}  # it was trained further since
+    last = _object(folder / LAST_EVALUATION)
     if last and _number(last.get("step")) != step:
-        test = last = {}  # it was trained further since
+        last = {}
+    evaluated = last or (test if LAST in kinds else {})
     lines = [line for line in read_lines(folder / METRICS) if "epoch" in line]
     curve = [line for line in lines if line_step(line) <= step]
     contexts = [_context(place) for place in context_folders(folder)]
-    bits = last.get("bits")
+    bits = evaluated.get("bits")
+    files = {EVALUATION: test, LAST_EVALUATION: last, METRICS: curve[-1] if curve else {}}
     return RunResult(
         run=str(folder),
         step=step,
-        goal=_goal(config, test, curve),
+        goal=_goal(config, evaluated, curve),
         seed=contexts[0].seed,
         seeds=contexts[0].seeds,
         bits=bits if isinstance(bits, str) else None,
-        test=_floats(test),
-        validation=_floats(curve[-1]) if curve else {},
+        measured={name: _measured(values) for name, values in files.items() if values},
+        checkpoints=kinds,
         curve=curve,
         conditions=_flat_conditions(contexts, config),
     )
@@ -122,9 +206,12 @@ def _number(value: Json) -> int:
     return value
 
 
-def _goal(config: JsonObject, test: JsonObject, curve: list[JsonObject]) -> int | None:
-    """Return the step at which the training ends, by its evaluation or by its epochs."""
-    ends = [test.get("steps")]
+def _goal(config: JsonObject, last: JsonObject, curve: list[JsonObject]) -> int | None:
+    """Return the step at which the training ends, by the last checkpoint's evaluation or epochs.
+
+    Not by that of the best one: the training may have been lengthened since.
+    """
+    ends = [last.get("steps")]
     if not ends[0] and curve:
         steps_per_epoch = line_step(curve[-1]) // _number(curve[-1]["epoch"])
         ends = [steps_per_epoch * _number(setting(config, EPOCHS))]
@@ -148,5 +235,6 @@ def _flat_conditions(contexts: list[Context], config: JsonObject) -> JsonObject:
     return conditions
 
 
-def _floats(values: JsonObject) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, float)}
+def _measured(values: JsonObject) -> Measured:
+    numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+    return Measured(_number(values.get("step")), metrics_of(values), numbers)

@@ -35,6 +35,8 @@ def kind_of(tensor: Tensor) -> str:
 def faults_of_sizes(brought: Sequence[Brought]) -> list[str]:
     """Return a line for each process whose sizes, or whose number of rows, are not as expected."""
     sizes = brought[0].sizes
+    if len(sizes) != len(brought) and all(each.sizes == sizes for each in brought):
+        return [f"concatenate got {len(sizes)} sizes for {len(brought)} processes: one for each"]
     faults = []
     for rank, each in enumerate(brought):
         if each.sizes != sizes or len(sizes) != len(brought):
@@ -68,8 +70,8 @@ def faults_of_summands(kinds: Sequence[Sequence[str]]) -> list[str]:
         if len({*alike}) > 1:
             found = listed([f"{kind} in process {rank}" for rank, kind in enumerate(alike)], _SHOWN)
             return [
-                f"the processes cannot add their tensors: number {number} (losses come first, "
-                f"then parameters and buffers) is {found}; expected the same in all; "
+                f"the processes cannot add their tensors: number {number} (parameters come first, "
+                f"then buffers) is {found}; expected the same in all; "
                 "build the model from what is the same in every process"
             ]
     return []

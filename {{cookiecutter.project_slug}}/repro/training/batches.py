@@ -5,11 +5,13 @@ of it is moved, fingerprinted and cut alike, and that anything else is refused b
 that is passed over would be missing in the trace, or lie on another device.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from repro.core.errors import UserError
 
@@ -23,16 +25,35 @@ def mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """
     if isinstance(batch, Tensor):
         return change(batch)
-    if isinstance(batch, Mapping):
-        return {name: mapped(part, change) for name, part in batch.items()}
-    if isinstance(batch, list | tuple):
-        parts = [mapped(part, change) for part in batch]
-        if hasattr(batch, "_fields"):  # a named tuple, as PackedSequence is one
-            return type(batch)(*parts)
-        return parts if isinstance(batch, list) else tuple(parts)
+    if isinstance(batch, PackedSequence):
+        return _mapped_packed(batch, change)
+    if isinstance(batch, Mapping | list | tuple):
+        return _rebuilt(batch, lambda part: mapped(part, change))
     if batch is None or isinstance(batch, _LEAVES):
         return batch
     raise _no_batch(batch)
+
+
+def _mapped_packed(packed: PackedSequence, change: Callable[[Tensor], Tensor]) -> PackedSequence:
+    """Change all tensors but `batch_sizes`, which torch wants on the CPU."""
+    orders = (packed.sorted_indices, packed.unsorted_indices)
+    changed = (None if order is None else change(order) for order in orders)
+    return PackedSequence(change(packed.data), packed.batch_sizes, *changed)
+
+
+def _rebuilt(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a dict, list or tuple of the same kind with every part changed."""
+    if isinstance(batch, Mapping):
+        parts = {name: change(part) for name, part in batch.items()}
+        if type(batch) is dict or not isinstance(batch, MutableMapping):
+            return parts
+        kept = copy(batch)  # as transformers' BatchEncoding, whose constructor wants more
+        kept.update(parts)
+        return kept
+    values = [change(part) for part in batch]
+    if hasattr(batch, "_fields"):  # a named tuple
+        return type(batch)(*values)
+    return values if isinstance(batch, list) else tuple(values)
 
 
 def moved(batch: Any, device: torch.device) -> Any:
@@ -43,7 +64,8 @@ def moved(batch: Any, device: torch.device) -> Any:
 def tensors_of(batch: Any) -> Iterator[Tensor | None]:
     """Yield all that a batch holds as tensors, in its order, to be fingerprinted.
 
-    Text, numbers and a dict's names other than 0, 1, ... come as the bytes of their spelling.
+    Text, numbers and the names in dicts come as the bytes of their spelling, a list of these as
+    one.
     """
     if batch is None or isinstance(batch, Tensor):
         yield batch
@@ -51,6 +73,8 @@ def tensors_of(batch: Any) -> Iterator[Tensor | None]:
         for name, part in batch.items():
             yield _spelt(name)
             yield from tensors_of(part)
+    elif _is_list_of_samples(batch):
+        yield _spelt(repr([*batch]))
     elif isinstance(batch, list | tuple):
         for part in batch:
             yield from tensors_of(part)
@@ -64,10 +88,14 @@ def cut(batch: Any, slices: Sequence[slice]) -> list[Any]:
     """Cut a batch that was made as a whole into shards, along the first dimension of all of it.
 
     An empty slice gives None. Raises UserError where the first dimensions are not equal: a batch
-    that is padded or packed cannot be cut (it would have other bits with other processes).
+    that is padded or packed cannot be cut (it would have other bits with other processes). So it
+    does for slices that go beyond the batch.
     """
-    size_of(batch)
-    return [_part(batch, part) if part.start < part.stop else None for part in slices]
+    size = size_of(batch)
+    if any((part.stop or 0) > size for part in slices):
+        raise UserError(f"a batch of {size} samples cannot be cut into {[*slices]}: they go beyond")
+    spans = [range(*part.indices(size)) for part in slices]
+    return [_part(batch, slice(span.start, span.stop)) if span else None for span in spans]
 
 
 def size_of(batch: Any) -> int:
@@ -107,13 +135,8 @@ def _is_list_of_samples(batch: Any) -> bool:
 def _part(batch: Any, part: slice) -> Any:
     if isinstance(batch, Tensor) or _is_list_of_samples(batch):
         return batch[part]
-    if isinstance(batch, Mapping):
-        return {name: _part(value, part) for name, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        parts = [_part(value, part) for value in batch]
-        if hasattr(batch, "_fields"):
-            return type(batch)(*parts)
-        return parts if isinstance(batch, list) else tuple(parts)
+    if isinstance(batch, Mapping | list | tuple):
+        return _rebuilt(batch, lambda value: _part(value, part))
     return batch
 
 

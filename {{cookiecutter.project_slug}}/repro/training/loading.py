@@ -51,16 +51,26 @@ class SeededDataset(Dataset[Any]):
     def __getitems__(self, shards: list[list[SampleKey]]) -> IndexedBatch:
         """Make a batch for each shard; torch's loader calls this, with what its sampler gives.
 
-        Each shard is collated alone, so what collate returns is never cut: it may pad or pack.
+        Each shard is collated alone, so what collate returns is never cut: it may pad or pack. An
+        author's collate may draw random numbers: they follow from the shard's first sample.
         """
         keys = [key for shard in shards for key in shard]
         samples = iter(self._samples(keys))
         batches = []
         for shard in shards:
             taken = [next(samples) for _ in shard]
-            batches.append(self.collate(taken) if taken else None)
+            batches.append(self._collated(taken, shard[0]) if taken else None)
         indices = torch.tensor([key.sample for key in keys], dtype=torch.int64)
         return IndexedBatch(indices, batches)
+
+    def _collated(self, samples: list[Any], first: SampleKey) -> Any:
+        if self.collate is default_collate:  # it draws nothing
+            return default_collate(samples)
+        seed_generators(derive_seed(self.seed, "collate", *first))
+        batch = self.collate(samples)
+        if batch is None:
+            raise UserError("collate returned None: expected a batch of the samples that it got")
+        return batch
 
     def _samples(self, keys: list[SampleKey]) -> list[Any]:
         """Make the samples; once one drew from Python's or NumPy's generator, seed these, too."""
@@ -103,6 +113,8 @@ def batches_of_steps(
 
     def keys(step: int) -> list[list[SampleKey]]:
         samples = schedule.keys(step)
+        if schedule.order:
+            _refuse_beyond(samples, dataset)
         return [samples[part] for part in slices(schedule.length(step))]
 
     samples = SeededDataset(dataset, schedule.seed, collate)
@@ -134,6 +146,18 @@ def _refuse_iterable(dataset: object) -> None:
             f"{type(dataset).__name__} is an IterableDataset: which sample comes when depends on "
             "the workers, and none can be found again after a resume; write a Dataset with "
             "__len__ and __getitem__(index), over an index of the records"
+        )
+
+
+def _refuse_beyond(samples: list[SampleKey], dataset: Any) -> None:
+    """Raise UserError for an index of an author's order that a data set does not have."""
+    size = len(dataset) if hasattr(dataset, "__len__") else None
+    beyond = [key.sample for key in samples if size is not None and key.sample >= size]
+    if beyond:
+        epoch = samples[0].epoch + 1
+        raise UserError(
+            f"the order of epoch {epoch} has {beyond[0]}: indices end before {size}, the number "
+            "of samples"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repro.core.errors import UserError
 from repro.training.buffers import Buffers, buffers_of
 from repro.training.halves import check_halves
 from repro.training.processes import Processes, choose_device
@@ -53,7 +54,14 @@ def backward_in_shards(
     the mean over the shards that have samples; those that none changes stay as they are. Others
     (its counter) are the last such shard's: they advance once per step.
     """
-    check_halves(model, batches[0], lambda batch: loss(processes.own.start, batch))
+    slices = slices_here(size, processes)
+    if len(batches) != len(slices):
+        raise UserError(
+            f"a step got {len(batches)} batches, and this process computes {len(slices)} shards: "
+            "expected a batch for each shard; batches.cut cuts a whole one"
+        )
+    samples = slices[0].stop - slices[0].start
+    check_halves(model, batches[0], samples, lambda batch: loss(processes.own.start, batch))
     if processes.shards == 1:
         return _backward_of_one(batches[0], loss)
     parameters = list(model.parameters())
@@ -107,10 +115,10 @@ def _backward_of_shard(batch: Any, number: int, size: int, loss: Loss) -> list[T
 def _split(totals: Summands) -> tuple[list[float], Summands]:
     """Return the three numbers that a step's sums begin with, and the tensors after them.
 
-    A process whose shards have no samples has zeros.
+    A process whose shards have no samples has minus zeros, which change no number.
     """
     numbers = [total for total in totals[:3] if total is not None]
-    return torch.stack(numbers).tolist() if numbers else [0.0] * 3, totals[3:]
+    return torch.stack(numbers).tolist() if numbers else [-0.0] * 3, totals[3:]
 
 
 def _join_buffers(buffers: Buffers, totals: Summands, size: int, processes: Processes) -> None:

@@ -54,6 +54,7 @@ class Processes:
         self.size = int(os.environ.get("WORLD_SIZE", 1))
         self.shards = shards
         self.device = device
+        self._as_many = False  # whether all bring as many summands, once that was compared
         if shards % self.size:
             remedy = "expected a number that divides it: start fewer, or raise it (other bits)"
             raise UserError(
@@ -206,20 +207,31 @@ class Processes:
             (crc32(kind.encode()) >> 2 << 1) + (summand is not None)  # 31 bits
             for kind, summand in zip(kinds, summands, strict=True)
         ]
+        if not self._as_many:  # once, for messages of unequal lengths break the exchange
+            counts = self._gather(torch.tensor([len(kinds)]))
+            self._as_many = bool((counts == counts[0]).all())
+            if not self._as_many:
+                self._refuse_other_kinds(kinds)
         own = torch.tensor(numbers, dtype=torch.float64)
         message = torch.cat([own.view(torch.int32), torch.tensor(told, dtype=torch.int32)])
         rows = self._gather(message).view(self.size, -1)
         words = rows[:, 2 * len(numbers) :]  # a number takes the place of two
         checksums = words >> 1
         if (checksums != checksums[0]).any():
-            all_kinds = [json.loads(text) for text in self._texts(json.dumps(kinds))]
-            refuse(faults_of_summands(all_kinds))
+            self._refuse_other_kinds(kinds)
+        somewhere = (words & 1).any(0).tolist()
+        if not numbers:
+            return [], somewhere
         sums = TreeSum()
         for row in rows[:, : 2 * len(numbers)].contiguous().view(torch.float64):
             sums.add([row.clone()])
         (totals,) = sums.total()
         assert totals is not None
-        return totals.tolist(), (words & 1).any(0).tolist()
+        return totals.tolist(), somewhere
+
+    def _refuse_other_kinds(self, kinds: list[str]) -> None:
+        """Raise UserError in all processes, about the first summand that is not alike in all."""
+        refuse(faults_of_summands([json.loads(text) for text in self._texts(json.dumps(kinds))]))
 
     def _sum_of_one_dtype(self, summands: Summands, like: Sequence[Tensor]) -> list[Tensor]:
         """Add all processes' summands of one dtype; `like` has their shapes."""

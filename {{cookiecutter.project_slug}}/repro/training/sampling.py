@@ -5,10 +5,11 @@ resumed training only starts to count elsewhere. repro/training/loading.py makes
 """
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class Schedule:
     batch_size: int
     seed: int
     drop_last: bool = False
-    order: Order | None = None
+    order: Order | None = field(default=None, hash=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -106,7 +107,12 @@ class Schedule:
 def _own_order(schedule: Schedule, epoch: int) -> tuple[list[int], list[int]]:
     """Return an epoch's indices by the author's order, and how often each has come before."""
     assert schedule.order is not None
-    indices = [int(index) for index in schedule.order(schedule.seed, epoch)]
+    try:
+        indices = [operator.index(index) for index in schedule.order(schedule.seed, epoch)]
+    except TypeError as error:
+        raise UserError(f"the order of epoch {epoch + 1}: {error}; expected indices") from error
+    if indices and min(indices) < 0:
+        raise UserError(f"the order of epoch {epoch + 1} has {min(indices)}: indices are from 0")
     if len(indices) != schedule.size:
         raise UserError(
             f"the order of epoch {epoch + 1} has {len(indices)} indices: expected "
@@ -160,8 +166,8 @@ def sample_seed(seed: int, epoch: int, index: int, occurrence: int = 0) -> int:
 
     A sample that comes again in an epoch (`occurrence` 1, 2, ...) gets other random numbers.
 
-    A hash would cost much more. No two samples of an epoch share the lower 32 bits, which are all
-    that torch's generator on the CPU takes (`mt19937` in ATen/core/MT19937RNGEngine.h). The factor,
-    from the golden ratio, is SplitMix64's.
+    A hash would cost much more. No two samples of an epoch and occurrence share the lower 32 bits,
+    which are all that torch's generator on the CPU takes (`mt19937` in
+    ATen/core/MT19937RNGEngine.h). The factor, from the golden ratio, is SplitMix64's.
     """
     return (_epoch_seed(seed, epoch, occurrence) + index * 0x9E3779B97F4A7C15) % 2**63

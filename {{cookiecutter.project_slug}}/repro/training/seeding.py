@@ -69,7 +69,7 @@ def worker_init_fn(worker_id: int) -> None:
     """Start a data worker: one thread, and a seed of its own for all generators.
 
     torch gives each worker another seed (base seed + id) but seeds neither Python's nor NumPy's
-    generator well. Samples do not depend on this seed: `sampling.SeededDataset` seeds each of them.
+    generator well. Samples do not depend on this seed: `loading.SeededDataset` seeds each of them.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the training process ends in good order

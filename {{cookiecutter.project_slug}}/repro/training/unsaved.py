@@ -7,63 +7,107 @@ trainer would save now.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from repro.core.errors import UserError, refuse
 
-_LEAVES = (str, bytes, int, float, complex, type, Dataset, DataLoader)
+_NO_STATE = (
+    *(str, bytes, int, float, complex, type, ModuleType, FunctionType, BuiltinFunctionType),
+    *(torch.device, torch.dtype, Dataset, DataLoader),
+)
+_SEQUENCES = (list, tuple, deque, set, frozenset)
+_KNOWN_OF_OPTIMIZERS = {"state", "param_groups", "defaults"}
 
 
 def refuse_unsaved(trainer: object, state: Mapping[str, Any]) -> None:
-    """Raise UserError for each tensor of `trainer`'s that is not in its state, by its name.
+    """Raise UserError for each tensor or object with a state that is not in the trainer's state.
 
-    `state`: what a checkpoint of it would hold, with the tensors themselves. Looks at attributes,
-    lists, tuples and dicts, at what modules call their state and at that of optimizers; not into
-    data sets.
+    `state`: what a checkpoint of the trainer would hold. Looks at attributes and containers, at
+    what modules call their state, at optimizers, and at the state of what else has `state_dict` and
+    `load_state_dict` (a scheduler); not into data sets.
     """
-    saved = {_memory(tensor) for tensor in _tensors_in(state)}
-    kind = type(trainer).__name__
+    saved = _Saved(state)
     lost: dict[str, None] = {}
-    for owner, tensor in _reachable(trainer, kind, {}):
-        if tensor.numel() and _memory(tensor) not in saved:
+    for owner, part in _attributes(trainer, type(trainer).__name__, {id(trainer): trainer}):
+        if not saved.holds(part):
             lost[owner] = None
     refuse(
         [
             f"{owner} is in no checkpoint, so a resumed training would go on without it: put it "
-            "into state_dict and load_state_dict; a constant is a buffer of the model"
+            "into state_dict and load_state_dict; make a constant a buffer of the model, and a "
+            "loss with weights a module of it"
             for owner in lost
         ]
     )
 
 
+class _Saved:
+    """What a state holds: its tensors, by memory and by value, and its mappings."""
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.state = state
+        tensors = [*_tensors_in(state)]
+        self._memory = {_memory(tensor) for tensor in tensors}
+        self._by_kind: dict[tuple[torch.dtype, torch.Size], list[Tensor]] = {}
+        for tensor in tensors:
+            self._by_kind.setdefault((tensor.dtype, tensor.shape), []).append(tensor)
+
+    def holds(self, part: Any) -> bool:
+        """Tell whether a tensor, or the state that an object tells, is a part of the state."""
+        if isinstance(part, Tensor):
+            if not part.numel() or _memory(part) in self._memory:
+                return True
+            alike = self._by_kind.get((part.dtype, part.shape), ())  # a copy of it was saved
+            return any(_same(other, part) for other in alike)
+        told = part.state_dict()
+        return not told or any(not [*_differing(told, m, "")] for m in _mappings_in(self.state))
+
+
 def _memory(tensor: Tensor) -> tuple[str, int]:
     """Return where a tensor's numbers lie: views of one have the same place."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return str(tensor.device), id(tensor)
     return str(tensor.device), tensor.untyped_storage().data_ptr()
 
 
 def _tensors_in(state: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested dicts and lists."""
+    """Yield the tensors of nested containers."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, Mapping):
         for value in state.values():
             yield from _tensors_in(value)
-    elif isinstance(state, list | tuple):
+    elif isinstance(state, _SEQUENCES):
         for value in state:
             yield from _tensors_in(value)
 
 
-def _reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors that can be reached from a value, each with the name of its owner.
+def _mappings_in(state: Any) -> Iterator[Mapping[Any, Any]]:
+    """Yield the dicts of nested containers."""
+    if isinstance(state, Mapping):
+        yield state
+        for value in state.values():
+            yield from _mappings_in(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _mappings_in(value)
+
+
+def _reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors and the objects with a state that a value leads to, with their names.
 
     `seen` has the values that were met before, by their identity.
     """
-    if value is None or isinstance(value, _LEAVES) or id(value) in seen:
+    if value is None or isinstance(value, _NO_STATE) or id(value) in seen:
         return
     seen[id(value)] = value
     if isinstance(value, Tensor):
@@ -72,30 +116,62 @@ def _reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple
         for tensor in _tensors_in(value.state_dict(keep_vars=True)):
             yield name, tensor
     elif isinstance(value, Optimizer):
-        for tensor in _tensors_in([*value.state.values()]):
-            yield f"the state of {name}", tensor
+        yield from _of_optimizer(value, name, seen)
+    elif callable(getattr(value, "state_dict", None)) and hasattr(value, "load_state_dict"):
+        yield name, value
     else:
         for part, item in _parts(value, name):
             yield from _reachable(item, part, seen)
 
 
+def _of_optimizer(
+    optimizer: Optimizer, name: str, seen: dict[int, object]
+) -> Iterator[tuple[str, Any]]:
+    """Yield an optimizer's tensors, and what it keeps beside those (another optimizer)."""
+    for tensor in _tensors_in([*optimizer.state.values(), optimizer.param_groups]):
+        yield f"the state of {name}", tensor
+    for attribute, item in vars(optimizer).items():
+        if attribute not in _KNOWN_OF_OPTIMIZERS and not attribute.startswith("_"):
+            yield from _reachable(item, f"{name}.{attribute}", seen)
+
+
 def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield what a container or an object consists of; nothing for functions."""
+    """Yield what a container or an object consists of."""
     if isinstance(value, Mapping):
         yield from ((f"{name}[{key!r}]", item) for key, item in value.items())
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, _SEQUENCES):
         yield from ((f"{name}[{place}]", item) for place, item in enumerate(value))
-    elif hasattr(value, "__dict__") and not callable(value):
-        yield from ((f"{name}.{attribute}", item) for attribute, item in vars(value).items())
+    elif isinstance(value, MethodType):
+        yield name, value.__self__
+    elif isinstance(value, partial):
+        yield from ((name, item) for item in (value.func, value.args, value.keywords))
+    else:
+        yield from _members(value, name)
+
+
+def _attributes(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
+    """Yield what the attributes of a trainer lead to, whatever it is itself."""
+    for part, item in _members(value, name):
+        yield from _reachable(item, part, seen)
+
+
+def _members(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of an object, also those in slots."""
+    slots = getattr(type(value), "__slots__", ())
+    names = [slots] if isinstance(slots, str) else [*slots]
+    members = {slot: getattr(value, slot) for slot in names if hasattr(value, slot)}
+    members |= getattr(value, "__dict__", {})
+    yield from ((f"{name}.{attribute}", item) for attribute, item in members.items())
 
 
 def refuse_not_restored(loaded: Mapping[str, Any], now: Mapping[str, Any], where: object) -> None:
     """Raise UserError for what a checkpoint holds and a trainer has not put back.
 
     `loaded`: the checkpoint's state. `now`: what the trainer that loaded it would save. The config
-    is compared elsewhere: a training may end at another step.
+    is compared elsewhere: a training may end at another step. So are the generators, which every
+    step seeds, and of which another machine has more.
     """
-    wanted = {name: value for name, value in loaded.items() if name != "config"}
+    wanted = {name: part for name, part in loaded.items() if name not in ("config", "generators")}
     lost = [*_differing(wanted, now, "")]
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
@@ -112,8 +188,7 @@ def _differing(loaded: Any, now: Any, name: str) -> Iterator[str]:
             there = now.get(key) if isinstance(now, Mapping) else None
             yield from _differing(value, there, f"{name}.{key}" if name else str(key))
     elif isinstance(loaded, list | tuple):
-        same_length = isinstance(now, list | tuple) and len(now) == len(loaded)
-        if not same_length:
+        if not isinstance(now, list | tuple) or len(now) != len(loaded):
             yield name
             return
         for place, (value, there) in enumerate(zip(loaded, now, strict=True)):
@@ -123,11 +198,16 @@ def _differing(loaded: Any, now: Any, name: str) -> Iterator[str]:
 
 
 def _same(loaded: Any, now: Any) -> bool:
+    """Tell whether two values are equal; NaN is equal to NaN."""
     if isinstance(loaded, Tensor):
         if not isinstance(now, Tensor) or loaded.shape != now.shape or loaded.dtype != now.dtype:
             return False
+        if loaded.layout is not torch.strided or now.layout is not torch.strided:
+            return loaded.layout is now.layout and _same(loaded.to_dense(), now.to_dense())
         there = now.detach().to(loaded.device)
         return bool(((loaded == there) | (loaded != loaded) & (there != there)).all())
+    if isinstance(now, Tensor):
+        return now.numel() == 1 and bool(loaded == now.item())
     if isinstance(loaded, float) and isinstance(now, float) and math.isnan(loaded):
         return math.isnan(now)
     return bool(loaded == now)

@@ -28,20 +28,31 @@ class Weighted:
     coupled: bool = False
 
     @staticmethod
-    def of_mean(mean: Tensor, weight: Tensor | float) -> "Weighted":
-        """Return the sum whose mean is known, for losses that come as a mean."""
-        return Weighted(mean * weight, weight)
+    def of_mean(mean: Tensor, weight: Tensor | float, coupled: bool = False) -> "Weighted":
+        """Return the sum whose mean is known, for losses that come as a mean.
+
+        Where nothing counts (a weight of 0) a mean is NaN, and the sum is 0. The gradient may be
+        another one in its last bit than that of the mean, by the way over the sum.
+        """
+        factor = torch.as_tensor(weight, device=mean.device)
+        counted = torch.where(factor > 0, mean, torch.zeros_like(mean))
+        return Weighted(counted * factor.to(_wide(mean.dtype)), weight, coupled)
 
     def mean(self) -> Tensor:
-        """Return the sum by the weight, in the sum's own type."""
-        weight = self.weight
-        if isinstance(weight, Tensor):
-            weight = weight.to(self.sum.dtype)
-        return self.sum / weight
+        """Return the sum by the weight, in the sum's own type or in float32 where that is less."""
+        if not isinstance(self.weight, Tensor):
+            return self.sum / self.weight
+        dtype = _wide(self.sum.dtype)
+        return self.sum.to(dtype) / self.weight.to(self.sum.device, dtype).reshape(())
 
     def weight_tensor(self) -> Tensor:
         """Return the weight as a float64 tensor of no dimensions, on the sum's device."""
         return torch.as_tensor(self.weight, dtype=torch.float64, device=self.sum.device).reshape(())
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return float32 for the short types: a weight of 70,000 is infinite in float16."""
+    return torch.float32 if dtype.itemsize < 4 else dtype
 
 
 class BadLoss(UserError):
@@ -61,6 +72,11 @@ def weighted(loss: object) -> Weighted:
     weight = loss.weight
     if not isinstance(loss.sum, Tensor) or loss.sum.numel() != 1:
         raise BadLoss("the sum of a Weighted loss is not one value: add up the samples' losses")
+    if not loss.sum.requires_grad:
+        raise BadLoss(
+            "the sum of a Weighted loss has no gradient: it has to follow from the model's weights "
+            "(look for detach, item, no_grad or whole numbers on the way)"
+        )
     if isinstance(weight, Tensor) and (weight.requires_grad or weight.numel() != 1):
         raise BadLoss(
             "the weight of a loss is not one value without a gradient: use "
