@@ -29,6 +29,7 @@ FLOORS = [
     {"runs"},
     {"tracking", "diagnosis"},
     {"results"},
+    {"tasks"},
     {"commands"},
     {"__main__"},
 ]

@@ -212,4 +212,4 @@ class Config(Settings):
         return dict(redact_mapping(settings, clean=redact_shapes))
 
 
-LOADER = Loader(Config, ROOT / "configs", PATHS)
+LOADER = Loader(Config, ROOT / "configs", PATHS, FREE)

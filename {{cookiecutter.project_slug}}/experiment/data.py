@@ -145,16 +145,14 @@ class Splits:
     test: Images | ImageFiles
     shape: tuple[int, int, int]  # channels, height, width
     classes: list[str]  # the names of the labels 0, 1, ...
-    manifest: JsonObject
 
 
 # Makes a data set of the samples of these indices.
 Select = Callable[[list[int], Augmentation], Images | ImageFiles]
 
 
-def load(config: Config) -> Splits:
-    """Load the prepared data, checked against the manifest."""
-    manifest = read_manifest(config)
+def load(config: Config, manifest: Manifest) -> Splits:
+    """Load the prepared data, which `read_manifest` has checked."""
     settings = config.dataset
     if isinstance(settings, ImageFolder):
         select = _image_files(config, settings, manifest)
@@ -174,7 +172,7 @@ def load(config: Config) -> Splits:
     image, _ = parts["test"][0]
     channels, height, width = image.shape
     shape = (channels, height, width)
-    return Splits(**parts, shape=shape, classes=classes, manifest=as_json(manifest))
+    return Splits(**parts, shape=shape, classes=classes)
 
 
 def training_augmentation(config: Config) -> Augmentation:

@@ -1,7 +1,8 @@
 """The kit: what makes a training reproducible, and proves it.
 
 It knows no model and no data set, and imports nothing of `experiment/`. Its packages import one
-way; read them in this order: core, environment, data, training, runs, tracking, diagnosis, results.
+way; read them in this order: core, environment, data, training, runs, tracking, diagnosis, results,
+tasks.
 """
 
 import signal

@@ -25,6 +25,7 @@ CONFIG_USED = "config_used.yaml"
 COMMAND = "command.txt"
 CONTEXT = "experiment_context.json"
 PATCH = "uncommitted_changes.diff"
+DATA_FACTS = "data.json"  # what identifies the data, as an own loop tells the session
 METRICS = "metrics.jsonl"
 TRACE = "trace.jsonl"
 EVALUATION = "metrics.json"  # of the last checkpoint; `record` makes it the claim's

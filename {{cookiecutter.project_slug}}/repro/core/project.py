@@ -39,9 +39,21 @@ def tool_settings(root: Path) -> dict[str, str]:
 
 
 def author_object(root: Path, name: str) -> Any:
-    """Import the object that [tool.repro] names under `name`, as "module:attribute"."""
-    module, _, attribute = tool_settings(root)[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """Import the object that [tool.repro] names under `name`, as "module:attribute".
+
+    UserError if there is none.
+    """
+    named = tool_settings(root).get(name, "nothing")
+    module, _, attribute = named.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (AttributeError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != module:
+            raise  # it lacks a module of its own
+        raise UserError(
+            f'pyproject.toml: {name} = "{named}" in [tool.repro]: {error}; expected '
+            '"module:name" of your own code'
+        ) from error
 
 
 def uses_low_precision(config: object) -> bool:
@@ -50,9 +62,14 @@ def uses_low_precision(config: object) -> bool:
     return getattr(training, "precision", "fp32") != "fp32"
 
 
+def command_module(root: Path, name: str) -> str:
+    """Return the module of the author's command `name` (train, evaluate, prepare)."""
+    return tool_settings(root)[name].partition(":")[0]
+
+
 def command_line(root: Path, name: str, *arguments: str) -> list[str]:
     """Return the author's command `name` (train, evaluate, prepare) as a user would type it."""
-    return ["python", "-m", tool_settings(root)[name], *arguments]
+    return ["python", "-m", command_module(root, name), *arguments]
 
 
 def run_author_command(

@@ -10,19 +10,19 @@ promise of the portable profile. The source is searched as well, for randomness 
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
 from repro import environment
-from repro.core.errors import UserError
 from repro.core.layout import USER_CODE
 from repro.core.project import IN_FP32, uses_low_precision
 from repro.core.text import listed
 from repro.diagnosis import catalogue
-from repro.diagnosis.author import Trainer, Validating, loader_of, trainer_class_of
+from repro.diagnosis.author import loader_of, train_function_of
 from repro.diagnosis.step_file import Operation
 from repro.diagnosis.unseeded import Finding
 
@@ -96,10 +96,6 @@ class _Place(NamedTuple):
         return self.name, self.module or self.source
 
 
-class _SecondChunk(BaseException):  # an author's `except Exception` is not to take it
-    """Evaluation has come to its second chunk."""
-
-
 def audit(root: Path, overrides: list[str]) -> Audit:
     """Do one training step and one chunk of evaluation, and find what stands in the catalogue.
 
@@ -109,71 +105,32 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     settings = [*overrides, "device=cpu"]
     config = loader_of(root).load(settings)
     environment.enter(config.profile, config.threads)
+    from repro.diagnosis.audit_session import AuditSession
     from repro.diagnosis.operations import Recorder
     from repro.training.determinism import set_determinism
-
-    trainer = trainer_class_of(root)(config)
-    set_determinism("warn")  # what strict refuses on the CPU as well is to be listed, too
-    warnings.simplefilter("ignore")
-    recorder = Recorder(root, USER_CODE)
-    recorder.name(trainer.model)
-    _, batch = next(iter(trainer.steps(range(1))))
-    with recorder.recording(), recorder.noting(catalogue.NOTED_CALLS):
-        _train_a_step(trainer, batch)
-        in_training = len(recorder.operations)
-        reason = _evaluate_a_chunk(trainer)
-    operations = findings(recorder.operations[:in_training], recorder.operations[in_training:])
-    if uses_low_precision(config):
-        trainer = trainer_class_of(root)(loader_of(root).load([*settings, IN_FP32]))
-    return Audit(operations, _sums_that_do_not_add_up(trainer), not reason, reason)
-
-
-def _train_a_step(trainer: Trainer, batch: list[Any]) -> None:
-    """Do the first step; one whose loss is not finite has its operations all the same."""
-    from repro.training.weighted import BadLoss
-
-    try:
-        trainer.train_step(0, batch)
-    except UserError as error:
-        if isinstance(error, BadLoss) or isinstance(error.__cause__, BadLoss):
-            raise  # there was no backward pass
-
-
-def _sums_that_do_not_add_up(trainer: Trainer) -> "list[Difference]":
-    """Do a step whose losses are compared with those of the batch's halves."""
     from repro.training.halves import checking_sums
 
-    _, batch = next(iter(trainer.steps(range(1))))
+    warnings.simplefilter("ignore")
+    train = train_function_of(root)
+    recorder = Recorder(root, USER_CODE)
+    counts: list[int] = []
+    with ExitStack() as recording:
+
+        def began(model: "nn.Module") -> None:
+            recorder.name(model)
+            recording.enter_context(recorder.recording())
+            recording.enter_context(recorder.noting(catalogue.NOTED_CALLS))
+
+        session = AuditSession(root, config, began, lambda: counts.append(len(recorder.operations)))
+        set_determinism("warn")  # what strict refuses on the CPU as well is to be listed, too
+        session.look(train)
+    (in_training,) = counts or [len(recorder.operations)]
+    operations = findings(recorder.operations[:in_training], recorder.operations[in_training:])
+    if uses_low_precision(config):
+        config = loader_of(root).load([*settings, IN_FP32])
     with checking_sums() as differences:
-        _train_a_step(trainer, batch)
-    return differences
-
-
-def _evaluate_a_chunk(trainer: Trainer) -> str:
-    """Validate until the model is called a second time; return why not, "" if it was done."""
-    from torch.nn.modules.module import register_module_forward_pre_hook
-
-    if not isinstance(trainer, Validating):
-        return "the trainer has no method validate()"
-    calls = 0
-
-    # Not a hook of the model's own: torch's transformer layers take another path with one.
-    def count(module: "nn.Module", _: object) -> None:
-        nonlocal calls
-        calls += module is trainer.model
-        if calls > 1:
-            raise _SecondChunk
-
-    hook = register_module_forward_pre_hook(count)
-    try:
-        trainer.validate()
-    except _SecondChunk:
-        return ""
-    except Exception as error:  # of the author's code, with weights that were trained for a step
-        return " ".join(f"validate() raised {type(error).__name__}: {error}".split())
-    finally:
-        hook.remove()
-    return ""
+        AuditSession(root, config).look(train)
+    return Audit(operations, differences, not session.reason, session.reason)
 
 
 def findings(

@@ -192,6 +192,9 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
         if images and manifest.get("dataset") == "image_folder" and isinstance(names, dict):
             beside = {f"images/{file}": root / images / file for file in names}
         return name, tree(folder, top) | beside
+    facts = run / layout.DATA_FACTS
+    if data_digest(read_object(facts)) == digest:  # of an own loop; it is packed with its run
+        return facts.relative_to(root).as_posix(), {}
     raise UserError(f"{folder} has no {MANIFEST} of the recorded data: make record")
 
 

@@ -8,7 +8,7 @@ from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.hashing import sha256_file
-from repro.core.project import command_line
+from repro.core.project import command_line, tool_settings
 from repro.environment.locks import LOCK
 from repro.results.claims import EXPECTED, read_recording
 from repro.results.recording import RecordedClaim, Recording
@@ -157,8 +157,10 @@ def _data(root: Path, name: str, claim: RecordedClaim) -> str:
         listed = ", ".join(f"`{digest}`" for digest in digests)
         facts.append(f"SHA-256 of the raw data {listed}")
     facts.append(f"condition `data`: `{claim.conditions.data}`")
-    command = _code(shlex.join(command_line(root, "prepare", *claim.arguments)))
     what = dataset.dataset or "the data"
+    if "prepare" not in tool_settings(root):  # a loop of the author's own reads them
+        return f"- `{name}`: **{what}**; {'; '.join(facts)}"
+    command = _code(shlex.join(command_line(root, "prepare", *claim.arguments)))
     return f"- `{name}`: {command} prepares **{what}**; {'; '.join(facts)}"
 
 

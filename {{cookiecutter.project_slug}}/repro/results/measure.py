@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, parse_object, read_object, write_file, write_json
-from repro.core.project import WITHOUT_TRACKER, run_author_command, tool_settings
+from repro.core.project import WITHOUT_TRACKER, command_module, run_author_command
 from repro.core.text import listed
 from repro.results.claims import Claim
 from repro.results.recording import RecordedCheckpoint
@@ -118,7 +118,7 @@ def _evaluate(root: Path, checkpoint: Path, path: Path) -> _Evaluation:
     bits = metrics.get("bits")
     steps = metrics.get("steps")
     if missing := sorted({"bits", "seed", "step", "steps"} - metrics.keys()):
-        program = tool_settings(root)["evaluate"]
+        program = command_module(root, "evaluate")
         raise UserError(
             f"{path} lacks {listed(missing)}: see {program}, which has to write it by "
             "evaluation_places(checkpoint, step).write(metrics) of repro.runs"

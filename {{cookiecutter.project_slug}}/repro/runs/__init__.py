@@ -36,6 +36,9 @@ _NAMES = {
         "refuse_other_training",
         "trained_with",
     ),
+    "repro.runs.session": ("Session",),
+    "repro.runs.step": ("Step",),
+    "repro.runs.evaluation_session": ("EvaluationSession",),
     "repro.runs.logs": ("Entry", "read_lines", "read_trace"),
     "repro.runs.fingerprints": ("Quantities", "fingerprint", "state_quantities"),
     "repro.runs.trace": ("StepInputs", "Trace", "step_quantities"),
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from repro.runs.context import read_context as read_context
     from repro.runs.evaluation import best_step as best_step
     from repro.runs.evaluation import evaluation_places as evaluation_places
+    from repro.runs.evaluation_session import EvaluationSession as EvaluationSession
     from repro.runs.figures import draw as draw
     from repro.runs.figures import draw_confusion as draw_confusion
     from repro.runs.figures import draw_curves as draw_curves
@@ -80,6 +84,8 @@ if TYPE_CHECKING:
     from repro.runs.logs import Entry as Entry
     from repro.runs.logs import read_lines as read_lines
     from repro.runs.logs import read_trace as read_trace
+    from repro.runs.session import Session as Session
+    from repro.runs.step import Step as Step
     from repro.runs.trace import StepInputs as StepInputs
     from repro.runs.trace import Trace as Trace
     from repro.runs.trace import step_quantities as step_quantities

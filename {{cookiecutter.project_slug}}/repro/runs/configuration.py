@@ -57,11 +57,13 @@ class Loader(Generic[Model]):
     """Load the config of type `model` from `folder`, which holds config.yaml and the groups.
 
     `paths` names the settings that take any text: a path with spaces needs no quotes of Hydra's.
+    `free` names those that may differ between two runs of equal bits.
     """
 
     model: type[Model]
     folder: Path
     paths: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
 
     def load(self, overrides: list[str]) -> Model:
         """Compose config.yaml with `overrides` in Hydra's grammar and validate the result.

@@ -9,7 +9,7 @@ step and its first differing quantity what happened there (repro/diagnosis/diff.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +62,15 @@ class StepInputs:
 class _Step:
     """A step that was done; calling it gives its quantities, in causal order.
 
-    `exchanged`: the fingerprints of the inputs of all processes, where there are several.
+    `exchanged`: the fingerprints of the inputs of all processes, where there are several. `noted`:
+    fingerprints of gradients that were taken before the step was done, by quantity.
     """
 
     inputs: StepInputs
     processes: Processes
     exchanged: list[int] | None
     numbers: dict[str, float]
+    noted: Mapping[str, str]
     state: Quantities
 
     def __call__(self) -> dict[str, str]:
@@ -76,7 +78,8 @@ class _Step:
         loss, *others = ((name, float(value).hex()) for name, value in self.numbers.items())
         first = {"samples": as_hex(samples), "inputs": as_hex(inputs), **dict([loss])}
         # The gradients follow from the loss, before what was made of them: "" keeps their place.
-        return {**first, "gradients": "", **dict(others), **self.state()}
+        places = dict.fromkeys([*self.noted, "gradients"], "")
+        return {**first, **places, **dict(others), **self.state(), **self.noted}
 
 
 def step_quantities(
@@ -85,10 +88,12 @@ def step_quantities(
     processes: Processes,
     numbers: dict[str, float],
     asked: bool,
+    noted: Mapping[str, str] | None = None,
 ) -> tuple[Quantities | None, bool]:
     """Return a step's quantities, floats in exact form: in process 0, None in others.
 
-    `numbers`: first the loss, from which the gradients follow. Also returns whether any process was
+    `numbers`: first the loss, from which the gradients follow. `noted`: fingerprints of gradients
+    that are gone now, or were other ones. Also returns whether any process was
     `asked` to end: the processes exchange both at once.
     """
     exchanged = None
@@ -98,7 +103,7 @@ def step_quantities(
         if processes.rank:
             return None, asked
     state = state_quantities(model)
-    return _Step(inputs, processes, exchanged, numbers, state), asked
+    return _Step(inputs, processes, exchanged, numbers, noted or {}, state), asked
 
 
 def _header(facts: Facts) -> JsonObject:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from repro.core.errors import UserError
+
 
 @dataclass(frozen=True)
 class Best:
@@ -16,6 +18,13 @@ class Best:
     sign: int = 1
     value: float | None = None
     step: int = 0
+
+    @staticmethod
+    def of(metric: str, mode: str) -> "Best":
+        """Return the best of a metric before the first validation; `mode` is "max" or "min"."""
+        if mode not in ("max", "min"):
+            raise UserError(f'best=({metric!r}, {mode!r}): expected "max" or "min"')
+        return Best(metric, 1 if mode == "max" else -1)
 
     def is_beaten_by(self, value: float) -> bool:
         """Tell whether a validation is better than the best one so far."""

@@ -137,7 +137,7 @@ class Processes:
         of process 0. UserError, the same in all processes, if that or a number of rows is wrong.
         """
         brought = Brought([int(size) for size in sizes], str(own.dtype), [*own.shape])
-        all_brought = [Brought(*json.loads(text)) for text in self._texts(json.dumps(brought))]
+        all_brought = [Brought(*json.loads(text)) for text in self.texts(json.dumps(brought))]
         refuse(faults_of_sizes(all_brought) or faults_of_rows(all_brought))
         if self.size == 1:
             return own
@@ -167,6 +167,17 @@ class Processes:
                 for tensor, piece in zip(group, pieces, strict=True):
                     tensor.copy_(piece.view(tensor.shape))
 
+    def texts(self, own: str) -> list[str]:
+        """Return the texts of all processes; they may have any lengths but 0."""
+        data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
+        lengths = self._gather(torch.tensor([len(data)])).tolist()
+        padded = data.new_zeros(max(lengths))
+        padded[: len(data)] = data
+        rows = self._gather(padded).view(self.size, -1)
+        return [
+            bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)
+        ]
+
     def _gather(self, own: Tensor) -> Tensor:
         """Return the vectors of all processes, one after the other, on the CPU.
 
@@ -179,17 +190,6 @@ class Processes:
         with _others_alive():
             dist.all_gather(list(gathered), own)
         return gathered.view(-1).cpu()
-
-    def _texts(self, own: str) -> list[str]:
-        """Return the texts of all processes; they may have any lengths but 0."""
-        data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
-        lengths = self._gather(torch.tensor([len(data)])).tolist()
-        padded = data.new_zeros(max(lengths))
-        padded[: len(data)] = data
-        rows = self._gather(padded).view(self.size, -1)
-        return [
-            bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)
-        ]
 
     def _exchange(
         self, numbers: list[float], summands: Summands, like: Sequence[Tensor]
@@ -231,7 +231,7 @@ class Processes:
 
     def _refuse_other_kinds(self, kinds: list[str]) -> None:
         """Raise UserError in all processes, about the first summand that is not alike in all."""
-        refuse(faults_of_summands([json.loads(text) for text in self._texts(json.dumps(kinds))]))
+        refuse(faults_of_summands([json.loads(text) for text in self.texts(json.dumps(kinds))]))
 
     def _sum_of_one_dtype(self, summands: Summands, like: Sequence[Tensor]) -> list[Tensor]:
         """Add all processes' summands of one dtype; `like` has their shapes."""

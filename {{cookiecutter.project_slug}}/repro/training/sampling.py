@@ -126,8 +126,11 @@ def _own_order(schedule: Schedule, epoch: int) -> tuple[list[int], list[int]]:
     return indices, occurrences
 
 
-def refuse_not_finite(numbers: dict[str, float], schedule: Schedule, step: int) -> None:
-    """Raise UserError if a number of a step is not finite: it tells how to see the step again."""
+def refuse_not_finite(numbers: dict[str, float], schedule: Schedule | None, step: int) -> None:
+    """Raise UserError if a number of a step is not finite: it tells how to see the step again.
+
+    `schedule`: None where it is not known which samples the step had.
+    """
     if all(map(math.isfinite, numbers.values())):
         return
     named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
@@ -136,7 +139,7 @@ def refuse_not_finite(numbers: dict[str, float], schedule: Schedule, step: int) 
 
 
 @contextmanager
-def naming_samples(schedule: Schedule, step: int) -> Iterator[None]:
+def naming_samples(schedule: Schedule | None, step: int) -> Iterator[None]:
     """Tell which samples a step had whose loss nothing can be made of."""
     try:
         yield
@@ -144,12 +147,15 @@ def naming_samples(schedule: Schedule, step: int) -> Iterator[None]:
         raise UserError(_about_step(error.lines, schedule, step)) from error
 
 
-def _about_step(lines: list[str], schedule: Schedule, step: int) -> list[str]:
+def _about_step(lines: list[str], schedule: Schedule | None, step: int) -> list[str]:
     """Return a fault's lines with the step, its samples, and how to see it again."""
-    samples = " ".join(str(key.sample) for key in schedule.keys(step))
+    samples = []
+    if schedule:
+        named = " ".join(str(key.sample) for key in schedule.keys(step))
+        samples.append(f"its training samples, in epoch {schedule.epoch_of(step) + 1}: {named}")
     return [
         *(f"step {step + 1}: {line}" for line in lines),
-        f"its training samples, in epoch {schedule.epoch_of(step) + 1}: {samples}",
+        *samples,
         f"to see it again: the same command with resume=auto training.max_steps={step + 1}",
     ]
 

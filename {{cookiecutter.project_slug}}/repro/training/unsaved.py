@@ -35,7 +35,7 @@ def refuse_unsaved(trainer: object, state: Mapping[str, Any]) -> None:
     what modules call their state, at optimizers, and at the state of what else has `state_dict` and
     `load_state_dict` (a scheduler); not into data sets.
     """
-    saved = _Saved(state)
+    saved = Saved(state)
     lost: dict[str, None] = {}
     for owner, part in _attributes(trainer, type(trainer).__name__, {id(trainer): trainer}):
         if not saved.holds(part):
@@ -50,7 +50,7 @@ def refuse_unsaved(trainer: object, state: Mapping[str, Any]) -> None:
     )
 
 
-class _Saved:
+class Saved:
     """What a state holds: its tensors, by memory and by value, and its mappings."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ class _Saved:
             alike = self._by_kind.get((part.dtype, part.shape), ())  # a copy of it was saved
             return any(_same(other, part) for other in alike)
         told = part.state_dict()
-        return not told or any(not [*_differing(told, m, "")] for m in _mappings_in(self.state))
+        return not told or any(not [*differing(told, m, "")] for m in _mappings_in(self.state))
 
 
 def _memory(tensor: Tensor) -> tuple[str, int]:
@@ -102,7 +102,7 @@ def _mappings_in(state: Any) -> Iterator[Mapping[Any, Any]]:
             yield from _mappings_in(value)
 
 
-def _reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
+def reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
     """Yield the tensors and the objects with a state that a value leads to, with their names.
 
     `seen` has the values that were met before, by their identity.
@@ -121,7 +121,7 @@ def _reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple
         yield name, value
     else:
         for part, item in _parts(value, name):
-            yield from _reachable(item, part, seen)
+            yield from reachable(item, part, seen)
 
 
 def _of_optimizer(
@@ -132,7 +132,7 @@ def _of_optimizer(
         yield f"the state of {name}", tensor
     for attribute, item in vars(optimizer).items():
         if attribute not in _KNOWN_OF_OPTIMIZERS and not attribute.startswith("_"):
-            yield from _reachable(item, f"{name}.{attribute}", seen)
+            yield from reachable(item, f"{name}.{attribute}", seen)
 
 
 def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -152,7 +152,7 @@ def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _attributes(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
     """Yield what the attributes of a trainer lead to, whatever it is itself."""
     for part, item in _members(value, name):
-        yield from _reachable(item, part, seen)
+        yield from reachable(item, part, seen)
 
 
 def _members(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -172,7 +172,7 @@ def refuse_not_restored(loaded: Mapping[str, Any], now: Mapping[str, Any], where
     step seeds, and of which another machine has more.
     """
     wanted = {name: part for name, part in loaded.items() if name not in ("config", "generators")}
-    lost = [*_differing(wanted, now, "")]
+    lost = [*differing(wanted, now, "")]
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise UserError(
@@ -181,18 +181,18 @@ def refuse_not_restored(loaded: Mapping[str, Any], now: Mapping[str, Any], where
         )
 
 
-def _differing(loaded: Any, now: Any, name: str) -> Iterator[str]:
+def differing(loaded: Any, now: Any, name: str) -> Iterator[str]:
     """Yield the names of the values that are not the same in both."""
     if isinstance(loaded, Mapping):
         for key, value in loaded.items():
             there = now.get(key) if isinstance(now, Mapping) else None
-            yield from _differing(value, there, f"{name}.{key}" if name else str(key))
+            yield from differing(value, there, f"{name}.{key}" if name else str(key))
     elif isinstance(loaded, list | tuple):
         if not isinstance(now, list | tuple) or len(now) != len(loaded):
             yield name
             return
         for place, (value, there) in enumerate(zip(loaded, now, strict=True)):
-            yield from _differing(value, there, f"{name}.{place}")
+            yield from differing(value, there, f"{name}.{place}")
     elif not _same(loaded, now):
         yield name
 

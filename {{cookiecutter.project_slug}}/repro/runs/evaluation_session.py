@@ -1,0 +1,97 @@
+"""Evaluate a checkpoint: its weights are put into what the author's function registers."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from repro.core import layout
+from repro.core.errors import UserError
+from repro.core.files import JsonObject
+from repro.runs.conditions import Situation, conditions_here
+from repro.runs.evaluation import EvaluationPlaces, evaluation_places
+from repro.runs.logs import read_lines
+from repro.runs.registered import Registered
+from repro.runs.session import Session
+from repro.runs.session_settings import SessionSettings
+from repro.runs.step import Step, number_of
+from repro.training import checkpoint
+
+_OURS = ("step", "steps", "seed", "bits")  # what the kit says of an evaluation
+
+
+class EvaluationSession(Session):
+    """A session that evaluates the checkpoint in a folder."""
+
+    def __init__(self, root: Path, config: SessionSettings, folder: Path) -> None:
+        super().__init__(root, config)
+        self.folder = folder
+        self.is_fresh = False
+        self._state: dict[str, Any] = {}
+
+    def steps(self, *_: Any, **__: Any) -> Iterator[Step]:
+        raise UserError("an evaluation does no steps: session.steps is for training")
+
+    def validated(self, **_: Any) -> bool:
+        raise UserError("an evaluation returns its metrics: session.validated is for training")
+
+    @property
+    def places(self) -> EvaluationPlaces:
+        """Where metrics and pictures go."""
+        return evaluation_places(self.folder, self.step)
+
+    @property
+    def figures(self) -> list[Path]:
+        """The folders to draw into: several where the checkpoint is the last and the best one."""
+        return self.places.figures
+
+    @property
+    def curves(self) -> list[JsonObject]:
+        """The lines of metrics.jsonl of the run that is evaluated."""
+        return read_lines(self.places.run / layout.METRICS)
+
+    @property
+    def situation(self) -> Situation:
+        """What a training here would depend on."""
+        config = self._settings
+        device = self.device.type
+        facts = self.facts or {}
+        return conditions_here(self.root, config.bits_settings(), facts, config.profile, device)
+
+    def _restore(self, known: Registered) -> None:
+        state = checkpoint.load(self.folder)
+        known.load_to_evaluate(state)
+        self.step = state["step"]
+        self.finished = state.get("finished", "")
+        self._state = {name: state.get(name) for name in ("step", "steps")}
+
+    def metrics(self, given: object) -> JsonObject:
+        """Return what is written of an evaluation: what the author's function returned, and ours.
+
+        UserError if it is no dict, or holds what JSON cannot.
+        """
+        if not isinstance(given, Mapping):
+            raise UserError(
+                f"evaluate(session) returned a {type(given).__name__}: expected a dict of metrics"
+            )
+        if clash := sorted(given.keys() & {*_OURS}):
+            raise UserError(f"evaluate(session) returned {', '.join(clash)}, which the kit writes")
+        metrics: JsonObject = {str(name): _plain(name, value) for name, value in given.items()}
+        planned = self._state["steps"]
+        steps = self.step if self.finished == "early" else planned
+        own: JsonObject = {
+            "step": self.step,
+            "steps": steps,
+            "seed": self._settings.seed,
+            "bits": self.bits,
+        }
+        return {**metrics, **own}
+
+
+def _plain(name: object, value: Any) -> Any:
+    """Return a value as JSON has it; UserError for one that JSON cannot hold."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return number_of("evaluate: metrics", str(name), value)
+    return value

@@ -1,0 +1,110 @@
+"""Say which steps a loop has: how many, of which samples, and after which it validates."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from repro.core.errors import UserError
+from repro.training.loading import Collate, IndexedBatch, batches_of_steps
+from repro.training.parallel import Processes, slices_here
+from repro.training.sampling import Order, Schedule
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The steps that a loop asks for: see `Session.steps`."""
+
+    dataset: Dataset[Any] | None = None
+    batch_size: int = 1
+    epochs: int | None = None
+    steps: int | None = None
+    drop_last: bool = False
+    order: Order | None = None
+    collate: Collate = default_collate
+    validate_every: int | None = None
+
+    def plan(self, seed: int) -> "Plan":
+        """Return the plan of it; UserError for what is no training."""
+        schedule = self._schedule(seed)
+        per_epoch = schedule.steps_per_epoch if schedule else None
+        total = self._total(per_epoch)
+        every = self.validate_every or per_epoch or total
+        return Plan(total, every, self.collate, self.dataset, schedule)
+
+    def _schedule(self, seed: int) -> Schedule | None:
+        if self.dataset is None:
+            return None
+        size = sized(self.dataset)
+        schedule = Schedule(size, self.batch_size, seed, self.drop_last, self.order)
+        if not schedule.steps_per_epoch:
+            raise UserError(f"batch_size={self.batch_size} is larger than the {size} samples")
+        return schedule
+
+    def _total(self, per_epoch: int | None) -> int:
+        """Return the number of steps, which is given by one of `epochs` and `steps`."""
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError("session.steps takes the length of the training: epochs=N or steps=N")
+        if self.epochs is not None and per_epoch is None:
+            raise UserError("session.steps without a data set has no epochs: expected steps=N")
+        total = self.steps if self.steps is not None else (self.epochs or 0) * (per_epoch or 0)
+        if total < 1:
+            raise UserError(f"the training has {total} steps: expected 1 or more")
+        return total
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a whole training: `total`, whatever training.max_steps cuts it to.
+
+    `dataset` and `schedule` are None for a loop that brings its own batches. The author validates
+    after every `validate_every` steps, and after the last one.
+    """
+
+    total: int
+    validate_every: int
+    collate: Collate
+    dataset: Dataset[Any] | None = None
+    schedule: Schedule | None = None
+
+    def epoch(self, step: int) -> int | None:
+        """Return how many epochs have ended after `step` steps; None where there are no epochs."""
+        return step // self.schedule.steps_per_epoch if self.schedule else None
+
+    @property
+    def epochs(self) -> int | None:
+        """The number of epochs, begun or ended; None where there are none."""
+        return -(-self.total // self.schedule.steps_per_epoch) if self.schedule else None
+
+    def validates_after(self, step: int) -> bool:
+        """Tell whether a validation follows the step that made it `step` steps."""
+        return step % self.validate_every == 0 or step == self.total
+
+    def batches(
+        self, steps: range, workers: int, device: torch.device, processes: Processes
+    ) -> Iterator[IndexedBatch | None]:
+        """Yield this process's part of each step's batch; None where the loop brings its own."""
+        if self.dataset is None or self.schedule is None:
+            return iter([None] * len(steps))
+        return batches_of_steps(
+            self.dataset,
+            self.schedule,
+            steps,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            slices=lambda size: slices_here(size, processes),
+            collate=self.collate,
+        )
+
+
+def sized(dataset: Any) -> int:
+    """Return the number of samples of a data set; UserError for one that does not tell it."""
+    try:
+        return len(dataset)
+    except TypeError as error:
+        raise UserError(
+            f"{type(dataset).__name__} has no __len__: expected a data set with __len__ and "
+            "__getitem__(index), whose samples can be found again"
+        ) from error

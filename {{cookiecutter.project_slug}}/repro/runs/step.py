@@ -1,0 +1,205 @@
+"""One step of a training, as the author's loop sees it: its batch, and what the loop tells of it.
+
+The batch comes in shards (repro/training/parallel.py). `backward` and `update` do what a step does
+with any number of shards and processes; an author may do a step by hand instead where there is one
+shard. `done` ends the step.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from repro.core.errors import UserError
+from repro.core.hashing import derive_seed
+from repro.runs.fingerprints import as_hex, fingerprint
+from repro.runs.registered import ONLY, Registered
+from repro.training import sampling
+from repro.training.batches import cut, moved, size_of
+from repro.training.parallel import Processes, backward_in_shards, slices_here
+from repro.training.sampling import Schedule
+from repro.training.seeding import seed_generators
+
+Number: TypeAlias = float | Tensor
+_GRADIENTS = "gradients"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a step needs of its session: the same in each step.
+
+    `finish(step, numbers)` is called when the step is done.
+    """
+
+    registered: Registered
+    processes: Processes
+    device: torch.device
+    seed: int
+    schedule: Schedule | None
+    finish: Callable[["Step", dict[str, float]], None]
+
+
+@dataclass
+class Step:
+    """A step that is being done. `index` counts from 0, `number` from 1.
+
+    `shards`: the batches of this process's shards, on the device, None for an empty one.
+    `indices`: the samples' indices (int64), of this process. `epoch`: from 0; None where the loop
+    brings its own batches. `validate_now`: whether a validation is due when the step is done.
+    """
+
+    index: int
+    around: Surroundings
+    epoch: int | None
+    validate_now: bool
+    shards: list[Any] = field(default_factory=list)
+    indices: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    size: int = 0
+    gradients_of: dict[str, str] = field(default_factory=dict)  # fingerprints, by quantity
+    is_done: bool = False
+    losses: int = 0  # that `backward` was called with
+    mean_loss: float | None = None  # of the last of them
+
+    @property
+    def number(self) -> int:
+        return self.index + 1
+
+    @property
+    def batch(self) -> Any:
+        """The whole batch, on the device; UserError where it is cut into shards."""
+        processes = self.around.processes
+        if processes.shards > 1:
+            raise UserError(
+                f"training.shards={processes.shards}: a step has a batch for each shard, and only "
+                "step.backward(loss) adds up their gradients: expected that in the loop, or "
+                "training.shards=1"
+            )
+        if not self.shards:
+            raise UserError("session.steps got no data set: give the step your batch by step.take")
+        return self.shards[0]
+
+    def take(self, batch: Any) -> Any:
+        """Take a batch that the loop brings itself; return it on the device.
+
+        Every process brings the whole batch, and gets the whole one back. It is fingerprinted, and
+        cut into shards along the first dimension. UserError where its parts have unequal first
+        dimensions and there are several shards.
+        """
+        processes = self.around.processes
+        whole = moved(batch, self.around.device)
+        if processes.shards == 1:
+            self.shards = [whole]
+            self.size = _size_if_equal(whole)
+            self.indices = torch.arange(self.size)
+            return whole
+        self.size = size_of(whole)
+        slices = slices_here(self.size, processes)
+        self.shards = cut(whole, slices)
+        self.indices = torch.arange(slices[0].start, slices[-1].stop)
+        return whole
+
+    def backward(
+        self, loss: Callable[[Any], object], *, optimizer: str | None = None, add: bool = False
+    ) -> Tensor:
+        """Go backward through the mean loss of the batch and return it, in any number of shards.
+
+        `loss(batch)` returns Weighted(sum, weight) of a shard's batch. It is called with generators
+        that are seeded for the step, the shard, and the how-manieth call of the step this is. The
+        gradients of the optimizer's parameters (of all) are cleared first unless `add`. Raises
+        UserError, with the samples, for a loss that no mean can be made of.
+        """
+        around = self.around
+        if not self.shards:
+            raise UserError("session.steps got no data set: give the step your batch by step.take")
+        model = around.registered.model
+        if not add and optimizer is None:
+            model.zero_grad()
+        elif not add and optimizer is not None:
+            for parameter in around.registered.parameters(optimizer):
+                parameter.grad = None
+        again = (self.losses,) if self.losses else ()
+        self.losses += 1
+
+        def seeded(shard: int, batch: Any) -> object:
+            seed_generators(derive_seed(around.seed, "step", self.index, shard, *again))
+            return loss(batch)
+
+        with sampling.naming_samples(around.schedule, self.index):
+            mean = backward_in_shards(model, self.shards, self.size, around.processes, seeded)
+        self.mean_loss = mean.item()
+        return mean
+
+    def update(self, optimizer: str = ONLY, *, clip: float | None = None) -> float:
+        """Clip the gradients of an optimizer's parameters, update these, and return the norm.
+
+        `clip`: the largest norm; None for no limit. The norm returned is that before clipping.
+        Raises UserError, before anything is updated, where it is not finite.
+        """
+        registered = self.around.registered
+        parameters = registered.parameters(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf).item()
+        loss = {} if self.mean_loss is None else {"loss": self.mean_loss}
+        numbers = {**loss, "gradient_norm": norm}
+        sampling.refuse_not_finite(numbers, self.around.schedule, self.index)
+        if len(registered.optimizers) > 1:
+            self._note_gradients(f"{_GRADIENTS}.{optimizer}", parameters)
+        registered.optimizers[optimizer].step()
+        return norm
+
+    def gradients(self, optimizer: str | None = None) -> None:
+        """Note the gradients as they are now, for the trace.
+
+        For a loop that goes backward by itself, and clears the gradients before the step is done or
+        has several optimizers.
+        """
+        registered = self.around.registered
+        if optimizer is None:
+            self._note_gradients(_GRADIENTS, [*registered.model.parameters()])
+        else:
+            name = f"{_GRADIENTS}.{optimizer}"
+            self._note_gradients(name, registered.parameters(optimizer))
+
+    def done(self, *, loss: Number, **numbers: Number) -> None:
+        """End the step: its numbers go into the trace and into metrics.jsonl, the loss first.
+
+        UserError if one is not finite, and where several shards or processes were not joined.
+        """
+        if self.is_done:
+            raise UserError(f"step {self.number}: step.done was called twice")
+        told = {
+            name: number_of("step.done", name, value)
+            for name, value in {"loss": loss, **numbers}.items()
+        }
+        sampling.refuse_not_finite(told, self.around.schedule, self.index)
+        processes = self.around.processes
+        if not self.losses and processes.shards > 1:
+            raise UserError(
+                f"training.shards={processes.shards}: only step.backward(loss) adds up the shards' "
+                "gradients: expected that in the loop, or training.shards=1"
+            )
+        self.is_done = True
+        self.around.finish(self, told)
+
+    def _note_gradients(self, quantity: str, parameters: Sequence[nn.Parameter]) -> None:
+        gradients = [parameter.grad for parameter in parameters]
+        self.gradients_of[quantity] = as_hex(fingerprint(gradients))
+
+
+def number_of(call: str, name: str, value: object) -> float:
+    """Return a number that a loop tells of a step; UserError for what is none."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.item())
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise UserError(f"{call}({name}=...) is a {type(value).__name__}: expected one number")
+
+
+def _size_if_equal(batch: Any) -> int:
+    """Return how many samples a batch holds; 1 where its parts disagree, so that it stays whole."""
+    try:
+        return size_of(batch)
+    except UserError:
+        return 1

@@ -1,0 +1,209 @@
+"""Train in a run's folder: resume, trace, metrics, checkpoints, and an end in good order.
+
+Promises that the files of a run are the same bytes whether the training was stopped or not, and
+that process 0 alone writes them. A training that SIGTERM ends has saved its last step.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+
+from repro.core import layout
+from repro.core.files import write_json
+from repro.core.progress import Advance, progress
+from repro.runs.conditions import Facts, Situation, conditions_here
+from repro.runs.folder import (
+    Run,
+    find_start,
+    open_run,
+    refuse_other_run,
+    refuse_other_training,
+    trained_with,
+)
+from repro.runs.plan import Plan
+from repro.runs.registered import Registered
+from repro.runs.session import Session
+from repro.runs.session_settings import SessionSettings
+from repro.runs.step import Number, Step
+from repro.runs.trace import StepInputs, Trace, step_quantities
+from repro.runs.unregistered import Unregistered
+from repro.training import checkpoint
+from repro.training.determinism import flags, refuse_changed_flags
+from repro.training.interruption import Interruption, mark
+from repro.training.unsaved import refuse_not_restored
+
+# Shows a run, whose folder it gets, for as long as the block lasts.
+Listener = Callable[[Path], AbstractContextManager[None]]
+_OF_THE_END = ("finished", "steps")  # parts of a state that say where the training ends
+
+
+class TrainingSession(Session):
+    """A session that trains, in a new run or in one that it takes up again.
+
+    `run`: None until the loop begins, and in all processes but the first. `was_asked`: whether
+    SIGTERM ended the loop.
+    """
+
+    def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
+        super().__init__(root, config)
+        self.run: Run | None = None
+        self.was_asked = False
+        self.start = self.processes.first(lambda: find_start(root, config))
+        self.is_fresh = self.start is None
+        self._listener = listener
+        self._interruption: Interruption | None = None
+        self._trace: Trace | None = None
+        self._advance: Advance | None = None
+        self._unregistered: Unregistered | None = None
+        self._improved = False
+        self._asked = False
+        self._first = 0
+        self._last_loss = 0.0
+
+    @property
+    def situation(self) -> Situation:
+        """What this training depends on."""
+        config = self._settings
+        facts = self.facts or {}
+        device = self.device.type
+        return conditions_here(self.root, config.bits_settings(), facts, config.profile, device)
+
+    def validated(self, **metrics: Number) -> bool:
+        improved = super().validated(**metrics)
+        self._improved = self._improved or improved
+        return improved
+
+    def _restore(self, known: Registered) -> None:
+        config = self._settings
+        if self.start is None:
+            if config.resume == "auto" and config.run_dir:
+                refuse_other_run(self.root / config.run_dir, config.bits_settings())
+            return
+        state = checkpoint.load(self.start)
+        refuse_other_training(trained_with(state), trained_with(self.state_dict()), self.start)
+        self._load(state)
+        loaded = {name: part for name, part in state.items() if name not in _OF_THE_END}
+        refuse_not_restored(loaded, self.state_dict(), self.start)
+
+    @contextmanager
+    def _opened(self, plan: Plan) -> Iterator[range]:
+        last = self._last_step(plan)
+        if self.finished == "early" or self.step >= last:
+            self.finished = self.finished or "max_steps"
+            yield range(0)
+            return
+        self.finished = ""
+        self._first = self.step + 1
+        self._unregistered = Unregistered(self, self.loop_frame, self._known().state_dict())
+        self.loop_frame = None  # it holds the author's variables
+        self._interruption = Interruption()
+        self.processes.wait()  # until all have read what the first one is going to change
+        shown = progress("training", last, self.step, lines=False, quiet=self.processes.rank > 0)
+        with self._writing() as self._trace, shown as self._advance:
+            yield range(self.step, last)
+            self._end()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Trace | None]:
+        """Open the run's folder and its trace; in all processes but the first, nothing."""
+        if self.processes.rank:
+            yield None
+            return
+        config = self._settings
+        # The folder is made last: what was refused before leaves nothing behind.
+        self.run = run = open_run(self.root, config, self.start)
+        run.begin(self.step)
+        if self.start:
+            self._name_checkpoints(run)
+            print(f"resuming after step {self.step}")
+        facts = Facts(self.situation, flags(), config.seed, config.seeds.model_dump())
+        run.describe(self.root, config.model_dump(mode="json"), facts, self.step)
+        write_json(run.folder / layout.DATA_FACTS, self.facts)
+        tracing: AbstractContextManager[Trace | None] = nullcontext()
+        if config.output.trace:
+            tracing = Trace(run.folder, facts, self._known().model, self.step)
+        with self._listener(run.folder), tracing as trace:
+            yield trace
+
+    def _end(self) -> None:
+        """Leave the marker of a training that SIGTERM has ended."""
+        if self.run and self.was_asked:
+            mark(self.run.folder, self.step)
+
+    def _done(self, step: Step, numbers: dict[str, float]) -> None:
+        assert self._interruption
+        assert self._advance
+        if step.number == self._first:
+            self._refuse_unregistered()
+        self._advance(1)
+        asked = self._interruption.asked
+        known = self._known()
+        if self._settings.output.trace:
+            inputs = StepInputs(step.indices, step.shards, step.size)
+            quantities, asked = step_quantities(
+                known.model, inputs, self.processes, numbers, asked, step.gradients_of
+            )
+            if self._trace and quantities:
+                self._trace.log(step.number, quantities)
+        else:
+            asked = bool(self.processes.total([asked])[0])
+        self._asked = asked
+        self._improved = False
+        if self.run and step.number % self._settings.output.log_every == 0:
+            self.run.log({"step": step.number, **numbers})
+        self._last_loss = numbers["loss"]
+
+    def _refuse_unregistered(self) -> None:
+        if self._unregistered:
+            self._unregistered.refuse_changed(self._known().state_dict())
+
+    def _goes_on(self, step: Step) -> bool:
+        plan = self._plan
+        assert plan
+        last = self._last_step(plan)
+        if step.number == last:
+            self.finished = "steps" if last == plan.total else "max_steps"
+        elif self._is_stopping:
+            self.finished = "early"
+        self.was_asked = self._asked and not self.finished
+        if self.run and (self._improved or self.was_asked or self._checkpoint_is_due(plan)):
+            self._save(self.run)
+        if self.run and self.finished:
+            print(f"step {self.step}/{last}  loss {self._last_loss:.4f}")
+        return not self.was_asked and not self.finished
+
+    def _checkpoint_is_due(self, plan: Plan) -> bool:
+        """Tell whether a checkpoint follows the step just done, whatever the step brought."""
+        every = self._settings.output.checkpoint_every or plan.validate_every
+        return self.step % every == 0 or bool(self.finished)
+
+    def _save(self, run: Run) -> None:
+        """Write the checkpoint of the current step, after the trace's lines that lead to it."""
+        if self._trace:
+            self._trace.flush()
+        refuse_changed_flags(self._flags)
+        self._refuse_unregistered()
+        checkpoint.save(layout.step_folder(run.checkpoints, self.step), self.state_dict())
+        self._name_checkpoints(run)
+        checkpoint.prune(run.checkpoints, self._settings.output.keep_checkpoints)
+
+    def _name_checkpoints(self, run: Run) -> None:
+        """Let `last` and `best` point to their checkpoints."""
+        best = self.best.step if self.best else 0
+        run.name_checkpoints({layout.LAST: self.step, layout.BEST: best})
+
+    def _log_validation(self, numbers: dict[str, float]) -> None:
+        """Log a validation and print it, with the time that is left."""
+        plan = self._plan
+        if self.run is None or plan is None:
+            return
+        epoch = plan.epoch(self.step)
+        of_epoch: dict[str, int] = {} if epoch is None else {"epoch": epoch}
+        self.run.log({"step": self.step, **of_epoch, "split": "validation", **numbers})
+        place = f"step {self.step}/{self._last_step(plan)}"
+        if epoch is not None:
+            place = f"epoch {epoch:3}/{plan.epochs}  {place}"
+        told = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+        left = self._advance.left if self._advance else timedelta()
+        print(f"{place}  validation {told}  {left} left", flush=True)

@@ -1,0 +1,137 @@
+"""Run the author's functions `train(session)` and `evaluate(session)` as commands.
+
+[tool.repro] names them as "module:function". The commands accept what `record` and `verify` pass:
+seed=, run_dir=, resume=, tracker=, output.trace=, training.max_steps= and --conditions.
+"""
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repro import environment
+from repro.core import layout
+from repro.core.command import Parser
+from repro.core.errors import UserError
+from repro.core.project import author_object, command_module
+
+if TYPE_CHECKING:  # torch waits until the profile is in force
+    from repro.runs.evaluation import EvaluationPlaces
+    from repro.runs.training_session import TrainingSession
+
+
+def train_command(root: Path, description: str | None) -> int:
+    """Train by the author's function, or print the conditions, or run a sweep."""
+    program = command_module(root, "train")
+    parser = Parser(program, description)
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination")
+    parser.add_argument("--conditions", action="store_true", help="print what bits depend on")
+    arguments = parser.parse_intermixed_args()
+    if not arguments.multirun:  # each run of a sweep is a process of its own
+        environment.enter_early(root, arguments.settings)
+    loader = author_object(root, "config")  # with Hydra: after the interpreter was started anew
+    if arguments.multirun:
+        from repro.runs.sweep import sweep
+
+        return sweep(root, program, loader, arguments.settings)
+    config = loader.load(arguments.settings)
+    environment.enter(config.profile, config.threads)
+    return _print_conditions(root, config) if arguments.conditions else _train(root, config)
+
+
+def _print_conditions(root: Path, config: Any) -> int:
+    """Call the author's function until it has said what the data are."""
+    from repro.tasks.asking import situation_of
+
+    print(json.dumps(situation_of(root, config, author_object(root, "train")).as_json()))
+    return 0
+
+
+def _train(root: Path, config: Any) -> int:
+    """Train in a new run, or go on in an old one; return the exit code."""
+    from repro.runs.training_session import TrainingSession
+    from repro.training.interruption import EXIT_CODE
+
+    session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
+    author_object(root, "train")(session)
+    session.processes.close()
+    if session.processes.rank == 0:
+        _say_what_came(session)
+    if session.was_asked:
+        return EXIT_CODE
+    if not session.finished:
+        raise UserError(
+            f"the loop ended after step {session.step}, before its last one: to end a training "
+            "early, call session.stop() in a step, and let the loop go on"
+        )
+    return 0
+
+
+def _say_what_came(session: "TrainingSession") -> None:
+    """Print the bits and the folder, or how to go on."""
+    run = session.run
+    if run is None and session.finished:
+        print(f"{session.start} has done {session.step} steps: nothing is left to train")
+        print(f"bits {session.bits}")
+    elif session.was_asked and run:
+        print(f"SIGTERM: saved after step {session.step}: run_dir={run.folder} resume=auto goes on")
+    elif session.finished and run:
+        print(f"bits {session.bits}")
+        print(f"run  {run.folder}")
+
+
+def _tracked(root: Path, config: Any, run: Path) -> AbstractContextManager[None]:
+    """Show a run in the tracker that the config names, while it trains."""
+    from repro.tracking import TrackerSettings, tracked
+
+    chosen = config.tracker
+    settings = TrackerSettings(chosen.name, chosen.uri, chosen.largest_mb, chosen.wait)
+    return tracked(root, run, settings)
+
+
+def evaluate_command(root: Path, description: str | None) -> int:
+    """Evaluate a checkpoint by the author's function; 1 if a recorded result is another one."""
+    program = command_module(root, "evaluate")
+    parser = Parser(program, description)
+    default = root / layout.RUNS / layout.LATEST / layout.CHECKPOINTS / layout.LAST
+    parser.add_argument("--checkpoint", type=Path, default=default, help="a checkpoint's folder")
+    folder = parser.parse_args().checkpoint.resolve()
+    environment.enter_early(root, [])
+    from repro.runs.configuration import settings_beside, settings_of
+
+    loader = author_object(root, "config")
+    config = loader.revive({**settings_beside(folder, loader.free), **settings_of(folder)})
+    environment.enter(config.profile, config.threads)
+    return _evaluate(root, config, folder)
+
+
+def _evaluate(root: Path, config: Any, folder: Path) -> int:
+    """Write the metrics of a checkpoint into its run, and compare them with what is recorded."""
+    import torch
+
+    from repro.results.claims import compare_with_recorded
+    from repro.runs.evaluation_session import EvaluationSession
+    from repro.tracking import send
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        config = config.model_copy(update={"device": "auto"})  # trained elsewhere
+    session = EvaluationSession(root, config, folder)
+    metrics = session.metrics(author_object(root, "evaluate")(session))
+    places = session.places
+    places.write(metrics)
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    told = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+    print(f"test {told}  step {session.step}")
+    print(f"bits {session.bits}")
+    print(f"written: {places.run}: {', '.join(_written(places))}")
+    send(root, places.run)
+    verdict, equal = compare_with_recorded(root, session.situation, metrics, places.run)
+    print(verdict)
+    return 0 if equal else 1
+
+
+def _written(places: "EvaluationPlaces") -> list[str]:
+    """Return the names of what was written; an author need not draw figures."""
+    figures = [path for path in places.figures if path.is_dir()]
+    return [str(path.relative_to(places.run)) for path in (*places.metrics, *figures)]

@@ -1,0 +1,67 @@
+"""Join what the chunks of an evaluation gave, over chunks and processes, in the samples' order.
+
+A chunk gives rows: a tensor with a row for each of its samples, or a dict or a tuple of such
+tensors. Promises the same rows in every process, for any number of processes: also for one that
+computed no chunk, and so does not know what a chunk gives.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.core.errors import UserError
+from repro.training.processes import Processes
+
+_ALONE = "rows"  # the name of a lone tensor
+
+
+def joined(chunks: Sequence[Any], sizes: Sequence[int], processes: Processes) -> Any:
+    """Return the rows of all samples, on the CPU, in the kind that each chunk has.
+
+    `sizes`: the number of samples of each process. Raises UserError for chunks of several kinds,
+    and for a number of rows that is not the number of samples.
+    """
+    named = [_by_name(chunk) for chunk in chunks]
+    kinds = {json.dumps([_kind(chunk), [*rows]]) for chunk, rows in zip(chunks, named, strict=True)}
+    told = [set(json.loads(text)) for text in processes.texts(json.dumps(sorted(kinds)))]
+    everywhere = set[str]().union(*told)
+    if len(everywhere) != 1:
+        found = " and ".join(sorted(everywhere)) or "nothing: there are no samples"
+        raise UserError(f"the chunks of an evaluation gave {found}: expected one kind")
+    kind, names = json.loads(everywhere.pop())
+    empty = torch.empty(0, device=processes.device)
+    tensors = {}
+    for name in names:
+        own = torch.cat([rows[name] for rows in named]) if named else empty
+        tensors[name] = processes.concatenate(own, sizes).cpu()
+    if kind == "tensor":
+        return tensors[_ALONE]
+    return tensors if kind == "dict" else tuple(tensors.values())
+
+
+def _kind(rows: object) -> str:
+    if isinstance(rows, Tensor):
+        return "tensor"
+    return "dict" if isinstance(rows, Mapping) else "tuple"
+
+
+def _by_name(rows: Any) -> dict[str, Tensor]:
+    """Return the tensors of a chunk by name; UserError if it gave something else."""
+    if isinstance(rows, Tensor):
+        tensors = {_ALONE: rows}
+    elif isinstance(rows, Mapping):
+        tensors = {str(name): part for name, part in rows.items()}
+    elif isinstance(rows, list | tuple):
+        tensors = {str(place): part for place, part in enumerate(rows)}
+    else:
+        tensors = {}
+    lone = [part for part in tensors.values() if not isinstance(part, Tensor) or not part.ndim]
+    if lone or not tensors:
+        raise UserError(
+            f"a chunk of an evaluation gave a {type(rows).__name__}: expected a tensor with a row "
+            "for each sample, or a dict or a tuple of such tensors; make a mean of all rows later"
+        )
+    return tensors
