@@ -8,7 +8,6 @@ from typing import Any
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
-from repro.runs.conditions import Situation, conditions_here
 from repro.runs.evaluation import EvaluationPlaces, evaluation_places
 from repro.runs.logs import read_lines
 from repro.runs.registered import Registered
@@ -49,14 +48,6 @@ class EvaluationSession(Session):
     def curves(self) -> list[JsonObject]:
         """The lines of metrics.jsonl of the run that is evaluated."""
         return read_lines(self.places.run / layout.METRICS)
-
-    @property
-    def situation(self) -> Situation:
-        """What a training here would depend on."""
-        config = self._settings
-        device = self.device.type
-        facts = self.facts or {}
-        return conditions_here(self.root, config.bits_settings(), facts, config.profile, device)
 
     def _restore(self, known: Registered) -> None:
         state = checkpoint.load(self.folder)

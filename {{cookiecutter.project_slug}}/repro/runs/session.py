@@ -9,7 +9,7 @@ loop reaches is what the template's loop reaches.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -22,23 +22,21 @@ from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.data.manifest import data_digest
+from repro.runs.conditions import Situation, conditions_here
 from repro.runs.plan import Plan, Wanted, sized
 from repro.runs.registered import Registered, Stateful, registered
 from repro.runs.session_settings import SessionSettings, refuse_missing_settings
-from repro.runs.step import Number, Step, Surroundings, number_of
-from repro.training import loading
-from repro.training.batches import moved
+from repro.runs.step import Number, Step, Surroundings, new_step, number_of
 from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
 from repro.training.loading import Collate
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, choose_device
-from repro.training.rows import joined
+from repro.training.rows import Chunks
 from repro.training.sampling import Order
 from repro.training.seeding import ExperimentSeeds, seed_generators
 
 Result = TypeVar("Result")
-_PHASES = {"split": "data_split", "init": "model_init", "evaluation": "evaluation"}
 
 
 class Session:
@@ -85,16 +83,12 @@ class Session:
         """Let process 0 do `work`, such as to prepare data, before the others do it."""
         return self.processes.first(work)
 
-    @contextmanager
-    def seeded(self, purpose: str, *more: str | int) -> Iterator[None]:
+    def seeded(self, purpose: str, *more: str | int) -> AbstractContextManager[None]:
         """Seed all generators for a purpose, as long as the block lasts.
 
         What is drawn follows from the purpose alone; "init" is for the weights of a model.
         """
-        seed = getattr(self.seeds, _PHASES.get(purpose, "training"))
-        seed_generators(derive_seed(seed, purpose, *more))
-        yield
-        seed_generators(derive_seed(seed, "after", purpose, *more))
+        return self.seeds.seeded(purpose, *more)
 
     def register(
         self,
@@ -159,16 +153,9 @@ class Session:
         self._log_validation(numbers)
         if self.best is None:
             return False
-        if self.best.metric not in numbers:
-            given = ", ".join(numbers) or "nothing"
-            raise UserError(
-                f"session.validated got {given}: expected {self.best.metric}, which register names "
-                "as the best one"
-            )
-        value = numbers[self.best.metric]
-        improved = self.best.is_beaten_by(value)
-        if improved:
-            self.best = self.best.at(value, self.step)
+        best = self.best.after(numbers, self.step)
+        improved = best is not self.best
+        self.best = best
         return improved
 
     def predict(
@@ -185,18 +172,10 @@ class Session:
         row for each sample, or a dict or tuple of such. The processes share the fixed chunks of
         `batch_size` samples, each with seeds of its own; all get all rows.
         """
-        sizes = self.processes.chunk_sizes(sized(dataset), batch_size)
-        start = sum(sizes[: self.processes.rank])
-        own = range(start, start + sizes[self.processes.rank])
-        seed = self.seeds.evaluation
+        chunks = Chunks(dataset, sized(dataset), batch_size, collate)
         workers = self._settings.num_workers
-        chunks = loading.batches_in_order(dataset, own, batch_size, seed, workers, collate)
-        rows = []
         with self._known().evaluating():
-            for indices, [batch] in chunks:
-                seed_generators(derive_seed(seed, "chunk", int(indices[0])))
-                rows.append(compute(moved(batch, self.device)))
-            return joined(rows, sizes, self.processes)
+            return chunks.rows(compute, self.seeds.evaluation, workers, self.processes)
 
     def stop(self) -> None:
         """End the training early, with this step as its last one; all processes call it alike."""
@@ -228,6 +207,16 @@ class Session:
         """Take note of a validation."""
 
     # What all modes share ------------------------------------------------------------------------
+
+    @property
+    def situation(self) -> Situation:
+        """What a training here depends on; UserError before `data` was called."""
+        config = self._settings
+        if self.facts is None:
+            raise UserError("session.data was not called: what a training depends on is not known")
+        settings = config.bits_settings()
+        device = self.device.type
+        return conditions_here(self.root, settings, self.facts, config.profile, device)
 
     def state_dict(self) -> JsonObject | dict[str, Any]:
         """Return all that a checkpoint holds."""
@@ -272,7 +261,7 @@ class Session:
             batches = plan.batches(steps, workers, self.device, self.processes)
             for index in steps:
                 self._making(index)
-                step = self._new_step(index, plan, around, next(batches))
+                step = new_step(index, plan, around, next(batches))
                 known.train()
                 self._made(step)
                 seed_generators(derive_seed(seed, "step", index))
@@ -290,17 +279,6 @@ class Session:
     def _finish_step(self, step: Step, numbers: dict[str, float]) -> None:
         self.step = step.number
         self._done(step, numbers)
-
-    def _new_step(
-        self, index: int, plan: Plan, around: Surroundings, made: loading.IndexedBatch | None
-    ) -> Step:
-        epoch = plan.epoch(index)
-        validates = plan.validates_after(index + 1)
-        if made is None or plan.schedule is None:
-            return Step(index, around, epoch, validates)
-        shards = moved(made.shards, self.device)
-        size = plan.schedule.length(index)
-        return Step(index, around, epoch, validates, shards, made.indices, size)
 
     @property
     def steps_per_epoch(self) -> int:

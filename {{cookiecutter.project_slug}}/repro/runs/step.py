@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
 from repro.runs.fingerprints import as_hex, fingerprint
+from repro.runs.plan import Plan
 from repro.runs.registered import ONLY, Registered
 from repro.training import sampling
 from repro.training.batches import cut, moved, size_of
+from repro.training.loading import IndexedBatch
 from repro.training.parallel import Processes, backward_in_shards, slices_here
 from repro.training.sampling import Schedule
 from repro.training.seeding import seed_generators
@@ -203,3 +205,14 @@ def _size_if_equal(batch: Any) -> int:
         return size_of(batch)
     except UserError:
         return 1
+
+
+def new_step(index: int, plan: Plan, around: Surroundings, made: IndexedBatch | None) -> Step:
+    """Return a step that is about to be done; `made`: its batch, unless the loop brings it."""
+    epoch = plan.epoch(index)
+    validates = plan.validates_after(index + 1)
+    if made is None or plan.schedule is None:
+        return Step(index, around, epoch, validates)
+    shards = moved(made.shards, around.device)
+    size = plan.schedule.length(index)
+    return Step(index, around, epoch, validates, shards, made.indices, size)

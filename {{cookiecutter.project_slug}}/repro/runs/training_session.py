@@ -12,7 +12,7 @@ from pathlib import Path
 from repro.core import layout
 from repro.core.files import write_json
 from repro.core.progress import Advance, progress
-from repro.runs.conditions import Facts, Situation, conditions_here
+from repro.runs.conditions import Facts
 from repro.runs.folder import (
     Run,
     find_start,
@@ -60,14 +60,6 @@ class TrainingSession(Session):
         self._asked = False
         self._first = 0
         self._last_loss = 0.0
-
-    @property
-    def situation(self) -> Situation:
-        """What this training depends on."""
-        config = self._settings
-        facts = self.facts or {}
-        device = self.device.type
-        return conditions_here(self.root, config.bits_settings(), facts, config.profile, device)
 
     def validated(self, **metrics: Number) -> bool:
         improved = super().validated(**metrics)

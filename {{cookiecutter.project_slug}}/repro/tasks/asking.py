@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from repro.core.errors import UserError
-from repro.runs.conditions import Situation, conditions_here
+from repro.runs.conditions import Situation
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 
@@ -30,7 +30,5 @@ def situation_of(
     try:
         train(session)
     except _Known:
-        settings = config.bits_settings()
-        device = session.device.type
-        return conditions_here(root, settings, session.facts or {}, config.profile, device)
+        return session.situation
     raise UserError("train(session) ended without session.data(facts): call it first")

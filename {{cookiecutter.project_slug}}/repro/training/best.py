@@ -31,6 +31,19 @@ class Best:
         best = -self.sign * math.inf if self.value is None else self.value
         return self.sign * value > self.sign * best
 
+    def after(self, metrics: Mapping[str, float], step: int) -> "Best":
+        """Return the best after a validation at `step`: this one unless it is beaten.
+
+        UserError where the metrics lack the one that counts.
+        """
+        if self.metric not in metrics:
+            given = ", ".join(metrics) or "nothing"
+            raise UserError(
+                f"a validation gave {given}: expected {self.metric}, by which the best is chosen"
+            )
+        value = metrics[self.metric]
+        return self.at(value, step) if self.is_beaten_by(value) else self
+
     def at(self, value: float, step: int) -> "Best":
         """Return the best after a better one."""
         return replace(self, value=value, step=step)

@@ -1,4 +1,4 @@
-"""Join what the chunks of an evaluation gave, over chunks and processes, in the samples' order.
+"""Compute something for all samples in fixed chunks, and join it in the samples' order.
 
 A chunk gives rows: a tensor with a row for each of its samples, or a dict or a tuple of such
 tensors. Promises the same rows in every process, for any number of processes: also for one that
@@ -6,16 +6,49 @@ computed no chunk, and so does not know what a chunk gives.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from repro.core.errors import UserError
+from repro.core.hashing import derive_seed
+from repro.training.batches import moved
+from repro.training.loading import Collate, batches_in_order
 from repro.training.processes import Processes
+from repro.training.seeding import seed_generators
 
 _ALONE = "rows"  # the name of a lone tensor
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The samples of a data set in fixed chunks, which the processes share."""
+
+    dataset: Dataset[Any]
+    samples: int
+    size: int
+    collate: Collate
+
+    def rows(
+        self, compute: Callable[[Any], Any], seed: int, workers: int, processes: Processes
+    ) -> Any:
+        """Return what `compute(batch)` gives for all samples, on the CPU, in every process.
+
+        Each chunk has seeds of its own: it may draw random numbers.
+        """
+        sizes = processes.chunk_sizes(self.samples, self.size)
+        start = sum(sizes[: processes.rank])
+        own = range(start, start + sizes[processes.rank])
+        parts = []
+        made = batches_in_order(self.dataset, own, self.size, seed, workers, self.collate)
+        for indices, [batch] in made:
+            seed_generators(derive_seed(seed, "chunk", int(indices[0])))
+            parts.append(compute(moved(batch, processes.device)))
+        return joined(parts, sizes, processes)
 
 
 def joined(chunks: Sequence[Any], sizes: Sequence[int], processes: Processes) -> Any:

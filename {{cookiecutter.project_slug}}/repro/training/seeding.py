@@ -11,6 +11,8 @@ repro/environment/profile.py).
 
 import random
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Any, TypedDict
 
@@ -63,6 +65,18 @@ class ExperimentSeeds:
         if phase not in seeds:
             raise ValueError(f"phase {phase!r}: expected one of {', '.join(PHASES)}")
         seed_generators(derive_seed(seeds[phase], phase))
+
+    @contextmanager
+    def seeded(self, purpose: str, *more: str | int) -> Iterator[None]:
+        """Seed all generators for a purpose: in the block, and for what is drawn after it.
+
+        "split", "init" and "eval" have the seeds of their phases, other purposes that of training.
+        """
+        seeds = dict(zip(PHASES, astuple(self), strict=True))
+        seed = seeds.get(purpose, self.training)
+        seed_generators(derive_seed(seed, purpose, *more))
+        yield
+        seed_generators(derive_seed(seed, "after", purpose, *more))
 
 
 def worker_init_fn(worker_id: int) -> None:
