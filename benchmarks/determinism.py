@@ -24,8 +24,10 @@ from repro import environment  # noqa: E402
 environment.enter("native", 1)
 
 import torch  # noqa: E402
-from experiment.trainer import Trainer  # noqa: E402
 from repro.training.determinism import set_determinism  # noqa: E402
+from repro.training.loading import IndexedBatch  # noqa: E402
+from repro.training.parallel import shard_slices  # noqa: E402
+from sessions import Bench  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 CASES = {
@@ -35,40 +37,45 @@ CASES = {
 }
 
 
-def seconds(trainer: Trainer, mode: str, batch: list[Tensor], steps: int) -> float:
+def seconds(bench: Bench, mode: str, batch: list[Tensor], steps: int) -> float:
     """Measure a step, after three to warm up; each step's loss is read, which waits for the GPU."""
     set_determinism(mode)
-    for step in range(3):
-        trainer.train_step(step, batch)
+    size = len(batch[0])
+    slices = shard_slices(size, bench.session.processes.shards)
+    device = bench.session.device
+    shards = [[part[cut].to(device) for part in batch] for cut in slices]
+    made = IndexedBatch(torch.arange(size), shards)
+    for index in range(3):
+        bench.train(bench.step(index, made, size))
     started = time.perf_counter()
-    for step in range(steps):
-        trainer.train_step(step, batch)
+    for index in range(steps):
+        bench.train(bench.step(index, made, size))
     return (time.perf_counter() - started) / steps
 
 
-def trainer_with(settings: list[str], shards: int) -> Trainer:
+def bench_with(settings: list[str], shards: int) -> Bench:
     common = [*settings, f"device={device}", "profile=native"]
-    return Trainer(LOADER.load([*common, f"training.shards={shards}"]))
+    return Bench(LOADER.load([*common, f"training.shards={shards}"]))
 
 
 def main() -> None:
     for name, settings in CASES.items():
-        one = trainer_with(settings, shards=1)
-        four = trainer_with(settings, shards=4)
-        size = one.config.training.batch_size
+        one = bench_with(settings, shards=1)
+        four = bench_with(settings, shards=4)
+        size = one.trainer.config.training.batch_size
         side = 8 if "CNN" in name else 32
         generator = torch.Generator().manual_seed(0)
-        images = torch.rand(size, one.data.shape[0], side, side, generator=generator)
+        images = torch.rand(size, one.trainer.data.shape[0], side, side, generator=generator)
         batch = [images, torch.randint(10, (size,), generator=generator)]
-        steps = 100 if one.device.type == "cuda" else 3
+        steps = 100 if one.session.device.type == "cuda" else 3
         strict: list[float] = []
         off: list[float] = []
         sharded: list[float] = []
         measured = [(one, "strict", strict), (one, "off", off), (four, "strict", sharded)]
         for _ in range(7):
             measured.reverse()  # what runs first differs from round to round
-            for trainer, mode, times in measured:
-                times.append(seconds(trainer, mode, batch, steps))
+            for bench, mode, times in measured:
+                times.append(seconds(bench, mode, batch, steps))
         cost = statistics.median(a / b for a, b in zip(strict, off, strict=True))
         shards = statistics.median(a / b for a, b in zip(sharded, strict, strict=True))
         milliseconds = 1000 * statistics.median(strict)

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 project = Path(sys.argv[1]).resolve()
 sys.path.insert(0, str(project))
@@ -28,11 +27,12 @@ environment.enter("portable", 1)
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from experiment import trainer as trainer_module  # noqa: E402
-from experiment.trainer import Trainer  # noqa: E402
 from PIL import Image  # noqa: E402
 from repro.core.layout import METRICS  # noqa: E402
+from repro.runs import step as step_module  # noqa: E402
+from repro.training.loading import IndexedBatch  # noqa: E402
 from repro.training.weighted import Weighted  # noqa: E402
+from sessions import Bench  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 
@@ -49,23 +49,23 @@ def plain_backward(
     return loss.detach()
 
 
-def seconds(trainer: Trainer, backward: Callable[..., Tensor], batches: list[list[Any]]) -> float:
-    trainer_module.backward_in_shards = backward
+def seconds(bench: Bench, backward: Callable[..., Tensor], made: list[IndexedBatch]) -> float:
+    step_module.backward_in_shards = backward
     started = time.perf_counter()
-    for step, batch in enumerate(batches):
-        trainer.train_step(step, batch)
+    for index, batch in enumerate(made):
+        bench.train(bench.step(index, batch, len(batch.indices)))
     return time.perf_counter() - started
 
 
 def ratio(
     name: str,
-    first: tuple[Trainer, Callable[..., Tensor]],
-    second: tuple[Trainer, Callable[..., Tensor]],
+    first: tuple[Bench, Callable[..., Tensor]],
+    second: tuple[Bench, Callable[..., Tensor]],
     steps: int,
     rounds: int,
 ) -> None:
-    batches = {  # each trainer's own: the same samples, cut into other shards
-        id(pair): [shards for _, shards in pair[0].steps(range(steps))] for pair in (first, second)
+    batches = {  # each bench's own: the same samples, cut into other shards
+        id(pair): pair[0].batches(range(steps)) for pair in (first, second)
     }
     ratios = []
     for number in range(rounds + 1):
@@ -103,8 +103,8 @@ def trained_steps_per_second(processes: int, settings: list[str]) -> float:
 
 
 def main() -> None:
-    real = trainer_module.backward_in_shards
-    cnn = Trainer(LOADER.load([]))
+    real = step_module.backward_in_shards
+    cnn = Bench(LOADER.load([]))
     ratio("digits CNN, shards=1 / without", (cnn, plain_backward), (cnn, real), 20, 41)
     images = project / "runs" / "bench-images"
     for number in range(0 if images.is_dir() else 1800):  # drawn: their content costs nothing
@@ -113,8 +113,8 @@ def main() -> None:
         Image.fromarray(pixels).save(images / str(number % 2) / f"{number}.png")
     resnet = ["model=resnet18", "training.batch_size=64", "dataset=image_folder"]
     resnet += ["dataset.size=32", "device=cpu", f"image_dir={images}"]
-    one = Trainer(LOADER.load([*resnet, "training.shards=1"]))
-    four = Trainer(LOADER.load([*resnet, "training.shards=4"]))
+    one = Bench(LOADER.load([*resnet, "training.shards=1"]))
+    four = Bench(LOADER.load([*resnet, "training.shards=4"]))
     ratio("ResNet-18, shards=4 / shards=1", (one, real), (four, real), 2, 5)
     for name, more, steps in (("ResNet-18", resnet, 20), ("digits CNN", [], 170)):
         common = ["training.shards=2", "training.epochs=9", "threads=1"]

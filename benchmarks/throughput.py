@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 project = Path(sys.argv[1]).resolve()
@@ -22,26 +23,23 @@ config = LOADER.load(sys.argv[2:])
 environment.enter(config.profile, config.threads)
 
 import torch  # noqa: E402
-from experiment.trainer import Trainer  # noqa: E402
-from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation  # noqa: E402
 from repro.runs.trace import Trace  # noqa: E402
+from sessions import Bench  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 ROUNDS = 101
-# What a run depends on is not written here: the times are all that is asked for.
-NOTHING = Situation(Conditions({}, {}, "", {}, "", {}), "", DatasetFacts())
-FACTS = Facts(NOTHING, flags={}, seed=0, seeds={})
 LOOPS = ("plain", "ours", "traced")
 
 
-def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
+def plain_epoch(bench: Bench, loader: DataLoader, rate: float) -> None:
     """Train as an author would without this template: no seeds, no shards, no checks."""
-    model = trainer.model
-    optimizer = trainer.optimizer
+    model = bench.trainer.model
+    optimizer = bench.trainer.optimizer
+    device = bench.session.device
     model.train()
     for images, labels in loader:
-        images, labels = images.to(trainer.device), labels.to(trainer.device)
+        images, labels = images.to(device), labels.to(device)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
@@ -52,31 +50,25 @@ def plain_epoch(trainer: Trainer, loader: DataLoader, rate: float) -> None:
         loss.item()
 
 
-def our_epoch(trainer: Trainer, trace: Trace | None, epoch: int) -> None:
-    """Train as Trainer.fit does."""
-    length = trainer.schedule.steps_per_epoch
-    steps = range(epoch * length, (epoch + 1) * length)
-    for step, (indices, batch) in zip(steps, trainer.steps(steps, config.num_workers), strict=True):
-        metrics = trainer.train_step(step, batch)
-        trainer.step = step + 1
-        if trace:
-            quantities, _ = trainer.quantities(indices, batch, metrics)
-            assert quantities, "the trace is measured here: leave output.trace on"
-            trace.log(trainer.step, quantities)
+def our_epoch(bench: Bench, trace: Trace | None) -> None:
+    """Train as the project's loop does, in a session."""
+    bench.session.trace = trace
+    for step in islice(bench.steps, bench.session.steps_per_epoch):
+        bench.train(step)
 
 
 def main() -> None:
     # The same trainer for all: where a model lies in memory makes a percent or two.
-    trainer = Trainer(config)
+    bench = Bench(config, epochs=2 * (ROUNDS + 2))
     loader = DataLoader(
-        trainer.data.train,
+        bench.trainer.data.train,
         config.training.batch_size,
         shuffle=True,
         drop_last=config.training.drop_last,
         num_workers=config.num_workers,
     )
     folder = tempfile.TemporaryDirectory()
-    trace = Trace(Path(folder.name), FACTS, trainer.model, 0)
+    trace = bench.trace_into(Path(folder.name))
     seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     for round_number in range(ROUNDS + 2):
         first = round_number % len(LOOPS)
@@ -84,12 +76,12 @@ def main() -> None:
             torch.use_deterministic_algorithms(name != "plain")
             started = time.perf_counter()
             if name == "plain":
-                plain_epoch(trainer, loader, config.optimizer.learning_rate)
+                plain_epoch(bench, loader, config.optimizer.learning_rate)
             else:
-                our_epoch(trainer, trace if name == "traced" else None, round_number)
+                our_epoch(bench, trace if name == "traced" else None)
             seconds[name].append(time.perf_counter() - started)
     counted = {name: values[2:] for name, values in seconds.items()}
-    samples = len(trainer.data.train)
+    samples = len(bench.trainer.data.train)
     for name, values in counted.items():
         rate = samples / statistics.median(values)
         print(f"{name:6}  {rate:8.0f} samples/s  (median of {ROUNDS} epochs)")

@@ -24,42 +24,35 @@ from repro import environment  # noqa: E402
 environment.enter("portable", 1)
 
 import torch  # noqa: E402
-from experiment.trainer import Trainer  # noqa: E402
-from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation  # noqa: E402
 from repro.runs.trace import Trace  # noqa: E402
+from repro.training.loading import IndexedBatch  # noqa: E402
+from sessions import Bench  # noqa: E402
 
-# What a run depends on is not written here: the times are all that is asked for.
-NOTHING = Situation(Conditions({}, {}, "", {}, "", {}), "", DatasetFacts())
-FACTS = Facts(NOTHING, flags={}, seed=0, seeds={})
 CASES = {
     "digits CNN": (["model=small_cnn"], 8, 40, 61),
     "ResNet-18": (["model=resnet18"], 32, 2, 7),
 }
 
 
-def block(
-    trainer: Trainer, trace: Trace | None, side: int, steps: int
-) -> tuple[list[float], float]:
+def block(bench: Bench, trace: Trace | None, side: int, steps: int) -> tuple[list[float], float]:
     """Measure each step, and a step's trace; every batch has another place in memory."""
     images = torch.rand(64, 1, side, side, generator=torch.Generator().manual_seed(0))
-    batches = [[images.clone(), torch.arange(64) % 10] for _ in range(steps)]
-    indices = torch.arange(64)
+    labels = torch.arange(64) % 10
+    batches = [IndexedBatch(torch.arange(64), [[images.clone(), labels]]) for _ in range(steps)]
     took: list[float] = []
     traced = 0.0
-    for batch in batches:
+    bench.session.trace = trace
+    for index, batch in enumerate(batches):
+        step = bench.step(index, batch, size=64)
         started = time.perf_counter()
-        metrics = trainer.train_step(trainer.step, batch)
-        trainer.step += 1
+        numbers = bench.trainer.train_step(step)
         ended = time.perf_counter()
         took.append(ended - started)
+        step.done(**numbers)
         if trace:
-            quantities, _ = trainer.quantities(indices, batch, metrics)
-            assert quantities
-            trace.log(trainer.step, quantities)
             if len(took) == steps:
                 trace.flush()
             traced += time.perf_counter() - ended
-    trainer.step = 0
     return took[1:] or took, traced / steps
 
 
@@ -67,17 +60,17 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, (settings, side, steps, blocks) in CASES.items():
         # The same trainer for both: where a model lies in memory makes a percent or two.
-        trainer = Trainer(LOADER.load([*settings, f"device={device}", "training.batch_size=64"]))
+        bench = Bench(LOADER.load([*settings, f"device={device}", "training.batch_size=64"]))
         plain: list[float] = []
         beside: list[float] = []
         shares: list[float] = []
         with (
             tempfile.TemporaryDirectory() as folder,
-            Trace(Path(folder), FACTS, trainer.model, 0) as trace,
+            bench.trace_into(Path(folder)) as trace,
         ):
             for number in range(blocks + 1):
                 for tracing in (True, False)[:: 1 if number % 2 else -1]:
-                    took, traced = block(trainer, trace if tracing else None, side, steps)
+                    took, traced = block(bench, trace if tracing else None, side, steps)
                     if number and tracing:
                         beside += took
                         shares.append(traced / statistics.median(took))

@@ -115,7 +115,7 @@ def test_a_job_of_a_sweep_is_whole_without_the_others(
 
 
 def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -> None:
-    step = "        self.optimizer.step()\n"
+    step = "        norm = step.update(clip=self.config.training.gradient_clip)\n"
     noise = "        next(self.model.parameters()).data[0] += __import__('os').getpid() * 1e-7\n"
     own_project.edit("experiment/trainer.py", step, step + noise)
     for name in "ab":
@@ -131,7 +131,7 @@ def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -
 
 def test_equal_bits_with_other_metrics_are_told(own_project: Project) -> None:
     """An evaluation draws numbers that nothing seeds: each of two copies of a run has its own."""
-    old = "logits.append(self.forward(images.to(self.device)).float()"
+    old = "return self.forward(images).float()"
     noise = " * (1 + __import__('time').time_ns() % 1000)"
     own_project.edit("experiment/trainer.py", old, old + noise)
     done = own_project.train(*SHORT, "training.max_steps=3", "run_dir=runs/all/a")
@@ -181,7 +181,8 @@ def test_what_cannot_be_compared_is_one_line(
     swept: tuple[Project, list[str]], own_project: Project
 ) -> None:
     project, command = swept
-    own_project.edit("experiment/trainer.py", '"split": "validation",', '"split": "v", "mse": 0.5,')
+    told = "session.validated(**trainer.validate()"
+    own_project.edit("experiment/trainer.py", told, f"{told}, mse=0.5")
     assert own_project.train(*SHORT, "run_dir=runs/other").returncode == 0
     other = own_project.path / "runs" / "other"
     words = ("repro", "compare", command[4])

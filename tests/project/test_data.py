@@ -145,7 +145,8 @@ def test_cifar10_trains_resnet18_and_the_test_batch_is_the_test_split(
     assert done.returncode == 0, done.stderr
     program = (
         "import torch; from experiment.config import LOADER; from experiment import data\n"
-        "test = data.load(LOADER.load(['dataset=cifar10'])).test\n"
+        "config = LOADER.load(['dataset=cifar10'])\n"
+        "test = data.load(config, data.read_manifest(config)).test\n"
         "image, label = test[3]\n"
         "print(len(test), int(label), (image * 255).round().byte().flatten().tolist()[:6])"
     )
@@ -376,7 +377,9 @@ def test_classes_may_have_any_names_and_too_few_images(
     assert done.returncode == 0, done.stderr
     program = (
         "import sys; from experiment.config import LOADER; from experiment import data\n"
-        "for seed in range(20): data.load(LOADER.load([*sys.argv[1:], f'seed={seed}']))"
+        "for seed in range(20):\n"
+        "    config = LOADER.load([*sys.argv[1:], f'seed={seed}'])\n"
+        "    data.load(config, data.read_manifest(config))"
     )
     done = own_project.run("python", "-c", program, *settings)
     assert done.returncode == 0, done.stderr

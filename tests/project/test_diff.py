@@ -18,9 +18,9 @@ from PIL import Image
 
 SHORT = ("device=cpu", "model.width=4", "output.checkpoint_every=4", "output.log_every=1")
 TRAINER, MODEL = "experiment/trainer.py", "experiment/model.py"
-RETURN = '            return functional.cross_entropy(logits.float(), labels, reduction="sum")\n'
-FORWARD = "            with self.autocast():\n                logits = self.forward(images)\n"
-STEP = "        self.optimizer.step()\n"
+TOTAL = '        total = functional.cross_entropy(logits.float(), labels, reduction="sum")\n'
+FORWARD = "        with self.autocast():\n            logits = self.forward(images)\n"
+STEP = "        norm = step.update(clip=self.config.training.gradient_clip)\n"
 Edit = tuple[str, str, str]
 
 
@@ -51,13 +51,13 @@ def in_step(step: int, code: str) -> Edit:
     """Do something in a step's forward pass, with `logits`, `labels` and `images` at hand."""
     return (
         TRAINER,
-        RETURN,
-        f"            if step == {step - 1}:\n                {code}\n{RETURN}",
+        TOTAL,
+        f"        if self.session.step == {step - 1}:\n            {code}\n{TOTAL}",
     )
 
 
 def after_step(step: int, code: str) -> Edit:
-    return (TRAINER, STEP, f"{STEP}        if step == {step - 1}:\n            {code}\n")
+    return (TRAINER, STEP, f"{STEP}        if step.index == {step - 1}:\n            {code}\n")
 
 
 def ulp(tensor: str) -> str:
@@ -92,8 +92,8 @@ OWN_OPERATION = (
     (
         TRAINER,
         FORWARD,
-        "            import experiment.model as room\n\n"
-        f'            room.NOW["step"] = step + 1\n{FORWARD}',
+        "        import experiment.model as room\n\n"
+        f'        room.NOW["step"] = self.session.step + 1\n{FORWARD}',
     ),
 )
 
@@ -182,7 +182,7 @@ PLANTED = {
             (
                 TRAINER,
                 "        for group in self.optimizer.param_groups:\n",
-                "        rate *= 0.9 if step >= 5 else 1\n"
+                "        rate *= 0.9 if step.index >= 5 else 1\n"
                 "        for group in self.optimizer.param_groups:\n",
             ),
         ),
@@ -203,7 +203,7 @@ PLANTED = {
             (
                 TRAINER,
                 FORWARD,
-                f"            torch.seed()\n{FORWARD}",
+                f"        torch.seed()\n{FORWARD}",
             ),
         ),
         step=1,

@@ -115,7 +115,7 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
     own_project.edit(trainer, "build_optimizer(config, self.model.parameters())", part)
     drawn = (
         "factor, shift = torch.rand(()), np.random.rand()\n"
-        "        for batch in filter(None, shards):\n"
+        "        for batch in filter(None, step.shards):\n"
         "            batch[0] = batch[0] * factor + shift\n"
     )
     own_project.edit(trainer, "        rate = learning", f"        {drawn}        rate = learning")
@@ -173,9 +173,9 @@ def test_an_evaluation_may_draw_from_any_generator(own_project: Project) -> None
 def test_weights_of_masked_targets_are_added_up_over_processes(own_project: Project) -> None:
     """Each shard has another number of targets that count."""
     trainer = "experiment/trainer.py"
-    plain = 'return functional.cross_entropy(logits.float(), labels, reduction="sum")'
-    masked = 'functional.cross_entropy(logits.float(), labels, reduction="none")'
-    own_project.edit(trainer, plain, f"return ({masked} * (labels > 2)).sum()")
+    plain = 'functional.cross_entropy(logits.float(), labels, reduction="sum")'
+    masked = plain.replace("sum", "none")
+    own_project.edit(trainer, plain, f"({masked} * (labels > 2)).sum()")
     own_project.edit(trainer, "weight=len(labels)", "weight=(labels > 2).sum()")
     one = train(own_project, 1, "one", "training.shards=4")
     assert train(own_project, 2, "two", "training.shards=4") == one
@@ -194,44 +194,34 @@ class TwoNetworks(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.main(images) + self.critic(images).mean((2, 3))
 """
-CRITIC = """        def critic_loss(shard: int, batch: list[Tensor]) -> Weighted:
-            seed_generators(derive_seed(self.seeds.training, "critic", step, shard))
-            images = batch[0] + 0.1 * torch.rand_like(batch[0])
-            return Weighted(self.model.critic(images).square().sum(), weight=len(images))
+CRITIC_LOSS = """    def critic_loss(self, batch: list[Tensor]) -> Weighted:
+        images = batch[0] + 0.1 * torch.rand_like(batch[0])
+        return Weighted(self.model.critic(images).square().sum(), weight=len(images))
 
-        size = self.schedule.length(step)
-        for _ in range(2):  # gradients add up
-            backward_in_shards(self.model, shards, size, self.processes, critic_loss)
-        self.second.step()
-        self.model.zero_grad()
+"""
+CRITIC_STEP = """        for more in (False, True):  # gradients add up
+            step.backward(self.critic_loss, optimizer="critic", add=more)
+        step.update("critic")
 """
 
 
 def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
-    """As docs/adapting.md says: both in `model`, the second optimizer in the state."""
+    """As docs/adapting.md says: both in `model`, the optimizers by their names."""
     model, trainer = own_project.path / "experiment" / "model.py", "experiment/trainer.py"
     model.write_text(model.read_text() + TWO_NETWORKS)
     old = "        return small_cnn(settings, shape, classes)\n"
     own_project.edit("experiment/model.py", old, old.replace("small_cnn", "TwoNetworks"))
-    own_project.edit(
-        trainer, "config, self.model.parameters()", "config, self.model.main.parameters()"
-    )
-    own_project.edit(
-        trainer,
-        "    def train_step(",
+    first = "        self.optimizer = build_optimizer(config, self.model.parameters())\n"
+    second = (
         "        critic = self.model.critic.parameters()\n"
-        "        self.second = torch.optim.SGD(critic, lr=0.01, momentum=0.9, fused=True)\n\n"
-        "    def train_step(",
+        "        self.second = torch.optim.SGD(critic, lr=0.01, momentum=0.9, fused=True)\n"
     )
-    own_project.edit(trainer, "        size = self.schedule.length(step)\n", CRITIC)
-    own_project.edit(
-        trainer,
-        '            "generators": get',
-        '            "second": self.second.state_dict(),\n            "generators": get',
-    )
-    restore = "        model_state.restore(state, self.model, self.optimizer)\n"
-    second = '        model_state.restore_optimizer(self.second, state["second"])\n'
-    own_project.edit(trainer, restore, restore + second)
+    own_project.edit(trainer, first, first.replace("self.model", "self.model.main") + second)
+    own_project.edit(trainer, "    def loss(", f"{CRITIC_LOSS}    def loss(")
+    backward = "        loss = step.backward(self.loss)\n"
+    own_project.edit(trainer, backward, CRITIC_STEP + backward)
+    both = 'optimizers={"model": trainer.optimizer, "critic": trainer.second}'
+    own_project.edit(trainer, "optimizers=trainer.optimizer", both)
     settings = ("training.shards=2", "output.checkpoint_every=5")
     one = train(own_project, 1, "one", *settings)
     assert train(own_project, 2, "two", *settings) == one

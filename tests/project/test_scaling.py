@@ -12,16 +12,25 @@ RESNET18 = 11.18e6  # values, as docs/scaling.md says
 # A step of a real training, every collective's bytes counted on their way into torch.distributed.
 COUNT = """
 import json, os, sys
+from contextlib import nullcontext
+from experiment import ROOT
 from experiment.config import LOADER
 from repro import environment
 
 config = LOADER.load(sys.argv[1:])
 environment.enter(config.profile, config.threads)
 import torch.distributed as dist
-from experiment.trainer import Trainer
+from experiment.trainer import train
+from repro.runs.training_session import TrainingSession
 
-trainer = Trainer(config)
-trainer.initialize()
+
+class Session(TrainingSession):
+    def register(self, *, model, **others):
+        self.model = model
+        super().register(model=model, **others)
+
+
+session = Session(ROOT, config, lambda run: nullcontext())
 sent = {}
 
 
@@ -40,8 +49,8 @@ count("all_to_all_single", lambda _, own: own.nbytes * (W - 1) // W)  # its own 
 count("all_gather", lambda _, own: own.nbytes * (W - 1))  # every other process gets it
 count("broadcast", lambda own, source: own.nbytes * (W - 1))
 count("all_reduce", lambda own, *_: 1 / 0)  # never: its order is the library's
-trainer.fit(None)
-model = trainer.model
+train(session)
+model = session.model
 floating = [b for b in model.buffers() if b.is_floating_point()]
 counters = sum(b.nbytes for b in model.buffers() if not b.is_floating_point())
 values = [*model.parameters(), *floating, *(b.new_zeros(()) for b in floating)]
@@ -83,7 +92,8 @@ def test_the_traffic_is_that_of_the_formula(
         sent = facts["sent"]
         assert sent["all_to_all_single"] == steps * large // 2
         assert sent["broadcast"] == steps * facts["counters"] * (processes - 1)
-        once = 8 * (processes - 1)  # how many tensors there are
+        # How many tensors there are, and a word when the data and when all processes are ready.
+        once = (8 + 2 * 4) * (processes - 1)
         assert sum(sent.values()) - sent["broadcast"] == steps * (large + small) + once
         if model == "resnet18":
             assert facts["values"] == pytest.approx(RESNET18, rel=1e-3)

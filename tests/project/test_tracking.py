@@ -301,6 +301,7 @@ def test_without_a_tracker_at_run_time_there_is_none(projects: dict[str, Project
         "checkpoints",
         "command.txt",
         "config_used.yaml",
+        "data.json",
         "experiment_context.json",
         "metrics.jsonl",
         "trace.jsonl",

@@ -347,6 +347,7 @@ def test_a_runs_folder_holds_what_the_readme_lists(project: Project, reference: 
         "config_used.yaml",
         "command.txt",
         "experiment_context.json",
+        "data.json",
         "metrics.jsonl",
         "trace.jsonl",
         "checkpoints",
@@ -521,9 +522,9 @@ def test_a_projects_tests_notice_memory_that_nobody_wrote(own_project: Project) 
     """Fresh memory is filled with NaN there; an ordinary training finds zeros, by luck."""
     own_project.edit(
         "experiment/trainer.py",
-        "            return functional.cross_entropy(",
-        "            logits = logits + torch.empty_like(logits).mul(0)\n"
-        "            return functional.cross_entropy(",
+        "        total = functional.cross_entropy(",
+        "        logits = logits + torch.empty_like(logits).mul(0)\n"
+        "        total = functional.cross_entropy(",
     )
     done = own_project.module("pytest", "-x", "-m", "not gpu", "-k", "same_seed")
     assert done.returncode

@@ -17,7 +17,7 @@ from repro.results.document import blocks, outdated
 from repro.results.document import number as shown
 from repro.results.judge import differences_of_evaluation, judge_training, prediction_interval
 from repro.results.measure import SeedResult, Spent, find_best, measure
-from repro.results.record import confidence_interval, only, publish
+from repro.results.record import confidence_interval, publish
 from repro.results.recording import (
     RecordedCheckpoint,
     RecordedClaim,
@@ -362,10 +362,16 @@ def test_the_document_names_the_authors_commands(root: Path) -> None:
     assert "experiment" not in "".join(told.values())
 
 
-def test_seeds_that_disagree_on_steps_are_refused() -> None:
-    assert only("steps", [3, 3]) == 3
-    with pytest.raises(UserError, match="steps of the seeds disagree: 3, 4"):
-        only("steps", [3, 4])
+def test_seeds_may_end_at_different_steps() -> None:
+    """Some stopped early: each seed's last checkpoint is that of its own last step."""
+    bits = {"here": {"1": "aa", "2": "bb"}}
+    recorded = claim(
+        values={"1": 0.5, "2": 0.6}, bits=bits, steps=60, steps_by_seed={"1": 60, "2": 40}
+    )
+    assert recorded.chosen("here", "1") == RecordedCheckpoint(60, "aa")
+    assert recorded.chosen("here", "2") == RecordedCheckpoint(40, "bb")
+    assert recorded.as_json()["steps_by_seed"] == {"1": 60, "2": 40}
+    assert "steps_by_seed" not in claim().as_json()
 
 
 def test_texts_on_the_page_are_escaped(root: Path) -> None:

@@ -35,6 +35,7 @@ class AuditSession(Session):
         super().__init__(root, config)
         self.reason = "the loop does not validate after its first step"
         self._began = began
+        self._workers = 0  # operations are recorded in this process
         self._trained = trained
         self._in_step = False
         self._calls = 0

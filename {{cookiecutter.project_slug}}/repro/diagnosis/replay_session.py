@@ -41,6 +41,7 @@ class ReplaySession(Session):
     ) -> None:
         super().__init__(root, config)
         self.run = run
+        self._workers = 0  # operations are recorded in this process
         self.target = target
         self.recorder = recorder
         self.lines: list[TraceLine] = []
@@ -125,7 +126,7 @@ class ReplaySession(Session):
             self._recording.close()
         quantities = None
         if self._settings.output.trace:
-            inputs = StepInputs(step.indices, step.shards, step.size)
+            inputs = StepInputs(step.indices, step.loaded, step.size)
             model = self._known().model
             quantities, _ = step_quantities(
                 model, inputs, self.processes, numbers, False, step.gradients_of

@@ -168,14 +168,15 @@ def _comparison(
     if chosen is None:
         return None
     differs = f"DIFFERENT from {name}:"
-    if claim.checkpoint == layout.BEST and step == _best_of_whole(run, claim.steps) != chosen.step:
+    steps = claim.steps_of(seed)
+    if claim.checkpoint == layout.BEST and step == _best_of_whole(run, steps) != chosen.step:
         return f"{differs} the best checkpoint is of step {step}, recorded {chosen.step}", False
     if step == chosen.step:
         value = claim.values[seed]
         if metrics["bits"] == chosen.bits and metrics.get(claim.metric) == value:
             return f"equal to the recorded {claim.metric} and bits of {name}", True
         return f"{differs} {claim.metric} {value:.4f}, bits {chosen.bits}", False
-    if step == claim.steps:  # the last one, and the claim is of the best one
+    if step == steps:  # the last one, and the claim is of the best one
         bits = claim.bits[hardware][seed]
         if metrics["bits"] == bits:
             return f"equal to the recorded bits of the last checkpoint of {name}", True

@@ -104,7 +104,7 @@ def _bits(name: str, claim: RecordedClaim) -> list[str]:
             if claim.checkpoint == layout.BEST:
                 best = claim.best[hardware][seed]
                 rows.append(f"{where} | {value} | `{best.bits}` (best, step {best.step}) |")
-                rows.append(f"{where} | | `{digest}` (last, step {claim.steps}) |")
+                rows.append(f"{where} | | `{digest}` (last, step {claim.steps_of(seed)}) |")
             else:
                 rows.append(f"{where} | {value} | `{digest}` |")
     return rows

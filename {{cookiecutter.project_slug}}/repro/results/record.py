@@ -10,10 +10,8 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -48,8 +46,6 @@ WRITTEN = (layout.RESULTS, DOCUMENT)  # by record itself
 LARGEST_TRACE = 1 << 18  # bytes of a trace that go to results/: for `verify --prefix` in a clone
 _FIGURES = Path(layout.RESULTS, layout.FIGURES)
 _TRACES = Path(layout.RESULTS, "trace")
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -175,6 +171,7 @@ def summary(claim: Claim, now: Situation, results: dict[int, SeedResult]) -> Rec
     values = {str(seed): result.value for seed, result in results.items()}
     bits = {str(seed): result.bits for seed, result in results.items()}
     best = {str(seed): result.best for seed, result in results.items() if result.best}
+    steps = {str(seed): result.steps for seed, result in results.items()}
     numbers = [*values.values()]
     hardware = get_hardware()
     gpus = hardware.gpus if now.hardware_class.startswith("cuda") else []
@@ -192,20 +189,13 @@ def summary(claim: Claim, now: Situation, results: dict[int, SeedResult]) -> Rec
         bits={now.hardware_class: bits},
         checkpoint=claim.checkpoint,
         best={now.hardware_class: best} if best else {},
-        steps=only(f"{claim.name}: steps", (result.steps for result in results.values())),
+        steps=max(steps.values()),
+        steps_by_seed=steps if len({*steps.values()}) > 1 else {},
         config_digest=sha256_json(now.conditions.config),
         conditions=now.conditions,
         dataset=now.dataset,
         cost=Cost(", ".join([hardware.cpu_model, *gpus]), round(seconds), round(memory)),
     )
-
-
-def only(name: str, values: Iterable[T]) -> T:
-    """Return the one value that all are; UserError if the seeds of a claim disagree."""
-    distinct = [*dict.fromkeys(values)]
-    if len(distinct) != 1:
-        raise UserError(f"{name} of the seeds disagree: {listed([str(x) for x in distinct])}")
-    return distinct[0]
 
 
 def confidence_interval(values: list[float], level: float = 0.95) -> Interval | None:

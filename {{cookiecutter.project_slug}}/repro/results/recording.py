@@ -45,7 +45,8 @@ class RecordedClaim:
     `values`, `bits` and `best` are by seed, the seeds as texts; `bits` and `best` are by hardware
     class first. `values` are those of the claim's checkpoint, `bits` always those of the last one.
     `best` is empty unless the claim's checkpoint is the best one. `interval` holds the mean with a
-    probability of 95 %.
+    probability of 95 %. `steps`: of the longest training; `steps_by_seed`: where they are not equal
+    because some ended early.
     """
 
     text: str
@@ -64,6 +65,7 @@ class RecordedClaim:
     cost: Cost | None = None
     checkpoint: Choice = "last"
     best: dict[str, dict[str, RecordedCheckpoint]] = field(default_factory=dict)
+    steps_by_seed: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a claim, by a ValueError, whose bits, best checkpoints and values do not fit."""
@@ -79,12 +81,16 @@ class RecordedClaim:
         """Return what `values` are, for a reader."""
         return value_name(self.metric, self.checkpoint)
 
+    def steps_of(self, seed: str) -> int:
+        """Return the number of steps of a seed's training."""
+        return self.steps_by_seed.get(seed, self.steps)
+
     def chosen(self, hardware: str, seed: str) -> RecordedCheckpoint | None:
         """Return the checkpoint that a seed's value is of; None if it was not recorded there."""
         if self.checkpoint == layout.BEST:
             return self.best.get(hardware, {}).get(seed)
         bits = self.bits.get(hardware, {}).get(seed)
-        return None if bits is None else RecordedCheckpoint(self.steps, bits)
+        return None if bits is None else RecordedCheckpoint(self.steps_of(seed), bits)
 
     def as_json(self) -> JsonObject:
         """Return the claim's object in results/expected_metrics.json."""
@@ -95,6 +101,8 @@ class RecordedClaim:
         }
         if self.checkpoint == layout.LAST:  # as before claims could choose
             del content["checkpoint"], content["best"]
+        if not self.steps_by_seed:
+            del content["steps_by_seed"]
         return content
 
 

@@ -199,14 +199,19 @@ class _Training:
                 f"nor in {RECORDED_RUNS}/: use the author's archive, or try the first seed"
             )
 
+    @property
+    def _all_steps(self) -> int:
+        """The number of steps of the recorded training."""
+        return self.expected.steps_of(str(self.verdict.seed))
+
     def repeat(self, part: Part) -> None:
         """Train that part, and judge it."""
         if part.prefix:
             self._stretch(self.folder, 0, min(part.prefix, max(self.lines)))
-            judge_parts(self.verdict, self.expected.steps)
+            judge_parts(self.verdict, self._all_steps)
         elif part.segments:
             self._segments(part.segments, part.steps)
-            judge_parts(self.verdict, self.expected.steps)
+            judge_parts(self.verdict, self._all_steps)
         else:
             self._whole()
 
@@ -263,7 +268,7 @@ class _Training:
 
     def _stretch(self, folder: Path, start: int, last: int) -> None:
         """Train the steps after `start` up to `last` in `folder`, and compare them."""
-        print(f"\nsteps {start + 1} to {last} of {self.expected.steps}", flush=True)
+        print(f"\nsteps {start + 1} to {last} of {self._all_steps}", flush=True)
         arguments = [*self.claim.arguments, f"seed={self.verdict.seed}", f"run_dir={folder}"]
         arguments += [WITHOUT_TRACKER, WITH_TRACE, f"{MAX_STEPS}={last}"]
         if start and self.original:

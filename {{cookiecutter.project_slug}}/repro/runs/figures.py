@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from repro.core.errors import UserError
 from repro.core.layout import TRACE
 from repro.runs.compare import Group
-from repro.runs.logs import Line, line_step, read_trace_lines
+from repro.runs.logs import Line, is_validation, line_step, read_trace_lines
 
 MOST_NAMED = 30  # classes; of more, names and numbers could not be read
 Curve: TypeAlias = "dict[int, float]"  # values by step
@@ -69,7 +69,7 @@ def draw_curves(path: Path, lines: Sequence[Line]) -> None:
     names = _validated(epochs)
     if not names:
         return
-    training = _curve([line for line in lines if "epoch" not in line], "loss")
+    training = _curve([line for line in lines if not is_validation(line)], "loss")
     with _panels(path, names) as panels:
         for name, axes in zip(names, panels, strict=True):
             if name == "loss" and training:
@@ -183,7 +183,7 @@ def _band(axes: Axes, curves: list[Curve], label: str) -> None:
 
 
 def _epochs(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if "epoch" in line]
+    return [line for line in lines if is_validation(line)]
 
 
 def _validated(epochs: list[Line]) -> list[str]:

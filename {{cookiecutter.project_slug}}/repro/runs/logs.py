@@ -45,6 +45,11 @@ class RunTrace(NamedTuple):
     lines: dict[int, TraceLine]
 
 
+def is_validation(line: Line) -> bool:
+    """Tell whether a line of metrics.jsonl is of a validation; the others are of steps."""
+    return line.get("split") == "validation"
+
+
 def read_lines(path: Path) -> list[JsonObject]:
     """Read the whole lines of a file; none if it is missing, UserError if one is damaged."""
     entries: list[JsonObject] = []

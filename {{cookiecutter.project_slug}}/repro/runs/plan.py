@@ -26,13 +26,14 @@ class Wanted:
     collate: Collate = default_collate
     validate_every: int | None = None
 
-    def plan(self, seed: int) -> "Plan":
+    def plan(self, seed: int, max_steps: int | None) -> "Plan":
         """Return the plan of it; UserError for what is no training."""
         schedule = self._schedule(seed)
         per_epoch = schedule.steps_per_epoch if schedule else None
         total = self._total(per_epoch)
         every = self.validate_every or per_epoch or total
-        return Plan(total, every, self.collate, self.dataset, schedule)
+        last = min(total, max_steps or total)
+        return Plan(total, last, every, self.collate, self.dataset, schedule)
 
     def _schedule(self, seed: int) -> Schedule | None:
         if self.dataset is None:
@@ -57,13 +58,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a whole training: `total`, whatever training.max_steps cuts it to.
+    """The steps of a training: `total` in all, of which training.max_steps may leave fewer.
 
-    `dataset` and `schedule` are None for a loop that brings its own batches. The author validates
+    `last`: the number of steps after which this training ends. `dataset` and `schedule` are None for a loop that brings its own batches. The author validates
     after every `validate_every` steps, and after the last one.
     """
 
     total: int
+    last: int
     validate_every: int
     collate: Collate
     dataset: Dataset[Any] | None = None

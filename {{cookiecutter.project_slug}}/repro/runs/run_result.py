@@ -26,7 +26,7 @@ from repro.core.text import flatten, listed
 from repro.runs.conditions import setting
 from repro.runs.context import Context, read_context
 from repro.runs.evaluation import best_step
-from repro.runs.logs import line_step, read_lines
+from repro.runs.logs import is_validation, line_step, read_lines
 from repro.runs.metric_values import metrics_of
 
 LAST_EVALUATION = evaluation_file(Path(), LAST).name
@@ -51,7 +51,7 @@ class RunResult:
     `measured`: by the names of files: EVALUATION and LAST_EVALUATION, if they are of what they say
     today, and METRICS, its last validation. `checkpoints`: what EVALUATION is of: LAST, BEST or
     both, in this order; none without it. `bits`: those of the last checkpoint, if it was evaluated.
-    `curve`: the lines of the epochs. `conditions` are flat.
+    `curve`: the lines of the validations. `conditions` are flat.
     """
 
     run: str
@@ -166,7 +166,7 @@ def _read_whole(folder: Path) -> RunResult:
     if last and _number(last.get("step")) != step:
         last = {}
     evaluated = last or (test if LAST in kinds else {})
-    lines = [line for line in read_lines(folder / METRICS) if "epoch" in line]
+    lines = [line for line in read_lines(folder / METRICS) if is_validation(line)]
     curve = [line for line in lines if line_step(line) <= step]
     contexts = [_context(place) for place in context_folders(folder)]
     bits = evaluated.get("bits")
@@ -174,7 +174,7 @@ def _read_whole(folder: Path) -> RunResult:
     return RunResult(
         run=str(folder),
         step=step,
-        goal=_goal(config, evaluated, curve),
+        goal=_goal_of_state(state) or _goal(config, evaluated, curve),
         seed=contexts[0].seed,
         seeds=contexts[0].seeds,
         bits=bits if isinstance(bits, str) else None,
@@ -206,13 +206,22 @@ def _number(value: Json) -> int:
     return value
 
 
+def _goal_of_state(state: JsonObject) -> int | None:
+    """Return the step at which the training ends, by what its last checkpoint says of it.
+
+    A training that ended early has come to its goal. None for a checkpoint that does not say.
+    """
+    goal = state.get("step") if state.get("finished") else state.get("steps")
+    return goal if isinstance(goal, int) else None
+
+
 def _goal(config: JsonObject, last: JsonObject, curve: list[JsonObject]) -> int | None:
     """Return the step at which the training ends, by the last checkpoint's evaluation or epochs.
 
     Not by that of the best one: the training may have been lengthened since.
     """
     ends = [last.get("steps")]
-    if not ends[0] and curve:
+    if not ends[0] and curve and curve[-1].get("epoch"):
         steps_per_epoch = line_step(curve[-1]) // _number(curve[-1]["epoch"])
         ends = [steps_per_epoch * _number(setting(config, EPOCHS))]
     ends.append(setting(config, MAX_STEPS))

@@ -44,7 +44,8 @@ class Session:
 
     `is_fresh`: whether the training begins, so that no checkpoint will be put into what is
     registered. `config`: the author's settings. `finished`: "" while there is more to do, else
-    "steps", "max_steps" or "early".
+    "steps", "max_steps" or "early". `notes`: what JSON can hold, for the loop to keep in
+    checkpoints, such as how many validations in a row were not the best.
     """
 
     def __init__(self, root: Path, config: SessionSettings) -> None:
@@ -60,11 +61,14 @@ class Session:
         self.processes = Processes(config.training.shards, self.device)
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
         self.facts: JsonObject | None = None
+        self.notes: JsonObject = {}
         self.best: Best | None = None
         self._flags = flags()
         self._settings = config
+        self._workers = config.num_workers
         self._registered: Registered | None = None
         self._plan: Plan | None = None
+        self._current: Step | None = None  # that the author's part has
         self._is_stopping = False
         self.loop_frame: FrameType | None = None  # of the function that asked for the steps
         seed_generators(derive_seed(self.seeds.training, "session"))
@@ -111,7 +115,7 @@ class Session:
                 "what identifies the data, because a training goes on with the same data only"
             )
         if self._registered:
-            raise UserError("session.register was called twice: register everything in one call")
+            raise UserError("session.register was called twice: expected one call for everything")
         self.best = Best.of(*best) if best else None
         self._registered = registered(model, optimizers, state)
         self._restore(self._registered)
@@ -138,15 +142,17 @@ class Session:
         wanted = Wanted(
             dataset, batch_size, epochs, steps, drop_last, order, collate, validate_every
         )
-        self._plan = wanted.plan(self.seeds.training)
+        self._plan = wanted.plan(self.seeds.training, self._settings.training.max_steps)
         self.loop_frame = sys._getframe(1)
         return self._loop(self._plan, self._known())
 
     def validated(self, **metrics: Number) -> bool:
         """Tell the numbers of a validation of the weights as they are; return if it is the best.
 
-        Only the first process logs them; all bring the same.
+        Only the first process logs them; all bring the same. Comes after `step.done`.
         """
+        if self._current and not self._current.is_done:
+            raise UserError("session.validated came before step.done: a validation follows a step")
         numbers = {
             name: number_of("session.validated", name, value) for name, value in metrics.items()
         }
@@ -173,9 +179,8 @@ class Session:
         `batch_size` samples, each with seeds of its own; all get all rows.
         """
         chunks = Chunks(dataset, sized(dataset), batch_size, collate)
-        workers = self._settings.num_workers
         with self._known().evaluating():
-            return chunks.rows(compute, self.seeds.evaluation, workers, self.processes)
+            return chunks.rows(compute, self.seeds.evaluation, self._workers, self.processes)
 
     def stop(self) -> None:
         """End the training early, with this step as its last one; all processes call it alike."""
@@ -188,7 +193,7 @@ class Session:
 
     def _opened(self, plan: Plan) -> AbstractContextManager[range]:
         """Open what the loop writes to; give the steps that are to be done, counted from 0."""
-        return nullcontext(range(self.step, self._last_step(plan)))
+        return nullcontext(range(self.step, plan.last))
 
     def _making(self, index: int) -> None:
         """Come before the batch of a step is made."""
@@ -223,10 +228,11 @@ class Session:
         return {
             "config": self._settings.bits_settings(),
             "step": self.step,
-            "steps": self._last_step(self._plan) if self._plan else None,
+            "steps": self._plan.last if self._plan else None,
             "finished": self.finished,
             "data": data_digest(self.facts or {}),
             "best": self.best.as_json() if self.best else None,
+            "notes": self.notes,
             **self._known().state_dict(),
         }
 
@@ -235,6 +241,7 @@ class Session:
         self._known().load(state)
         self.step = state["step"]
         self.finished = state.get("finished", "")
+        self.notes = state.get("notes", {})
         if self.best and state["best"]:
             self.best = self.best.restored(state["best"])
 
@@ -246,24 +253,19 @@ class Session:
             )
         return self._registered
 
-    def _last_step(self, plan: Plan) -> int:
-        """Return the number of steps after which this training ends."""
-        return min(plan.total, self._settings.training.max_steps or plan.total)
-
     def _loop(self, plan: Plan, known: Registered) -> Iterator[Step]:
         """Yield the steps; what comes before and after the author's part of each is done here."""
         seed = self.seeds.training
-        around = Surroundings(
-            known, self.processes, self.device, seed, plan.schedule, self._finish_step
-        )
+        around = self.surroundings(plan)
         with self._opened(plan) as steps:
-            workers = self._settings.num_workers
-            batches = plan.batches(steps, workers, self.device, self.processes)
+            batches = plan.batches(steps, self._workers, self.device, self.processes)
             for index in steps:
                 self._making(index)
                 step = new_step(index, plan, around, next(batches))
                 known.train()
+                known.model.zero_grad()  # gradients are in no checkpoint: a step has its own alone
                 self._made(step)
+                self._current = step
                 seed_generators(derive_seed(seed, "step", index))
                 yield step
                 if not step.is_done:
@@ -275,6 +277,11 @@ class Session:
                 seed_generators(derive_seed(seed, "after step", self.step))
                 if not self._goes_on(step):
                     break
+
+    def surroundings(self, plan: Plan) -> Surroundings:
+        """Return what each step of a plan needs of this session."""
+        here = (self._known(), self.processes, self.device, self.seeds.training)
+        return Surroundings(*here, plan.schedule, self._finish_step)
 
     def _finish_step(self, step: Step, numbers: dict[str, float]) -> None:
         self.step = step.number

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
-from repro.runs.fingerprints import as_hex, fingerprint
+from repro.runs.fingerprints import EFFECTS, as_hex, fingerprint
 from repro.runs.plan import Plan
 from repro.runs.registered import ONLY, Registered
 from repro.training import sampling
-from repro.training.batches import cut, moved, size_of
+from repro.training.batches import cut, mapped, moved, size_of
 from repro.training.loading import IndexedBatch
 from repro.training.parallel import Processes, backward_in_shards, slices_here
 from repro.training.sampling import Schedule
@@ -27,6 +27,8 @@ from repro.training.seeding import seed_generators
 
 Number: TypeAlias = float | Tensor
 _GRADIENTS = "gradients"
+# What lines of metrics.jsonl and of the trace hold beside the numbers of a loop.
+_TAKEN = ("step", "epoch", "split", "header", "samples", "inputs", *EFFECTS)
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ class Surroundings:
 class Step:
     """A step that is being done. `index` counts from 0, `number` from 1.
 
-    `shards`: the batches of this process's shards, on the device, None for an empty one.
-    `indices`: the samples' indices (int64), of this process. `epoch`: from 0; None where the loop
-    brings its own batches. `validate_now`: whether a validation is due when the step is done.
+    `shards`: the batches of this process's shards, on the device, None for an empty one; `loaded`:
+    the same as they were made, for the trace. `indices`: the samples' indices (int64), of this
+    process. `epoch`: from 0; None where the loop brings its own batches. `validate_now`: whether a
+    validation is due when the step is done.
     """
 
     index: int
@@ -58,6 +61,7 @@ class Step:
     epoch: int | None
     validate_now: bool
     shards: list[Any] = field(default_factory=list)
+    loaded: list[Any] = field(default_factory=list)
     indices: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     size: int = 0
     gradients_of: dict[str, str] = field(default_factory=dict)  # fingerprints, by quantity
@@ -91,16 +95,15 @@ class Step:
         dimensions and there are several shards.
         """
         processes = self.around.processes
-        whole = moved(batch, self.around.device)
-        if processes.shards == 1:
-            self.shards = [whole]
-            self.size = _size_if_equal(whole)
-            self.indices = torch.arange(self.size)
-            return whole
-        self.size = size_of(whole)
+        self.size = size_of(batch) if processes.shards > 1 else _size_if_equal(batch)
         slices = slices_here(self.size, processes)
-        self.shards = cut(whole, slices)
         self.indices = torch.arange(slices[0].start, slices[-1].stop)
+        whole = moved(batch, self.around.device)
+        kept = mapped(batch, torch.clone)  # the loop may fill the same memory with the next one
+        if processes.shards == 1:
+            self.shards, self.loaded = [whole], [kept]
+        else:
+            self.shards, self.loaded = cut(whole, slices), cut(kept, slices)
         return whole
 
     def backward(
@@ -140,9 +143,12 @@ class Step:
         `clip`: the largest norm; None for no limit. The norm returned is that before clipping.
         Raises UserError, before anything is updated, where it is not finite.
         """
+        if clip is not None and not clip > 0:
+            raise UserError(f"step.update(clip={clip}): expected a number above 0, or None")
         registered = self.around.registered
         parameters = registered.parameters(optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf).item()
+        limit = math.inf if clip is None else clip
+        norm = nn.utils.clip_grad_norm_(parameters, limit).item()
         loss = {} if self.mean_loss is None else {"loss": self.mean_loss}
         numbers = {**loss, "gradient_norm": norm}
         sampling.refuse_not_finite(numbers, self.around.schedule, self.index)
@@ -191,7 +197,9 @@ class Step:
 
 
 def number_of(call: str, name: str, value: object) -> float:
-    """Return a number that a loop tells of a step; UserError for what is none."""
+    """Return a number that a loop tells; UserError for none, and for a name of the kit's own."""
+    if name in _TAKEN or name.startswith(f"{_GRADIENTS}."):
+        raise UserError(f"{call}({name}=...): the kit writes {name} itself: choose another name")
     if isinstance(value, Tensor) and value.numel() == 1:
         return float(value.item())
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -215,4 +223,4 @@ def new_step(index: int, plan: Plan, around: Surroundings, made: IndexedBatch | 
         return Step(index, around, epoch, validates)
     shards = moved(made.shards, around.device)
     size = plan.schedule.length(index)
-    return Step(index, around, epoch, validates, shards, made.indices, size)
+    return Step(index, around, epoch, validates, shards, made.shards, made.indices, size)

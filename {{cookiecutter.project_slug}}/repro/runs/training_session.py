@@ -80,7 +80,7 @@ class TrainingSession(Session):
 
     @contextmanager
     def _opened(self, plan: Plan) -> Iterator[range]:
-        last = self._last_step(plan)
+        last = plan.last
         if self.finished == "early" or self.step >= last:
             self.finished = self.finished or "max_steps"
             yield range(0)
@@ -94,6 +94,7 @@ class TrainingSession(Session):
         shown = progress("training", last, self.step, lines=False, quiet=self.processes.rank > 0)
         with self._writing() as self._trace, shown as self._advance:
             yield range(self.step, last)
+            self._unregistered = None  # it holds the author's variables
             self._end()
 
     @contextmanager
@@ -132,7 +133,7 @@ class TrainingSession(Session):
         asked = self._interruption.asked
         known = self._known()
         if self._settings.output.trace:
-            inputs = StepInputs(step.indices, step.shards, step.size)
+            inputs = StepInputs(step.indices, step.loaded, step.size)
             quantities, asked = step_quantities(
                 known.model, inputs, self.processes, numbers, asked, step.gradients_of
             )
@@ -153,7 +154,7 @@ class TrainingSession(Session):
     def _goes_on(self, step: Step) -> bool:
         plan = self._plan
         assert plan
-        last = self._last_step(plan)
+        last = plan.last
         if step.number == last:
             self.finished = "steps" if last == plan.total else "max_steps"
         elif self._is_stopping:
@@ -193,7 +194,7 @@ class TrainingSession(Session):
         epoch = plan.epoch(self.step)
         of_epoch: dict[str, int] = {} if epoch is None else {"epoch": epoch}
         self.run.log({"step": self.step, **of_epoch, "split": "validation", **numbers})
-        place = f"step {self.step}/{self._last_step(plan)}"
+        place = f"step {self.step}/{plan.last}"
         if epoch is not None:
             place = f"epoch {epoch:3}/{plan.epochs}  {place}"
         told = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())

@@ -15,7 +15,7 @@ from repro.core.hashing import sha256_file
 from repro.core.layout import BEST, CHECKPOINTS, CONFIG_USED, CONTEXT, LAST, METRICS
 from repro.core.text import dotted
 from repro.runs.context import read_context
-from repro.runs.logs import Line, line_step
+from repro.runs.logs import Line, is_validation, line_step
 from repro.tracking import STATE, MetricLine, Params, Place, Tracker, TrackerSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -114,7 +114,7 @@ class Sender:
     def send_lines(self, tracker: Tracker) -> None:
         """Send the new lines of metrics.jsonl, LINES at a time, and note how far it came."""
         while (new := self.new_lines()).lines:
-            positions = [Position(line_step(line), "epoch" in line) for line in new.lines]
+            positions = [Position(line_step(line), is_validation(line)) for line in new.lines]
             # A resumed training writes the same lines again, as far as it had come.
             unsent = [
                 _metric_line(line)
