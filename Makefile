@@ -20,6 +20,7 @@ tools := .build/tools
 checks := .build/checks
 trackers := .build/trackers
 runner := .build/runner
+frameworks := .build/frameworks
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
 pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed \
@@ -47,7 +48,7 @@ test-system: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run those
 test test-system:
 	@$(pytest) -m "$(only)" $(if $(ARGS),,-n $(WORKERS)) $(if $(filter tests/%,$(ARGS)),,$(what)) $(ARGS)
 
-test-long: venv $(checks)/ready $(trackers)/ready $(runner)/ready ## run those that take minutes each
+test-long: venv $(checks)/ready $(trackers)/ready $(runner)/ready $(frameworks)/ready ## run those that take minutes each
 	@$(pytest) -m "$(only)" $(if $(filter tests/%,$(ARGS)),,$(what)) $(ARGS)
 
 lint: venv ## check style and types, of the template and of the project
@@ -88,12 +89,13 @@ $(checks)/ready: requirements-checks.lock $(tools)/ready
 		--require-hashes --no-deps --only-binary=:all: --no-binary=docopt \
 		-r requirements-checks.lock && touch $@
 
-# The trackers' packages, which only their tests need, and what runs the tests: environments that add
-# theirs to `venv`, whose versions they share. So projects are tested with the packages of their lock
+# The trackers' packages, which only their tests need, what runs the tests, and the frameworks of
+# docs/examples, which only tests that take long need: environments that add theirs to `venv`, whose versions they share. So projects are tested with the packages of their lock
 # alone.
 $(trackers)/ready: $(foreach name,tensorboard mlflow wandb,templates/locks/$(name).lock)
 $(runner)/ready: requirements-tests.lock
-$(trackers)/ready $(runner)/ready: templates/locks/none.lock templates/locks/dev.lock | venv
+$(frameworks)/ready: requirements-frameworks.lock
+$(trackers)/ready $(runner)/ready $(frameworks)/ready: templates/locks/none.lock templates/locks/dev.lock | venv
 	@echo "Installing what tests need into $(@D)"
 	@rm -rf $(@D) && $(venv)/bin/python -I -m venv $(@D)
 	@$(venv)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \

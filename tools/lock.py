@@ -27,7 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
 RESULTS = ROOT / "templates" / "results"
 KINDS = ("json", "md")
-OWN = ("requirements-tools", "requirements-checks", "requirements-tests")
+OWN = (
+    "requirements-tools",
+    "requirements-checks",
+    "requirements-tests",
+    "requirements-frameworks",
+)
 
 
 def main() -> int:

@@ -292,6 +292,13 @@ def test_a_warning_to_all_processes_leaves_the_tracker_to_send_the_rest(
     assert state(run)["at"][0] == steps_done(run)
 
 
+def test_a_tracker_does_not_wait_for_data_workers(projects: dict[str, Project]) -> None:
+    """They hold the pipe to it, too: while one of them lives, the tracker sees no end."""
+    project = projects["tensorboard"]
+    done = project.train("run_dir=runs/workers", *SETTINGS, "num_workers=2")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_without_a_tracker_at_run_time_there_is_none(projects: dict[str, Project]) -> None:
     project = projects["wandb"]
     done = project.train("run_dir=runs/none", "tracker=none", "training.max_steps=2")

@@ -60,8 +60,9 @@ class Wanted:
 class Plan:
     """The steps of a training: `total` in all, of which training.max_steps may leave fewer.
 
-    `last`: the number of steps after which this training ends. `dataset` and `schedule` are None for a loop that brings its own batches. The author validates
-    after every `validate_every` steps, and after the last one.
+    `last`: the number of steps after which this training ends. `dataset` and `schedule` are None
+    for a loop that brings its own batches. The author validates after every `validate_every` steps,
+    and after the last one.
     """
 
     total: int

@@ -9,9 +9,7 @@ loop reaches is what the template's loop reaches.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from types import FrameType
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from torch import nn
@@ -19,27 +17,19 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset, default_collate
 
 from repro.core.errors import UserError
-from repro.core.files import JsonObject
-from repro.core.hashing import derive_seed
-from repro.data.manifest import data_digest
-from repro.runs.conditions import Situation, conditions_here
-from repro.runs.plan import Plan, Wanted, sized
-from repro.runs.registered import Registered, Stateful, registered
-from repro.runs.session_settings import SessionSettings, refuse_missing_settings
-from repro.runs.step import Number, Step, Surroundings, new_step, number_of
+from repro.runs.plan import Wanted, sized
+from repro.runs.registered import Stateful, registered
+from repro.runs.session_base import SessionBase
+from repro.runs.step import Number, Step, number_of
 from repro.training.best import Best
-from repro.training.determinism import flags, set_determinism, set_threads
 from repro.training.loading import Collate
-from repro.training.model_state import weights_digest
-from repro.training.parallel import Processes, choose_device
 from repro.training.rows import Chunks
 from repro.training.sampling import Order
-from repro.training.seeding import ExperimentSeeds, seed_generators
 
 Result = TypeVar("Result")
 
 
-class Session:
+class Session(SessionBase):
     """One training, from its settings to its last step. `step` counts the steps that are done.
 
     `is_fresh`: whether the training begins, so that no checkpoint will be put into what is
@@ -47,33 +37,6 @@ class Session:
     "steps", "max_steps" or "early". `notes`: what JSON can hold, for the loop to keep in
     checkpoints, such as how many validations in a row were not the best.
     """
-
-    def __init__(self, root: Path, config: SessionSettings) -> None:
-        refuse_missing_settings(config)
-        set_determinism(config.determinism)
-        set_threads(config.threads)
-        self.root = root
-        self.config: Any = config
-        self.step = 0
-        self.is_fresh = True
-        self.finished = ""
-        self.device = choose_device(config.device)
-        self.processes = Processes(config.training.shards, self.device)
-        self.seeds = ExperimentSeeds(**config.seeds.model_dump())
-        self.facts: JsonObject | None = None
-        self.notes: JsonObject = {}
-        self.best: Best | None = None
-        self._flags = flags()
-        self._settings = config
-        self._workers = config.num_workers
-        self._registered: Registered | None = None
-        self._plan: Plan | None = None
-        self._current: Step | None = None  # that the author's part has
-        self._is_stopping = False
-        self.loop_frame: FrameType | None = None  # of the function that asked for the steps
-        seed_generators(derive_seed(self.seeds.training, "session"))
-
-    # What the author calls -----------------------------------------------------------------------
 
     def data(self, facts: Mapping[str, Any]) -> None:
         """Say what identifies the data: their digest is a condition of the training.
@@ -186,106 +149,12 @@ class Session:
         """End the training early, with this step as its last one; all processes call it alike."""
         self._is_stopping = True
 
-    # What a mode does otherwise ------------------------------------------------------------------
+    def ignore(self, value: object) -> None:
+        """Say that an object of the loop's has no state that a resumed training would miss.
 
-    def _restore(self, known: Registered) -> None:
-        """Put a checkpoint's state into what is registered, if there is one to go on from."""
-
-    def _opened(self, plan: Plan) -> AbstractContextManager[range]:
-        """Open what the loop writes to; give the steps that are to be done, counted from 0."""
-        return nullcontext(range(self.step, plan.last))
-
-    def _making(self, index: int) -> None:
-        """Come before the batch of a step is made."""
-
-    def _made(self, step: Step) -> None:
-        """Come before the author's part of a step."""
-
-    def _done(self, step: Step, numbers: dict[str, float]) -> None:
-        """Take note of a step that the author has just done."""
-
-    def _goes_on(self, step: Step) -> bool:
-        """Tell, after the author's part of a step, whether the next one follows."""
-        return not self._is_stopping
-
-    def _log_validation(self, numbers: dict[str, float]) -> None:
-        """Take note of a validation."""
-
-    # What all modes share ------------------------------------------------------------------------
-
-    @property
-    def situation(self) -> Situation:
-        """What a training here depends on; UserError before `data` was called."""
-        config = self._settings
-        if self.facts is None:
-            raise UserError("session.data was not called: what a training depends on is not known")
-        settings = config.bits_settings()
-        device = self.device.type
-        return conditions_here(self.root, settings, self.facts, config.profile, device)
-
-    def state_dict(self) -> JsonObject | dict[str, Any]:
-        """Return all that a checkpoint holds."""
-        return {
-            "config": self._settings.bits_settings(),
-            "step": self.step,
-            "steps": self._plan.last if self._plan else None,
-            "finished": self.finished,
-            "data": data_digest(self.facts or {}),
-            "best": self.best.as_json() if self.best else None,
-            "notes": self.notes,
-            **self._known().state_dict(),
-        }
-
-    def _load(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` returned, to go on."""
-        self._known().load(state)
-        self.step = state["step"]
-        self.finished = state.get("finished", "")
-        self.notes = state.get("notes", {})
-        if self.best and state["best"]:
-            self.best = self.best.restored(state["best"])
-
-    def _known(self) -> Registered:
-        """Return what is registered; UserError if nothing is."""
-        if self._registered is None:
-            raise UserError(
-                "nothing is registered: call session.register(model=..., optimizers=...) first"
-            )
-        return self._registered
-
-    def _loop(self, plan: Plan, known: Registered) -> Iterator[Step]:
-        """Yield the steps; what comes before and after the author's part of each is done here."""
-        seed = self.seeds.training
-        around = self.surroundings(plan)
-        with self._opened(plan) as steps:
-            batches = plan.batches(steps, self._workers, self.device, self.processes)
-            for index in steps:
-                self._making(index)
-                step = new_step(index, plan, around, next(batches))
-                known.train()
-                known.model.zero_grad()  # gradients are in no checkpoint: a step has its own alone
-                self._made(step)
-                self._current = step
-                seed_generators(derive_seed(seed, "step", index))
-                yield step
-                if not step.is_done:
-                    raise UserError(
-                        f"step {step.number} ended without step.done(loss=...): call it in each "
-                        "step; to end a training early, call session.stop()"
-                    )
-                # For code that draws outside of steps and samples: the same in every process.
-                seed_generators(derive_seed(seed, "after step", self.step))
-                if not self._goes_on(step):
-                    break
-
-    def surroundings(self, plan: Plan) -> Surroundings:
-        """Return what each step of a plan needs of this session."""
-        here = (self._known(), self.processes, self.device, self.seeds.training)
-        return Surroundings(*here, plan.schedule, self._finish_step)
-
-    def _finish_step(self, step: Step, numbers: dict[str, float]) -> None:
-        self.step = step.number
-        self._done(step, numbers)
+        Such as the trainer of a framework; call it before the loop begins.
+        """
+        self._ignored.append(value)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -295,6 +164,7 @@ class Session:
         return self._plan.schedule.steps_per_epoch
 
     @property
-    def bits(self) -> str:
-        """The SHA-256 of the registered model's weights."""
-        return weights_digest(self._known().model.state_dict())
+    def steps_left(self) -> int:
+        """The number of steps that are still to be done, once `steps` was called."""
+        is_over = self._plan is None or self.finished == "early"
+        return 0 if is_over or not self._plan else max(0, self._plan.last - self.step)

@@ -87,7 +87,9 @@ class TrainingSession(Session):
             return
         self.finished = ""
         self._first = self.step + 1
-        self._unregistered = Unregistered(self, self.loop_frame, self._known().state_dict())
+        self._unregistered = Unregistered(
+            self._ignored, self.loop_frame, self._known().state_dict()
+        )
         self.loop_frame = None  # it holds the author's variables
         self._interruption = Interruption()
         self.processes.wait()  # until all have read what the first one is going to change

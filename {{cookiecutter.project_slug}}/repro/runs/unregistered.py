@@ -9,7 +9,7 @@ containers, and lone tensors of more than 16 million values, which are taken for
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -27,12 +27,14 @@ _KIT = "repro."
 class Unregistered:
     """What the functions around a loop hold beside what is registered, as the loop begins.
 
-    `owner`: the session, which is not looked at. `frame`: of the function that asked for the steps.
-    `state`: what a checkpoint would hold.
+    `ignored`: what is not looked at. `frame`: of the function that asked for the steps. `state`:
+    what a checkpoint would hold.
     """
 
-    def __init__(self, owner: object, frame: FrameType | None, state: Mapping[str, Any]) -> None:
-        self._owner = owner
+    def __init__(
+        self, ignored: Sequence[object], frame: FrameType | None, state: Mapping[str, Any]
+    ) -> None:
+        self._ignored = {id(value): value for value in ignored}
         self._frames = [*_frames_of_the_author(frame)]
         self._objects = self._variables()
         self._before = dict(self._look(Saved(state)))
@@ -81,7 +83,7 @@ class Unregistered:
 
     def _look(self, saved: Saved) -> Iterator[tuple[str, list[Any]]]:
         """Yield what the variables lead to and no checkpoint holds, in a form to compare later."""
-        seen: dict[int, object] = {id(self._owner): self._owner}
+        seen: dict[int, object] = {**self._ignored}
         for variable, value in self._objects.items():
             if isinstance(value, Tensor) and value.numel() > _LARGEST:
                 continue

@@ -107,7 +107,8 @@ def reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[
 
     `seen` has the values that were met before, by their identity.
     """
-    if value is None or isinstance(value, _NO_STATE) or id(value) in seen:
+    of_the_kit = type(value).__module__.startswith("repro.")
+    if value is None or of_the_kit or isinstance(value, _NO_STATE) or id(value) in seen:
         return
     seen[id(value)] = value
     if isinstance(value, Tensor):

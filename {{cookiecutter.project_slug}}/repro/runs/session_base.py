@@ -1,0 +1,162 @@
+"""What all modes of a session share: its settings, its state, and the loop around the steps.
+
+repro/runs/session.py has what the author calls. A mode overrides what it does otherwise: where it
+begins, what it writes, and whether it goes on.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from repro.core.errors import UserError
+from repro.core.files import JsonObject
+from repro.core.hashing import derive_seed
+from repro.data.manifest import data_digest
+from repro.runs.conditions import Situation, conditions_here
+from repro.runs.plan import Plan
+from repro.runs.registered import Registered
+from repro.runs.session_settings import SessionSettings, refuse_missing_settings
+from repro.runs.step import Step, Surroundings, new_step
+from repro.training.best import Best
+from repro.training.determinism import flags, set_determinism, set_threads
+from repro.training.model_state import weights_digest
+from repro.training.parallel import Processes, choose_device
+from repro.training.seeding import ExperimentSeeds, seed_generators
+
+
+class SessionBase:
+    """The part of a session that an author does not call; see `Session`."""
+
+    def __init__(self, root: Path, config: SessionSettings) -> None:
+        refuse_missing_settings(config)
+        set_determinism(config.determinism)
+        set_threads(config.threads)
+        self.root = root
+        self.config: Any = config
+        self.step = 0
+        self.is_fresh = True
+        self.finished = ""
+        self.device = choose_device(config.device)
+        self.processes = Processes(config.training.shards, self.device)
+        self.seeds = ExperimentSeeds(**config.seeds.model_dump())
+        self.facts: JsonObject | None = None
+        self.notes: JsonObject = {}
+        self.best: Best | None = None
+        self._flags = flags()
+        self._settings = config
+        self._workers = config.num_workers
+        self._registered: Registered | None = None
+        self._plan: Plan | None = None
+        self._current: Step | None = None  # that the author's part has
+        self._is_stopping = False
+        self._ignored: list[object] = [self]  # where nothing is looked for that has to be kept
+        self.loop_frame: FrameType | None = None  # of the function that asked for the steps
+        seed_generators(derive_seed(self.seeds.training, "session"))
+
+    # What a mode does otherwise ------------------------------------------------------------------
+
+    def _restore(self, known: Registered) -> None:
+        """Put a checkpoint's state into what is registered, if there is one to go on from."""
+
+    def _opened(self, plan: Plan) -> AbstractContextManager[range]:
+        """Open what the loop writes to; give the steps that are to be done, counted from 0."""
+        return nullcontext(range(self.step, plan.last))
+
+    def _making(self, index: int) -> None:
+        """Come before the batch of a step is made."""
+
+    def _made(self, step: Step) -> None:
+        """Come before the author's part of a step."""
+
+    def _done(self, step: Step, numbers: dict[str, float]) -> None:
+        """Take note of a step that the author has just done."""
+
+    def _goes_on(self, step: Step) -> bool:
+        """Tell, after the author's part of a step, whether the next one follows."""
+        return not self._is_stopping
+
+    def _log_validation(self, numbers: dict[str, float]) -> None:
+        """Take note of a validation."""
+
+    # What all modes share ------------------------------------------------------------------------
+
+    @property
+    def situation(self) -> Situation:
+        """What a training here depends on; UserError before `data` was called."""
+        config = self._settings
+        if self.facts is None:
+            raise UserError("session.data was not called: what a training depends on is not known")
+        settings = config.bits_settings()
+        device = self.device.type
+        return conditions_here(self.root, settings, self.facts, config.profile, device)
+
+    def state_dict(self) -> JsonObject | dict[str, Any]:
+        """Return all that a checkpoint holds."""
+        return {
+            "config": self._settings.bits_settings(),
+            "step": self.step,
+            "steps": self._plan.last if self._plan else None,
+            "finished": self.finished,
+            "data": data_digest(self.facts or {}),
+            "best": self.best.as_json() if self.best else None,
+            "notes": self.notes,
+            **self._known().state_dict(),
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned, to go on."""
+        self._known().load(state)
+        self.step = state["step"]
+        self.finished = state.get("finished", "")
+        self.notes = state.get("notes", {})
+        if self.best and state["best"]:
+            self.best = self.best.restored(state["best"])
+
+    def _known(self) -> Registered:
+        """Return what is registered; UserError if nothing is."""
+        if self._registered is None:
+            raise UserError(
+                "nothing is registered: call session.register(model=..., optimizers=...) first"
+            )
+        return self._registered
+
+    def _loop(self, plan: Plan, known: Registered) -> Iterator[Step]:
+        """Yield the steps; what comes before and after the author's part of each is done here."""
+        seed = self.seeds.training
+        around = self.surroundings(plan)
+        with self._opened(plan) as steps:
+            batches = plan.batches(steps, self._workers, self.device, self.processes)
+            for index in steps:
+                self._making(index)
+                step = new_step(index, plan, around, next(batches))
+                known.train()
+                known.model.zero_grad()  # gradients are in no checkpoint: a step has its own alone
+                self._made(step)
+                self._current = step
+                seed_generators(derive_seed(seed, "step", index))
+                yield step
+                if not step.is_done:
+                    raise UserError(
+                        f"step {step.number} ended without step.done(loss=...): call it in each "
+                        "step; to end a training early, call session.stop()"
+                    )
+                # For code that draws outside of steps and samples: the same in every process.
+                seed_generators(derive_seed(seed, "after step", self.step))
+                if not self._goes_on(step):
+                    break
+
+    def surroundings(self, plan: Plan) -> Surroundings:
+        """Return what each step of a plan needs of this session."""
+        here = (self._known(), self.processes, self.device, self.seeds.training)
+        return Surroundings(*here, plan.schedule, self._finish_step)
+
+    def _finish_step(self, step: Step, numbers: dict[str, float]) -> None:
+        self.step = step.number
+        self._done(step, numbers)
+
+    @property
+    def bits(self) -> str:
+        """The SHA-256 of the registered model's weights."""
+        return weights_digest(self._known().model.state_dict())
