@@ -1,6 +1,9 @@
-"""State that no checkpoint holds is refused by its name, and so is what is not put back."""
+"""State that changes and no checkpoint holds is refused by its name, and so is what is not put
+back. tests/unit/test_session.py does the same with loops.
+"""
 
 import copy
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from repro.core.errors import UserError
-from repro.training.unsaved import refuse_not_restored, refuse_unsaved
+from repro.runs.unregistered import Unregistered
+from repro.training.unsaved import reachable, refuse_not_restored
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -104,31 +108,54 @@ def sparse(trainer: Any) -> None:
 
 
 LOST = {
-    "Trainer.queue[0]": queue,
-    "Trainer.scheduler": scheduler,
-    "the state of Trainer.optimizer.base": inner_optimizer,
-    "Trainer.average.shadow": callable_object,
-    "Trainer.update.shadow": bound_method,
-    "Trainer.slots.values": slots,
-    "Trainer.adjacency": sparse,
-    "Trainer.ema": ema,
-    "the state of Trainer.second": second_optimizer,
-    "Trainer.helper.history['losses'][1]": tensor_in_an_object,
+    "trainer.queue[0]": queue,
+    "trainer.scheduler": scheduler,
+    "the state of trainer.optimizer.base": inner_optimizer,
+    "trainer.average.shadow": callable_object,
+    "trainer.update.shadow": bound_method,
+    "trainer.slots.values": slots,
+    "trainer.adjacency": sparse,
+    "trainer.ema": ema,
+    "the state of trainer.second": second_optimizer,
+    "trainer.helper.history['losses'][1]": tensor_in_an_object,
 }
 
 
+def change(part: Any) -> None:
+    """Change a state as a step would."""
+    for tensor in (value for _, value in reachable(part, "", {}) if isinstance(value, Tensor)):
+        with torch.no_grad():
+            (tensor.to_dense() if tensor.is_sparse else tensor).add_(1)
+    for optimizer in (getattr(part, "second", None), getattr(part.optimizer, "base", None)):
+        if optimizer:
+            optimizer.step()
+    if hasattr(part, "scheduler"):
+        part.scheduler.step()
+    if hasattr(part, "adjacency"):
+        part.adjacency = part.adjacency * 2
+
+
+@pytest.mark.parametrize("when", ["before", "later"])
 @pytest.mark.parametrize("name", LOST)
-def test_what_a_trainer_keeps_and_nobody_saves_is_refused_by_name(name: str) -> None:
-    trainer = Trainer()
-    refuse_unsaved(trainer, trainer.state_dict())
-    trainer.step()
-    refuse_unsaved(trainer, trainer.state_dict())
-    LOST[name](trainer)
-    trainer.step()
+def test_what_a_trainer_changes_and_nobody_saves_is_refused_by_name(name: str, when: str) -> None:
+    """There when the loop begins, or made in a step."""
+
+    def loop() -> None:
+        trainer = Trainer()
+        if when == "before":
+            LOST[name](trainer)
+        kept = Unregistered([], sys._getframe(), trainer.state_dict())
+        kept.refuse_changed(trainer.state_dict())
+        if when == "later":
+            LOST[name](trainer)
+        trainer.step()
+        change(trainer)
+        kept.refuse_changed(trainer.state_dict())
+
     with pytest.raises(UserError) as refused:
-        refuse_unsaved(trainer, trainer.state_dict())
+        loop()
     (line,) = refused.value.lines
-    assert line.startswith(f"{name} is in no checkpoint")
+    assert line.startswith(f"{name} of loop() changes in a step and is in no checkpoint")
 
 
 def test_what_is_saved_as_well_is_not_refused() -> None:
@@ -148,7 +175,13 @@ def test_what_is_saved_as_well_is_not_refused() -> None:
         "second": trainer.second.state_dict(),
         "losses": [trainer.helper.history["losses"][1][:1]],  # a view of it will do
     }
-    refuse_unsaved(trainer, trainer.state_dict())
+    kept = Unregistered([], sys._getframe(), trainer.state_dict())
+    trainer.step()
+    change(trainer)
+    trainer.saved |= {"queue": [*trainer.queue], "scheduler": trainer.scheduler.state_dict()}
+    trainer.saved |= {"ema": trainer.ema.state_dict(), "second": trainer.second.state_dict()}
+    trainer.saved |= {"adjacency": trainer.adjacency}
+    kept.refuse_changed(trainer.state_dict())
 
 
 def loaded() -> dict[str, Any]:
@@ -190,9 +223,13 @@ def test_a_trainer_that_is_a_module_or_can_be_called_is_looked_at_as_any_other()
             self.net = nn.Linear(2, 2)
             self.other = [torch.ones(2)]
 
-    module = Lit()
-    with pytest.raises(UserError, match=r"Lit\.other\[0\]"):
-        refuse_unsaved(module, {"model": module.state_dict()})
+        def fit(self) -> None:
+            kept = Unregistered([], sys._getframe(), {"model": self.state_dict()})
+            self.other[0] += 1
+            kept.refuse_changed({"model": self.state_dict()})
+
+    with pytest.raises(UserError, match=r"self\.other\[0\] of fit\(\)"):
+        Lit().fit()
 
 
 def test_a_checkpoint_of_a_cpu_may_go_on_on_a_gpu() -> None:
@@ -201,8 +238,12 @@ def test_a_checkpoint_of_a_cpu_may_go_on_on_a_gpu() -> None:
     )
 
 
-def test_a_tensor_of_no_elements_and_a_constant_in_a_buffer_are_fine() -> None:
+def test_a_tensor_of_no_elements_and_a_constant_are_fine() -> None:
     trainer = Trainer()
     trainer.empty = torch.empty(0)
     trainer.view: Tensor = trainer.model.table[1:]
-    refuse_unsaved(trainer, trainer.state_dict())
+    trainer.weights = torch.ones(3)
+    kept = Unregistered([], sys._getframe(), trainer.state_dict())
+    trainer.step()
+    trainer.model.table += 1
+    kept.refuse_changed(trainer.state_dict())

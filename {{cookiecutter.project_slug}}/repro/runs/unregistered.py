@@ -10,18 +10,29 @@ containers, and lone tensors of more than 16 million values, which are taken for
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from repro.core.errors import refuse
 from repro.runs.fingerprints import fingerprint
-from repro.training.unsaved import Saved, differing, reachable
+from repro.training.unsaved import Saved, attributes, differing, reachable
 
 _LARGEST = 1 << 24  # values of a lone tensor that is read again
-_KIT = "repro."
+
+
+class _Variable(NamedTuple):
+    """A variable of a function, and what it holds."""
+
+    name: str
+    function: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.function}"
 
 
 class Unregistered:
@@ -36,15 +47,14 @@ class Unregistered:
     ) -> None:
         self._ignored = {id(value): value for value in ignored}
         self._frames = [*_frames_of_the_author(frame)]
-        self._objects = self._variables()
-        self._before = dict(self._look(Saved(state)))
-        self._numbers = {name: value for name, value in self._objects.items() if _is_number(value)}
+        self._variables = [*self._now()]
+        self._before = self._look(Saved(state))
 
     def refuse_changed(self, state: Mapping[str, Any]) -> None:
         """Raise UserError for each variable that has changed and is not registered."""
         lost = [
             name
-            for name, now in self._look(Saved(state))
+            for name, now in self._look(Saved(state)).items()
             if name not in self._before or [*differing(now, self._before[name], "")]
         ]
         refuse(
@@ -54,7 +64,7 @@ class Unregistered:
                     "would go on without it: register it (session.register: a network as a part "
                     "of model, an object with state_dict and load_state_dict in state={...}); "
                     "if it is nothing to keep, make it in the loop"
-                    for name in dict.fromkeys(lost)
+                    for name in lost
                 ),
                 *(
                     f"{name} changes in a step and is in no checkpoint, so a resumed training "
@@ -65,45 +75,47 @@ class Unregistered:
             ]
         )
 
-    def _variables(self) -> dict[str, Any]:
-        """Return the variables of the author's functions around the loop, as they are now."""
-        return {
-            f"{variable} of {frame.f_code.co_name}()": value
-            for frame in self._frames
-            for variable, value in frame.f_locals.items()
-        }
+    def _now(self) -> Iterator[_Variable]:
+        """Yield the variables of the author's functions around the loop, as they are now."""
+        for frame in self._frames:
+            for name, value in frame.f_locals.items():
+                yield _Variable(name, f"{frame.f_code.co_name}()", value)
 
     def _changed_numbers(self) -> list[str]:
-        now = self._variables()
+        before = {str(variable): variable.value for variable in self._variables}
         return [
-            name
-            for name, before in self._numbers.items()
-            if _is_number(now.get(name)) and not _same_number(now[name], before)
+            str(variable)
+            for variable in self._now()
+            if _is_number(variable.value)
+            and _is_number(before.get(str(variable)))
+            and not _same_number(variable.value, before[str(variable)])
         ]
 
-    def _look(self, saved: Saved) -> Iterator[tuple[str, list[Any]]]:
-        """Yield what the variables lead to and no checkpoint holds, in a form to compare later."""
+    def _look(self, saved: Saved) -> dict[str, list[Any]]:
+        """Return what the variables lead to and no checkpoint holds, in a form to compare later."""
         seen: dict[int, object] = {**self._ignored}
-        for variable, value in self._objects.items():
+        found: dict[str, list[Any]] = {}
+        for variable in self._variables:
+            value = variable.value
             if isinstance(value, Tensor) and value.numel() > _LARGEST:
                 continue
-            found: list[Any] = []
-            of_optimizers: list[Any] = []
-            for name, part in reachable(value, variable, seen):
+            look = attributes if variable.name == "self" else reachable
+            for name, part in look(value, variable.name, seen):
                 if not saved.holds(part):
-                    is_optimizers = isinstance(value, Optimizer) or name.startswith("the state of ")
-                    (of_optimizers if is_optimizers else found).append(_copied(part))
-            if found:
-                yield variable, found
-            if of_optimizers:
-                yield f"the state of {variable}", of_optimizers
+                    found.setdefault(f"{name} of {variable.function}", []).append(_copied(part))
+        return found
 
 
 def _frames_of_the_author(frame: FrameType | None) -> Iterator[FrameType]:
-    """Yield a frame and those that called it, up to the first one of the kit."""
-    while frame and not str(frame.f_globals.get("__name__", "")).startswith(_KIT):
+    """Yield a frame and those that called it, up to the first one of the kit or of a package."""
+    while frame and not _is_of_others(frame):
         yield frame
         frame = frame.f_back
+
+
+def _is_of_others(frame: FrameType) -> bool:
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith("repro.") or "site-packages" in Path(frame.f_code.co_filename).parts
 
 
 def _is_number(value: object) -> bool:
@@ -117,7 +129,7 @@ def _same_number(one: float, two: float) -> bool:
 def _copied(value: Any) -> Any:
     """Return a state that stays as it is: tensors as fingerprints, objects as their states."""
     if isinstance(value, Tensor):
-        return fingerprint([value])
+        return fingerprint([value if value.layout is torch.strided else value.to_dense()])
     if isinstance(value, Mapping):
         return {name: _copied(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

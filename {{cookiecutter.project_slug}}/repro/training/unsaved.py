@@ -1,9 +1,9 @@
-"""Find the state of a training that would get lost: kept by a trainer, and in no checkpoint.
+"""Tell what state an object leads to, what of it a checkpoint holds, and what was not put back.
 
-A resumed training then goes on with other numbers, and nobody sees it: the weights may even have
-the same bits, while an average of them that only the evaluation uses has not. `refuse_unsaved` goes
-through what a trainer can reach; `refuse_not_restored` compares what was loaded with what the
-trainer would save now.
+State that gets lost makes other numbers when a training goes on, and nobody sees it: the weights
+may even have the same bits, while an average of them that only the evaluation uses has not.
+repro/runs/unregistered.py looks for what no checkpoint holds; `refuse_not_restored` compares what
+was loaded with what would be saved now.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from repro.core.errors import UserError, refuse
+from repro.core.errors import UserError
 
 _NO_STATE = (
     *(str, bytes, int, float, complex, type, ModuleType, FunctionType, BuiltinFunctionType),
@@ -26,28 +26,6 @@ _NO_STATE = (
 )
 _SEQUENCES = (list, tuple, deque, set, frozenset)
 _KNOWN_OF_OPTIMIZERS = {"state", "param_groups", "defaults"}
-
-
-def refuse_unsaved(trainer: object, state: Mapping[str, Any]) -> None:
-    """Raise UserError for each tensor or object with a state that is not in the trainer's state.
-
-    `state`: what a checkpoint of the trainer would hold. Looks at attributes and containers, at
-    what modules call their state, at optimizers, and at the state of what else has `state_dict` and
-    `load_state_dict` (a scheduler); not into data sets.
-    """
-    saved = Saved(state)
-    lost: dict[str, None] = {}
-    for owner, part in _attributes(trainer, type(trainer).__name__, {id(trainer): trainer}):
-        if not saved.holds(part):
-            lost[owner] = None
-    refuse(
-        [
-            f"{owner} is in no checkpoint, so a resumed training would go on without it: put it "
-            "into state_dict and load_state_dict; make a constant a buffer of the model, and a "
-            "loss with weights a module of it"
-            for owner in lost
-        ]
-    )
 
 
 class Saved:
@@ -150,8 +128,8 @@ def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from _members(value, name)
 
 
-def _attributes(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
-    """Yield what the attributes of a trainer lead to, whatever it is itself."""
+def attributes(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
+    """Yield what the attributes of an object lead to, also if it is a module or can be called."""
     for part, item in _members(value, name):
         yield from reachable(item, part, seen)
 
