@@ -11,7 +11,8 @@ def test_pictures_of_a_run_without_accuracy_with_a_negative_loss_and_many_classe
 ) -> None:
     """What an author validates is drawn, whatever it is called."""
     steps = [{"step": step, "loss": 1.0 - step} for step in range(1, 5)]
-    epochs = [{"step": step, "epoch": step // 2, "loss": -0.5, "f1": 0.1} for step in (2, 4)]
+    validation = {"split": "validation", "loss": -0.5, "f1": 0.1}
+    epochs = [{"step": step, "epoch": step // 2, **validation} for step in (2, 4)]
     for classes in (2, 40):
         names = [f"class {number}" for number in range(classes)]
         draw(tmp_path, [[3] * classes] * classes, names, steps + epochs)
