@@ -5,7 +5,7 @@ bits of a plain one. tests/project/test_own_loop.py trains with the real command
 import copy
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -411,6 +411,34 @@ def clipped_away(session: Session) -> None:
 def test_a_fault_of_the_loop_is_one_line(root: Path, function: Loop, words: str) -> None:
     with pytest.raises(UserError, match=words):
         function(training(root))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, UserError])
+def test_an_error_of_the_loop_closes_what_is_open(root: Path, error: type[BaseException]) -> None:
+    """The trace is written, and the tracker knows that the training has ended."""
+    seen = []
+
+    @contextmanager
+    def listener(run: Path) -> Iterator[None]:
+        seen.append("open")
+        try:
+            yield
+        finally:
+            seen.append("closed")
+
+    def failing(session: Session) -> None:
+        for step, model, _ in loop(session):
+            step.done(loss=step.backward(squares(model)), norm=step.update())
+            if step.number == 3:
+                raise error("the author's")
+
+    session = TrainingSession(root, settings(run_dir="runs/one"), listener)
+    with pytest.raises(error) as raised:
+        failing(session)
+    assert raised.traceback  # it keeps the loop alive
+    session.close()
+    assert seen == ["open", "closed"]
+    assert len((root / "runs/one/trace.jsonl").read_text().splitlines()) == 5
 
 
 def test_settings_that_a_session_needs_are_named(root: Path) -> None:

@@ -58,6 +58,7 @@ class AuditSession(Session):
                 self.reason = " ".join(told.split())
         finally:
             hook.remove()
+            self.close()
 
     def _has_operations(self, error: Exception) -> bool:
         """Tell whether the step that raised an error went backward: its loss is not finite."""

@@ -68,6 +68,8 @@ class ReplaySession(Session):
             if not self.has_begun:
                 raise
             return [*self.lines, TraceLine(self.target, {})]
+        finally:
+            self.close()
         raise UserError(
             f"train(session) ended before step {self.target}: it does other steps than the run had"
         )

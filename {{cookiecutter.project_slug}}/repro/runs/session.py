@@ -107,7 +107,8 @@ class Session(SessionBase):
         )
         self._plan = wanted.plan(self.seeds.training, self._settings.training.max_steps)
         self.loop_frame = sys._getframe(1)
-        return self._loop(self._plan, self._known())
+        self._steps = self._loop(self._plan, self._known())
+        return self._steps
 
     def validated(self, **metrics: Number) -> bool:
         """Tell the numbers of a validation of the weights as they are; return if it is the best.

@@ -4,7 +4,7 @@ repro/runs/session.py has what the author calls. A mode overrides what it does o
 begins, what it writes, and whether it goes on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -52,6 +52,7 @@ class SessionBase:
         self._current: Step | None = None  # that the author's part has
         self._is_stopping = False
         self._ignored: list[object] = [self]  # where nothing is looked for that has to be kept
+        self._steps: Generator[Step, None, None] | None = None
         self.loop_frame: FrameType | None = None  # of the function that asked for the steps
         seed_generators(derive_seed(self.seeds.training, "session"))
 
@@ -122,7 +123,7 @@ class SessionBase:
             )
         return self._registered
 
-    def _loop(self, plan: Plan, known: Registered) -> Iterator[Step]:
+    def _loop(self, plan: Plan, known: Registered) -> Generator[Step, None, None]:
         """Yield the steps; what comes before and after the author's part of each is done here."""
         seed = self.seeds.training
         around = self.surroundings(plan)
@@ -146,6 +147,11 @@ class SessionBase:
                 seed_generators(derive_seed(seed, "after step", self.step))
                 if not self._goes_on(step):
                     break
+
+    def close(self) -> None:
+        """Close what the loop writes to, also where an error of the author's has ended it."""
+        if self._steps:
+            self._steps.close()
 
     def surroundings(self, plan: Plan) -> Surroundings:
         """Return what each step of a plan needs of this session."""

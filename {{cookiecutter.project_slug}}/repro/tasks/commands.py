@@ -54,7 +54,10 @@ def _train(root: Path, config: Any) -> int:
     from repro.training.interruption import EXIT_CODE
 
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
-    author_object(root, "train")(session)
+    try:
+        author_object(root, "train")(session)
+    finally:
+        session.close()
     session.processes.close()
     if session.processes.rank == 0:
         _say_what_came(session)
