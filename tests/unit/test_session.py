@@ -397,7 +397,7 @@ def clipped_away(session: Session) -> None:
         (twice, "step 1: step.done was called twice"),
         (not_finite, "step 1: loss nan: expected finite numbers"),
         (without_length, "takes the length of the training: epochs=N or steps=N"),
-        (too_large, "batch_size=60 is larger than the 24 samples"),
+        (too_large, "batch_size=60 is larger than the 24 training samples, and drop_last"),
         (strange, "4 parameters of the optimizer model are not the model's"),
         (no_state, "expected an object with state_dict"),
         (validated_before, "session.validated came before step.done"),

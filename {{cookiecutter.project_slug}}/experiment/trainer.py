@@ -20,7 +20,6 @@ from experiment.model import build_model, load_pretrained
 from experiment.optimizer import build_optimizer, learning_rate
 from experiment.samples import ImageFiles, Images
 from repro.runs import EvaluationSession, Session, Step
-from repro.runs.figures import draw
 from repro.training import Weighted, compiled
 
 Metrics = dict[str, float]
@@ -105,6 +104,8 @@ def train(session: Session) -> None:
 
 def evaluate(session: EvaluationSession) -> dict[str, Any]:
     """Return the metrics of the test samples, and draw them."""
+    from repro.runs.figures import draw  # only here: a training needs no matplotlib
+
     trainer = Trainer(session)
     session.register(model=trainer.model)
     logits, labels = trainer.predict(trainer.data.test)

@@ -128,8 +128,10 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     operations = findings(recorder.operations[:in_training], recorder.operations[in_training:])
     if uses_low_precision(config):
         config = loader_of(root).load([*settings, IN_FP32])
+    again = AuditSession(root, config)
+    set_determinism("warn")  # which the session has set to the config's
     with checking_sums() as differences:
-        AuditSession(root, config).look(train)
+        again.look(train)
     return Audit(operations, differences, not session.reason, session.reason)
 
 

@@ -1,6 +1,6 @@
 """Say which steps a loop has: how many, of which samples, and after which it validates."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,10 @@ class Wanted:
         size = sized(self.dataset)
         schedule = Schedule(size, self.batch_size, seed, self.drop_last, self.order)
         if not schedule.steps_per_epoch:
-            raise UserError(f"batch_size={self.batch_size} is larger than the {size} samples")
+            raise UserError(
+                f"batch_size={self.batch_size} is larger than the {size} training samples, and "
+                "drop_last leaves out what is less: take a smaller one, or drop_last=False"
+            )
         return schedule
 
     def _total(self, per_epoch: int | None) -> int:
@@ -87,11 +90,12 @@ class Plan:
 
     def batches(
         self, steps: range, workers: int, device: torch.device, processes: Processes
-    ) -> Iterator[IndexedBatch | None]:
+    ) -> Generator[IndexedBatch | None, None, None]:
         """Yield this process's part of each step's batch; None where the loop brings its own."""
         if self.dataset is None or self.schedule is None:
-            return iter([None] * len(steps))
-        return batches_of_steps(
+            yield from (None for _ in steps)
+            return
+        yield from batches_of_steps(
             self.dataset,
             self.schedule,
             steps,

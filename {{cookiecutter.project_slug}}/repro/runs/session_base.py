@@ -5,7 +5,7 @@ begins, what it writes, and whether it goes on.
 """
 
 from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -127,8 +127,11 @@ class SessionBase:
         """Yield the steps; what comes before and after the author's part of each is done here."""
         seed = self.seeds.training
         around = self.surroundings(plan)
-        with self._opened(plan) as steps:
-            batches = plan.batches(steps, self._workers, self.device, self.processes)
+        with (
+            self._opened(plan) as steps,
+            # Closed first: data workers hold what they were forked with, such as a tracker's pipe.
+            closing(plan.batches(steps, self._workers, self.device, self.processes)) as batches,
+        ):
             for index in steps:
                 self._making(index)
                 step = new_step(index, plan, around, next(batches))
