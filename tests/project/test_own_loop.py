@@ -140,6 +140,26 @@ def test_results_are_recorded_verified_compared_and_archived(own_loop: Project) 
     assert sum(name.endswith("/data.json") for name in names) == 2
 
 
+def test_seeds_that_stop_early_at_other_steps_are_recorded_and_verified(own_loop: Project) -> None:
+    done_call = "        step.done(loss=mean, gradient_norm=norm)\n"
+    stop = "        if step.number == 5 + session.config.seed:\n            session.stop()\n"
+    own_loop.edit("experiment/trainer.py", done_call, done_call + stop)
+    own_loop.edit("configs/claims.yaml", "  checkpoint: best\n", "")
+    shutil.rmtree(own_loop.path / "results")
+    done = own_loop.module("repro", "record", "--allow-dirty")
+    assert done.returncode == 0, done.stdout + done.stderr
+    recorded = json.loads((own_loop.path / "results/expected_metrics.json").read_text())
+    claim = recorded["claims"]["mine"]
+    assert (claim["steps"], claim["steps_by_seed"]) == (7, {"1": 6, "2": 7})
+    commit(own_loop)
+    for arguments in (("--seed", "1"), ("--seed", "2"), ("--prefix", "3")):
+        done = own_loop.module("repro", "verify", *arguments)
+        assert last_line(done.stdout) == "IDENTICAL", done.stdout + done.stderr
+    run = next(own_loop.path.glob("runs/record/mine/*/seed-2"))
+    done = own_loop.module("experiment.evaluate", "--checkpoint", str(run / "checkpoints/last"))
+    assert "equal to the recorded accuracy and bits of mine" in done.stdout
+
+
 def test_the_projects_own_tests_pass(looped: Project, tmp_path: Path) -> None:
     done = Project(looped.path, forking_environment(tmp_path / "venv")).make("test")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -688,7 +688,7 @@ def test_equal_states_have_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_what_needs_pickle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"a\.b: set"):
+    with pytest.raises(UserError, match=r"a\.b: a set cannot be stored"):
         save(tmp_path / "a", {"a": {"b": {1, 2}}})
     assert not (tmp_path / "a").exists()
 

@@ -22,7 +22,7 @@ from repro.training.seeding import seed_generators
 from repro.training.weighted import Weighted
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
+from torch.utils.data import IterableDataset, TensorDataset
 
 STEPS = 12
 PHASES = ("data_split", "model_init", "training", "evaluation")
@@ -383,6 +383,41 @@ def taken_in_validation(session: Session) -> None:
         session.validated(epoch=1)
 
 
+def strange_facts(session: Session) -> None:
+    session.data({"folder": Path("data")})
+
+
+def two_loops(session: Session) -> None:
+    for step, model, _ in loop(session):
+        step.done(loss=step.backward(squares(model)))
+    session.steps(data(), 6, epochs=6)
+
+
+def two_batches(session: Session) -> None:
+    session.data({})
+    session.register(model=network())
+    for step in session.steps(steps=3):
+        step.take(data().tensors)
+        step.take(data().tensors)
+
+
+class Stream(IterableDataset[Tensor]):
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([torch.ones(1)])
+
+
+def streaming(session: Session) -> None:
+    session.data({})
+    session.register(model=network())
+    session.steps(Stream(), 6, epochs=6)
+
+
+def strange_notes(session: Session) -> None:
+    for step, model, _ in loop(session):
+        step.done(loss=step.backward(squares(model)))
+        session.notes["seen"] = {1, 2}  # type: ignore[assignment]
+
+
 def clipped_away(session: Session) -> None:
     for step, model, _ in loop(session):
         step.backward(squares(model))
@@ -403,6 +438,11 @@ def clipped_away(session: Session) -> None:
         (validated_before, "session.validated came before step.done"),
         (taken_name, r"step.done\(weights=...\): the kit writes weights itself"),
         (taken_in_validation, r"session.validated\(epoch=...\): the kit writes epoch itself"),
+        (strange_facts, "session.data.facts.: .*; expected what JSON can hold"),
+        (two_loops, "session.steps was called twice"),
+        (two_batches, "step 1 has a batch already"),
+        (streaming, "Stream is an IterableDataset"),
+        (strange_notes, "notes.seen: a set cannot be stored without pickle"),
         (clipped_away, "expected a number above 0, or None"),
         (best_is_missing, "a validation gave loss: expected accuracy"),
     ],
@@ -486,6 +526,26 @@ def test_a_loop_may_bring_its_own_batches(root: Path, shards: int) -> None:
     inputs = [[json.loads(line).get("inputs") for line in text.splitlines()] for text in traces]
     differ = [one != other for one, other in zip(*inputs, strict=True)]
     assert differ == [False, False, True, True, True, True]  # after the header and step 0
+
+
+def test_an_order_may_be_of_another_length_than_the_data(root: Path) -> None:
+    """Rare samples come more often: 30 of 24."""
+
+    def order(seed: int, epoch: int) -> list[int]:
+        return [*range(24), *[epoch] * 6]
+
+    def ordered(session: Session) -> None:
+        session.data({})
+        model = network()
+        session.register(model=model)
+        for step in session.steps(data(), 10, epochs=2, order=order):
+            seen.append(step.indices.tolist())
+            step.done(loss=step.backward(squares(model)))
+
+    seen: list[list[int]] = []
+    ordered(training(root))
+    assert len(seen) == 6
+    assert [index for batch in seen for index in batch] == order(0, 0) + order(0, 1)
 
 
 def test_gradients_of_a_step_before_are_gone(root: Path) -> None:

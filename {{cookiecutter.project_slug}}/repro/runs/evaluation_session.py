@@ -26,7 +26,7 @@ class EvaluationSession(Session):
         super().__init__(root, config)
         self.folder = folder
         self.is_fresh = False
-        self._state: dict[str, Any] = {}
+        self._planned: int | None = None
 
     def steps(self, *_: Any, **__: Any) -> Iterator[Step]:
         raise UserError("an evaluation does no steps: session.steps is for training")
@@ -54,7 +54,7 @@ class EvaluationSession(Session):
         known.load_to_evaluate(state)
         self.step = state["step"]
         self.finished = state.get("finished", "")
-        self._state = {name: state.get(name) for name in ("step", "steps")}
+        self._planned = state.get("steps")
 
     def metrics(self, given: object) -> JsonObject:
         """Return what is written of an evaluation: what the author's function returned, and ours.
@@ -68,8 +68,7 @@ class EvaluationSession(Session):
         if clash := sorted(given.keys() & {*_OURS}):
             raise UserError(f"evaluate(session) returned {', '.join(clash)}, which the kit writes")
         metrics: JsonObject = {str(name): _plain(name, value) for name, value in given.items()}
-        planned = self._state["steps"]
-        steps = self.step if self.finished == "early" else planned
+        steps = self.step if self.finished == "early" else self._planned
         own: JsonObject = {
             "step": self.step,
             "steps": steps,

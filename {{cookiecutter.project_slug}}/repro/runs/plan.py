@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from repro.core.errors import UserError
-from repro.training.loading import Collate, IndexedBatch, batches_of_steps
+from repro.training.loading import Collate, IndexedBatch, batches_of_steps, refuse_iterable
 from repro.training.parallel import Processes, slices_here
 from repro.training.sampling import Order, Schedule
 
@@ -39,6 +39,8 @@ class Wanted:
         if self.dataset is None:
             return None
         size = sized(self.dataset)
+        if self.order:
+            size = _length_of(self.order, seed)
         schedule = Schedule(size, self.batch_size, seed, self.drop_last, self.order)
         if not schedule.steps_per_epoch:
             raise UserError(
@@ -108,6 +110,7 @@ class Plan:
 
 def sized(dataset: Any) -> int:
     """Return the number of samples of a data set; UserError for one that does not tell it."""
+    refuse_iterable(dataset)
     try:
         return len(dataset)
     except TypeError as error:
@@ -115,3 +118,11 @@ def sized(dataset: Any) -> int:
             f"{type(dataset).__name__} has no __len__: expected a data set with __len__ and "
             "__getitem__(index), whose samples can be found again"
         ) from error
+
+
+def _length_of(order: Order, seed: int) -> int:
+    """Return the number of samples of an epoch by the author's order: those of the first one."""
+    try:
+        return len([*order(seed, 0)])
+    except TypeError as error:
+        raise UserError(f"order(seed, epoch): {error}; expected the epoch's indices") from error

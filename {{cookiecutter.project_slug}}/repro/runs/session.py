@@ -7,6 +7,7 @@ step, `audit` looks at the operations of one. All modes call the same function, 
 loop reaches is what the template's loop reaches.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -44,6 +45,13 @@ class Session(SessionBase):
         `facts`: a JSON object, such as the SHA-256 of each file (repro.data.manifest.tree_digests).
         Comes before `register`.
         """
+        try:
+            json.dumps(facts)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"session.data(facts): {error}; expected what JSON can hold: text, numbers, lists "
+                "and dicts of them"
+            ) from error
         self.facts = dict(facts)
 
     def first(self, work: Callable[[], Result]) -> Result:
@@ -105,6 +113,8 @@ class Session(SessionBase):
         wanted = Wanted(
             dataset, batch_size, epochs, steps, drop_last, order, collate, validate_every
         )
+        if self._plan:
+            raise UserError("session.steps was called twice: expected one loop for a training")
         self._plan = wanted.plan(self.seeds.training, self._settings.training.max_steps)
         self.loop_frame = sys._getframe(1)
         self._steps = self._loop(self._plan, self._known())

@@ -94,6 +94,8 @@ class Step:
         cut into shards along the first dimension. UserError where its parts have unequal first
         dimensions and there are several shards.
         """
+        if self.shards:
+            raise UserError(f"step {self.number} has a batch already: expected one for each step")
         processes = self.around.processes
         self.size = size_of(batch) if processes.shards > 1 else _size_if_equal(batch)
         slices = slices_here(self.size, processes)

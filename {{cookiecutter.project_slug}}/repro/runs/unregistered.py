@@ -5,7 +5,8 @@ a count of bad validations. Those that stay as they are do no harm. One that a s
 when the training goes on, and the numbers are then other ones without a word. So the variables of
 the functions around the loop are looked at when it begins, after the first step, and at each
 checkpoint. Not seen are variables that are bound in the loop only, numbers in attributes and in
-containers, and lone tensors of more than 16 million values, which are taken for data.
+containers, and what is taken for data: lone tensors of more than 16 million values, and all but the
+first 256 items of a container with more than 4096.
 """
 
 import math

@@ -154,7 +154,10 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor], seen: dict[Any, str
         return [_pack(item, f"{name}.{i}", tensors, seen) for i, item in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"{name.lstrip('.')}: {type(value).__name__} cannot be stored without pickle")
+    raise UserError(
+        f"{name.lstrip('.')}: a {type(value).__name__} cannot be stored without pickle: expected "
+        "tensors, numbers, text and None, in dicts and lists"
+    )
 
 
 def _pack_tensor(value: Tensor, name: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> str:

@@ -109,7 +109,7 @@ def batches_of_steps(
     `slices(size)` cuts a batch of `size` into shards: all, or those of this process
     (`parallel.slices_here`). Each is made by a call of `collate` of its own.
     """
-    _refuse_iterable(dataset)
+    refuse_iterable(dataset)
 
     def keys(step: int) -> list[list[SampleKey]]:
         samples = schedule.keys(step)
@@ -133,13 +133,13 @@ def batches_in_order(
 
     A sample that draws random numbers gets its own, whichever others are read.
     """
-    _refuse_iterable(dataset)
+    refuse_iterable(dataset)
     keys = [SampleKey(0, index) for index in samples]
     parts = ([keys[i : i + batch_size]] for i in range(0, len(keys), batch_size))
     return _batches(SeededDataset(dataset, seed, collate), parts, num_workers)
 
 
-def _refuse_iterable(dataset: object) -> None:
+def refuse_iterable(dataset: object) -> None:
     """Raise UserError for a data set that only streams: its samples have no place to go back to."""
     if isinstance(dataset, IterableDataset):
         raise UserError(

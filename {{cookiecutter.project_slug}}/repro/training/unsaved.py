@@ -8,8 +8,9 @@ was loaded with what would be saved now.
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from functools import partial
+from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -25,6 +26,8 @@ _NO_STATE = (
     *(torch.device, torch.dtype, Dataset, DataLoader),
 )
 _SEQUENCES = (list, tuple, deque, set, frozenset)
+_MANY = 4096  # items of a container
+_SOME = 256
 _KNOWN_OF_OPTIMIZERS = {"state", "param_groups", "defaults"}
 
 
@@ -117,15 +120,22 @@ def _of_optimizer(
 def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Yield what a container or an object consists of."""
     if isinstance(value, Mapping):
-        yield from ((f"{name}[{key!r}]", item) for key, item in value.items())
+        items = islice(value.items(), _looked_at(value))
+        yield from ((f"{name}[{key!r}]", item) for key, item in items)
     elif isinstance(value, _SEQUENCES):
-        yield from ((f"{name}[{place}]", item) for place, item in enumerate(value))
+        some = islice(value, _looked_at(value))
+        yield from ((f"{name}[{place}]", item) for place, item in enumerate(some))
     elif isinstance(value, MethodType):
         yield name, value.__self__
     elif isinstance(value, partial):
         yield from ((name, item) for item in (value.func, value.args, value.keywords))
     else:
         yield from _members(value, name)
+
+
+def _looked_at(container: Sized) -> int:
+    """Return how many items of a container are looked at: of many, as of data, the first ones."""
+    return len(container) if len(container) <= _MANY else _SOME
 
 
 def attributes(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
