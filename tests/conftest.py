@@ -156,8 +156,9 @@ class Project:
             **{k: variables.get(k, PORTABLE[k]) for k in PORTABLE},
         }
         command = ["-m", *words]
+        surroundings = fork_client.around(clean_environ(), PORTABLE)
         if self.venv not in (VENV, TRACKERS) or not fork_client.can_fork(
-            command, environ, PORTABLE
+            command, environ, PORTABLE, surroundings
         ):
             start = (
                 ["python", "-m", *torchrun(count), *words] if count > 1 else ["python", *command]

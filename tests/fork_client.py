@@ -30,16 +30,33 @@ USUAL = ("PYTHONHASHSEED", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE", "PYTHO
 MODULES = ("experiment.", "repro", "pytest")
 
 
-def can_fork(words: list[str], environ: dict[str, str], profile: dict[str, str]) -> bool:
-    """Whether a fork stands for `python` with these arguments and variables."""
+def around(environ: dict[str, str], profile: dict[str, str]) -> dict[str, str]:
+    """What a machine has set, for all programs, of what is read early: the server has it, too."""
+    own = {*USUAL, *THREADS, *profile}
+    return {
+        name: value for name, value in environ.items() if name.startswith(EARLY) and name not in own
+    }
+
+
+def can_fork(
+    words: list[str],
+    environ: dict[str, str],
+    profile: dict[str, str],
+    surroundings: dict[str, str],
+) -> bool:
+    """Whether a fork stands for `python` with these arguments and variables.
+
+    `surroundings`: what the server has beside the profile.
+    """
     if len(words) < 2 or words[0] != "-m" or not words[1].startswith(MODULES):
         return False
     threads = dict.fromkeys(THREADS, "1")
-    wanted = {**dict.fromkeys(USUAL, None), **threads, **profile}
+    needed = {**surroundings, **profile}
+    wanted = {**dict.fromkeys(USUAL, None), **threads, **needed}
     early = {name: value for name, value in environ.items() if name.startswith(EARLY)}
     if any(wanted.get(name, "") not in (value, None) for name, value in early.items()):
         return False
-    if any(environ.get(name) != value for name, value in profile.items()):
+    if any(environ.get(name) != value for name, value in needed.items()):
         return False
     return not [x for x in words if x.startswith("threads=") and x != "threads=1"]
 
@@ -84,12 +101,12 @@ class Command:
 
 def main() -> int:
     folder, python, *words = sys.argv[1:]
-    with open(f"{folder}/profile.json") as file:
-        profile = json.load(file)
+    with open(f"{folder}/variables.json") as file:
+        profile, surroundings = json.load(file)
     environ = dict(os.environ)
     if not profile.keys() & environ.keys():  # a process would put it in force as it starts
         environ |= profile
-    if not can_fork(words, environ, profile):
+    if not can_fork(words, environ, profile, surroundings):
         os.execv(python, [python, *words])  # with the variables as they are
     command = Command(f"{folder}/socket", words, os.getcwd(), environ, (0, 1, 2))
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,7 +24,8 @@ class ForkServer:
     def __init__(self, venv: Path, environ: dict[str, str], profile: dict[str, str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="forks-", dir="/tmp"))  # a short path: a socket
         self.profile = profile
-        (self.folder / "profile.json").write_text(json.dumps(profile))
+        variables = [profile, fork_client.around(environ, profile)]
+        (self.folder / "variables.json").write_text(json.dumps(variables))
         python = venv / "bin" / "python"
         client = [str(python), "-IS", str(HERE / "fork_client.py"), str(self.folder), str(python)]
         script = self.folder / "python"

@@ -6,9 +6,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import fork_client
 import pytest
 from background import contents
-from conftest import Project, clean_environ, ranks
+from conftest import PORTABLE, Project, clean_environ, ranks
 from forks import fork_server
 
 RUN = "runs/one"
@@ -174,3 +175,19 @@ def test_ranks_are_told_as_torchrun_tells_them(own_project: Project) -> None:
         re.sub(r"MASTER_ADDR=\S+", "", line) for line in told(forked.stdout)
     ]
     assert os.environ.get("RANK") is None
+
+
+def test_what_a_machine_sets_for_all_programs_is_no_reason_for_a_process() -> None:
+    """The server has it as well; another value, or none, is another environment."""
+    usual = {**PORTABLE, "LD_LIBRARY_PATH": "/opt/lib", "OPENBLAS_L2_SIZE": "512", "PATH": "/bin"}
+    surroundings = fork_client.around(usual, PORTABLE)
+    assert surroundings == {"LD_LIBRARY_PATH": "/opt/lib", "OPENBLAS_L2_SIZE": "512"}
+    words = ["-m", "experiment.train"]
+    for environ, expected in (
+        (usual, True),
+        ({**usual, "PATH": "/usr/bin", "PYTHONUNBUFFERED": "1"}, True),
+        ({**usual, "LD_LIBRARY_PATH": "/other"}, False),
+        ({name: value for name, value in usual.items() if name != "OPENBLAS_L2_SIZE"}, False),
+        ({**usual, "OMP_DYNAMIC": "1"}, False),
+    ):
+        assert fork_client.can_fork(words, environ, PORTABLE, surroundings) == expected, environ
