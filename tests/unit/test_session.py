@@ -4,6 +4,7 @@ bits of a plain one. tests/project/test_own_loop.py trains with the real command
 
 import copy
 import json
+import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -22,9 +23,10 @@ from repro.training.seeding import seed_generators
 from repro.training.weighted import Weighted
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 STEPS = 12
+MEMORY = np.empty((6, 3), np.float32)
 PHASES = ("data_split", "model_init", "training", "evaluation")
 
 
@@ -55,6 +57,7 @@ def settings(**changes: Any) -> Settings:
         "num_workers": 0,
         "run_dir": None,
         "resume": None,
+        "tracker": Settings(name="none"),
         "training": Settings(shards=1, max_steps=None),
         "output": Settings(log_every=1, checkpoint_every=4, keep_checkpoints=9, trace=True),
     }
@@ -101,11 +104,13 @@ def training(root: Path, name: str = "one", **changes: Any) -> TrainingSession:
 Loop = Callable[[Session], None]
 
 
-def loop(session: Session, **registered: Any) -> Iterator[Any]:
+def loop(session: Session, with_shadow: bool = False, **registered: Any) -> Iterator[Any]:
     """What most loops here begin with."""
     session.data({"of": "the test"})
     with session.seeded("init"):
         model = network()
+    if with_shadow:  # an average as a plain attribute
+        model.shadow = {name: model.get_parameter(name).clone() for name in ("0.weight", "0.bias")}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
     session.register(model=model, optimizers=optimizer, **registered)
     for step in session.steps(data(), 6, epochs=3):
@@ -190,6 +195,36 @@ def test_what_is_finished_has_nothing_left_to_do(root: Path) -> None:
     assert files(root, "one") == before
 
 
+def test_a_loop_may_return_from_its_last_step(root: Path) -> None:
+    """As a method that trains an epoch does, and as frameworks do."""
+
+    def nested(session: Session) -> None:
+        session.data({"of": "the test"})
+        with session.seeded("init"):
+            model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+        session.register(model=model, optimizers=optimizer)
+        steps = session.steps(data(), 6, epochs=3)
+
+        def epoch() -> None:
+            for step in steps:
+                step.done(loss=step.backward(squares(model)), norm=step.update())
+                if step.validate_now:
+                    return
+
+        while session.steps_left:
+            epoch()
+
+    plain(training(root))
+    session = training(root, "two")
+    nested(session)
+    assert session.finished == ""
+    session.finish()
+    session.finish()  # nothing more
+    assert session.finished == "steps"
+    assert files(root, "two") == files(root, "one")
+
+
 def test_stopping_early_finishes_a_training(root: Path) -> None:
     def stopping(session: Session) -> None:
         for step, model, _ in loop(session):
@@ -267,9 +302,57 @@ def in_place(session: Session) -> None:
         mean += loss
 
 
+def generator(session: Session) -> None:
+    mine = torch.Generator().manual_seed(1)
+    for step, model, _ in loop(session):
+        torch.rand(1, generator=mine)
+        step.done(loss=step.backward(squares(model)), norm=step.update())
+
+
+def of_numpy(session: Session) -> None:
+    mine = np.random.default_rng(1)
+    for step, model, _ in loop(session):
+        mine.random()
+        step.done(loss=step.backward(squares(model)), norm=step.update())
+
+
+def loader(session: Session) -> None:
+    batches = iter(DataLoader(data(), 6, shuffle=True))
+    for step, model, _ in loop(session):
+        next(batches)
+        step.done(loss=step.backward(squares(model)), norm=step.update())
+
+
+def array(session: Session) -> None:
+    center = np.zeros(3)
+    for step, model, _ in loop(session):
+        center += 1
+        step.done(loss=step.backward(squares(model)), norm=step.update())
+
+
+def lazy(session: Session) -> None:
+    center = None
+    for step, model, _ in loop(session):
+        center = torch.ones(3) if center is None else 0.9 * center
+        step.done(loss=step.backward(squares(model)), norm=step.update())
+
+
+def shadow(session: Session) -> None:
+    for step, model, _ in loop(session, with_shadow=True):
+        for value in model.shadow.values():
+            value += 1
+        step.done(loss=step.backward(squares(model)), norm=step.update())
+
+
 @pytest.mark.parametrize(
     ("function", "named"),
     [
+        (generator, "the generator mine of generator()"),
+        (of_numpy, "the generator mine of of_numpy()"),
+        (loader, "the iterator batches of loader()"),
+        (array, "center of array()"),
+        (lazy, "center of lazy()"),
+        (shadow, "the attribute model.shadow['0.weight'] of loop() (and 1 more there)"),
         (average, "kept of average()"),
         (schedule, "scheduler of schedule()"),
         (second, "the state of own of second()"),
@@ -283,7 +366,8 @@ def test_what_changes_and_is_in_no_checkpoint_is_named(
 ) -> None:
     with pytest.raises(UserError) as error:
         function(training(root))
-    assert any(line.startswith(f"{named} changes in a step") for line in error.value.lines)
+    told = error.value.lines
+    assert any(line.startswith(f"{named} changes in a step") for line in told), told
     assert not list(root.glob("runs/one/checkpoints/step-*"))
 
 
@@ -335,6 +419,7 @@ def twice(session: Session) -> None:
 
 def not_finite(session: Session) -> None:
     for step, _, _ in loop(session):
+        assert step.batch
         step.done(loss=float("nan"))
 
 
@@ -354,6 +439,17 @@ def strange(session: Session) -> None:
     session.data({})
     optimizer = torch.optim.SGD(network().parameters(), lr=0.1, fused=True)
     session.register(model=network(), optimizers=optimizer)
+
+
+def module_in_state(session: Session) -> None:
+    session.data({})
+    session.register(model=network(), state={"average": network()})
+
+
+def rows_of_many_shapes(session: Session) -> None:
+    session.data({})
+    session.register(model=network())
+    session.predict(data(), 5, lambda batch: torch.ones(len(batch[0]), len(batch[0])))
 
 
 def no_state(session: Session) -> None:
@@ -379,7 +475,8 @@ def taken_name(session: Session) -> None:
 
 def taken_in_validation(session: Session) -> None:
     for step, _, _ in loop(session):
-        step.done(loss=1.0)
+        assert step.batch
+        step.done(loss=np.float32(1.0))
         session.validated(epoch=1)
 
 
@@ -418,6 +515,35 @@ def strange_notes(session: Session) -> None:
         session.notes["seen"] = {1, 2}  # type: ignore[assignment]
 
 
+def without_batch(session: Session) -> None:
+    session.data({})
+    session.register(model=network())
+    for step in session.steps(steps=3):
+        step.done(loss=1.0)
+
+
+def unused_batch(session: Session) -> None:
+    for step, _, _ in loop(session):
+        step.done(loss=1.0)
+
+
+def data_twice(session: Session) -> None:
+    for step, model, _ in loop(session):
+        step.done(loss=step.backward(squares(model)))
+        session.data({"other": 1})
+
+
+def validated_after(session: Session) -> None:
+    for step, model, _ in loop(session):
+        step.done(loss=step.backward(squares(model)))
+    session.validated(score=1.0)
+
+
+def complex_number(session: Session) -> None:
+    for step, model, _ in loop(session):
+        step.done(loss=step.backward(squares(model)), phase=torch.tensor(1j))
+
+
 def clipped_away(session: Session) -> None:
     for step, model, _ in loop(session):
         step.backward(squares(model))
@@ -434,6 +560,8 @@ def clipped_away(session: Session) -> None:
         (without_length, "takes the length of the training: epochs=N or steps=N"),
         (too_large, "batch_size=60 is larger than the 24 training samples, and drop_last"),
         (strange, "4 parameters of the optimizer model are not the model's"),
+        (module_in_state, "is a module: make it a part of model"),
+        (rows_of_many_shapes, r"gave rows of the shapes \[\(4,\), \(5,\)\]: expected one"),
         (no_state, "expected an object with state_dict"),
         (validated_before, "session.validated came before step.done"),
         (taken_name, r"step.done\(weights=...\): the kit writes weights itself"),
@@ -443,6 +571,11 @@ def clipped_away(session: Session) -> None:
         (two_batches, "step 1 has a batch already"),
         (streaming, "Stream is an IterableDataset"),
         (strange_notes, "notes.seen: a set cannot be stored without pickle"),
+        (without_batch, "step 1 has no batch: session.steps got no data set"),
+        (unused_batch, "step 1 is done, and nobody asked for its batch"),
+        (data_twice, "session.data was called twice"),
+        (validated_after, "session.validated came after the loop"),
+        (complex_number, r"step.done\(phase=...\) is a Tensor: expected one number"),
         (clipped_away, "expected a number above 0, or None"),
         (best_is_missing, "a validation gave loss: expected accuracy"),
     ],
@@ -576,10 +709,9 @@ def test_a_batch_of_the_loops_own_may_lie_in_memory_that_is_filled_again(root: P
         session.data({})
         model = network()
         session.register(model=model)
-        memory, y = np.empty((6, 3), np.float32), torch.ones(6, 1)
         for step in session.steps(steps=12):
-            memory[:] = step.index
-            step.take((torch.from_numpy(memory), y))
+            MEMORY[:] = step.index
+            step.take((torch.from_numpy(MEMORY), torch.ones(6, 1)))
             step.done(loss=step.backward(squares(model)))
 
     own(training(root))
@@ -601,6 +733,24 @@ def test_validations_without_epochs_are_seen(root: Path) -> None:
     assert (result.validation, result.goal, result.is_finished) == ({"score": -4.0}, 4, True)
     best = (root / "runs/one/checkpoints/best").resolve()
     assert best.name == "step-000000002"
+
+
+def test_an_order_may_draw_from_any_generator(root: Path) -> None:
+    def order(seed: int, epoch: int) -> Tensor:
+        return torch.randint(24, (12,)) + random.randrange(1)
+
+    def ordered(session: Session) -> None:
+        session.data({})
+        with session.seeded("init"):
+            model = network()
+        session.register(model=model)
+        for step in session.steps(data(), 6, epochs=4, order=order):
+            step.done(loss=step.backward(squares(model)))
+
+    ordered(training(root))
+    ordered(training(root, "two", training=Settings(shards=1, max_steps=3)))
+    ordered(training(root, "two", resume="auto", num_workers=1))
+    assert files(root, "two") == files(root, "one")
 
 
 def test_what_a_loop_draws_follows_from_the_step(root: Path) -> None:

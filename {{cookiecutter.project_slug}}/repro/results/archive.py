@@ -175,9 +175,9 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     used = run / layout.CONFIG_USED
     try:
         settings = yaml.safe_load(used.read_text())
-        folder = root / settings["data_dir"]
+        folder = root / (settings.get("data_dir") or layout.DATA)  # a loop may have no such setting
         images = settings.get("image_dir")
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise UserError(f"{used} is damaged: delete {run}, make record") from error
     for path in sorted(folder.rglob(MANIFEST)):
         manifest = read_object(path)

@@ -55,6 +55,7 @@ class EvaluationSession(Session):
         self.step = state["step"]
         self.finished = state.get("finished", "")
         self._planned = state.get("steps")
+        self.notes = state.get("notes", {})
 
     def metrics(self, given: object) -> JsonObject:
         """Return what is written of an evaluation: what the author's function returned, and ours.

@@ -173,7 +173,8 @@ def _lock(folder: Path) -> None:
         return
     file = (folder / ".lock").open("a")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Of this process alone: data workers, which may outlive a kill for seconds, inherit none.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(f"{folder}: another process is training there; wait for its end") from error
     except OSError as error:

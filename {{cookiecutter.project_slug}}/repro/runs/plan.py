@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, default_collate
 from repro.core.errors import UserError
 from repro.training.loading import Collate, IndexedBatch, batches_of_steps, refuse_iterable
 from repro.training.parallel import Processes, slices_here
-from repro.training.sampling import Order, Schedule
+from repro.training.sampling import Order, Schedule, indices_of
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,6 @@ def sized(dataset: Any) -> int:
 def _length_of(order: Order, seed: int) -> int:
     """Return the number of samples of an epoch by the author's order: those of the first one."""
     try:
-        return len([*order(seed, 0)])
+        return len(indices_of(order, seed, epoch=0))
     except TypeError as error:
         raise UserError(f"order(seed, epoch): {error}; expected the epoch's indices") from error

@@ -109,6 +109,12 @@ def registered(
                 "one nn.Module that holds every network, averages of weights included"
             )
     for name, other in (state or {}).items():
+        if isinstance(other, nn.Module):
+            raise UserError(
+                f"state={{{name!r}: ...}} is a module: make it a part of model, as in "
+                f'nn.ModuleDict({{"main": ..., {name!r}: ...}}), so that it is evaluated, traced '
+                "and saved as the others are"
+            )
         if not isinstance(other, Stateful):
             raise UserError(
                 f"state={{{name!r}: ...}} is a {type(other).__name__}: expected an object with "

@@ -45,6 +45,8 @@ class Session(SessionBase):
         `facts`: a JSON object, such as the SHA-256 of each file (repro.data.manifest.tree_digests).
         Comes before `register`.
         """
+        if self.facts is not None:
+            raise UserError("session.data was called twice: expected all facts in one call")
         try:
             json.dumps(facts)
         except (TypeError, ValueError) as error:
@@ -125,6 +127,13 @@ class Session(SessionBase):
 
         Only the first process logs them; all bring the same. Comes after `step.done`.
         """
+        if self._is_over and self.was_asked:  # the loop goes on later
+            return False
+        if self._is_over:
+            raise UserError(
+                "session.validated came after the loop, whose last checkpoint is saved: validate "
+                "in the step, where step.validate_now says so"
+            )
         if self._current and not self._current.is_done:
             raise UserError("session.validated came before step.done: a validation follows a step")
         numbers = {

@@ -51,6 +51,8 @@ class SessionBase:
         self._plan: Plan | None = None
         self._current: Step | None = None  # that the author's part has
         self._is_stopping = False
+        self._is_over = False  # whether the loop has ended
+        self.was_asked = False  # whether SIGTERM has ended it
         self._ignored: list[object] = [self]  # where nothing is looked for that has to be kept
         self._steps: Generator[Step, None, None] | None = None
         self.loop_frame: FrameType | None = None  # of the function that asked for the steps
@@ -150,6 +152,21 @@ class SessionBase:
                 seed_generators(derive_seed(seed, "after step", self.step))
                 if not self._goes_on(step):
                     break
+            self._is_over = True
+
+    def finish(self) -> None:
+        """Do what follows the last step, where the loop has not come back for a next one.
+
+        A loop within a loop returns from its last step, and so do the loops of frameworks.
+        """
+        is_last = self._plan is not None and self.step == self._plan.last
+        if (
+            self._steps
+            and self._current
+            and self._current.is_done
+            and (is_last or self._is_stopping)
+        ):
+            next(self._steps, None)
 
     def close(self) -> None:
         """Close what the loop writes to, also where an error of the author's has ended it."""

@@ -60,7 +60,7 @@ class SessionSettings(RunSettings, Protocol):
 
 REQUIRED = (
     *("name", "seed", "profile", "threads", "determinism", "device", "num_workers"),
-    *("run_dir", "resume", "bits_settings"),
+    *("run_dir", "resume", "tracker.name", "bits_settings"),
     *(f"seeds.{phase}" for phase in ("data_split", "model_init", "training", "evaluation")),
     *("training.shards", "training.max_steps"),
     *(f"output.{name}" for name in ("log_every", "checkpoint_every", "keep_checkpoints", "trace")),

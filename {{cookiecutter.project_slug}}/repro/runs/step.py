@@ -7,19 +7,21 @@ shard. `done` ends the step.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
-from repro.runs.fingerprints import EFFECTS, as_hex, fingerprint
+from repro.runs.fingerprints import EFFECTS, as_hex, as_int64, fingerprint
 from repro.runs.plan import Plan
 from repro.runs.registered import ONLY, Registered
 from repro.training import sampling
-from repro.training.batches import cut, mapped, moved, size_of
+from repro.training.batches import cut, mapped, moved, size_of, tensors_of
 from repro.training.loading import IndexedBatch
 from repro.training.parallel import Processes, backward_in_shards, slices_here
 from repro.training.sampling import Schedule
@@ -50,8 +52,8 @@ class Surroundings:
 class Step:
     """A step that is being done. `index` counts from 0, `number` from 1.
 
-    `shards`: the batches of this process's shards, on the device, None for an empty one; `loaded`:
-    the same as they were made, for the trace. `indices`: the samples' indices (int64), of this
+    `made`: the batches of this process's shards, on the device, None for an empty one; `loaded`:
+    the same as they were read, for the trace. `indices`: the samples' indices (int64), of this
     process. `epoch`: from 0; None where the loop brings its own batches. `validate_now`: whether a
     validation is due when the step is done.
     """
@@ -60,18 +62,30 @@ class Step:
     around: Surroundings
     epoch: int | None
     validate_now: bool
-    shards: list[Any] = field(default_factory=list)
+    made: list[Any] = field(default_factory=list)
     loaded: list[Any] = field(default_factory=list)
     indices: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     size: int = 0
     gradients_of: dict[str, str] = field(default_factory=dict)  # fingerprints, by quantity
     is_done: bool = False
+    is_used: bool = False  # whether the loop has asked for the batch
     losses: int = 0  # that `backward` was called with
     mean_loss: float | None = None  # of the last of them
 
     @property
     def number(self) -> int:
         return self.index + 1
+
+    @property
+    def shards(self) -> list[Any]:
+        """The batches of this process's shards, on the device; None for an empty one."""
+        if not self.made:
+            raise UserError(
+                f"step {self.number} has no batch: session.steps got no data set, so give the step "
+                "your own by step.take(batch)"
+            )
+        self.is_used = True
+        return self.made
 
     @property
     def batch(self) -> Any:
@@ -83,8 +97,6 @@ class Step:
                 "step.backward(loss) adds up their gradients: expected that in the loop, or "
                 "training.shards=1"
             )
-        if not self.shards:
-            raise UserError("session.steps got no data set: give the step your batch by step.take")
         return self.shards[0]
 
     def take(self, batch: Any) -> Any:
@@ -94,19 +106,32 @@ class Step:
         cut into shards along the first dimension. UserError where its parts have unequal first
         dimensions and there are several shards.
         """
-        if self.shards:
+        if self.made:
             raise UserError(f"step {self.number} has a batch already: expected one for each step")
         processes = self.around.processes
         self.size = size_of(batch) if processes.shards > 1 else _size_if_equal(batch)
         slices = slices_here(self.size, processes)
         self.indices = torch.arange(slices[0].start, slices[-1].stop)
+        self._refuse_other_batches(batch)
         whole = moved(batch, self.around.device)
         kept = mapped(batch, torch.clone)  # the loop may fill the same memory with the next one
         if processes.shards == 1:
-            self.shards, self.loaded = [whole], [kept]
+            self.made, self.loaded = [whole], [kept]
         else:
-            self.shards, self.loaded = cut(whole, slices), cut(kept, slices)
+            self.made, self.loaded = cut(whole, slices), cut(kept, slices)
+        self.is_used = True
         return whole
+
+    def _refuse_other_batches(self, batch: Any) -> None:
+        """Raise UserError, in all processes, if they have not brought the same batch."""
+        processes = self.around.processes
+        if processes.size > 1:
+            own = fingerprint([*tensors_of(batch)])
+            if processes.total([own])[0] != as_int64(processes.size * own):
+                raise UserError(
+                    f"step {self.number}: the processes have brought other batches: each brings "
+                    "the whole batch, which has to follow from step.index"
+                )
 
     def backward(
         self, loss: Callable[[Any], object], *, optimizer: str | None = None, add: bool = False
@@ -119,8 +144,7 @@ class Step:
         UserError, with the samples, for a loss that no mean can be made of.
         """
         around = self.around
-        if not self.shards:
-            raise UserError("session.steps got no data set: give the step your batch by step.take")
+        shards = self.shards
         model = around.registered.model
         if not add and optimizer is None:
             model.zero_grad()
@@ -135,7 +159,7 @@ class Step:
             return loss(batch)
 
         with sampling.naming_samples(around.schedule, self.index):
-            mean = backward_in_shards(model, self.shards, self.size, around.processes, seeded)
+            mean = backward_in_shards(model, shards, self.size, around.processes, seeded)
         self.mean_loss = mean.item()
         return mean
 
@@ -190,6 +214,13 @@ class Step:
                 f"training.shards={processes.shards}: only step.backward(loss) adds up the shards' "
                 "gradients: expected that in the loop, or training.shards=1"
             )
+        is_used = self.is_used
+        if self.shards and not is_used:
+            raise UserError(
+                f"step {self.number} is done, and nobody asked for its batch: use step.batch or "
+                "step.backward; for batches of your own, call session.steps(steps=N) without a "
+                "data set, and step.take(batch)"
+            )
         self.is_done = True
         self.around.finish(self, told)
 
@@ -202,8 +233,9 @@ def number_of(call: str, name: str, value: object) -> float:
     """Return a number that a loop tells; UserError for none, and for a name of the kit's own."""
     if name in _TAKEN or name.startswith(f"{_GRADIENTS}."):
         raise UserError(f"{call}({name}=...): the kit writes {name} itself: choose another name")
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value.item())
+    if isinstance(value, Tensor | np.generic):
+        with suppress(RuntimeError, TypeError, ValueError):  # of several values, complex, on meta
+            return float(value.item())
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     raise UserError(f"{call}({name}=...) is a {type(value).__name__}: expected one number")

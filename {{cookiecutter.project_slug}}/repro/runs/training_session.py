@@ -48,7 +48,6 @@ class TrainingSession(Session):
     def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
         super().__init__(root, config)
         self.run: Run | None = None
-        self.was_asked = False
         self.start = self.processes.first(lambda: find_start(root, config))
         self.is_fresh = self.start is None
         self._listener = listener

@@ -4,23 +4,34 @@ A loop keeps what it likes in variables: an average of the weights, a schedule o
 a count of bad validations. Those that stay as they are do no harm. One that a step changes is lost
 when the training goes on, and the numbers are then other ones without a word. So the variables of
 the functions around the loop are looked at when it begins, after the first step, and at each
-checkpoint. Not seen are variables that are bound in the loop only, numbers in attributes and in
-containers, and what is taken for data: lone tensors of more than 16 million values, and all but the
-first 256 items of a container with more than 4096.
+checkpoint. Not seen are variables that are bound in the loop only, iterators, global variables of a
+module, numbers in attributes and in containers, and what is taken for data: lone tensors of more
+than 16 million values, and all but the first 256 items of a container with more than 4096.
 """
 
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from repro.core.errors import refuse
 from repro.runs.fingerprints import fingerprint
-from repro.training.unsaved import Saved, attributes, differing, reachable
+from repro.training.unsaved import (
+    GENERATORS,
+    OF_A_GENERATOR,
+    OF_A_MODULE,
+    OF_AN_ITERATOR,
+    Saved,
+    attributes,
+    differing,
+    reachable,
+)
 
 _LARGEST = 1 << 24  # values of a lone tensor that is read again
 
@@ -50,23 +61,17 @@ class Unregistered:
         self._frames = [*_frames_of_the_author(frame)]
         self._variables = [*self._now()]
         self._before = self._look(Saved(state))
+        self._names = {*self._look(Saved({}))}  # also of what equals something that is saved
 
     def refuse_changed(self, state: Mapping[str, Any]) -> None:
         """Raise UserError for each variable that has changed and is not registered."""
-        lost = [
-            name
-            for name, now in self._look(Saved(state)).items()
-            if name not in self._before or [*differing(now, self._before[name], "")]
-        ]
+        lost: dict[str, list[str]] = {}  # by what stands before the first bracket
+        for name, now in self._look(Saved(state)).items():
+            if self._has_changed(name, now):
+                lost.setdefault(name.partition("[")[0], []).append(name)
         refuse(
             [
-                *(
-                    f"{name} changes in a step and is in no checkpoint, so a resumed training "
-                    "would go on without it: register it (session.register: a network as a part "
-                    "of model, an object with state_dict and load_state_dict in state={...}); "
-                    "if it is nothing to keep, make it in the loop"
-                    for name in lost
-                ),
+                *(_line(names[0], len(names) - 1) for names in lost.values()),
                 *(
                     f"{name} changes in a step and is in no checkpoint, so a resumed training "
                     "would begin it anew: keep it in session.notes, which checkpoints hold; if it "
@@ -76,6 +81,11 @@ class Unregistered:
             ]
         )
 
+    def _has_changed(self, name: str, now: list[Any]) -> bool:
+        if name not in self._before:  # a module may make an attribute at any time: a cache
+            return name in self._names or not name.startswith(OF_A_MODULE)
+        return len([*differing(now, self._before[name], "")]) > 0
+
     def _now(self) -> Iterator[_Variable]:
         """Yield the variables of the author's functions around the loop, as they are now."""
         for frame in self._frames:
@@ -83,13 +93,15 @@ class Unregistered:
                 yield _Variable(name, f"{frame.f_code.co_name}()", value)
 
     def _changed_numbers(self) -> list[str]:
+        """Return the names of variables that were a number, or None, and are another one now.
+
+        So does a tensor of several values where None was: an average that its first value began.
+        """
         before = {str(variable): variable.value for variable in self._variables}
         return [
             str(variable)
             for variable in self._now()
-            if _is_number(variable.value)
-            and _is_number(before.get(str(variable)))
-            and not _same_number(variable.value, before[str(variable)])
+            if str(variable) in before and _is_other(variable.value, before[str(variable)])
         ]
 
     def _look(self, saved: Saved) -> dict[str, list[Any]]:
@@ -98,7 +110,7 @@ class Unregistered:
         found: dict[str, list[Any]] = {}
         for variable in self._variables:
             value = variable.value
-            if isinstance(value, Tensor) and value.numel() > _LARGEST:
+            if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) > _LARGEST:
                 continue
             look = attributes if variable.name == "self" else reachable
             for name, part in look(value, variable.name, seen):
@@ -123,14 +135,40 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-def _same_number(one: float, two: float) -> bool:
-    return one == two or (math.isnan(one) and math.isnan(two))
+def _is_other(now: object, before: object) -> bool:
+    """Tell whether a number is another one, or stands where None was."""
+    if before is None and isinstance(now, Tensor):
+        return now.numel() > 1 and now.grad_fn is None
+    if not _is_number(now) or not (before is None or _is_number(before)):
+        return False
+    return repr(now) != repr(before)  # NaN is the same as NaN
+
+
+def _line(name: str, others: int) -> str:
+    """Return what is said of a part that has changed, and of so many others beside it."""
+    more = f" (and {others} more there)" if others else ""
+    told = f"{name}{more} changes in a step and is in no checkpoint, so a resumed training would "
+    if name.startswith((OF_A_GENERATOR, OF_AN_ITERATOR)):
+        return (
+            f"{told}get other values: draw from the global generators of Python, NumPy or torch, "
+            "which are seeded for each step and sample, and take batches from "
+            "session.steps(dataset); or make it in the loop, from step.index"
+        )
+    return (
+        f"{told}go on without it: register it (session.register: a network as a part of model, a "
+        "tensor as a buffer of it, an object with state_dict and load_state_dict in state={...}); "
+        "if it is nothing to keep, make it in the loop"
+    )
 
 
 def _copied(value: Any) -> Any:
     """Return a state that stays as it is: tensors as fingerprints, objects as their states."""
+    if isinstance(value, np.ndarray):
+        value = torch.frombuffer(bytearray(value.tobytes() or b"0"), dtype=torch.uint8)
     if isinstance(value, Tensor):
         return fingerprint([value if value.layout is torch.strided else value.to_dense()])
+    if isinstance(value, GENERATORS):
+        return _copied(_place_of(value))
     if isinstance(value, Mapping):
         return {name: _copied(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -138,3 +176,16 @@ def _copied(value: Any) -> Any:
     if isinstance(value, str | bytes | int | float | None):
         return value
     return _copied(value.state_dict()) if hasattr(value, "state_dict") else type(value).__name__
+
+
+def _place_of(generator: Any) -> Any:
+    """Return how far a generator, or the iterator of a loader, has come."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state(legacy=False)
+    if isinstance(generator, random.Random):
+        return repr(generator.getstate())
+    return generator._num_yielded

@@ -56,6 +56,7 @@ def _train(root: Path, config: Any) -> int:
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
     try:
         author_object(root, "train")(session)
+        session.finish()
     finally:
         session.close()
     session.processes.close()

@@ -68,11 +68,22 @@ def joined(chunks: Sequence[Any], sizes: Sequence[int], processes: Processes) ->
     empty = torch.empty(0, device=processes.device)
     tensors = {}
     for name in names:
-        own = torch.cat([rows[name] for rows in named]) if named else empty
+        own = _stacked([rows[name] for rows in named]) if named else empty
         tensors[name] = processes.concatenate(own, sizes).cpu()
     if kind == "tensor":
         return tensors[_ALONE]
     return tensors if kind == "dict" else tuple(tensors.values())
+
+
+def _stacked(chunks: list[Tensor]) -> Tensor:
+    """Return the rows of all chunks; UserError where their shapes differ."""
+    shapes = {tuple(chunk.shape[1:]) for chunk in chunks}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the chunks of an evaluation gave rows of the shapes {sorted(shapes)}: expected one; "
+            "pad to a fixed length, or compute one number for each sample"
+        )
+    return torch.cat(chunks)
 
 
 def _kind(rows: object) -> str:

@@ -17,6 +17,7 @@ import torch
 
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
+from repro.training.seeding import seed_generators
 from repro.training.weighted import BadLoss
 
 Order = Callable[[int, int], Sequence[int]]  # an epoch's indices, asked by (seed, epoch)
@@ -103,12 +104,21 @@ class Schedule:
         return step % self.steps_per_epoch * self.batch_size
 
 
+def indices_of(order: Order, seed: int, epoch: int) -> list[int]:
+    """Return an epoch's indices by an author's order, which may draw: the generators are seeded.
+
+    TypeError for what is no index.
+    """
+    seed_generators(derive_seed(seed, "own order", epoch))
+    return [operator.index(index) for index in order(seed, epoch)]
+
+
 @lru_cache(maxsize=2)
 def _own_order(schedule: Schedule, epoch: int) -> tuple[list[int], list[int]]:
     """Return an epoch's indices by the author's order, and how often each has come before."""
     assert schedule.order is not None
     try:
-        indices = [operator.index(index) for index in schedule.order(schedule.seed, epoch)]
+        indices = indices_of(schedule.order, schedule.seed, epoch)
     except TypeError as error:
         raise UserError(f"the order of epoch {epoch + 1}: {error}; expected indices") from error
     if indices and min(indices) < 0:

@@ -7,6 +7,7 @@ was loaded with what would be saved now.
 """
 
 import math
+import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sized
 from functools import partial
@@ -14,10 +15,12 @@ from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from repro.core.errors import UserError
 
@@ -28,6 +31,14 @@ _NO_STATE = (
 _SEQUENCES = (list, tuple, deque, set, frozenset)
 _MANY = 4096  # items of a container
 _SOME = 256
+# Their states are no part of what they are kept in.
+GENERATORS = (
+    *(torch.Generator, np.random.Generator, np.random.RandomState, random.Random),
+    _BaseDataLoaderIter,
+)
+OF_A_MODULE = "the attribute "  # how names begin of what a module keeps outside of its state
+OF_A_GENERATOR = "the generator "
+OF_AN_ITERATOR = "the iterator "
 _KNOWN_OF_OPTIMIZERS = {"state", "param_groups", "defaults"}
 
 
@@ -44,6 +55,8 @@ class Saved:
 
     def holds(self, part: Any) -> bool:
         """Tell whether a tensor, or the state that an object tells, is a part of the state."""
+        if isinstance(part, (np.ndarray, *GENERATORS)):
+            return False
         if isinstance(part, Tensor):
             if not part.numel() or _memory(part) in self._memory:
                 return True
@@ -92,11 +105,13 @@ def reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[
     if value is None or of_the_kit or isinstance(value, _NO_STATE) or id(value) in seen:
         return
     seen[id(value)] = value
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) or _is_numeric_array(value):
         yield name, value
+    elif isinstance(value, GENERATORS):
+        is_iterator = isinstance(value, _BaseDataLoaderIter)
+        yield f"{OF_AN_ITERATOR if is_iterator else OF_A_GENERATOR}{name}", value
     elif isinstance(value, nn.Module):
-        for tensor in _tensors_in(value.state_dict(keep_vars=True)):
-            yield name, tensor
+        yield from _of_module(value, name, seen)
     elif isinstance(value, Optimizer):
         yield from _of_optimizer(value, name, seen)
     elif callable(getattr(value, "state_dict", None)) and hasattr(value, "load_state_dict"):
@@ -104,6 +119,21 @@ def reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[
     else:
         for part, item in _parts(value, name):
             yield from reachable(item, part, seen)
+
+
+def _is_numeric_array(value: object) -> bool:
+    return isinstance(value, np.ndarray) and not value.dtype.hasobject
+
+
+def _of_module(module: nn.Module, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
+    """Yield what a module calls its state, and then what its plain attributes lead to."""
+    for tensor in _tensors_in(module.state_dict(keep_vars=True)):
+        yield name, tensor
+    for path, part in module.named_modules():
+        for attribute, item in vars(part).items():
+            if not attribute.startswith("_"):
+                place = ".".join(filter(None, (name, path, attribute)))
+                yield from reachable(item, f"{OF_A_MODULE}{place}", seen)
 
 
 def _of_optimizer(
