@@ -131,7 +131,8 @@ def _of_module(module: nn.Module, name: str, seen: dict[int, object]) -> Iterato
         yield name, tensor
     for path, part in module.named_modules():
         for attribute, item in vars(part).items():
-            if not attribute.startswith("_"):
+            # A module's own generator is left to diff and audit: it may be meant to be chance.
+            if not attribute.startswith("_") and not isinstance(item, GENERATORS):
                 place = ".".join(filter(None, (name, path, attribute)))
                 yield from reachable(item, f"{OF_A_MODULE}{place}", seen)
 
