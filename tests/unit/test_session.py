@@ -4,7 +4,11 @@ bits of a plain one. tests/project/test_own_loop.py trains with the real command
 
 import copy
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -14,8 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TEMPLATE
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
+from repro.data.manifest import data_digest
+from repro.diagnosis.operations import Recorder
+from repro.diagnosis.replay_session import ReplaySession
+from repro.results.archive import find_data
+from repro.runs import folder
 from repro.runs.run_result import read_result
 from repro.runs.session import Session
 from repro.runs.training_session import TrainingSession
@@ -77,8 +87,6 @@ def network() -> nn.Sequential:
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """A session sets flags of torch, and SIGTERM's handler."""
-    import signal
-
     flags = torch.are_deterministic_algorithms_enabled()
     handler = signal.getsignal(signal.SIGTERM)
     yield
@@ -822,3 +830,68 @@ def test_rows_of_an_evaluation_come_in_the_kind_that_was_given(root: Path) -> No
     with pytest.raises(UserError, match="concatenates float32"):
         session.predict(data(), 5, lambda batch: batch[0][:1])
     assert not model.training  # as it was before
+
+
+class Noisy(TensorDataset):
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return x + torch.rand(3), y
+
+
+def test_a_replay_records_the_data_of_a_run_that_had_workers(root: Path) -> None:
+    def noisy(session: Session) -> None:
+        session.data({})
+        with session.seeded("init"):
+            model = network()
+        session.register(model=model)
+        for step in session.steps(Noisy(*data().tensors), 6, epochs=1):
+            step.done(loss=step.backward(squares(model)))
+
+    noisy(training(root, num_workers=1))
+    recorder = Recorder(root, ("experiment",))
+    session = ReplaySession(root, settings(num_workers=1), root / "runs/one", 2, recorder)
+    lines = session.replay(noisy)
+    recorded = (root / "runs/one/trace.jsonl").read_text().splitlines()
+    assert lines[-1].as_json() == json.loads(recorded[3])
+    drawn = [each.phase for each in recorder.operations if each.name.startswith("aten.rand")]
+    assert drawn.count("data") == 6
+
+
+LOCKS = """
+import os, sys, time
+from pathlib import Path
+from repro.runs import folder
+
+folder._lock(Path(sys.argv[1]))
+if os.fork() == 0:  # as a data worker
+    time.sleep(60)
+print("locked", flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_training_holds_no_lock_although_its_workers_live(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(TEMPLATE)}
+    command = [sys.executable, "-c", LOCKS, str(tmp_path)]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout
+    assert process.stdout.readline() == b"locked\n"
+    process.wait()
+    try:
+        folder._lock(tmp_path)  # UserError if it is held
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_an_archive_finds_the_facts_of_a_loop_without_a_folder_of_data(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / "config_used.yaml").write_text("seed: 1\n")
+    facts = {"dataset": "mine", "sha256": "ab"}
+    (run / "data.json").write_text(json.dumps(facts))
+    assert find_data(tmp_path, run, data_digest(facts), with_data=False) == (
+        "runs/one/data.json",
+        {},
+    )
+    with pytest.raises(UserError, match=r"has no manifest.json of the recorded data"):
+        find_data(tmp_path, run, "other", with_data=False)
