@@ -150,6 +150,18 @@ def by_hand(session: Session) -> None:
         step.done(loss=loss, norm=norm)
 
 
+def two_networks(session: Session) -> tuple[nn.ModuleDict, dict[str, torch.optim.Optimizer]]:
+    """Register two networks with an optimizer each."""
+    session.data({})
+    with session.seeded("init"):
+        model = nn.ModuleDict({"main": network(), "critic": network()})
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        name: torch.optim.SGD(model[name].parameters(), lr=0.1, fused=True) for name in model
+    }
+    session.register(model=model, optimizers=optimizers)
+    return model, optimizers
+
+
 def files(root: Path, name: str) -> dict[str, bytes]:
     run = root / "runs" / name
     last = run / "checkpoints" / "last"
@@ -693,13 +705,7 @@ def test_gradients_of_a_step_before_are_gone(root: Path) -> None:
     """No checkpoint has them: here the main network is updated in every second step only."""
 
     def alternating(session: Session) -> None:
-        session.data({})
-        with session.seeded("init"):
-            model = nn.ModuleDict({"main": network(), "critic": network()})
-        optimizers = {
-            name: torch.optim.SGD(model[name].parameters(), lr=0.1, fused=True) for name in model
-        }
-        session.register(model=model, optimizers=optimizers)
+        model, _ = two_networks(session)
         for step in session.steps(data(), 6, epochs=3):
             for name in ("critic", "main")[: 1 + step.index % 2]:
                 loss = step.backward(squares(model[name]), optimizer=name)
@@ -783,13 +789,7 @@ def test_the_trace_has_the_gradients_of_each_optimizer(root: Path, clears: bool)
     """Also where the loop goes backward by itself, and clears them before the step is done."""
 
     def two(session: Session) -> None:
-        session.data({})
-        with session.seeded("init"):
-            model = nn.ModuleDict({"main": network(), "critic": network()})
-        optimizers = {
-            name: torch.optim.SGD(model[name].parameters(), lr=0.1, fused=True) for name in model
-        }
-        session.register(model=model, optimizers=optimizers)
+        model, optimizers = two_networks(session)
         for step in session.steps(data(), 6, epochs=1):
             for name in model:
                 loss = step.backward(squares(model[name]), optimizer=name)
