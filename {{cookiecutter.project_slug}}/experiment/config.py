@@ -2,38 +2,28 @@
 
 Hydra composes the values in configs/, pydantic checks them (repro/runs/configuration.py): a typo, a
 wrong type or a value out of range is refused before anything is written. The rest of the code sees
-one frozen, typed `Config`. To add a setting: add a field here and its value in configs/.
+one frozen, typed `Config`. To add a setting: add a field here and its value in configs/. What the
+kit itself reads (seeds, batches, output) is in repro/runs/settings.py, which this extends.
 """
 
 import os
-from os.path import expanduser
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from experiment import ROOT as ROOT
-from repro.core.files import JsonObject
-from repro.core.hashing import derive_seed
-from repro.core.redaction import redact_mapping, redact_shapes
-from repro.runs.configuration import Loader, power_of_two, run_name
-
-# Settings that say where and how to run; they may differ between two runs of equal bits.
-PATHS = ("data_dir", "image_dir", "weights", "run_dir", "resume")
-FREE = ("output", "num_workers", "tracker", *PATHS)
-
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Part = Annotated[float, Field(gt=0, lt=0.5)]
-PathText = Annotated[str, Field(min_length=1), AfterValidator(expanduser)]
-# It may come from a variable of the environment that is set to nothing.
-OptionalPath = Annotated[PathText | None, BeforeValidator(lambda value: value or None)]
-
-
-class Settings(BaseModel):
-    """A group of settings: frozen; unknown keys, "3" for 3 and NaN are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from repro.runs.configuration import Loader
+from repro.runs.settings import (
+    Count,
+    ExperimentConfig,
+    Fraction,
+    NotNegative,
+    OptionalPath,
+    Part,
+    Positive,
+    Settings,
+)
+from repro.runs.settings import Training as KitTraining
 
 
 class SmallCNN(Settings):
@@ -88,15 +78,15 @@ class ImageFolder(Settings):
 
 class AdamW(Settings):
     name: Literal["adamw"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    learning_rate: Positive
+    weight_decay: NotNegative
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
 class SGD(Settings):
     name: Literal["sgd"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    learning_rate: Positive
+    weight_decay: NotNegative
     momentum: Fraction
 
 
@@ -106,92 +96,31 @@ Dataset = Annotated[Digits | Download | ImageFolder, Field(discriminator="name")
 Optimizer = Annotated[AdamW | SGD, Field(discriminator="name")]
 
 
-class Seeds(Settings):
-    data_split: Seed
-    model_init: Seed
-    training: Seed
-    evaluation: Seed
-
-
-class Training(Settings):
-    epochs: Count
-    batch_size: Count
-    shards: Annotated[Count, AfterValidator(power_of_two)]
-    drop_last: bool
-    warmup_epochs: Annotated[float, Field(ge=0)]
-    gradient_clip: Annotated[float, Field(gt=0)] | None
-    precision: Literal["fp32", "bf16"]
-    compile: bool
-    max_steps: Count | None
+class Training(KitTraining):
+    warmup_epochs: NotNegative
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Training":
-        if self.shards > self.batch_size:
-            raise ValueError("shards should be at most batch_size")
-        if self.warmup_epochs > self.epochs:
+    def _warms_up_within(self) -> "Training":
+        if self.epochs is None and self.warmup_epochs:
+            raise ValueError("training.steps has no epochs: expected warmup_epochs=0")
+        if self.epochs is not None and self.warmup_epochs > self.epochs:
             raise ValueError("warmup_epochs should be at most epochs")
         return self
 
 
-class Evaluation(Settings):
-    batch_size: Count
+class Config(ExperimentConfig):
+    # Where files are: such settings have no influence on the bits, and take any text.
+    PATHS: ClassVar[tuple[str, ...]] = (*ExperimentConfig.PATHS, "image_dir", "weights")
 
-
-class Output(Settings):
-    log_every: Count
-    checkpoint_every: Count | None
-    keep_checkpoints: Count
-    trace: bool
-
-
-class Tracker(Settings):
-    name: Literal["none", "tensorboard", "mlflow", "wandb"]
-    uri: PathText | None = None
-    largest_mb: Annotated[int, Field(ge=0)] = 0
-    wait: Annotated[int, Field(ge=1, le=3600)] = 30
-
-
-class Config(Settings):
-    name: Annotated[str, AfterValidator(run_name)]
-    seed: Seed
-    seeds: Seeds
-    profile: Literal["portable", "native"]
-    determinism: Literal["strict", "warn", "off"]
-    device: Literal["auto", "cpu", "cuda"]
-    threads: Annotated[int, Field(ge=1, le=1024)]
     model: Model
     dataset: Dataset
     optimizer: Optimizer
-    tracker: Tracker
     training: Training
-    evaluation: Evaluation
-    output: Output
-    num_workers: Annotated[int, Field(ge=0, le=1024)]
-    data_dir: PathText
     image_dir: OptionalPath
     weights: OptionalPath
-    run_dir: PathText | None
-    resume: PathText | None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _derive_seeds(cls, values: Any) -> Any:
-        """Fill the phases' seeds that were not given, each as a function of the master seed."""
-        master = values.get("seed")
-        given = values.get("seeds")
-        if not isinstance(given, dict):
-            return values  # the field's own check will say so
-        if not isinstance(master, int):
-            master = 0  # likewise: one line for one fault
-        seeds = {}
-        for phase, seed in given.items():
-            seeds[phase] = derive_seed(master, phase) if seed is None else seed
-        return {**values, "seeds": seeds}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        if self.training.compile and self.profile != "native":
-            raise ValueError("training.compile=true needs profile=native: bits of one CPU model")
         if self.weights and not self._takes_weights():
             needed = "model=resnet18 and model.weights_sha256=..., which sha256sum PATH prints"
             raise ValueError(f"weights=PATH needs {needed}")
@@ -206,10 +135,5 @@ class Config(Settings):
         # The variable is an offer: a model that takes no weights leaves it.
         return "WEIGHTS" in os.environ  # repro: ignore[environment-read] no bits depend on it
 
-    def bits_settings(self) -> JsonObject:
-        """Return the settings that may change the bits, as JSON: all but FREE, and no secrets."""
-        settings = self.model_dump(mode="json", exclude=set(FREE))
-        return dict(redact_mapping(settings, clean=redact_shapes))
 
-
-LOADER = Loader(Config, ROOT / "configs", PATHS, FREE)
+LOADER = Loader(Config, ROOT / "configs", Config.PATHS, (*Config.FREE, *Config.PATHS))

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(session: "EvaluationSession") -> dict[str, Any]:
-    """Evaluate as experiment/trainer.py does; [tool.repro] names this function."""
-    from experiment.trainer import evaluate  # imports torch: after the profile is in force
+    """Evaluate the task of experiment/task.py; [tool.repro] names this function."""
+    from repro.tasks import evaluate_task  # imports torch: after the profile is in force
 
-    return evaluate(session)
+    return evaluate_task(session)
 
 
 if __name__ == "__main__":

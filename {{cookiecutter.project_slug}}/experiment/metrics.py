@@ -1,43 +1,64 @@
-"""Measure a classifier: accuracy, loss, each class, the confusion matrix."""
+"""Measure a classifier by its confusion matrix, and draw that."""
 
-from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn import functional
+
+MOST_NAMED = 30  # classes; of more, names and numbers could not be read
 
 
-@dataclass(frozen=True)
-class ClassificationMetrics:
-    """What the predictions of a classifier are worth; metrics.json has these names.
+def confusion_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count the samples of each true class (rows) by the class they are taken for (columns).
 
-    `loss` is the mean cross-entropy, in nats. `class_accuracy` is None for a class without
-    samples. `confusion` has a row for each true class and a column for each predicted one.
+    `logits` (samples, classes), `labels` (samples); int64 on the CPU.
     """
-
-    accuracy: float
-    loss: float
-    samples: int
-    class_accuracy: dict[str, float | None]
-    confusion: list[list[int]]
+    classes = logits.shape[1]
+    pairs = (labels * classes + logits.argmax(1)).cpu()
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
 
-def classification_metrics(
-    logits: Tensor, labels: Tensor, classes: list[str]
-) -> ClassificationMetrics:
-    """Measure `logits` (samples, classes) against `labels` (samples), both on the CPU."""
-    count = len(classes)
-    pairs = labels * count + logits.argmax(1)
-    confusion = pairs.bincount(minlength=count**2).view(count, count)
-    correct = confusion.diagonal()
-    samples = confusion.sum(1)
-    class_accuracy = {
-        name: correct[label].item() / samples[label].item() if samples[label] else None
-        for label, name in enumerate(classes)
+def accuracy_of(confusion: Tensor) -> float:
+    """Return the part of the samples that were taken for what they are."""
+    return confusion.diagonal().sum().item() / confusion.sum().item()
+
+
+def class_accuracies(confusion: Tensor, classes: list[str]) -> dict[str, float | None]:
+    """Return the accuracy on each class; None for a class without samples."""
+    correct = confusion.diagonal().tolist()
+    samples = confusion.sum(1).tolist()
+    return {
+        name: right / count if count else None
+        for name, right, count in zip(classes, correct, samples, strict=True)
     }
-    return ClassificationMetrics(
-        accuracy=correct.sum().item() / len(labels),
-        loss=functional.cross_entropy(logits.double(), labels).item(),
-        samples=len(labels),
-        class_accuracy=class_accuracy,
-        confusion=confusion.tolist(),
-    )
+
+
+def draw_confusion(path: Path, confusion: list[list[int]], classes: list[str]) -> None:
+    """Draw how many samples of each true class were predicted as each class."""
+    import matplotlib as mpl  # only here: a training draws nothing
+
+    mpl.use("Agg")  # no display needed
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
+    axes.imshow([[count**0.5 for count in row] for row in confusion], cmap="Blues")
+    axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
+    if len(classes) <= MOST_NAMED:
+        _write_counts(axes, confusion)
+        # A folder's name may be any bytes, and hold two $.
+        names = [name[:24].encode(errors="replace").decode() for name in classes]
+        turned = 90 if max(map(len, names)) > 3 else 0
+        axes.set_xticks(range(len(names)), names, rotation=turned, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _write_counts(axes: Any, confusion: list[list[int]]) -> None:
+    half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
+    for x, y in product(range(len(confusion)), repeat=2):
+        if count := confusion[y][x]:
+            color = "w" if count > half else "k"
+            axes.text(x, y, str(count), ha="center", va="center", color=color)

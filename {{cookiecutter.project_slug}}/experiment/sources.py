@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiment.images import read_idx
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file
 from repro.data.download import fetch
-from repro.data.images import read_idx
 
 
 class Facts(TypedDict):

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 
 def train(session: "Session") -> None:
-    """Train by the loop of experiment/trainer.py; [tool.repro] names this function."""
-    from experiment.trainer import train  # imports torch: after the profile is in force
+    """Train the task of experiment/task.py by the kit's loop; [tool.repro] names this function.
 
-    train(session)
+    For a loop of your own, write it here (repro/runs/session.py says what a session gives).
+    """
+    from repro.tasks import train_task  # imports torch: after the profile is in force
+
+    train_task(session)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ LATEST = "latest"  # in RUNS: a link to the newest run
 RECORDED = "record"  # in RUNS: what `record` trained
 VERIFIED = "verify"  # in RUNS: what `verify` trained
 
+# Of a data set, in DATA.
+MANIFEST = "manifest.json"
+RAW = "raw"  # downloads
+PREPARED = "prepared"  # what is read; its files are in the manifest
+
 # Of a run.
 CONFIG_USED = "config_used.yaml"
 COMMAND = "command.txt"

@@ -56,6 +56,20 @@ def author_object(root: Path, name: str) -> Any:
         ) from error
 
 
+def author_module(root: Path, name: str) -> Any:
+    """Import the module that [tool.repro] names under `name`; UserError if there is none."""
+    named = tool_settings(root).get(name, "nothing")
+    try:
+        return importlib.import_module(named)
+    except ModuleNotFoundError as error:
+        if error.name != named:
+            raise  # it lacks a module of its own
+        raise UserError(
+            f'pyproject.toml: {name} = "{named}" in [tool.repro]: {error}; expected a module of '
+            "your own code"
+        ) from error
+
+
 def uses_low_precision(config: object) -> bool:
     """Tell whether a config asks for another precision than fp32; it may have no such setting."""
     training = getattr(config, "training", None)

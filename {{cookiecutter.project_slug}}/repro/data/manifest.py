@@ -15,10 +15,10 @@ from repro.core.hashing import sha256_file, sha256_json
 from repro.core.progress import progress
 
 
-def tree_digests(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below `root` by its path there; hidden ones are left out.
+def files_below(root: Path) -> list[str]:
+    """Return the path of every file below `root`, sorted; hidden ones are left out.
 
-    Sorted. Folders that are links are followed, once. OSError for a folder that cannot be read.
+    Folders that are links are followed, once. OSError for a folder that cannot be read.
     """
 
     def refuse_unreadable(error: OSError) -> NoReturn:
@@ -35,9 +35,15 @@ def tree_digests(root: Path) -> dict[str, str]:
         ]
         below = here.relative_to(root)
         names += [(below / name).as_posix() for name in files if name[0] != "."]
+    return sorted(names)
+
+
+def tree_digests(root: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of `files_below`, by its path."""
+    names = files_below(root)
     digests = {}
     with progress(f"checking {len(names)} files", len(names)) as advance:
-        for name in sorted(names):
+        for name in names:
             digests[name] = sha256_file(root / name)
             advance(1)
     return digests

@@ -22,7 +22,6 @@ from repro.runs.registered import Registered
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Step
-from repro.runs.trace import StepInputs, step_quantities
 from repro.training import checkpoint
 
 
@@ -128,11 +127,7 @@ class ReplaySession(Session):
             self._recording.close()
         quantities = None
         if self._settings.output.trace:
-            inputs = StepInputs(step.indices, step.loaded, step.size)
-            model = self._known().model
-            quantities, _ = step_quantities(
-                model, inputs, self.processes, numbers, False, step.gradients_of
-            )
+            quantities, _ = self.quantities(step, numbers)
         self.lines.append(TraceLine(step.number, quantities() if quantities else {}))
         if step.number == self.target:
             raise _Replayed

@@ -14,7 +14,7 @@ import shutil
 import stat
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 from zipfile import ZipFile, ZipInfo
@@ -23,7 +23,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
 from repro.core import layout
 from repro.core.errors import UserError, refuse
-from repro.core.files import read_object, replacing
+from repro.core.files import JsonObject, read_object, replacing
 from repro.core.hashing import sha256_bytes
 from repro.core.text import listed
 from repro.data.manifest import data_digest
@@ -34,7 +34,6 @@ from repro.results.document import outdated
 from repro.results.recording import RecordedClaim
 from repro.runs.git import committed_files, get_git_info, uncommitted_changes, uncommitted_files
 
-MANIFEST = "manifest.json"
 _1980 = 315532800  # zip knows no earlier time
 
 Files: TypeAlias = dict[str, bytes | Path]  # by their names in the archive
@@ -170,16 +169,16 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     """Find the data of a run by their digest; return their manifest's name, and the files to pack.
 
     Without the data the manifest lies aside: in its place it would say that the data are damaged.
-    A folder of images goes to images/.
+    A folder of the author's own files gets the name of the setting that says where it is.
     """
     used = run / layout.CONFIG_USED
     try:
         settings = yaml.safe_load(used.read_text())
         folder = root / (settings.get("data_dir") or layout.DATA)  # a loop may have no such setting
-        images = settings.get("image_dir")
+        places = {**settings}
     except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise UserError(f"{used} is damaged: delete {run}, make record") from error
-    for path in sorted(folder.rglob(MANIFEST)):
+    for path in sorted(folder.rglob(layout.MANIFEST)):
         manifest = read_object(path)
         if data_digest(manifest) != digest:
             continue
@@ -187,15 +186,26 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
         name = str(top / path.relative_to(folder).as_posix())
         if not with_data:
             return name, {name: path}
-        beside: Files = {}  # images stay where the author has them
-        names = manifest.get("files")
-        if images and manifest.get("dataset") == "image_folder" and isinstance(names, dict):
-            beside = {f"images/{file}": root / images / file for file in names}
-        return name, tree(folder, top) | beside
+        return name, tree(folder, top) | _own_files(root, path, manifest, places)
     facts = run / layout.DATA_FACTS
     if data_digest(read_object(facts)) == digest:  # of an own loop; it is packed with its run
         return facts.relative_to(root).as_posix(), {}
-    raise UserError(f"{folder} has no {MANIFEST} of the recorded data: make record")
+    raise UserError(f"{folder} has no {layout.MANIFEST} of the recorded data: make record")
+
+
+def _own_files(root: Path, path: Path, manifest: JsonObject, settings: JsonObject) -> Files:
+    """Return the files of a manifest that stay where the author has them, by the setting's name."""
+    names = manifest.get("files")
+    if not isinstance(names, dict) or _has_all(path.parent / layout.PREPARED, names):
+        return {}
+    for setting, value in settings.items():
+        if isinstance(value, str) and _has_all(root / value, names):
+            return {f"{setting}/{file}": root / value / file for file in names}
+    return {}  # of a loop that keeps its data in its own way: they are in data_dir, or nowhere
+
+
+def _has_all(folder: Path, names: Iterable[str]) -> bool:
+    return all((folder / name).is_file() for name in names)
 
 
 def tree(folder: Path, top: PurePosixPath) -> Files:

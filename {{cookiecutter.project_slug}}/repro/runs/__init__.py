@@ -43,7 +43,7 @@ _NAMES = {
     "repro.runs.fingerprints": ("Quantities", "fingerprint", "state_quantities"),
     "repro.runs.trace": ("StepInputs", "Trace", "step_quantities"),
     "repro.runs.compare": ("compare_runs",),
-    "repro.runs.figures": ("draw", "draw_confusion", "draw_curves", "draw_seeds"),
+    "repro.runs.figures": ("draw_curves", "draw_seeds"),
 }
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ if TYPE_CHECKING:
     from repro.runs.evaluation import best_step as best_step
     from repro.runs.evaluation import evaluation_places as evaluation_places
     from repro.runs.evaluation_session import EvaluationSession as EvaluationSession
-    from repro.runs.figures import draw as draw
-    from repro.runs.figures import draw_confusion as draw_confusion
     from repro.runs.figures import draw_curves as draw_curves
     from repro.runs.figures import draw_seeds as draw_seeds
     from repro.runs.fingerprints import Quantities as Quantities

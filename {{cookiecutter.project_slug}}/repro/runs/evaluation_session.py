@@ -49,6 +49,13 @@ class EvaluationSession(Session):
         """The lines of metrics.jsonl of the run that is evaluated."""
         return read_lines(self.places.run / layout.METRICS)
 
+    def draw_curves(self) -> None:
+        """Draw the curves of the run that is evaluated beside the author's figures."""
+        from repro.runs.figures import draw_curves  # with matplotlib, which takes a second
+
+        for folder in self.figures:
+            draw_curves(folder / "learning_curves.png", self.curves)
+
     def _restore(self, known: Registered) -> None:
         state = checkpoint.load(self.folder)
         known.load_to_evaluate(state)

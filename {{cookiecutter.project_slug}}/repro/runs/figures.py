@@ -1,4 +1,4 @@
-"""Draw pictures of a run and of several: confusion matrix and curves, as PNG files.
+"""Draw the curves of a run and of several, as PNG files.
 
 Drawn without a display, from what metrics.json, metrics.jsonl and traces hold; the same numbers
 give the same bytes. Narrow, so that a telephone shows their letters large enough.
@@ -8,7 +8,7 @@ import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,41 +23,7 @@ from repro.core.layout import TRACE
 from repro.runs.compare import Group
 from repro.runs.logs import Line, is_validation, line_step, read_trace_lines
 
-MOST_NAMED = 30  # classes; of more, names and numbers could not be read
 Curve: TypeAlias = "dict[int, float]"  # values by step
-
-
-def draw(
-    folder: Path, confusion: list[list[int]], classes: list[str], lines: Sequence[Line]
-) -> None:
-    """Draw the confusion matrix and, where metrics.jsonl tells them, the learning curves."""
-    folder.mkdir(exist_ok=True)
-    draw_confusion(folder / "confusion_matrix.png", confusion, classes)
-    draw_curves(folder / "learning_curves.png", lines)
-
-
-def draw_confusion(path: Path, confusion: list[list[int]], classes: list[str]) -> None:
-    """Draw how many samples of each true class were predicted as each class."""
-    figure, axes = plt.subplots(figsize=(5.5, 5), layout="constrained")
-    axes.imshow([[count**0.5 for count in row] for row in confusion], cmap="Blues")
-    axes.set(xlabel="predicted class", ylabel="true class", title="Test samples")
-    if len(classes) <= MOST_NAMED:
-        _write_counts(axes, confusion)
-        # A folder's name may be any bytes, and hold two $.
-        names = [name[:24].encode(errors="replace").decode() for name in classes]
-        turned = 90 if max(map(len, names)) > 3 else 0
-        axes.set_xticks(range(len(names)), names, rotation=turned, parse_math=False)
-        axes.set_yticks(range(len(names)), names, parse_math=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def _write_counts(axes: Axes, confusion: list[list[int]]) -> None:
-    half = max(map(max, confusion)) / 4  # of the root's scale: where white letters read better
-    for x, y in product(range(len(confusion)), repeat=2):
-        if count := confusion[y][x]:
-            color = "w" if count > half else "k"
-            axes.text(x, y, str(count), ha="center", va="center", color=color)
 
 
 def draw_curves(path: Path, lines: Sequence[Line]) -> None:

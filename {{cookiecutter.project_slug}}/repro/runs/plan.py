@@ -9,8 +9,9 @@ from torch.utils.data import Dataset, default_collate
 
 from repro.core.errors import UserError
 from repro.training.loading import Collate, IndexedBatch, batches_of_steps, refuse_iterable
+from repro.training.own_schedules import Batches, BatchOfStep, OwnBatches, OwnSteps
 from repro.training.parallel import Processes, slices_here
-from repro.training.sampling import Order, Schedule, indices_of
+from repro.training.sampling import Order, Schedule, StepSchedule, indices_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Wanted:
     order: Order | None = None
     collate: Collate = default_collate
     validate_every: int | None = None
+    batches: Batches | None = None
+    batch: BatchOfStep | None = None
 
     def plan(self, seed: int, max_steps: int | None) -> "Plan":
         """Return the plan of it; UserError for what is no training."""
@@ -35,10 +38,19 @@ class Wanted:
         last = min(total, max_steps or total)
         return Plan(total, last, every, self.collate, self.dataset, schedule)
 
-    def _schedule(self, seed: int) -> Schedule | None:
+    def _schedule(self, seed: int) -> StepSchedule | None:
+        chosen = [name for name in ("order", "batches", "batch") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise UserError(
+                f"the samples of a step are chosen by {' and by '.join(chosen)}: expected one"
+            )
         if self.dataset is None:
             return None
         size = sized(self.dataset)
+        if self.batches:
+            return OwnBatches(self.batches, seed)
+        if self.batch:
+            return OwnSteps(self.batch, seed)
         if self.order:
             size = _length_of(self.order, seed)
         schedule = Schedule(size, self.batch_size, seed, self.drop_last, self.order)
@@ -54,7 +66,10 @@ class Wanted:
         if (self.epochs is None) == (self.steps is None):
             raise UserError("session.steps takes the length of the training: epochs=N or steps=N")
         if self.epochs is not None and per_epoch is None:
-            raise UserError("session.steps without a data set has no epochs: expected steps=N")
+            without = "batch(seed, step)" if self.batch else "session.steps without a data set"
+            raise UserError(
+                f"{without} has no epochs: expected steps=N (training.steps=N training.epochs=null)"
+            )
         total = self.steps if self.steps is not None else (self.epochs or 0) * (per_epoch or 0)
         if total < 1:
             raise UserError(f"the training has {total} steps: expected 1 or more")
@@ -75,16 +90,18 @@ class Plan:
     validate_every: int
     collate: Collate
     dataset: Dataset[Any] | None = None
-    schedule: Schedule | None = None
+    schedule: StepSchedule | None = None
 
     def epoch(self, step: int) -> int | None:
         """Return how many epochs have ended after `step` steps; None where there are no epochs."""
-        return step // self.schedule.steps_per_epoch if self.schedule else None
+        per_epoch = self.schedule.steps_per_epoch if self.schedule else None
+        return step // per_epoch if per_epoch else None
 
     @property
     def epochs(self) -> int | None:
         """The number of epochs, begun or ended; None where there are none."""
-        return -(-self.total // self.schedule.steps_per_epoch) if self.schedule else None
+        per_epoch = self.schedule.steps_per_epoch if self.schedule else None
+        return -(-self.total // per_epoch) if per_epoch else None
 
     def validates_after(self, step: int) -> bool:
         """Tell whether a validation follows the step that made it `step` steps."""

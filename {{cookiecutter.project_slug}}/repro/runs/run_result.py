@@ -223,7 +223,8 @@ def _goal(config: JsonObject, last: JsonObject, curve: list[JsonObject]) -> int 
     ends = [last.get("steps")]
     if not ends[0] and curve and curve[-1].get("epoch"):
         steps_per_epoch = line_step(curve[-1]) // _number(curve[-1]["epoch"])
-        ends = [steps_per_epoch * _number(setting(config, EPOCHS))]
+        epochs = setting(config, EPOCHS)  # None for a training that is counted in steps
+        ends = [steps_per_epoch * _number(epochs)] if epochs is not None else []
     ends.append(setting(config, MAX_STEPS))
     return min((_number(end) for end in ends if end), default=None)
 

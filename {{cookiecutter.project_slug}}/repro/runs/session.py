@@ -24,6 +24,7 @@ from repro.runs.session_base import SessionBase
 from repro.runs.step import Number, Step, number_of
 from repro.training.best import Best
 from repro.training.loading import Collate
+from repro.training.own_schedules import Batches, BatchOfStep
 from repro.training.rows import Chunks
 from repro.training.sampling import Order
 
@@ -104,16 +105,29 @@ class Session(SessionBase):
         order: Order | None = None,
         collate: Collate = default_collate,
         validate_every: int | None = None,
+        batches: Batches | None = None,
+        batch: BatchOfStep | None = None,
     ) -> Iterator[Step]:
         """Yield the steps that are to be done; the loop calls `step.done` in each.
 
-        `epochs` or `steps`: the length of the whole training; training.max_steps may cut it.
-        `order(seed, epoch)`: the indices of an epoch (repro/training/sampling.py). `collate`: makes
-        a shard's batch of its samples. Without a data set the loop brings its own batches
-        (`step.take`). A step's `validate_now` is true after `validate_every` steps (an epoch).
+        `epochs` or `steps`: the length of the whole training; training.max_steps may cut it. The
+        samples are those of a random order, or of `order(seed, epoch)`, the indices of an epoch; of
+        `batches(seed, epoch)`, the batches of an epoch; or of `batch(seed, step)`, the indices of a
+        step. `collate`: makes a shard's batch of its samples. Without a data set the loop brings
+        its own batches (`step.take`). A step's `validate_now` is true after `validate_every` steps
+        (an epoch).
         """
         wanted = Wanted(
-            dataset, batch_size, epochs, steps, drop_last, order, collate, validate_every
+            dataset,
+            batch_size,
+            epochs,
+            steps,
+            drop_last,
+            order,
+            collate,
+            validate_every,
+            batches,
+            batch,
         )
         if self._plan:
             raise UserError("session.steps was called twice: expected one loop for a training")
@@ -162,8 +176,12 @@ class Session(SessionBase):
         `batch_size` samples, each with seeds of its own; all get all rows.
         """
         chunks = Chunks(dataset, sized(dataset), batch_size, collate)
-        with self._known().evaluating():
+        with self.evaluating():
             return chunks.rows(compute, self.seeds.evaluation, self._workers, self.processes)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Put the model into eval mode, without gradients, as long as the block lasts."""
+        return self._known().evaluating()
 
     def stop(self) -> None:
         """End the training early, with this step as its last one; all processes call it alike."""
@@ -179,9 +197,20 @@ class Session(SessionBase):
     @property
     def steps_per_epoch(self) -> int:
         """The number of steps of an epoch, once `steps` was called with a data set."""
-        if self._plan is None or self._plan.schedule is None:
+        schedule = self._plan.schedule if self._plan else None
+        if schedule is None or schedule.steps_per_epoch is None:
             raise UserError("session.steps was not called with a data set: there are no epochs")
-        return self._plan.schedule.steps_per_epoch
+        return schedule.steps_per_epoch
+
+    @property
+    def steps_in_all(self) -> int:
+        """The number of steps of the whole training, once `steps` was called.
+
+        training.max_steps does not change it, so a schedule of rates may follow from it.
+        """
+        if self._plan is None:
+            raise UserError("session.steps was not called: the number of steps is not known")
+        return self._plan.total
 
     @property
     def steps_left(self) -> int:

@@ -15,10 +15,13 @@ from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.data.manifest import data_digest
 from repro.runs.conditions import Situation, conditions_here
+from repro.runs.fingerprints import Quantities
 from repro.runs.plan import Plan
 from repro.runs.registered import Registered
 from repro.runs.session_settings import SessionSettings, refuse_missing_settings
 from repro.runs.step import Step, Surroundings, new_step
+from repro.runs.trace import StepInputs, step_quantities
+from repro.training.beside import MeansBeside
 from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
 from repro.training.model_state import weights_digest
@@ -44,6 +47,8 @@ class SessionBase:
         self.facts: JsonObject | None = None
         self.notes: JsonObject = {}
         self.best: Best | None = None
+        self.precision = "fp32"  # bf16: losses and evaluations are computed under autocast
+        self.holders: list[object] = []  # whose attributes are looked at as variables are
         self._flags = flags()
         self._settings = config
         self._workers = config.num_workers
@@ -175,8 +180,24 @@ class SessionBase:
 
     def surroundings(self, plan: Plan) -> Surroundings:
         """Return what each step of a plan needs of this session."""
-        here = (self._known(), self.processes, self.device, self.seeds.training)
-        return Surroundings(*here, plan.schedule, self._finish_step)
+        return Surroundings(
+            self._known(),
+            self.processes,
+            self.device,
+            self.seeds.training,
+            plan.schedule,
+            self._finish_step,
+            MeansBeside(self.processes),
+            self.precision,
+        )
+
+    def quantities(
+        self, step: Step, numbers: dict[str, float], asked: bool = False
+    ) -> tuple[Quantities | None, bool]:
+        """Return what the trace says of a step, in process 0; and if any was `asked` to end."""
+        inputs = StepInputs(step.indices, step.loaded, step.size)
+        model = self._known().model
+        return step_quantities(model, inputs, self.processes, numbers, asked, step.gradients_of)
 
     def _finish_step(self, step: Step, numbers: dict[str, float]) -> None:
         self.step = step.number

@@ -22,9 +22,11 @@ from repro.runs.plan import Plan
 from repro.runs.registered import ONLY, Registered
 from repro.training import sampling
 from repro.training.batches import cut, mapped, moved, size_of, tensors_of
+from repro.training.beside import MeansBeside
+from repro.training.determinism import autocast
 from repro.training.loading import IndexedBatch
 from repro.training.parallel import Processes, backward_in_shards, slices_here
-from repro.training.sampling import Schedule
+from repro.training.sampling import StepSchedule
 from repro.training.seeding import seed_generators
 
 Number: TypeAlias = float | Tensor
@@ -37,15 +39,18 @@ _TAKEN = ("step", "epoch", "split", "header", "samples", "inputs", *EFFECTS)
 class Surroundings:
     """What a step needs of its session: the same in each step.
 
-    `finish(step, numbers)` is called when the step is done.
+    `finish(step, numbers)` is called when the step is done. `precision`: bf16 for losses that are
+    computed under autocast.
     """
 
     registered: Registered
     processes: Processes
     device: torch.device
     seed: int
-    schedule: Schedule | None
+    schedule: StepSchedule | None
     finish: Callable[["Step", dict[str, float]], None]
+    beside: MeansBeside
+    precision: str = "fp32"
 
 
 @dataclass
@@ -71,6 +76,7 @@ class Step:
     is_used: bool = False  # whether the loop has asked for the batch
     losses: int = 0  # that `backward` was called with
     mean_loss: float | None = None  # of the last of them
+    also: dict[str, float] = field(default_factory=dict)  # the means beside the losses
 
     @property
     def number(self) -> int:
@@ -140,8 +146,9 @@ class Step:
 
         `loss(batch)` returns Weighted(sum, weight) of a shard's batch. It is called with generators
         that are seeded for the step, the shard, and the how-manieth call of the step this is. The
-        gradients of the optimizer's parameters (of all) are cleared first unless `add`. Raises
-        UserError, with the samples, for a loss that no mean can be made of.
+        gradients of the optimizer's parameters (of all) are cleared first unless `add`. The means
+        of what the loss tells beside itself are in `step.also`. Raises UserError, with the samples,
+        for a loss that no mean can be made of.
         """
         around = self.around
         shards = self.shards
@@ -152,14 +159,19 @@ class Step:
             for parameter in around.registered.parameters(optimizer):
                 parameter.grad = None
         again = (self.losses,) if self.losses else ()
-        self.losses += 1
+        given: dict[int, Any] = {}
 
         def seeded(shard: int, batch: Any) -> object:
             seed_generators(derive_seed(around.seed, "step", self.index, shard, *again))
-            return loss(batch)
+            with autocast(around.device, around.precision):
+                given[shard] = loss(batch)
+            return given[shard]
 
         with sampling.naming_samples(around.schedule, self.index):
             mean = backward_in_shards(model, shards, self.size, around.processes, seeded)
+        told = [given.get(shard) for shard in around.processes.own]
+        self.also.update(around.beside.of_loss(self.losses, told))
+        self.losses += 1
         self.mean_loss = mean.item()
         return mean
 

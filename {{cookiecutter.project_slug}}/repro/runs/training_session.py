@@ -26,7 +26,7 @@ from repro.runs.registered import Registered
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Number, Step
-from repro.runs.trace import StepInputs, Trace, step_quantities
+from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
 from repro.training.determinism import flags, refuse_changed_flags
@@ -87,7 +87,7 @@ class TrainingSession(Session):
         self.finished = ""
         self._first = self.step + 1
         self._unregistered = Unregistered(
-            self._ignored, self.loop_frame, self._known().state_dict()
+            self._ignored, self.loop_frame, self._known().state_dict(), self.holders
         )
         self.loop_frame = None  # it holds the author's variables
         self._interruption = Interruption()
@@ -132,12 +132,8 @@ class TrainingSession(Session):
             self._refuse_unregistered()
         self._advance(1)
         asked = self._interruption.asked
-        known = self._known()
         if self._settings.output.trace:
-            inputs = StepInputs(step.indices, step.loaded, step.size)
-            quantities, asked = step_quantities(
-                known.model, inputs, self.processes, numbers, asked, step.gradients_of
-            )
+            quantities, asked = self.quantities(step, numbers, asked)
             if self._trace and quantities:
                 self._trace.log(step.number, quantities)
         else:

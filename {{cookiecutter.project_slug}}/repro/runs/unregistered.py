@@ -51,15 +51,21 @@ class Unregistered:
     """What the functions around a loop hold beside what is registered, as the loop begins.
 
     `ignored`: what is not looked at. `frame`: of the function that asked for the steps. `state`:
-    what a checkpoint would hold.
+    what a checkpoint would hold. `holders`: objects whose attributes are looked at, numbers too.
     """
 
     def __init__(
-        self, ignored: Sequence[object], frame: FrameType | None, state: Mapping[str, Any]
+        self,
+        ignored: Sequence[object],
+        frame: FrameType | None,
+        state: Mapping[str, Any],
+        holders: Sequence[object] = (),
     ) -> None:
+        self._holders = holders
         self._ignored = {id(value): value for value in ignored}
         self._frames = [*_frames_of_the_author(frame)]
         self._variables = [*self._now()]
+        self._values = {str(variable): variable.value for variable in self._with_attributes()}
         self._before = self._look(Saved(state))
         self._names = {*self._look(Saved({}))}  # also of what equals something that is saved
 
@@ -91,16 +97,25 @@ class Unregistered:
         for frame in self._frames:
             for name, value in frame.f_locals.items():
                 yield _Variable(name, f"{frame.f_code.co_name}()", value)
+        for holder in self._holders:
+            yield _Variable("self", type(holder).__name__, holder)
+
+    def _with_attributes(self) -> Iterator[_Variable]:
+        """Yield the variables, and the attributes of the holders, as they are now."""
+        yield from self._now()
+        for holder in self._holders:
+            for name, value in vars(holder).items():
+                yield _Variable(f"self.{name}", type(holder).__name__, value)
 
     def _changed_numbers(self) -> list[str]:
         """Return the names of variables that were a number, or None, and are another one now.
 
         So does a tensor of several values where None was: an average that its first value began.
         """
-        before = {str(variable): variable.value for variable in self._variables}
+        before = self._values
         return [
             str(variable)
-            for variable in self._now()
+            for variable in self._with_attributes()
             if str(variable) in before and _is_other(variable.value, before[str(variable)])
         ]
 

@@ -94,6 +94,23 @@ def _tracked(root: Path, config: Any, run: Path) -> AbstractContextManager[None]
     return tracked(root, run, settings)
 
 
+def prepare_command(root: Path, description: str | None) -> int:
+    """Prepare the data of a config anew, and say what they are."""
+    parser = Parser(command_module(root, "prepare"), description)
+    parser.add_argument("settings", nargs="*", metavar="key=value")
+    settings = parser.parse_args().settings
+    environment.enter_early(root, settings)
+    config = author_object(root, "config").load(settings)
+    environment.enter(config.profile, config.threads)
+    from repro.tasks.author import preparation
+
+    prepared = preparation(root, config).prepare()
+    samples = prepared.facts.get("samples")
+    told = f"{samples} samples" if samples else "the data"
+    print(f"{told} of {config.dataset.name} in {prepared.folder}")
+    return 0
+
+
 def evaluate_command(root: Path, description: str | None) -> int:
     """Evaluate a checkpoint by the author's function; 1 if a recorded result is another one."""
     program = command_module(root, "evaluate")

@@ -10,7 +10,7 @@ GPU generations.
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -121,6 +121,13 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Compute in bfloat16 inside, where `precision` is bf16 and an operation may be."""
+    if precision != "bf16":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
 def compiled(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model to be compiled by torch at its first call; it shares `model`'s weights.
 
@@ -129,7 +136,17 @@ def compiled(model: torch.nn.Module) -> torch.nn.Module:
     process that resumes has not met it (measured). The limit after which torch compiles no more
     would do the same, and is put out of reach.
     """
+    _prepare_to_compile()
+    return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # as it is a module
+
+
+def compile_in_place(model: torch.nn.Module) -> None:
+    """Let torch compile the model at its first call, as `compiled` says; it stays that module."""
+    _prepare_to_compile()
+    model.compile(dynamic=False)
+
+
+def _prepare_to_compile() -> None:
     if not (shutil.which("g++") or shutil.which("clang++")):
         raise UserError("training.compile=true: no C++ compiler here (g++); torch needs one")
     torch._dynamo.config.recompile_limit = 1000
-    return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # as it is a module

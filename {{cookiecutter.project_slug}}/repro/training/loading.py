@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
 from repro.training.determinism import single_thread
-from repro.training.sampling import SampleKey, Schedule, sample_seed
+from repro.training.sampling import SampleKey, StepSchedule, sample_seed
 from repro.training.seeding import seed_generators, worker_init_fn
 
 Collate = Callable[[list[Any]], Any]  # makes a batch of samples
@@ -97,7 +97,7 @@ class SeededDataset(Dataset[Any]):
 
 def batches_of_steps(
     dataset: Dataset[Any],
-    schedule: Schedule,
+    schedule: StepSchedule,
     steps: range,
     num_workers: int = 0,
     pin_memory: bool = False,
@@ -113,9 +113,9 @@ def batches_of_steps(
 
     def keys(step: int) -> list[list[SampleKey]]:
         samples = schedule.keys(step)
-        if schedule.order:
-            _refuse_beyond(samples, dataset)
-        return [samples[part] for part in slices(schedule.length(step))]
+        if not schedule.is_checked:
+            _refuse_beyond(samples, dataset, step)
+        return [samples[part] for part in slices(len(samples))]
 
     samples = SeededDataset(dataset, schedule.seed, collate)
     return _batches(samples, map(keys, steps), num_workers, pin_memory)
@@ -149,14 +149,13 @@ def refuse_iterable(dataset: object) -> None:
         )
 
 
-def _refuse_beyond(samples: list[SampleKey], dataset: Any) -> None:
-    """Raise UserError for an index of an author's order that a data set does not have."""
+def _refuse_beyond(samples: list[SampleKey], dataset: Any, step: int) -> None:
+    """Raise UserError for an index of an author's that a data set does not have."""
     size = len(dataset) if hasattr(dataset, "__len__") else None
     beyond = [key.sample for key in samples if size is not None and key.sample >= size]
     if beyond:
-        epoch = samples[0].epoch + 1
         raise UserError(
-            f"the order of epoch {epoch} has {beyond[0]}: indices end before {size}, the number "
+            f"step {step + 1} has the sample {beyond[0]}: indices end before {size}, the number "
             "of samples"
         )
 

@@ -6,7 +6,7 @@ computed no chunk, and so does not know what a chunk gives.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +40,22 @@ class Chunks:
 
         Each chunk has seeds of its own: it may draw random numbers.
         """
-        sizes = processes.chunk_sizes(self.samples, self.size)
+        parts = [compute(batch) for batch in self.batches(seed, workers, processes)]
+        return joined(parts, self.sizes(processes), processes)
+
+    def sizes(self, processes: Processes) -> list[int]:
+        """Return how many samples each process computes."""
+        return processes.chunk_sizes(self.samples, self.size)
+
+    def batches(self, seed: int, workers: int, processes: Processes) -> Iterator[Any]:
+        """Yield this process's chunks, on the device, with the generators seeded for each."""
+        sizes = self.sizes(processes)
         start = sum(sizes[: processes.rank])
         own = range(start, start + sizes[processes.rank])
-        parts = []
         made = batches_in_order(self.dataset, own, self.size, seed, workers, self.collate)
         for indices, [batch] in made:
             seed_generators(derive_seed(seed, "chunk", int(indices[0])))
-            parts.append(compute(moved(batch, processes.device)))
-        return joined(parts, sizes, processes)
+            yield moved(batch, processes.device)
 
 
 def joined(chunks: Sequence[Any], sizes: Sequence[int], processes: Processes) -> Any:

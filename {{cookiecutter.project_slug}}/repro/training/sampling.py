@@ -1,17 +1,18 @@
 """Say which samples make up each step and which random numbers they get, by (seed, position).
 
-`Schedule` gives the samples of any step of any epoch without reading the steps before it, so a
-resumed training only starts to count elsewhere. repro/training/loading.py makes the samples.
+A schedule gives the samples of any step without reading the steps before it, so a resumed training
+only starts to count elsewhere. repro/training/loading.py makes the samples; own_schedules.py has
+the schedules whose batches an author chooses.
 """
 
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -52,6 +53,23 @@ def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(size, generator=generator)
 
 
+class StepSchedule(Protocol):
+    """Which samples each step of a training takes, as a function of the step alone.
+
+    `steps_per_epoch`: None where there are no epochs. `is_checked`: whether the indices are known
+    to be within the data set, because they are not an author's.
+    """
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int | None: ...
+    @property
+    def is_checked(self) -> bool: ...
+    def length(self, step: int) -> int: ...
+    def keys(self, step: int) -> list[SampleKey]: ...
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Which samples each step of a training takes, as a function of the step alone.
@@ -74,6 +92,11 @@ class Schedule:
         if self.drop_last:
             return self.size // self.batch_size
         return math.ceil(self.size / self.batch_size)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the indices are within the data set whoever asks."""
+        return self.order is None
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch that a step belongs to."""
@@ -110,7 +133,22 @@ def indices_of(order: Order, seed: int, epoch: int) -> list[int]:
     TypeError for what is no index.
     """
     seed_generators(derive_seed(seed, "own order", epoch))
-    return [operator.index(index) for index in order(seed, epoch)]
+    return as_indices(order(seed, epoch))
+
+
+def as_indices(given: Iterable[object]) -> list[int]:
+    """Return the indices that an author's function gave; TypeError for what is none."""
+    return [operator.index(index) for index in given]  # type: ignore[arg-type]
+
+
+def counted(indices: Iterable[int]) -> list[int]:
+    """Return, for each index, how often it has come before."""
+    seen: Counter[int] = Counter()
+    occurrences = []
+    for index in indices:
+        occurrences.append(seen[index])
+        seen[index] += 1
+    return occurrences
 
 
 @lru_cache(maxsize=2)
@@ -128,15 +166,10 @@ def _own_order(schedule: Schedule, epoch: int) -> tuple[list[int], list[int]]:
             f"the order of epoch {epoch + 1} has {len(indices)} indices: expected "
             f"{schedule.size}, as many in each epoch"
         )
-    counted: Counter[int] = Counter()
-    occurrences = []
-    for index in indices:
-        occurrences.append(counted[index])
-        counted[index] += 1
-    return indices, occurrences
+    return indices, counted(indices)
 
 
-def refuse_not_finite(numbers: dict[str, float], schedule: Schedule | None, step: int) -> None:
+def refuse_not_finite(numbers: dict[str, float], schedule: StepSchedule | None, step: int) -> None:
     """Raise UserError if a number of a step is not finite: it tells how to see the step again.
 
     `schedule`: None where it is not known which samples the step had.
@@ -149,7 +182,7 @@ def refuse_not_finite(numbers: dict[str, float], schedule: Schedule | None, step
 
 
 @contextmanager
-def naming_samples(schedule: Schedule | None, step: int) -> Iterator[None]:
+def naming_samples(schedule: StepSchedule | None, step: int) -> Iterator[None]:
     """Tell which samples a step had whose loss nothing can be made of."""
     try:
         yield
@@ -157,12 +190,14 @@ def naming_samples(schedule: Schedule | None, step: int) -> Iterator[None]:
         raise UserError(_about_step(error.lines, schedule, step)) from error
 
 
-def _about_step(lines: list[str], schedule: Schedule | None, step: int) -> list[str]:
+def _about_step(lines: list[str], schedule: StepSchedule | None, step: int) -> list[str]:
     """Return a fault's lines with the step, its samples, and how to see it again."""
     samples = []
     if schedule:
         named = " ".join(str(key.sample) for key in schedule.keys(step))
-        samples.append(f"its training samples, in epoch {schedule.epoch_of(step) + 1}: {named}")
+        per_epoch = schedule.steps_per_epoch
+        place = f", in epoch {step // per_epoch + 1}" if per_epoch else ""
+        samples.append(f"its training samples{place}: {named}")
     return [
         *(f"step {step + 1}: {line}" for line in lines),
         *samples,

@@ -6,7 +6,8 @@ someone took it for a sum. So the kit takes a sum and its weight, and refuses a 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,14 +22,21 @@ class Weighted:
     `sum`: a tensor of one floating-point value. `weight`: their number, or the number of their
     targets that count, or the sum of their weights; 0 for none. `coupled`: a sample's loss depends
     on the others of its shard, as in contrastive learning, so other shards give another loss.
+    `also`: other sums to be logged, by name: their means are those by the same weight.
     """
 
     sum: Tensor
     weight: Tensor | float
     coupled: bool = False
+    also: Mapping[str, Tensor | float] = field(default_factory=dict)
 
     @staticmethod
-    def of_mean(mean: Tensor, weight: Tensor | float, coupled: bool = False) -> "Weighted":
+    def of_mean(
+        mean: Tensor,
+        weight: Tensor | float,
+        coupled: bool = False,
+        also: Mapping[str, Tensor | float] | None = None,
+    ) -> "Weighted":
         """Return the sum whose mean is known, for losses that come as a mean.
 
         Where nothing counts (a weight of 0) a mean is NaN, and the sum is 0. The gradient may be
@@ -36,7 +44,7 @@ class Weighted:
         """
         factor = torch.as_tensor(weight, device=mean.device)
         counted = torch.where(factor > 0, mean, torch.zeros_like(mean))
-        return Weighted(counted * factor.to(_wide(mean.dtype)), weight, coupled)
+        return Weighted(counted * factor.to(_wide(mean.dtype)), weight, coupled, also or {})
 
     def mean(self) -> Tensor:
         """Return the sum by the weight, in the sum's own type or in float32 where that is less."""

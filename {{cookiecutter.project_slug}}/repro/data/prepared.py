@@ -1,0 +1,134 @@
+"""Prepare an author's data once, and give them to every training with the proof of what they are.
+
+An author's module of data (`[tool.repro] data`) has `prepare(settings, folders)`, which gets the
+raw data and writes what is read later, and `datasets(config, folder, facts)`. Promises that the
+manifest holds the SHA-256 of every file; that data which were changed are named before a training;
+and that they are prepared anew when the data set's settings or the project's Python files are other
+ones. An author's own files, which stay where they are, are looked through again for other settings
+alone.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from repro.core.errors import UserError
+from repro.core.files import Json, JsonObject, write_json
+from repro.core.hashing import sha256_file
+from repro.core.layout import MANIFEST, PREPARED, RAW
+from repro.data.manifest import read_json, refuse_changes, tree_digests
+
+
+class Folders(NamedTuple):
+    """Where `prepare` finds and leaves data.
+
+    `raw`: for downloads, kept. `out`: for the files that are read later; empty when it is called.
+    `own`: the author's files, which stay where they are; None unless the module has `own_files`.
+    """
+
+    raw: Path
+    out: Path
+    own: Path | None
+
+
+class DataModule(Protocol):
+    """What an author's module of data has.
+
+    `prepare(settings, folders)`: gets the data, and returns what is to be known of them, as JSON:
+    the names of classes, a vocabulary. It sees the settings of the data set alone, so one prepared
+    folder serves every seed. Names with a meaning: `samples`, `source` and `raw_sha256` are told in
+    REPRODUCE.md. `own_files(config)`: optional, the folder of the author's own files.
+    """
+
+    def prepare(self, settings: Any, folders: Folders, /) -> JsonObject: ...
+    def datasets(self, config: Any, folder: Path, facts: JsonObject, /) -> Any: ...
+
+
+def facts_of(manifest: JsonObject) -> JsonObject:
+    """Return what `prepare` returned, and the data set's name."""
+    return {name: value for name, value in manifest.items() if name not in ("files", "code")}
+
+
+class Prepared(NamedTuple):
+    """Prepared data: their `folder`, and all that the `manifest` says of them."""
+
+    folder: Path
+    manifest: JsonObject
+
+    @property
+    def facts(self) -> JsonObject:
+        """What `prepare` returned, and the data set's name."""
+        return facts_of(self.manifest)
+
+
+class Preparation:
+    """The data of a config. `code`: the project's Python files, on which prepared data depend."""
+
+    def __init__(self, root: Path, config: Any, author: Any, code: Iterable[Path]) -> None:
+        self._author: DataModule = author
+        self._settings = config.dataset
+        self._name: str = config.dataset.name
+        self._place: Path = root / config.data_dir / self._name
+        find_own: Callable[[Any], Path | None] = getattr(author, "own_files", lambda config: None)
+        self._own = find_own(config)
+        self._made_with: list[Json] = [
+            config.dataset.model_dump(mode="json"),
+            *map(sha256_file, code),
+        ]
+
+    @property
+    def folder(self) -> Path:
+        """Where the data lie that a training reads."""
+        return self._own or self._place / PREPARED
+
+    @property
+    def path(self) -> Path:
+        """Where the manifest lies."""
+        return self._place / MANIFEST
+
+    def prepare(self) -> Prepared:
+        """Prepare the data, also where that was done before."""
+        partial = self._place / f"{PREPARED}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # a killed preparation left it
+        partial.mkdir(parents=True)
+        facts = self._author.prepare(self._settings, Folders(self._place / RAW, partial, self._own))
+        if not isinstance(facts, dict):
+            raise UserError(
+                f"prepare(settings, folders) returned a {type(facts).__name__}: expected a dict of "
+                "what is to be known of the data"
+            )
+        files: JsonObject = {**tree_digests(self._own or partial)}
+        if not files:
+            raise UserError(f"dataset={self._name}: prepare wrote no file into folders.out")
+        self.path.unlink(missing_ok=True)  # first: who reads the files meanwhile finds none
+        final = self._place / PREPARED
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        manifest = {**facts, "dataset": self._name, "files": files, "code": self._made_with}
+        write_json(self.path, manifest)
+        return Prepared(self.folder, manifest)
+
+    def read(self) -> Prepared:
+        """Return the data; prepare them where they are not, or were made by other code.
+
+        UserError, with every file that is not as it was prepared.
+        """
+        if not self.path.is_file():
+            return self.prepare()
+        manifest = read_json(self.path, {"files", "code"})
+        if self._own is None and manifest["code"] != self._made_with:
+            return self.prepare()  # the raw data are kept, and checked
+        there = tree_digests(self.folder) if self.folder.is_dir() else {}
+        refuse_changes(self.folder, manifest["files"], there, self.path)
+        if manifest["code"][:1] != self._made_with[:1]:  # to read all of them again takes minutes
+            return self.prepare()
+        return Prepared(self.folder, manifest)
+
+    def refuse_other(self, prepared: Prepared) -> None:
+        """Raise UserError if another job has prepared other data since `prepared` was read."""
+        if not self.path.is_file() or read_json(self.path, set()) != prepared.manifest:
+            raise UserError(
+                f"{self.path} was written anew while its data were read: another job has other "
+                "settings or code; give this one a data_dir of its own, or start it again"
+            )

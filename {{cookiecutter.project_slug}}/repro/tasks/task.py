@@ -1,0 +1,99 @@
+"""The class that says what is learnt; an author's task extends it (experiment/task.py).
+
+The kit's loop (repro/tasks/loop.py) does what is the same in every training: data, seeds, batches,
+rates, checkpoints, trace, validation. A task says what is its own: the networks, the loss, what is
+measured. It must have `model`, `loss` and, unless nothing is evaluated, `evaluate` and `metrics`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from repro.runs.registered import Stateful
+from repro.runs.step import Step
+from repro.tasks.outputs import Outputs
+from repro.training.weighted import Weighted
+
+
+class Task:
+    """What is learnt, made from the settings and the facts that `prepare` returned of the data.
+
+    `model`: one nn.Module with EVERY network, averages of weights included: it is what is saved,
+    traced, published as bits, and loaded to evaluate. `clip`: training.gradient_clip.
+    """
+
+    best: ClassVar[tuple[str, str] | None] = None
+    """The metric whose best checkpoint is kept, with "max" or "min"; None keeps the last ones."""
+
+    validate_on: ClassVar[str | None] = "validation"
+    """The data set that a training validates on, by its name; None for none."""
+
+    test_on: ClassVar[str] = "test"
+    """The data set that the command `evaluate` takes."""
+
+    compiled: ClassVar[tuple[str, ...]] = ("model",)
+    """The attributes that training.compile=true compiles; each is a module."""
+
+    model: nn.Module
+    clip: float | None = None
+
+    def initialize(self, datasets: Mapping[str, Dataset[Any]]) -> None:
+        """Finish the model of a fresh start: pretrained weights, means of the training samples.
+
+        Called before the model goes to its device, and not when a checkpoint will be loaded.
+        """
+
+    def optimizers(self) -> Optimizer | dict[str, Optimizer]:
+        """Return the optimizer, or several by name, once the model is on its device.
+
+        Parameter groups are the author's: each keeps its own learning rate.
+        """
+        raise NotImplementedError("optimizers(self) returns the optimizer of self.model")
+
+    def rate(self, step: int, steps: int) -> float | dict[str, float]:
+        """Return the FACTOR on each group's own learning rate in a step, or one per optimizer.
+
+        `step` counts from 0, `steps` is the length of the whole training. The product is rounded to
+        12 digits: the last bit of a cosine differs between C libraries.
+        """
+        return 1.0
+
+    def loss(self, batch: Any) -> Weighted:
+        """Return the loss of a shard's batch: a SUM over its samples, and what to divide it by."""
+        raise NotImplementedError("loss(self, batch) returns Weighted(sum, weight)")
+
+    def train_step(self, step: Step) -> dict[str, float]:
+        """Do a step and return its numbers, the loss first; for several losses, write another one.
+
+        `step.backward` goes backward through a loss, `step.update` clips and updates. What the loss
+        tells in `also` is logged, too.
+        """
+        loss = step.backward(self.loss)
+        norm = step.update(clip=self.clip)
+        return {"loss": loss.item(), "gradient_norm": norm, **step.also}
+
+    def evaluate(self, batch: Any) -> Outputs:
+        """Return what is computed of a chunk of samples, in eval mode and without gradients."""
+        raise NotImplementedError("evaluate(self, batch) returns Outputs(rows=..., counts=...)")
+
+    def metrics(self, outputs: Outputs) -> dict[str, float]:
+        """Return the metrics of all samples: what validations log, and claims publish.
+
+        Called in eval mode, without gradients, with seeds of its own: it may run `self.model`.
+        """
+        raise NotImplementedError("metrics(self, outputs) returns numbers by name")
+
+    def details(self, outputs: Outputs) -> dict[str, Any]:
+        """Return what else metrics.json holds of an evaluation, as JSON: a matrix, a sample."""
+        return {}
+
+    def figures(self, outputs: Outputs, folder: Path) -> None:
+        """Draw pictures of an evaluation into a folder."""
+
+    def state(self) -> dict[str, Stateful]:
+        """Return what else a step changes and is no module: objects with state_dict, by name."""
+        return {}

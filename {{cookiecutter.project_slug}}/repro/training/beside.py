@@ -1,0 +1,76 @@
+"""Give the means of what a loss tells beside itself: `Weighted(sum, weight, also={...})`.
+
+Each is a sum over samples, divided by the same weight as the loss: the samples that are right, the
+parts that a loss is made of. Summed as the gradients are, so any number of processes gives the same
+numbers.
+"""
+
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from repro.core.errors import UserError
+from repro.training.processes import Processes
+from repro.training.tree_sum import TreeSum
+from repro.training.weighted import Weighted
+
+
+class MeansBeside:
+    """The means beside the losses of a training's steps; the names stay those of the first step."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._names: dict[int, list[str]] = {}
+
+    def of_loss(self, place: int, shards: Sequence[Weighted | None]) -> dict[str, float]:
+        """Return the means beside loss number `place` of a step, by name.
+
+        `shards`: what the loss gave for each shard of this process; None for an empty one.
+        UserError if other names come than in the first step.
+        """
+        given = [sorted(shard.also) for shard in shards if shard]
+        if place not in self._names:
+            self._names[place] = self._agreed(given)
+        names = self._names[place]
+        for other in given:
+            if other != names:
+                raise UserError(
+                    f"a loss tells {', '.join(other) or 'nothing'} in also, and "
+                    f"{', '.join(names) or 'nothing'} before: expected the same names in each step"
+                )
+        return self._means(names, shards) if names else {}
+
+    def _agreed(self, given: list[list[str]]) -> list[str]:
+        """Return the names that a process with samples has: one without any knows none."""
+        told = [json.loads(text) for text in self._processes.texts(json.dumps(given[:1]))]
+        return next((names[0] for names in told if names), [])
+
+    def _means(self, names: list[str], shards: Sequence[Weighted | None]) -> dict[str, float]:
+        sums = TreeSum()
+        for shard in shards:
+            sums.add([_numbers(names, shard) if shard else torch.zeros(len(names) + 1).double()])
+        (own,) = sums.total()
+        assert own is not None
+        totals, _ = self._processes.sum_with_numbers(own.tolist(), [], [])
+        *values, weight = totals
+        return {name: value / weight for name, value in zip(names, values, strict=True)}
+
+
+def _numbers(names: list[str], shard: Weighted) -> Tensor:
+    """Return what a shard tells, and its weight, as float64 on the CPU, read at once."""
+    values = [_value(name, shard.also[name]) for name in names]
+    parts = [value.detach().double().reshape(()) for value in values]
+    return torch.stack([*parts, shard.weight_tensor().to(parts[0].device)]).cpu()
+
+
+def _value(name: str, value: object) -> Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value
+    if isinstance(value, int | float):
+        return torch.tensor(float(value), dtype=torch.float64)
+    raise UserError(
+        f"a loss tells {name} in also as a {type(value).__name__}: expected one number, the sum "
+        "over the shard's samples"
+    )
