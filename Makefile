@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+# What make demo learns: images, text or table.
+TASK ?= images
 # Tests at a time.
 WORKERS ?= 2
 
@@ -27,13 +29,13 @@ pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed \
 	-o console_output_style=classic --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-long lint lock results recordings bench venv tidy
+.PHONY: help demo tasks test test-system test-long lint lock results recordings bench venv tidy
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict
-	@$(tools)/bin/python tools/demo.py
+demo: $(tools)/ready tidy ## generate a project, train it on real data, verify it: ends with the verdict; TASK=text
+	@$(tools)/bin/python tools/demo.py $(TASK)
 
 # Two tests at a time, the longest first; how far they are and what failed is said as they run.
 # With ARGS one after the other, in this process, to be looked at.
@@ -56,12 +58,20 @@ lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m ruff format --check --cache-dir .build/ruff .
 	@$(venv)/bin/python -m mypy --strict --ignore-missing-imports --cache-dir .build/mypy \
 		local_extensions.py tools hooks
-	@cd '$(project)' && ../$(venv)/bin/python -m mypy --cache-dir ../.build/mypy-project
+	@cd '$(project)' && ../$(venv)/bin/python -m mypy --cache-dir ../.build/mypy-project bootstrap.py repro
+	@rm -rf .build/lint && for task in images text table; do \
+		$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/lint . \
+			task=$$task project_slug=$$task 2> /dev/null && \
+		(cd .build/lint/$$task && ../../../$(venv)/bin/python -m mypy --cache-dir ../../mypy-$$task) || exit 1; \
+	done
 
 lock: $(tools)/ready ## write all locks anew (Python 3.11); ARGS=--upgrade renews the versions
 	@$(tools)/bin/python tools/lock.py $(ARGS)
 
-results: venv $(trackers)/ready ## measure the results that a project carries
+tasks: $(tools)/ready ## write the placeholders of the files in templates/tasks/
+	@$(tools)/bin/python tools/tasks.py
+
+results: venv ## measure the results that a project carries
 	@$(tools)/bin/python tools/results.py $(ARGS)
 
 recordings: venv ## record the pictures of the README anew
@@ -95,14 +105,14 @@ $(checks)/ready: requirements-checks.lock $(tools)/ready
 $(trackers)/ready: $(foreach name,tensorboard mlflow wandb,templates/locks/$(name).lock)
 $(runner)/ready: requirements-tests.lock
 $(frameworks)/ready: requirements-frameworks.lock
-$(trackers)/ready $(runner)/ready $(frameworks)/ready: templates/locks/none.lock templates/locks/dev.lock | venv
+$(trackers)/ready $(runner)/ready $(frameworks)/ready: templates/locks/images.lock templates/locks/dev.lock | venv
 	@echo "Installing what tests need into $(@D)"
 	@rm -rf $(@D) && $(venv)/bin/python -I -m venv $(@D)
 	@$(venv)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check \
 		--require-hashes --no-deps --only-binary=:all: \
-		$(foreach lock,$(filter-out %/none.lock %/dev.lock,$^),--requirement $(lock)) && touch $@
+		$(foreach lock,$(filter-out %/images.lock %/dev.lock,$^),--requirement $(lock)) && touch $@
 
 # The environment of a generated project, shared by demo, tests and results.
 venv: $(tools)/ready tidy

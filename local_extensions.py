@@ -6,6 +6,9 @@ standard error and exit code 1, while a hook that fails ends in cookiecutter's t
 replay only the files are rendered; the first of all is the folder's name, and `_finalize` checks
 there.
 
+`only` and `task_file` put a task's own files into a project: they lie in templates/tasks/ as they
+stand there, and are inserted as text. A Jinja include would render what looks like Jinja in Python.
+
 The other filters escape an answer for one kind of file, so that quotes, backslashes, braces, emoji
 and `$(...)` come out verbatim and run nothing. `toml`, `yaml` and `docker` go between double quotes
 that the template writes; `shell` brings its own. In a Makefile an answer stands in a comment, with
@@ -27,11 +30,12 @@ from jinja2.ext import Extension
 from jinja2.runtime import Context
 
 OLDEST = (2, 2)  # of cookiecutter: earlier ones find no included file
+TASKS = Path(__file__).parent / "templates" / "tasks"
 LONGEST = 300
 LONGEST_SLUG = 80
 REQUIRED = ("project_name", "project_slug", "author_name")
 OPTIONAL = ("description", "repository_url")
-CHOSEN = ("license", "tracker", "base_image")
+CHOSEN = ("license", "task", "tracker", "base_image")
 
 # What a folder, a Python package and (in lower case) a container image may all be called.
 SLUG = re.compile(r"[A-Za-z0-9]+(?:(?:[._]|__|-+)[A-Za-z0-9]+)*")
@@ -120,8 +124,22 @@ def markdown(text: str) -> str:
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
 
 
+@pass_context
+def only(context: Context, name: str, *choices: str) -> str:
+    """Return a file's name if one of the choices was made, else "": then it is left out."""
+    answers = context["cookiecutter"]
+    return name if {answers["task"], answers["tracker"]} & {*choices} else ""
+
+
+@pass_context
+def task_file(context: Context, name: str) -> str:
+    """Return a file of the chosen task, to the letter but for its last line break."""
+    folder = TASKS / context["cookiecutter"]["task"]
+    return (folder / name).read_text(encoding="utf-8").removesuffix("\n")
+
+
 class Answers(Extension):
-    """Give the template the filters above, and check the answers of a replay."""
+    """Give the template what is above, and check the answers of a replay."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -136,6 +154,7 @@ class Answers(Extension):
             markdown=markdown,
             shell=shlex.quote,
         )
+        environment.globals.update(only=only, task_file=task_file)
 
     @pass_context
     def _finalize(self, context: Context, value: object) -> object:

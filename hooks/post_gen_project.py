@@ -8,7 +8,8 @@ import re
 import sys
 from pathlib import Path
 
-chosen = re.findall(r"(?m)^  - tracker: (\w+)$", Path("configs/config.yaml").read_text("utf-8"))
+default = Path("configs", "tracker", "default.yaml").read_text("utf-8")
+chosen = re.findall(r"(?m)^  - (\w+)$", default)
 for tracker in {"tensorboard", "mlflow", "wandb"} - {*chosen}:  # a tracker of the author's stays
     Path("configs", "tracker", tracker + ".yaml").unlink(missing_ok=True)
     Path("repro", "tracking", tracker + ".py").unlink(missing_ok=True)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT / ".build" / "venv"
 STEPS = {
     "setup": "install the lock, every file checked by its hash",
-    "data": "the data: 1,797 real images of handwritten digits",
+    "data": "the data: real ones, from the packages of the lock",
     "train": "train",
     "evaluate": "evaluate the run",
     "reproduce": "repeat the published result, bit for bit",
@@ -26,13 +26,14 @@ STEPS = {
 
 
 def main() -> int:
+    task = sys.argv[1]
     name = free_name()
-    heading(f"generate {name}/")
+    heading(f"generate {name}/: {task}")
     cookiecutter(
         str(ROOT),
         no_input=True,
         default_config=True,
-        extra_context={"project_slug": name},
+        extra_context={"project_slug": name, "task": task},
         output_dir=str(ROOT),
     )
     project = ROOT / name

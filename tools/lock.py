@@ -3,9 +3,10 @@
     make lock                     keep the versions; add and remove what the .in files ask for
     make lock ARGS=--upgrade      take the newest versions
 
-There is a lock for each tracker, and a package has the same version in all of them: versions are
-chosen for all trackers together, and each lock keeps of them what its own requirements need. So one
-environment can hold all of them, and the tracker is no reason for other bits.
+There is a lock for each task and one for each tracker, and a package has the same version in all of
+them: versions are chosen for all together, and each lock keeps of them what its own requirements
+need. So one environment can hold all of them, and neither task nor tracker is a reason for other
+versions.
 
 The work is done by the `make lock` of generated projects, so a lock from here and one from a
 project are made alike. pip-compile chooses for the Python that it runs on, and older ones may not
@@ -25,8 +26,6 @@ from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "templates" / "locks"
-RESULTS = ROOT / "templates" / "results"
-KINDS = ("json", "md")
 OWN = (
     "requirements-tools",
     "requirements-checks",
@@ -44,23 +43,30 @@ def main() -> int:
         print(f"lock: this is Python {running}, not {lowest}: {remedy}", file=sys.stderr)
         return 2
     upgrade = sys.argv[1:]
-    targets = {name: LOCKS / f"{name}.lock" for name in (*settings["tracker"], "dev")}
+    trackers = [name for name in settings["tracker"] if name != "none"]
+    targets = {name: LOCKS / f"{name}.lock" for name in (*settings["task"], *trackers, "dev")}
     with tempfile.TemporaryDirectory() as scratch:
-        included = [RESULTS / f"{name}.{kind}" for name in settings["tracker"] for kind in KINDS]
-        for path in (*targets.values(), *included):
+        for path in targets.values():
             path.touch()  # the projects include them, those of a new tracker too
-        projects = {name: generate(name, scratch) for name in settings["tracker"]}
-        first = projects["none"]
-        asked = [path / "requirements.in" for path in projects.values()]
+        of_tasks = {name: generate(scratch, task=name) for name in settings["task"]}
+        of_trackers = {name: generate(scratch, tracker=name) for name in trackers}
+        first = of_tasks["images"]
+        asked = [path / "requirements.in" for path in of_tasks.values()]
+        asked += [path / "requirements-tracker.in" for path in of_trackers.values()]
         asked.append(first / "requirements-dev.in")
         wanted = {line for path in asked for line in path.read_text().splitlines()}
         (first / "all.in").write_text("\n".join(sorted(w for w in wanted if w[:1] not in "#-")))
         (first / "all.lock").write_text("".join(lock.read_text() for lock in targets.values()))
         lock_in(first, ["all"], upgrade)
-        for name, project in projects.items():
+        for name, project in of_tasks.items():
             shutil.copyfile(first / "all.lock", project / "requirements.lock")
             lock_in(project, ["requirements"])
             shutil.copyfile(project / "requirements.lock", targets[name])
+        for name, project in of_trackers.items():
+            shutil.copyfile(targets["images"], project / "requirements.lock")
+            shutil.copyfile(first / "all.lock", project / "requirements-tracker.lock")
+            lock_in(project, ["requirements-tracker"])
+            shutil.copyfile(project / "requirements-tracker.lock", targets[name])
         shutil.copyfile(first / "all.lock", first / "requirements-dev.lock")
         lock_in(first, ["requirements-dev"])
         shutil.copyfile(first / "requirements-dev.lock", targets["dev"])
@@ -74,9 +80,9 @@ def main() -> int:
     return 0
 
 
-def generate(tracker: str, folder: str) -> Path:
-    """Generate a project with that tracker, all other options as they are by default."""
-    answers = {"tracker": tracker, "project_slug": tracker}
+def generate(folder: str, **chosen: str) -> Path:
+    """Generate a project with these answers, all other options as they are by default."""
+    answers = {**chosen, "project_slug": "-".join(chosen.values())}
     made = cookiecutter(
         str(ROOT),
         no_input=True,

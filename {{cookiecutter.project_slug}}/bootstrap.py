@@ -19,7 +19,8 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
 ROOT = Path(__file__).resolve().parent
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-tracker.lock", "requirements-dev.lock")
+OPTIONAL = "requirements-tracker.lock"  # a project without a tracker has none
 FREE_GB = 7  # 5.9 GB when installed
 STAMP = "repro-setup.json"
 UNFINISHED = "repro-setup.unfinished"
@@ -119,7 +120,7 @@ def build(venv: Path, python: str, stamp: str) -> None:
         pip = [str(venv / "bin" / "python"), "-I", "-m", "pip", "--disable-pip-version-check"]
         options = "--require-hashes --no-deps --only-binary=:all: --no-input --progress-bar=off"
         run([python, "-I", "-m", "venv", str(venv)])
-        run([*pip, "install", *options.split(), *(f"--requirement={lock}" for lock in LOCKS)])
+        run([*pip, "install", *options.split(), *(f"--requirement={lock}" for lock in locks())])
         run([*pip, "check"])
         write_records(venv)
         (venv / STAMP).write_text(stamp + "\n", encoding="utf-8")
@@ -188,6 +189,11 @@ def show(line: str, passing: bool = False) -> None:
         print(f"setup: {line}", flush=True)
 
 
+def locks() -> "list[str]":
+    """Return the names of the project's locks."""
+    return [lock for lock in LOCKS if lock != OPTIONAL or (ROOT / lock).is_file()]
+
+
 def text(name: str) -> str:
     """Read a file of the project."""
     return (ROOT / name).read_text(encoding="utf-8")
@@ -222,7 +228,7 @@ def main() -> int:
 def set_up(folder: str, python: str, version: str) -> None:
     """Make the environment in `folder`, unless it is there and of these locks."""
     venv = (ROOT / folder).resolve()
-    digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in LOCKS]
+    digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in locks()]
     stamp = json.dumps({"locks": digests, "Python": version, "folder": str(venv)})
     check_folder(venv)
     is_whole = os.access(venv / "bin" / "python", os.X_OK) and not (venv / UNFINISHED).exists()

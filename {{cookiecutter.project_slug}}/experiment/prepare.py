@@ -2,7 +2,7 @@
 
 examples:
   python -m experiment.prepare
-  python -m experiment.prepare dataset=digits seed=7 data_dir=/scratch/data
+  python -m experiment.prepare data_dir=/scratch/data
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 examples:
   python -m experiment.train
-  python -m experiment.train training.epochs=3 optimizer=sgd
+  python -m experiment.train training.max_steps=100 seed=7
   python -m experiment.train run_dir=runs/mine                 a folder of your choice
   python -m experiment.train run_dir=runs/mine resume=auto     continue after a crash
   python -m experiment.train -m seed=1,2,3                     a sweep, one run after the other

@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # a package that may be what is missing
     from packaging.requirements import Requirement
 
 LOCK = "requirements.lock"
-LOCKS = (LOCK, "requirements-dev.lock")
+TRACKER_LOCK = "requirements-tracker.lock"  # a project without a tracker has none
+LOCKS = (LOCK, TRACKER_LOCK, "requirements-dev.lock")
 NOTE = "note: "  # starts a line that is no fault
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^\s;*\\]+)\s*(;[^\\]*)?(\\?)")
@@ -89,6 +90,11 @@ def read_lock(path: Path) -> Lock:
     bare = [name for name in pins if name not in hashed]
     faults += [f"{pins[name].place}: {name} has no --hash: run make lock" for name in bare]
     return Lock(pins, faults)
+
+
+def locks_of(root: Path) -> list[str]:
+    """Return the names of the locks that a project has, or should have."""
+    return [lock for lock in LOCKS if lock != TRACKER_LOCK or (root / lock).is_file()]
 
 
 def not_as_locked(lock: Path) -> dict[str, str]:

@@ -26,11 +26,12 @@ from repro.environment.installed_files import (
 )
 from repro.environment.locks import (
     LOCK,
-    LOCKS,
     NOTE,
+    TRACKER_LOCK,
     Pin,
     Pins,
     is_version,
+    locks_of,
     name_and_version,
     profile_faults,
     read_lock,
@@ -69,7 +70,7 @@ def examine(root: Path, quick: bool = False, lock_only: bool = False) -> Examina
         raise UserError(f"{root / LOCK} is missing: restore it, or run make lock")
     folder = Path(sysconfig.get_path("purelib"))
     distributions = sorted(folder.glob("*.dist-info"))
-    locks = {lock: read_lock(root / lock) for lock in LOCKS}
+    locks = {lock: read_lock(root / lock) for lock in locks_of(root)}
     pins = {name: lock.pins for name, lock in locks.items()}
     lines = [fault for lock in locks.values() for fault in lock.faults]
     lines += [*requirement_faults(root, pins), *profile_faults(root)]
@@ -88,18 +89,22 @@ def package_faults(root: Path, pins: dict[str, Pins], distributions: list[Path])
     """Name each locked package that is not installed in its version, and each one in no lock."""
     stamp, faults = read_own(Path(sys.prefix, STAMP))
     digests = stamp.get("locks")
-    for lock, digest in zip(LOCKS, digests if isinstance(digests, list) else (), strict=False):
+    names = locks_of(root)
+    for lock, digest in zip(names, digests if isinstance(digests, list) else (), strict=False):
         if (root / lock).is_file() and sha256_file(root / lock) != digest:
             faults.append(
                 f"{lock} is not the one that the environment was made from: run make setup"
             )
     installed, damaged = _installed_versions(distributions)
     faults += damaged
-    for name, pin in sorted({**pins[LOCKS[1]], **pins[LOCK]}.items()):
+    known: Pins = {}
+    for lock in reversed(names):  # requirements.lock is the first one: its pins are shown
+        known.update(pins[lock])
+    for name, pin in sorted(known.items()):
         # The image and conda get no tools for development, and bring a pip of their own.
-        required = name in pins[LOCK] or bool(stamp)
+        required = name in pins[LOCK] or name in pins.get(TRACKER_LOCK, {}) or bool(stamp)
         faults += _faults_of_pin(name, pin, installed.get(name), required)
-    for name in sorted(installed.keys() - pins[LOCK].keys() - pins[LOCKS[1]].keys()):
+    for name in sorted(installed.keys() - known.keys()):
         if name not in TOOLS:
             faults.append(f"{name} {installed[name]} is installed and in no lock: {ANEW}")
     return faults

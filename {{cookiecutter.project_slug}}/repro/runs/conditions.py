@@ -21,6 +21,8 @@ from repro.environment.machine import get_hardware
 from repro.environment.profile import PROFILES
 
 _NO_CODE = (TESTS, RUNS, DATA, RESULTS)
+# Code that no bits depend on: what to record, and where a run is shown while it trains.
+_NO_CONDITION = ("configs/claims.yaml", "configs/tracker/", "repro/tracking/")
 _OF_AN_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # of venv and of conda
 
 
@@ -159,8 +161,8 @@ def seeds_by_hand(config: JsonObject) -> JsonObject:
 
 def conditions_on_disk(root: Path) -> ConditionsOnDisk:
     """Read the conditions that lie on the disk: code, lock, packages that are not as locked."""
-    code = {name: sha256_file(root / name) for name in code_files(root)}
-    code.pop("configs/claims.yaml", None)  # says what to record, not how to train
+    names = [name for name in code_files(root) if not name.startswith(_NO_CONDITION)]
+    code = {name: sha256_file(root / name) for name in names}
     lock = root / LOCK
     return ConditionsOnDisk(code, sha256_file(lock), not_as_locked(lock))
 

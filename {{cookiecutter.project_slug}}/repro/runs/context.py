@@ -15,7 +15,7 @@ from repro.core.files import Json, JsonObject, read_object
 from repro.core.layout import CONTEXT, PATCH
 from repro.core.redaction import redact_mapping
 from repro.environment.cuda import find_foreign
-from repro.environment.locks import LOCKS
+from repro.environment.locks import LOCK
 from repro.environment.machine import (
     Hardware,
     Software,
@@ -112,7 +112,7 @@ def log_experiment_context(folder: Path, root: Path, extra: JsonObject) -> JsonO
 def _foreign_libraries(root: Path) -> list[str]:
     """Warn of each CUDA library that is not the lock's, and return those lines."""
     torch = import_torch()
-    lines = find_foreign(root / LOCKS[0], torch) if torch else []
+    lines = find_foreign(root / LOCK, torch) if torch else []
     for line in lines:
         print(f"warning: {line}", flush=True)
     return lines

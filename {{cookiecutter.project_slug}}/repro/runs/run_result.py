@@ -135,8 +135,8 @@ def choose_origin(runs: list[RunResult]) -> MetricsOrigin:
         raise UserError(
             f"{EVALUATION} is not of one kind of checkpoint, last or best, in all runs, and "
             f"{listed(missing)} has no {LAST_EVALUATION} of its last step: evaluate "
-            f"{CHECKPOINTS}/{LAST} of all runs: python -m experiment.evaluate --checkpoint "
-            f"{Path(missing[0], CHECKPOINTS, LAST)}"
+            f"{CHECKPOINTS}/{LAST} of all runs: make evaluate "
+            f'ARGS="--checkpoint {Path(missing[0], CHECKPOINTS, LAST)}"'
         )
     return MetricsOrigin("test", LAST_EVALUATION, [LAST])
 

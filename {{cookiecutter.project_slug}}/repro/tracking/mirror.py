@@ -23,7 +23,10 @@ from repro.runs.conditions import code_files
 from repro.tracking import FINISHED, TrackerSettings
 from repro.tracking.sender import read_state
 
-_BESIDE = ("requirements.in", "requirements.lock", "environment.yml", "pyproject.toml")
+_BESIDE = (
+    *("requirements.in", "requirements.lock", "requirements-tracker.lock"),
+    *("environment.yml", "pyproject.toml"),
+)
 _LARGEST = 2**20  # bytes of a file of code
 _GRACE = 5  # seconds beyond `wait`, after which the process is killed
 

@@ -177,7 +177,7 @@ def refuse_not_finite(numbers: dict[str, float], schedule: StepSchedule | None, 
     if all(map(math.isfinite, numbers.values())):
         return
     named = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
-    remedy = "expected finite numbers: try a lower optimizer.learning_rate or gradient_clip"
+    remedy = "expected finite numbers: try a lower learning rate, or to clip the gradient"
     raise UserError(_about_step([f"{named}: {remedy}"], schedule, step))
 
 
