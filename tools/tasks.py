@@ -61,10 +61,11 @@ def written() -> dict[str, Path]:
     for path in sorted(TEMPLATE.rglob("*")):
         name = path.relative_to(TEMPLATE).as_posix()
         parts = ("experiment/", "configs/", "results/")
-        is_ours = path.is_file() and name.startswith(parts)
-        if is_ours and (path.suffix == ".png" or path.read_bytes().startswith(TEXT.encode())):
-            found[name] = path
-        elif is_ours and "only(" in path.name:
+        if (
+            path.is_file()
+            and name.startswith(parts)
+            and ("only(" in path.name or path.read_bytes().startswith(TEXT.encode()))
+        ):
             found[name] = path
     return found
 

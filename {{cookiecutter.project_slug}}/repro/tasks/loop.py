@@ -20,6 +20,7 @@ from repro.runs.evaluation_session import EvaluationSession
 from repro.runs.plan import sized
 from repro.runs.registered import ONLY
 from repro.runs.session import Session
+from repro.runs.settings import ExperimentConfig
 from repro.tasks.author import datasets_of, preparation, task_class
 from repro.tasks.outputs import Collected, Outputs
 from repro.tasks.portable import refuse_other_bits
@@ -38,6 +39,7 @@ def train_task(session: Session) -> None:
     """Train the task of a session's project to its last step."""
     trained = TaskInSession(session)
     settings = session.config.training
+    refuse_patience_without_best(trained.task, settings.patience)
     optimizers = trained.optimizers()
     rates = Rates(optimizers)
     trained.register(optimizers)
@@ -77,6 +79,11 @@ class TaskInSession:
 
     def __init__(self, session: Session) -> None:
         config = session.config
+        if not isinstance(config, ExperimentConfig) or not hasattr(config, "dataset"):
+            raise UserError(
+                f"{type(config).__name__} lacks settings of a task: expected a class that extends "
+                "repro.runs.settings.ExperimentConfig, with a field dataset"
+            )
         self.session = session
         self.config = config
         source = preparation(session.root, config)
@@ -189,6 +196,16 @@ def _float(method: str, name: object, value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     raise UserError(f"{method}: {name} is {type(value).__name__}: expected one number")
+
+
+def refuse_patience_without_best(task: Task, patience: int | None) -> None:
+    """Raise UserError for a training that would wait for a better validation, and knows none."""
+    if patience is not None and (task.best is None or task.validate_on is None):
+        raise UserError(
+            f"training.patience={patience}: {type(task).__name__} says no best metric, so no "
+            'validation is better than another: write best = ("loss", "min") in it, for example, '
+            "and the name of the data set that it validates on"
+        )
 
 
 def lost_patience(session: Session, is_better: bool, patience: int | None) -> bool:
