@@ -71,7 +71,7 @@ def evaluate_task(session: EvaluationSession) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
         trained.task.figures(outputs, folder)
     session.draw_curves()
-    return {**metrics, **trained.task.details(outputs)}
+    return {**metrics, **trained.details(outputs)}
 
 
 class TaskInSession:
@@ -150,6 +150,12 @@ class TaskInSession:
         # Those of process 0: another one may be on another machine.
         first = session.processes.texts(json.dumps(metrics))[0]
         return outputs, dict(json.loads(first))
+
+    def details(self, outputs: Outputs) -> dict[str, Any]:
+        """Return what else the task tells of an evaluation."""
+        with self.session.evaluating():
+            seed_generators(derive_seed(self.session.seeds.evaluation, "details"))
+            return self.task.details(outputs)
 
 
 def made_task(kind: type[Any], config: Any, facts: Mapping[str, Any]) -> Task:

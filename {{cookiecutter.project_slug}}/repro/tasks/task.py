@@ -88,7 +88,10 @@ class Task:
         raise NotImplementedError("metrics(self, outputs) returns numbers by name")
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
-        """Return what else metrics.json holds of an evaluation, as JSON: a matrix, a sample."""
+        """Return what else metrics.json holds of an evaluation, as JSON: a matrix, a sample.
+
+        Called as `metrics` is: it may run `self.model`, and draw.
+        """
         return {}
 
     def figures(self, outputs: Outputs, folder: Path) -> None:
