@@ -35,7 +35,7 @@ def placeholders() -> dict[str, str | Path]:
     found: dict[str, str | Path] = {}
     for name, having in owners.items():
         folder, _, last = name.rpartition("/")
-        shown = last if having == tasks else f"{{{{ only('{last}', {listed(having)}) }}}}"
+        shown = f"{{{{ only('{last}', {listed(having)}) }}}}"
         source = TASKS / having[0] / name
         text = f"{TEXT}{name}') }}}}\n"
         found[f"{folder}/{shown}".replace(*CLAIM)] = text if is_text(source) else source

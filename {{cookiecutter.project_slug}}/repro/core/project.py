@@ -17,9 +17,6 @@ from repro.core.errors import UserError
 
 # Settings of the author's commands that the kit sets by their names.
 MAX_STEPS = "training.max_steps"
-EPOCHS = "training.epochs"
-BATCH_SIZE = "training.batch_size"
-SHARDS = "training.shards"
 WITH_TRACE = "output.trace=true"
 WITHOUT_TRACKER = "tracker=none"
 IN_FP32 = "training.precision=fp32"

@@ -21,7 +21,7 @@ from repro.core.layout import (
     evaluation_file,
     steps_newest_first,
 )
-from repro.core.project import EPOCHS, MAX_STEPS
+from repro.core.project import MAX_STEPS
 from repro.core.text import flatten, listed
 from repro.runs.conditions import setting
 from repro.runs.context import Context, read_context
@@ -174,7 +174,7 @@ def _read_whole(folder: Path) -> RunResult:
     return RunResult(
         run=str(folder),
         step=step,
-        goal=_goal_of_state(state) or _goal(config, evaluated, curve),
+        goal=_goal_of_state(state) or _goal(config, evaluated),
         seed=contexts[0].seed,
         seeds=contexts[0].seeds,
         bits=bits if isinstance(bits, str) else None,
@@ -215,17 +215,12 @@ def _goal_of_state(state: JsonObject) -> int | None:
     return goal if isinstance(goal, int) else None
 
 
-def _goal(config: JsonObject, last: JsonObject, curve: list[JsonObject]) -> int | None:
-    """Return the step at which the training ends, by the last checkpoint's evaluation or epochs.
+def _goal(config: JsonObject, last: JsonObject) -> int | None:
+    """Return the step at which the training ends, by the last checkpoint's evaluation.
 
     Not by that of the best one: the training may have been lengthened since.
     """
-    ends = [last.get("steps")]
-    if not ends[0] and curve and curve[-1].get("epoch"):
-        steps_per_epoch = line_step(curve[-1]) // _number(curve[-1]["epoch"])
-        epochs = setting(config, EPOCHS)  # None for a training that is counted in steps
-        ends = [steps_per_epoch * _number(epochs)] if epochs is not None else []
-    ends.append(setting(config, MAX_STEPS))
+    ends = (last.get("steps"), setting(config, MAX_STEPS))
     return min((_number(end) for end in ends if end), default=None)
 
 

@@ -23,13 +23,13 @@ LINES = 500  # sent together
 
 
 class Position(NamedTuple):
-    """How far metrics.jsonl was sent: a step's own line comes before that of the epoch it ends."""
+    """How far metrics.jsonl was sent: a step's own line comes before its validation."""
 
     step: int
-    is_epoch: bool
+    is_validation: bool
 
 
-_START = Position(0, is_epoch=False)
+_START = Position(0, is_validation=False)
 
 
 @dataclass
