@@ -134,7 +134,7 @@ def only(context: Context, name: str, *choices: str) -> str:
 @pass_context
 def task_file(context: Context, name: str) -> str:
     """Return a file of the chosen task, to the letter but for its last line break."""
-    folder = TASKS / context["cookiecutter"]["task"]
+    folder: Path = TASKS / context["cookiecutter"]["task"]
     return (folder / name).read_text(encoding="utf-8").removesuffix("\n")
 
 
