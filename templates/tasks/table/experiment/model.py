@@ -73,7 +73,7 @@ class Standardized(nn.Module):
         return (targets - self.target_mean) / self.target_spread
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Predict the targets (rows), standardized, of inputs (rows, columns) in their own units."""
+        """Predict the standardized targets (rows) of inputs (rows, columns) in their own units."""
         outputs: Tensor = self.network(self.standardized(inputs))
         return outputs.squeeze(1)
 

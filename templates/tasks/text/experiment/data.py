@@ -92,7 +92,7 @@ def networkx() -> tuple[list[str], JsonObject]:
     return [(folder / name).read_text(encoding="utf-8") for name in names], facts
 
 
-# A source returns the files' texts, in an order that is always the same, and facts for the manifest.
+# A source returns the files' texts, always in the same order, and facts for the manifest.
 SOURCES = {"networkx": networkx}
 
 
