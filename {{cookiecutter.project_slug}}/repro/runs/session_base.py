@@ -143,7 +143,7 @@ class SessionBase:
                 self._making(index)
                 step = new_step(index, plan, around, next(batches))
                 known.train()
-                known.model.zero_grad()  # gradients are in no checkpoint: a step has its own alone
+                known.clear_gradients()  # they are in no checkpoint: a step has its own alone
                 self._made(step)
                 self._current = step
                 seed_generators(derive_seed(seed, "step", index))

@@ -154,7 +154,7 @@ class Step:
         shards = self.shards
         model = around.registered.model
         if not add and optimizer is None:
-            model.zero_grad()
+            around.registered.clear_gradients()
         elif not add and optimizer is not None:
             for parameter in around.registered.parameters(optimizer):
                 parameter.grad = None
@@ -203,7 +203,7 @@ class Step:
         """
         registered = self.around.registered
         if optimizer is None:
-            self._note_gradients(_GRADIENTS, [*registered.model.parameters()])
+            self._note_gradients(_GRADIENTS, registered.all_parameters())
         else:
             name = f"{_GRADIENTS}.{optimizer}"
             self._note_gradients(name, registered.parameters(optimizer))
