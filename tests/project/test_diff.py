@@ -337,7 +337,8 @@ AVERAGE: list[Tensor] = []
 
 class Classifier(Task):"""
 EVALUATE = "    def evaluate(self, batch: list[Tensor]) -> Outputs:\n"
-EVALUATE_AVERAGE = f"""{EVALUATE}        weights = [weight.data for weight in self.model.parameters()]
+EVALUATE_AVERAGE = f"""{EVALUATE}
+        weights = [weight.data for weight in self.model.parameters()]
         for weight, average in zip(self.model.parameters(), AVERAGE):
             weight.data = average
         outputs = self.evaluate_weights(batch)
