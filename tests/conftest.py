@@ -206,11 +206,12 @@ def generate(folder: Path, *answers: str) -> Project:
 
 def call_trainer(project: Project) -> None:
     """Let the commands call experiment/trainer.py, as docs/own-loop.md says."""
-    by_kit = "from repro.tasks import train_task  # imports torch: after the profile is in force"
-    mine = "from experiment import trainer  # imports torch: after the profile is in force"
-    for name, old in (("train", by_kit), ("evaluate", "from repro.tasks import evaluate_task")):
-        project.edit(f"experiment/{name}.py", f"    {old}\n", f"    {mine}\n")
-        project.edit(f"experiment/{name}.py", f" {name}_task(session)", f" trainer.{name}(session)")
+    for name in ("train", "evaluate"):
+        file = f"experiment/{name}.py"
+        project.edit(
+            file, f"from repro.tasks import {name}_task ", "from experiment import trainer "
+        )
+        project.edit(file, f" {name}_task(session)", f" trainer.{name}(session)")
 
 
 def last_line(text: str) -> str:
