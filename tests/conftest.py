@@ -204,6 +204,16 @@ def generate(folder: Path, *answers: str) -> Project:
     return Project(path, TRACKERS if tracked else VENV)
 
 
+def call_trainer(project: Project) -> None:
+    """Let the commands call experiment/trainer.py, as docs/own-loop.md says."""
+    for name in ("train", "evaluate"):
+        file = f"experiment/{name}.py"
+        project.edit(
+            file, f"from repro.tasks import {name}_task ", "from experiment import trainer "
+        )
+        project.edit(file, f" {name}_task(session)", f" trainer.{name}(session)")
+
+
 def last_line(text: str) -> str:
     return text.rstrip().rpartition("\n")[2]
 

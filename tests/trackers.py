@@ -113,7 +113,7 @@ def files_to_show(project: Project) -> set[str]:
     ]
     code = [p for p in code if p.suffix in (".py", ".yaml")]
     names = {f"code/{path.relative_to(project.path)}" for path in code}
-    assert "code/experiment/trainer.py" in names
+    assert "code/experiment/task.py" in names
     names |= {"code/requirements.lock", "code/environment.yml", "config_used.yaml", "command.txt"}
     names |= {"experiment_context.json", "uncommitted_changes.diff"}
     names |= {"metrics.json", "metrics-last.json"}

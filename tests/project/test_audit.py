@@ -115,7 +115,9 @@ def test_calls_of_attention_and_what_only_evaluation_does_are_told(own_project: 
     # In one chunk of evaluation, and not in all of them.
     assert (histogram["phase"], histogram["calls"]) == ("evaluation", 1)
 
-    own_project.edit("experiment/trainer.py", "        if step.validate_now:", "        if False:")
+    best = '    best = ("accuracy", "max")\n'
+    never = "    validate_on = None\n"
+    own_project.edit("experiment/task.py", best, f"    best = None\n{never}")
     words = own_project.module("repro", "audit").stdout
     assert f"10 experiment/model.py:{dropping}\n" in words
     assert "torch.histc" not in words
@@ -125,7 +127,8 @@ def test_calls_of_attention_and_what_only_evaluation_does_are_told(own_project: 
 
 def test_a_mean_passed_as_a_sum_is_told(own_project: Project) -> None:
     """In one shard and with dropout, too; the project's own test of it fails."""
-    own_project.edit("experiment/trainer.py", 'reduction="sum"', 'reduction="mean"')
+    plain = 'labels, reduction="sum")\n        return Weighted('
+    own_project.edit("experiment/task.py", plain, plain.replace("sum", "mean"))
     for settings in ((), ("training.precision=bf16", "training.shards=4")):
         done = own_project.module("repro", "audit", "--json", *settings)
         assert done.returncode == 1, done.stderr

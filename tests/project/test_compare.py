@@ -115,9 +115,14 @@ def test_a_job_of_a_sweep_is_whole_without_the_others(
 
 
 def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -> None:
-    step = "        norm = step.update(clip=self.config.training.gradient_clip)\n"
-    noise = "        next(self.model.parameters()).data[0] += __import__('os').getpid() * 1e-7\n"
-    own_project.edit("experiment/trainer.py", step, step + noise)
+    loss = "    def loss(self, batch: list[Tensor]) -> Weighted:\n"
+    noise = (
+        "    def train_step(self, step):\n"
+        "        numbers = super().train_step(step)\n"
+        "        next(self.model.parameters()).data[0] += __import__('os').getpid() * 1e-7\n"
+        "        return numbers\n\n"
+    )
+    own_project.edit("experiment/task.py", loss, noise + loss)
     for name in "ab":
         done = own_project.train(*SHORT, f"run_dir=runs/all/{name}")
         assert done.returncode == 0, done.stderr
@@ -131,9 +136,9 @@ def test_other_bits_under_the_same_conditions_are_chance(own_project: Project) -
 
 def test_equal_bits_with_other_metrics_are_told(own_project: Project) -> None:
     """An evaluation draws numbers that nothing seeds: each of two copies of a run has its own."""
-    old = "return self.forward(images).float()"
+    old = "logits = self.model(images).float()"
     noise = " * (1 + __import__('time').time_ns() % 1000)"
-    own_project.edit("experiment/trainer.py", old, old + noise)
+    own_project.edit("experiment/task.py", old, old + noise)
     done = own_project.train(*SHORT, "training.max_steps=3", "run_dir=runs/all/a")
     assert done.returncode == 0, done.stderr
     a, b = (own_project.path / "runs" / "all" / name for name in "ab")
@@ -181,8 +186,8 @@ def test_what_cannot_be_compared_is_one_line(
     swept: tuple[Project, list[str]], own_project: Project
 ) -> None:
     project, command = swept
-    told = "session.validated(**trainer.validate()"
-    own_project.edit("experiment/trainer.py", told, f"{told}, mse=0.5")
+    told = '"accuracy": accuracy_of(confusion)}'
+    own_project.edit("experiment/task.py", told, f'"mse": 0.5, {told}')
     assert own_project.train(*SHORT, "run_dir=runs/other").returncode == 0
     other = own_project.path / "runs" / "other"
     words = ("repro", "compare", command[4])

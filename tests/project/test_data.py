@@ -144,9 +144,11 @@ def test_cifar10_trains_resnet18_and_the_test_batch_is_the_test_split(
     done = own_project.module("experiment.evaluate")
     assert done.returncode == 0, done.stderr
     program = (
-        "import torch; from experiment.config import LOADER; from experiment import data\n"
+        "import torch; from experiment.config import LOADER, ROOT\n"
+        "from repro.tasks.author import datasets_of, preparation\n"
         "config = LOADER.load(['dataset=cifar10'])\n"
-        "test = data.load(config, data.read_manifest(config)).test\n"
+        "source = preparation(ROOT, config)\n"
+        "test = datasets_of(ROOT, config, source, source.read())['test']\n"
         "image, label = test[3]\n"
         "print(len(test), int(label), (image * 255).round().byte().flatten().tolist()[:6])"
     )
@@ -376,10 +378,12 @@ def test_classes_may_have_any_names_and_too_few_images(
     done = own_project.module("experiment.evaluate")
     assert done.returncode == 0, done.stderr
     program = (
-        "import sys; from experiment.config import LOADER; from experiment import data\n"
+        "import sys; from experiment.config import LOADER, ROOT\n"
+        "from repro.tasks.author import datasets_of, preparation\n"
         "for seed in range(20):\n"
         "    config = LOADER.load([*sys.argv[1:], f'seed={seed}'])\n"
-        "    data.load(config, data.read_manifest(config))"
+        "    source = preparation(ROOT, config)\n"
+        "    datasets_of(ROOT, config, source, source.read())"
     )
     done = own_project.run("python", "-c", program, *settings)
     assert done.returncode == 0, done.stderr
@@ -439,10 +443,11 @@ def test_a_source_whose_data_do_not_fit_together_is_one_line(
     own_project: Project, old: str, new: str
 ) -> None:
     own_project.edit("experiment/sources.py", old, new)
-    (line,) = faults(own_project.module("experiment.prepare"))
     if "test_samples" in new:
+        (line,) = faults(own_project.train())
         assert "brings test samples: leave test_fraction out" in line
         return
+    (line,) = faults(own_project.module("experiment.prepare"))
     assert "expected uint8 [n, channels, height, width], int64 [n], facts with classes" in line
     assert not list((own_project.path / "data").rglob("*.safetensors"))
 

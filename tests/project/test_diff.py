@@ -17,10 +17,21 @@ from conftest import ROOT, Project, faults, weights
 from PIL import Image
 
 SHORT = ("device=cpu", "model.width=4", "output.checkpoint_every=4", "output.log_every=1")
-TRAINER, MODEL = "experiment/trainer.py", "experiment/model.py"
-TOTAL = '        total = functional.cross_entropy(logits.float(), labels, reduction="sum")\n'
-FORWARD = "        with self.autocast():\n            logits = self.forward(images)\n"
-STEP = "        norm = step.update(clip=self.config.training.gradient_clip)\n"
+TASK, MODEL = "experiment/task.py", "experiment/model.py"
+FORWARD = "        logits = self.model(images)\n"
+LOSS = "    def loss(self, batch: list[Tensor]) -> Weighted:\n"
+# The rest of the loss up to where `logits` are there.
+BEGINNING = f'''{LOSS}        """Return the loss of a shard's images, summed, and their number."""
+        images, labels = batch
+{FORWARD}'''
+# A step that the class's own loss can ask for, and that may do more.
+STEP = """    at = {"step": 0}
+
+    def train_step(self, step):
+        self.at["step"] = step.number
+        numbers = super().train_step(step)
+"""
+RETURN = "        return numbers\n\n"
 Edit = tuple[str, str, str]
 
 
@@ -49,15 +60,13 @@ def unchanged(project: Project, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 def in_step(step: int, code: str) -> Edit:
     """Do something in a step's forward pass, with `logits`, `labels` and `images` at hand."""
-    return (
-        TRAINER,
-        TOTAL,
-        f"        if self.session.step == {step - 1}:\n            {code}\n{TOTAL}",
-    )
+    added = f"        if self.at['step'] == {step}:\n            {code}\n"
+    return TASK, BEGINNING, f"{STEP}{RETURN}{BEGINNING}{added}"
 
 
 def after_step(step: int, code: str) -> Edit:
-    return (TRAINER, STEP, f"{STEP}        if step.index == {step - 1}:\n            {code}\n")
+    added = f"        if step.number == {step}:\n            {code}\n"
+    return TASK, LOSS, f"{STEP}{added}{RETURN}{LOSS}"
 
 
 def ulp(tensor: str) -> str:
@@ -90,10 +99,12 @@ OWN_OPERATION = (
     (MODEL, "\ndef small_cnn(", WOBBLE),
     (MODEL, "nn.Linear(size, classes)]", "nn.Linear(size, classes), Wobble()]"),
     (
-        TRAINER,
-        FORWARD,
+        TASK,
+        LOSS,
+        "    def train_step(self, step):\n"
         "        import experiment.model as room\n\n"
-        f'        room.NOW["step"] = self.session.step + 1\n{FORWARD}',
+        '        room.NOW["step"] = step.number\n'
+        f"        return super().train_step(step)\n\n{LOSS}",
     ),
 )
 
@@ -180,10 +191,10 @@ PLANTED = {
     "another learning rate from a step on": Fault(
         (
             (
-                TRAINER,
-                "        for group in self.optimizer.param_groups:\n",
-                "        rate *= 0.9 if step.index >= 5 else 1\n"
-                "        for group in self.optimizer.param_groups:\n",
+                TASK,
+                "        return warmup_and_cosine(step, steps, warmup)\n",
+                "        less = 0.9 if step >= 5 else 1\n"
+                "        return less * warmup_and_cosine(step, steps, warmup)\n",
             ),
         ),
         quantity="learning_rate",
@@ -199,13 +210,7 @@ PLANTED = {
         of="1.running_mean",
     ),
     "dropout draws from a generator that nobody seeded": Fault(
-        both=(
-            (
-                TRAINER,
-                FORWARD,
-                f"        torch.seed()\n{FORWARD}",
-            ),
-        ),
+        both=((TASK, FORWARD, f"        torch.seed()\n{FORWARD}"),),
         step=1,
         how="random",
         operation="aten.bernoulli_.float",
@@ -330,17 +335,18 @@ AVERAGE = """
 AVERAGE: list[Tensor] = []
 
 
-class Trainer:"""
-VALIDATE = """    def validate(self) -> Metrics:
+class Classifier(Task):"""
+EVALUATE = "    def evaluate(self, batch: list[Tensor]) -> Outputs:\n"
+EVALUATE_AVERAGE = f"""{EVALUATE}
         weights = [weight.data for weight in self.model.parameters()]
         for weight, average in zip(self.model.parameters(), AVERAGE):
             weight.data = average
-        metrics = self.validate_weights()
+        outputs = self.evaluate_weights(batch)
         for weight, value in zip(self.model.parameters(), weights):
             weight.data = value
-        return metrics
+        return outputs
 
-    def validate_weights(self) -> Metrics:
+    def evaluate_weights(self, batch: list[Tensor]) -> Outputs:
 """
 UPDATE = """        for place, weight in enumerate(self.model.parameters()):
             if len(AVERAGE) == place:
@@ -348,9 +354,9 @@ UPDATE = """        for place, weight in enumerate(self.model.parameters()):
             AVERAGE[place].lerp_(weight.detach(), 0.3)
 """
 AVERAGED = (
-    (TRAINER, "\n\nclass Trainer:", AVERAGE),
-    (TRAINER, "    def validate(self) -> Metrics:\n", VALIDATE),
-    (TRAINER, STEP, STEP + UPDATE),
+    (TASK, "\n\nclass Classifier(Task):", AVERAGE),
+    (TASK, EVALUATE, EVALUATE_AVERAGE),
+    (TASK, LOSS, f"{STEP}{UPDATE}{RETURN}{LOSS}"),
 )
 
 
@@ -465,7 +471,7 @@ def test_a_replay_says_that_the_code_is_not_what_the_run_had(own_project: Projec
     own_project.edit(*in_step(6, f"logits = {ulp('logits')}"))
     b = train(own_project)
     found = diff(own_project, a, b, "--replay")
-    assert found["changed"] == [[f"code: {TRAINER} changed"], []]
+    assert found["changed"] == [[f"code: {TASK} changed"], []]
     words = own_project.module("repro", "diff", str(a), str(b), "--replay").stdout
     assert "A was replayed with what is there today" in words
     assert "A does not repeat itself" not in words

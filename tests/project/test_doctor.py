@@ -202,11 +202,11 @@ def test_each_changed_byte_of_code_is_named_or_harmless(ill: Project) -> None:
     data = compiled.read_bytes()
     program = (
         "import sys; from pathlib import Path\n"
-        "from repro.environment.installed_files import Task, file_fault\n"
+        "from repro.environment.installed_files import InstalledFile, file_fault\n"
         "path = Path(sys.argv[1]); data = path.read_bytes(); named = tried = 0\n"
         "for place in range(0, len(data), 11):\n"
         "    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1:])\n"
-        "    tried += 1; named += bool(file_fault(Task(str(path))))\n"
+        "    tried += 1; named += bool(file_fault(InstalledFile(str(path))))\n"
         "print(named / tried)"
     )
     done = ill.run("python", "-c", program, str(compiled))

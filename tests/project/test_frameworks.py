@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Project, commit, faults, git, last_line
+from conftest import ROOT, Project, call_trainer, commit, faults, git, last_line
 
 FRAMEWORKS = ROOT / ".build" / "frameworks"
 EXAMPLES = ROOT / "docs" / "examples"
@@ -31,6 +31,7 @@ def framed(request: pytest.FixtureRequest, own_project: Project) -> Project:
     experiment = own_project.path / "experiment"
     shutil.copy(EXAMPLES / f"{name}_session.py", experiment)
     shutil.copy(BODIES / f"{name}_trainer.py", experiment / "trainer.py")
+    call_trainer(own_project)
     own_project.edit("pyproject.toml", 'prepare = "experiment.prepare"\n', "")
     (own_project.path / "configs" / "claims.yaml").write_text(CLAIM)
     shutil.rmtree(own_project.path / "results")

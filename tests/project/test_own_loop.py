@@ -7,12 +7,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from conftest import ROOT, Project, commit, faults, git, last_line
+from conftest import ROOT, Project, call_trainer, commit, faults, git, last_line
 from forks import forking_environment
 
 PAGE = (ROOT / "docs" / "own-loop.md").read_text()
 (LOOP,) = re.findall(r"(?ms)^```python\n(.*?)^```\n", PAGE)
-GONE = ("data", "model", "optimizer", "metrics", "samples", "sources", "prepare")
+GONE = ("task", "data", "images", "model", "metrics", "samples", "sources", "prepare")
 CLAIM = """
 - name: mine
   text: Test accuracy of my network
@@ -30,7 +30,10 @@ def looped(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     for name in GONE:
         (found.path / "experiment" / f"{name}.py").unlink()
     (found.path / "experiment" / "trainer.py").write_text(LOOP)
-    found.edit("pyproject.toml", 'prepare = "experiment.prepare"\n', "")
+    call_trainer(found)
+    for line in ('prepare = "experiment.prepare"', 'task = "experiment.task:Classifier"'):
+        found.edit("pyproject.toml", f"{line}\n", "")
+    found.edit("pyproject.toml", 'data = "experiment.data"\n', "")
     (found.path / "configs" / "claims.yaml").write_text(CLAIM)
     git(found, "init", "--quiet")
     commit(found)

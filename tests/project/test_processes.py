@@ -100,6 +100,15 @@ class AuthorsModel(nn.Module):
 """
 
 
+DRAWING_STEP = """    def train_step(self, step):
+        factor, shift = torch.rand(()), np.random.rand()
+        for batch in filter(None, step.shards):
+            batch[0] = batch[0] * factor + shift
+        return super().train_step(step)
+
+"""
+
+
 @pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: int) -> None:
     """Other layouts in memory, frozen layers, constants, counters, buffers that are made anew, an
@@ -109,17 +118,11 @@ def test_a_model_and_a_step_as_authors_write_them(own_project: Project, shards: 
     model.write_text(model.read_text() + AUTHORS_MODEL)
     old = "        return small_cnn(settings, shape, classes)\n"
     own_project.edit("experiment/model.py", old, "        return AuthorsModel(classes)\n")
-    trainer = "experiment/trainer.py"
-    own_project.edit(trainer, "cross_entropy(logits.float()", "cross_entropy(logits.double()")
-    part = "build_optimizer(config, list(self.model.parameters())[2:])"
-    own_project.edit(trainer, "build_optimizer(config, self.model.parameters())", part)
-    drawn = (
-        "factor, shift = torch.rand(()), np.random.rand()\n"
-        "        for batch in filter(None, step.shards):\n"
-        "            batch[0] = batch[0] * factor + shift\n"
-    )
-    own_project.edit(trainer, "        rate = learning", f"        {drawn}        rate = learning")
-    own_project.edit(trainer, "import torch\n", "import numpy as np\nimport torch\n")
+    task = "experiment/task.py"
+    own_project.edit(task, "cross_entropy(logits.float()", "cross_entropy(logits.double()")
+    own_project.edit(task, "self.model.parameters(),", "list(self.model.parameters())[2:],")
+    own_project.edit(task, "    def loss(", f"{DRAWING_STEP}    def loss(")
+    own_project.edit(task, "import torch\n", "import numpy as np\nimport torch\n")
     settings = (f"training.shards={shards}", "output.checkpoint_every=5")
     one = train(own_project, 1, "one", *settings)
     train(own_project, 1, "stopped", *settings, "training.max_steps=7")
@@ -172,11 +175,11 @@ def test_an_evaluation_may_draw_from_any_generator(own_project: Project) -> None
 
 def test_weights_of_masked_targets_are_added_up_over_processes(own_project: Project) -> None:
     """Each shard has another number of targets that count."""
-    trainer = "experiment/trainer.py"
+    task = "experiment/task.py"
     plain = 'functional.cross_entropy(logits.float(), labels, reduction="sum")'
     masked = plain.replace("sum", "none")
-    own_project.edit(trainer, plain, f"({masked} * (labels > 2)).sum()")
-    own_project.edit(trainer, "weight=len(labels)", "weight=(labels > 2).sum()")
+    own_project.edit(task, plain, f"({masked} * (labels > 2)).sum()")
+    own_project.edit(task, "weight=len(labels)", "weight=(labels > 2).sum()")
     one = train(own_project, 1, "one", "training.shards=4")
     assert train(own_project, 2, "two", "training.shards=4") == one
     assert train(own_project, 1, "whole") != one
@@ -199,29 +202,31 @@ CRITIC_LOSS = """    def critic_loss(self, batch: list[Tensor]) -> Weighted:
         return Weighted(self.model.critic(images).square().sum(), weight=len(images))
 
 """
-CRITIC_STEP = """        for more in (False, True):  # gradients add up
+CRITIC_STEP = """    def train_step(self, step: Any) -> dict[str, float]:
+        for more in (False, True):  # gradients add up
             step.backward(self.critic_loss, optimizer="critic", add=more)
         step.update("critic")
+        return super().train_step(step)
+
 """
 
 
 def test_two_networks_with_an_optimizer_each(own_project: Project) -> None:
     """As docs/adapting.md says: both in `model`, the optimizers by their names."""
-    model, trainer = own_project.path / "experiment" / "model.py", "experiment/trainer.py"
+    model, task = own_project.path / "experiment" / "model.py", "experiment/task.py"
     model.write_text(model.read_text() + TWO_NETWORKS)
     old = "        return small_cnn(settings, shape, classes)\n"
     own_project.edit("experiment/model.py", old, old.replace("small_cnn", "TwoNetworks"))
-    first = "        self.optimizer = build_optimizer(config, self.model.parameters())\n"
+    own_project.edit(task, "self.model.parameters()", "self.model.main.parameters()")
     second = (
         "        critic = self.model.critic.parameters()\n"
-        "        self.second = torch.optim.SGD(critic, lr=0.01, momentum=0.9, fused=True)\n"
+        "        second = torch.optim.SGD(critic, lr=0.01, momentum=0.9, fused=True)\n"
     )
-    own_project.edit(trainer, first, first.replace("self.model", "self.model.main") + second)
-    own_project.edit(trainer, "    def loss(", f"{CRITIC_LOSS}    def loss(")
-    backward = "        loss = step.backward(self.loss)\n"
-    own_project.edit(trainer, backward, CRITIC_STEP + backward)
-    both = 'optimizers={"model": trainer.optimizer, "critic": trainer.second}'
-    own_project.edit(trainer, "optimizers=trainer.optimizer", both)
+    both = '{"model": optimizer, "critic": second}'
+    own_project.edit(task, "        return optimizer\n", f"{second}        return {both}\n")
+    of_two = "def optimizers(self) -> dict[str, torch.optim.Optimizer]"
+    own_project.edit(task, "def optimizers(self) -> torch.optim.Optimizer", of_two)
+    own_project.edit(task, "    def loss(", f"{CRITIC_LOSS}{CRITIC_STEP}    def loss(")
     settings = ("training.shards=2", "output.checkpoint_every=5")
     one = train(own_project, 1, "one", *settings)
     assert train(own_project, 2, "two", *settings) == one

@@ -20,7 +20,7 @@ from repro import environment
 config = LOADER.load(sys.argv[1:])
 environment.enter(config.profile, config.threads)
 import torch.distributed as dist
-from experiment.trainer import train
+from experiment.train import train
 from repro.runs.training_session import TrainingSession
 
 

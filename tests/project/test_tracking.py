@@ -126,9 +126,9 @@ def test_tensorboard_shows_the_run(tracked: dict[str, Project]) -> None:
     widths = {tag: width for width, tag in found["images"]}
     assert {*found["texts"], *widths} >= files_to_show(project)
     assert widths["figures/confusion_matrix.png"] == 825
-    shown = found["texts"]["code/experiment/trainer.py"]
-    trainer = (project.path / "experiment" / "trainer.py").read_text()
-    assert re.sub("(?m)^    ", "", shown) == trainer
+    shown = found["texts"]["code/experiment/task.py"]
+    task = (project.path / "experiment" / "task.py").read_text()
+    assert re.sub("(?m)^    ", "", shown) == task
 
 
 def test_mlflow_shows_the_run(tracked: dict[str, Project]) -> None:

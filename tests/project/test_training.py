@@ -521,7 +521,7 @@ def test_a_fault_is_one_line(own_project: Project, arguments: list[str], words: 
 def test_a_projects_tests_notice_memory_that_nobody_wrote(own_project: Project) -> None:
     """Fresh memory is filled with NaN there; an ordinary training finds zeros, by luck."""
     own_project.edit(
-        "experiment/trainer.py",
+        "experiment/task.py",
         "        total = functional.cross_entropy(",
         "        logits = logits + torch.empty_like(logits).mul(0)\n"
         "        total = functional.cross_entropy(",
@@ -543,7 +543,7 @@ def test_a_loss_that_is_not_finite_says_where_and_how_to_see_it_again(own_projec
 
 def test_changed_data_are_named(own_project: Project) -> None:
     assert own_project.module("experiment.prepare").returncode == 0
-    path = own_project.path / "data" / "digits" / "data.safetensors"
+    path = own_project.path / "data" / "digits" / "prepared" / "data.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     lines = faults(own_project.train(*SHORT))
@@ -638,8 +638,8 @@ def test_what_torch_tells_of_a_users_fault_is_a_line_with_the_remedy(own_project
     (line,) = faults(done)
     assert line.startswith("error: Expected more than 1 value per channel")
     assert line.endswith("other batch_size, drop_last=true")
-    old = "logits = self.forward(images)\n"
-    own_project.edit("experiment/trainer.py", old, f"{old[:-1]} + torch.empty(10**15)[0]\n")
+    old = "logits = self.model(images)\n"
+    own_project.edit("experiment/task.py", old, f"{old[:-1]} + torch.empty(10**15)[0]\n")
     (line,) = faults(own_project.train("training.max_steps=1"))
     assert "t allocate memory" in line
     assert line.endswith("smaller training.batch_size, or more training.shards")
@@ -648,13 +648,13 @@ def test_what_torch_tells_of_a_users_fault_is_a_line_with_the_remedy(own_project
 def test_prepared_data_follow_a_setting_and_a_module_that_make_them(own_project: Project) -> None:
     """An author's source may take settings, and may import what it needs."""
     data, source = "experiment/data.py", "experiment/sources.py"
-    own_project.edit(data, '](folder / "raw"))', '](folder / "raw", config))')
-    own_project.edit(source, "def digits(folder: Path)", "def digits(folder: Path, config: object)")
+    own_project.edit(data, "](folders.raw))", "](folders.raw, settings))")
+    own_project.edit(source, "def digits(folder: Path)", "def digits(folder: Path, mine: object)")
     own_project.edit(
         source, "import numpy as np\n", "import numpy as np\nfrom experiment import helper\n"
     )
     facts = '    facts: Facts = {\n        "source": "scikit'
-    fewer = "    table = table[: helper.FIRST - 100 * config.dataset.shift]\n"
+    fewer = "    table = table[: helper.FIRST - 100 * mine.shift]\n"
     own_project.edit(source, facts, fewer + facts)
     helper = own_project.path / "experiment" / "helper.py"
     samples = []

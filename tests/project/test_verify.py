@@ -159,16 +159,15 @@ def test_a_metric_may_be_a_whole_number_and_has_to_be_finite(copy: Project) -> N
     copy.edit("configs/claims.yaml", "[training.epochs=2,", claim)
     copy.edit("configs/claims.yaml", "metric: accuracy", "metric: samples")
     copy.edit("configs/claims.yaml", "seeds: [3, 4, 5]", "seeds: [3]")
-    loop = "    for folder in session.figures:\n"
-    draw = "        draw(folder, results.confusion, classes, session.curves)\n"
-    copy.edit("experiment/trainer.py", loop + draw, "")
+    task = "experiment/task.py"
+    draw = 'draw_confusion(folder / "confusion_matrix.png", confusion, self.classes)'
+    copy.edit(task, draw, "return")
     commit(copy)
     done = repro(copy, "record")
     assert done.returncode == 0, done.stderr
     recorded = json.loads((copy.path / RESULTS).read_text())["claims"]["tiny"]
     assert (recorded["values"], recorded["steps"]) == ({"3": 359.0}, 2)
-    returned = 'return {**asdict(results), "samples": float("nan")}'
-    copy.edit("experiment/trainer.py", "return asdict(results)", returned)
+    copy.edit(task, '"samples": int(confusion.sum())', '"samples": float("nan")')
     commit(copy)
     (line,) = faults(repro(copy, "record"))
     assert "claim tiny, seed 3: expected samples, a finite number" in line

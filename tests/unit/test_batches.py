@@ -216,7 +216,7 @@ def test_a_collate_that_returns_nothing_is_refused() -> None:
 ORDERS = {
     "'float' object cannot be interpreted": [0, 1.9, 2, 3],
     "has -1: indices are from 0": [0, -1, 2, 3],
-    "has 4: indices end before 4": [0, 1, 2, 4],
+    "has the sample 4: indices end before 4": [0, 1, 2, 4],
 }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TEMPLATE, clean_environ
-from experiment.metrics import classification_metrics
+from experiment.metrics import class_accuracies, confusion_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from repro import environment
 from repro.core import layout
@@ -771,8 +771,9 @@ def test_filling_changes_nothing_outside_the_marks() -> None:
 
 
 def test_a_class_without_samples_has_no_accuracy() -> None:
-    metrics = classification_metrics(torch.eye(3)[:2], torch.tensor([0, 2]), ["a", "b", "c"])
-    assert metrics.class_accuracy == {"a": 1.0, "b": None, "c": 0.0}
+    confusion = confusion_of(torch.eye(3)[:2], torch.tensor([0, 2]))
+    assert confusion.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert class_accuracies(confusion, ["a", "b", "c"]) == {"a": 1.0, "b": None, "c": 0.0}
 
 
 # Sweeps --------------------------------------------------------------------------------------

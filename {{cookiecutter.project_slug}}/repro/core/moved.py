@@ -50,7 +50,7 @@ MODULES = {
 }
 # Old module, new module, names.
 _MOVED = (
-    ("repro.archive", "repro.core.layout", "PATCH"),
+    ("repro.archive", "repro.core.layout", "MANIFEST PATCH"),
     ("repro.diff", "repro.diagnosis.operation_difference", "find_operation find_unwritten"),
     ("repro.diff", "repro.diagnosis.replay_pair", "project_of"),
     ("repro.diff", "repro.diagnosis.distances", "distances"),
@@ -76,13 +76,14 @@ _MOVED = (
     (
         "repro.doctor",
         "repro.environment.installed_files",
-        "ANEW AT_START RECORDS Task read_records strays",
+        "ANEW AT_START RECORDS read_records strays",
     ),
-    ("repro.download", "repro.data.images", "read_idx"),
+    ("repro.download", "experiment.images", "read_idx"),
+    ("repro.figures", "experiment.metrics", "MOST_NAMED"),
     ("repro.lines", "repro.core.layout", "METRICS TRACE"),
     ("repro.lines", "repro.core.files", "read_object"),
     ("repro.manifest", "repro.core.errors", "SHOWN refuse"),
-    ("repro.manifest", "repro.data.images", "checked refuse_what_is_no_image"),
+    ("repro.manifest", "experiment.images", "checked refuse_what_is_no_image"),
     ("repro.manifest", "repro.core.files", "write_file write_json"),
     ("repro.provenance", "repro.runs.git", "committed_files get_git_info uncommitted_changes"),
     ("repro.provenance", "repro.runs.git", "uncommitted_files"),
@@ -119,7 +120,9 @@ _RENAMED = {
     "repro.compare.compare": "repro.runs.compare.compare_runs",
     "repro.compare.show": "repro.runs.compare.print_comparison",
     "repro.conditions.installed": "repro.runs.conditions.conditions_on_disk",
+    "repro.crate.Training": "repro.results.crate.PackedTraining",
     "repro.crate.about_project": "repro.results.crate.read_about",
+    "repro.doctor.Task": "repro.environment.installed_files.InstalledFile",
     "repro.doctor.check": "repro.environment.installed_files.file_fault",
     "repro.doctor.compare": "repro.environment.installed_files.compare_files",
     "repro.doctor.packages": "repro.environment.packages.package_faults",
@@ -145,6 +148,9 @@ NAMES = {
 
 # What authors may have used and is no more, with what to do instead.
 _REPLACED = {
+    "repro.figures.draw": "Task.figures draws what is the author's; the kit draws the curves",
+    "repro.metrics.ClassificationMetrics": "Task.metrics and Task.details return dicts",
+    "repro.metrics.classification_metrics": "confusion_of and accuracy_of of experiment/metrics.py",
     "repro.parallel.parts_of_shards": "batches come as a list of shards; see batches.cut",
     "repro.record.Energy": "virtual machines have no energy counters, and GPUs were not counted",
     "repro.report.read_verdicts": "repro.results.verdict.verdicts_newest_first gives all verdicts",

@@ -8,8 +8,12 @@ ones. An author's own files, which stay where they are, are looked through again
 alone.
 """
 
+import fcntl
+import json
+import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +22,8 @@ from repro.core.files import Json, JsonObject, write_json
 from repro.core.hashing import sha256_file
 from repro.core.layout import MANIFEST, PREPARED, RAW
 from repro.data.manifest import read_json, refuse_changes, tree_digests
+
+_OURS = ("code", "dataset", "files")  # what the kit writes into a manifest
 
 
 class Folders(NamedTuple):
@@ -88,42 +94,70 @@ class Preparation:
         return self._place / MANIFEST
 
     def prepare(self) -> Prepared:
-        """Prepare the data, also where that was done before."""
-        partial = self._place / f"{PREPARED}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # a killed preparation left it
-        partial.mkdir(parents=True)
-        facts = self._author.prepare(self._settings, Folders(self._place / RAW, partial, self._own))
-        if not isinstance(facts, dict):
-            raise UserError(
-                f"prepare(settings, folders) returned a {type(facts).__name__}: expected a dict of "
-                "what is to be known of the data"
-            )
-        files: JsonObject = {**tree_digests(self._own or partial)}
-        if not files:
-            raise UserError(f"dataset={self._name}: prepare wrote no file into folders.out")
-        self.path.unlink(missing_ok=True)  # first: who reads the files meanwhile finds none
-        final = self._place / PREPARED
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        manifest = {**facts, "dataset": self._name, "files": files, "code": self._made_with}
-        write_json(self.path, manifest)
-        return Prepared(self.folder, manifest)
+        """Prepare the data, also where that was done before; an error leaves nothing behind."""
+        with self._alone():
+            return self._prepare()
 
     def read(self) -> Prepared:
         """Return the data; prepare them where they are not, or were made by other code.
 
         UserError, with every file that is not as it was prepared.
         """
-        if not self.path.is_file():
-            return self.prepare()
+        if self._is_due():
+            with self._alone():
+                if self._is_due():  # else another job has prepared them meanwhile
+                    return self._prepare()  # the raw data are kept, and checked
         manifest = read_json(self.path, {"files", "code"})
-        if self._own is None and manifest["code"] != self._made_with:
-            return self.prepare()  # the raw data are kept, and checked
         there = tree_digests(self.folder) if self.folder.is_dir() else {}
         refuse_changes(self.folder, manifest["files"], there, self.path)
         if manifest["code"][:1] != self._made_with[:1]:  # to read all of them again takes minutes
             return self.prepare()
         return Prepared(self.folder, manifest)
+
+    def _is_due(self) -> bool:
+        """Tell whether there are no data, or those that other settings or other code made."""
+        if not self.path.is_file():
+            return True
+        manifest = read_json(self.path, {"files", "code"})
+        return self._own is None and manifest["code"] != self._made_with
+
+    def _prepare(self) -> Prepared:
+        partial = self._place / f"{PREPARED}.partial"
+        shutil.rmtree(partial, ignore_errors=True)  # a killed preparation left it
+        partial.mkdir()
+        try:
+            given = self._author.prepare(
+                self._settings, Folders(self._place / RAW, partial, self._own)
+            )
+            facts = _as_json(given)
+            files: JsonObject = {**tree_digests(self._own or partial)}
+            if not files:
+                raise UserError(f"dataset={self._name}: prepare wrote no file into folders.out")
+            self.path.unlink(missing_ok=True)  # first: who reads the files meanwhile finds none
+            final = self._place / PREPARED
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        manifest = {**facts, "dataset": self._name, "files": files, "code": self._made_with}
+        write_json(self.path, manifest)
+        return Prepared(self.folder, manifest)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other job prepare these data meanwhile, where the file system has locks."""
+        made = [place for place in (self._place, self._place.parent) if not place.exists()]
+        self._place.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self._place, os.O_RDONLY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+            with suppress(OSError):  # there is something in them, unless it failed
+                for place in made:
+                    place.rmdir()
 
     def refuse_other(self, prepared: Prepared) -> None:
         """Raise UserError if another job has prepared other data since `prepared` was read."""
@@ -132,3 +166,24 @@ class Preparation:
                 f"{self.path} was written anew while its data were read: another job has other "
                 "settings or code; give this one a data_dir of its own, or start it again"
             )
+
+
+def _as_json(facts: object) -> JsonObject:
+    """Return what an author's `prepare` returned, as the manifest will give it back."""
+    if not isinstance(facts, dict):
+        raise UserError(
+            f"prepare(settings, folders) returned a {type(facts).__name__}: expected a dict of "
+            "what is to be known of the data"
+        )
+    if taken := sorted(facts.keys() & {*_OURS}):
+        raise UserError(
+            f"prepare(settings, folders) returned {', '.join(taken)}, which the kit writes: choose "
+            "another name"
+        )
+    try:
+        return dict(json.loads(json.dumps(facts, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"prepare(settings, folders) returned what no manifest can hold: {error}; expected "
+            "text, finite numbers, lists and dicts of them"
+        ) from error

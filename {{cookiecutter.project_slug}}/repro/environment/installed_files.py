@@ -40,7 +40,7 @@ _DIGEST = re.compile(r"sha(256|384|512)=[\w-]+")
 
 
 @dataclass(frozen=True)
-class Task:
+class InstalledFile:
     """A file to compare: by its digest, else by its size, else as a compiled file."""
 
     path: str
@@ -72,9 +72,9 @@ def read_own(path: Path) -> tuple[JsonObject, list[str]]:
     return content or {}, [f"{path} is damaged: {ANEW}"] if damaged else []
 
 
-def read_records(distributions: list[Path]) -> tuple[list[Task], list[str]]:
+def read_records(distributions: list[Path]) -> tuple[list[InstalledFile], list[str]]:
     """Return the files of all packages, and the faults of the RECORDs that list them."""
-    tasks: list[Task] = []
+    listed: list[InstalledFile] = []
     faults: list[str] = []
     for record in (folder / "RECORD" for folder in distributions):
         if not record.is_file():
@@ -82,16 +82,16 @@ def read_records(distributions: list[Path]) -> tuple[list[Task], list[str]]:
             continue
         text = record.read_text(encoding="utf-8", errors="surrogateescape")
         for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
-            task = _task_of(record, line)
-            if task:
-                tasks.append(task)
+            expected = _listed_file(record, line)
+            if expected:
+                listed.append(expected)
             else:
                 place = f"{shortened(record)}:{number}"
                 faults.append(f"{place} has no path, digest and size: {ANEW}")
-    return tasks, faults
+    return listed, faults
 
 
-def _task_of(record: Path, line: str) -> Task | None:
+def _listed_file(record: Path, line: str) -> InstalledFile | None:
     """Return what a line of a RECORD asks to compare; None if the line is damaged."""
     row = next(csv.reader([line]), [])  # each by itself: a lost quote eats no other line
     if len(row) != 3 or not row[0]:
@@ -99,10 +99,10 @@ def _task_of(record: Path, line: str) -> Task | None:
     name, digest, size = row
     path = os.path.normpath(record.parent.parent / name)
     if name.endswith(".pyc") or path == str(record):  # their digests are not listed
-        return Task(path)
+        return InstalledFile(path)
     if not _DIGEST.fullmatch(digest) or not size.isdigit():
         return None
-    return Task(path, digest, size)
+    return InstalledFile(path, digest, size)
 
 
 def strays(folder: Path, listed: set[str]) -> Iterator[str]:
@@ -122,16 +122,16 @@ def strays(folder: Path, listed: set[str]) -> Iterator[str]:
                 yield f"{shortened(path)} is a file of no package{does}: {ANEW}"
 
 
-def compare_files(tasks: list[Task], quick: bool) -> Iterator[str]:
+def compare_files(listed: list[InstalledFile], quick: bool) -> Iterator[str]:
     """Compare files with their RECORDs, and compiled ones with their sources, on all processors."""
     if quick:
-        sizes = [Task(task.path, size=task.size) for task in tasks if task.size]
+        sizes = [InstalledFile(each.path, size=each.size) for each in listed if each.size]
         yield from filter(None, map(file_fault, sizes))
         return
     # RECORD does not list what was compiled later, as in the image.
-    sources = (task.path for task in tasks if task.path.endswith(".py"))
-    compiled = (Task(cache_from_source(path, optimization="")) for path in sources)
-    each_once = list(dict.fromkeys([*tasks, *compiled]))
+    sources = (expected.path for expected in listed if expected.path.endswith(".py"))
+    compiled = (InstalledFile(cache_from_source(path, optimization="")) for path in sources)
+    each_once = list(dict.fromkeys([*listed, *compiled]))
     try:
         with (
             ProcessPoolExecutor(initializer=_start_worker) as pool,
@@ -145,29 +145,29 @@ def compare_files(tasks: list[Task], quick: bool) -> Iterator[str]:
         raise UserError("a process that read files was killed (memory?): try --quick") from error
 
 
-def file_fault(task: Task) -> str:
+def file_fault(expected: InstalledFile) -> str:
     """Say what is wrong with a file; nothing if it is as it was installed."""
     try:
-        fault = _difference(task)
+        fault = _difference(expected)
     except (OSError, ValueError) as error:  # ValueError: a path that cannot be one
         reason = getattr(error, "strerror", None) or "unreadable"
-        return f"{shortened(task.path)}: {reason}: {ANEW}"
-    return f"{shortened(task.path)} {fault}: {ANEW}" if fault else ""
+        return f"{shortened(expected.path)}: {reason}: {ANEW}"
+    return f"{shortened(expected.path)} {fault}: {ANEW}" if fault else ""
 
 
-def _difference(task: Task) -> str:
-    """Say how a file differs from what `task` expects; nothing if it does not."""
-    if task.digest:
-        algorithm, _, expected = task.digest.partition("=")
-        with open(task.path, "rb") as file:
+def _difference(expected: InstalledFile) -> str:
+    """Say how a file differs from what is expected; nothing if it does not."""
+    if expected.digest:
+        algorithm, _, wanted = expected.digest.partition("=")
+        with open(expected.path, "rb") as file:
             digest = hashlib.file_digest(file, algorithm).digest()
-        same = urlsafe_b64encode(digest).rstrip(b"=").decode() == expected
+        same = urlsafe_b64encode(digest).rstrip(b"=").decode() == wanted
         return "" if same else "is not the file that was installed"
-    if task.size:
-        size = os.stat(task.path).st_size
-        return "" if size == int(task.size) else f"has {size} bytes, RECORD has {task.size}"
-    if task.path.endswith(f".{sys.implementation.cache_tag}.pyc"):
-        return compiled_fault(task.path)
+    if expected.size:
+        size = os.stat(expected.path).st_size
+        return "" if size == int(expected.size) else f"has {size} bytes, RECORD has {expected.size}"
+    if expected.path.endswith(f".{sys.implementation.cache_tag}.pyc"):
+        return compiled_fault(expected.path)
     return ""
 
 

@@ -29,7 +29,7 @@ from repro.core.text import listed
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK
 from repro.results.claims import RECORDED_RUNS, read_recording, recorded_run, stale
-from repro.results.crate import METADATA, Training, describe, read_about
+from repro.results.crate import METADATA, PackedTraining, describe, read_about
 from repro.results.document import outdated
 from repro.results.recording import RecordedClaim
 from repro.runs.git import committed_files, get_git_info, uncommitted_changes, uncommitted_files
@@ -73,7 +73,7 @@ def archive(
             place = PurePosixPath(run.relative_to(root).as_posix())
             files |= data | tree(run, place)
             text = f"{claim.text}: {claim.value_name} {claim.values[seed]}"
-            trainings.append(Training(f"{name}-seed-{seed}", text, str(place), manifest))
+            trainings.append(PackedTraining(f"{name}-seed-{seed}", text, str(place), manifest))
     about = read_about(commit.files)
     files[METADATA] = describe(sorted(files), about, trainings, commit_hash, commit.moment)
     top = f"{about.name}-{commit_hash[:12]}{'-dirty' if patch else ''}"

@@ -31,7 +31,7 @@ Entity: TypeAlias = JsonObject
 
 
 @dataclass(frozen=True)
-class Training:
+class PackedTraining:
     """One seed of a claim: its results lie below `place` of the archive."""
 
     name: str
@@ -63,7 +63,7 @@ class About:
 
 
 def describe(
-    names: list[str], about: About, trainings: list[Training], commit: str, moment: int
+    names: list[str], about: About, trainings: list[PackedTraining], commit: str, moment: int
 ) -> bytes:
     """Return the metadata of an archive with the files `names`, made of `commit` at `moment`."""
     people = [_person(author, number) for number, author in enumerate(about.authors, 1)]
@@ -156,7 +156,9 @@ def _software(about: About, commit: str) -> Entity:
     return software
 
 
-def _action(training: Training, names: list[str], software: Entity, people: list[Entity]) -> Entity:
+def _action(
+    training: PackedTraining, names: list[str], software: Entity, people: list[Entity]
+) -> Entity:
     """Return a training as an action: what went in, what came out."""
     config = f"{training.place}/{CONFIG_USED}"
     results = [name for name in names if name.startswith(f"{training.place}/") and name != config]

@@ -82,7 +82,7 @@ class Output(Settings):
     trace: bool
 
 
-class Tracker(Settings):
+class Tracking(Settings):
     """Where a run is shown while it trains."""
 
     name: Literal["none", "tensorboard", "mlflow", "wandb"]
@@ -104,7 +104,7 @@ class ExperimentConfig(Settings):
     determinism: Literal["strict", "warn", "off"]
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=1, le=1024)]
-    tracker: Tracker
+    tracker: Tracking
     training: Training
     evaluation: Evaluation
     output: Output
