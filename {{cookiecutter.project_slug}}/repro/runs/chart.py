@@ -22,9 +22,9 @@ Style: TypeAlias = Literal["solid", "dashed", "thin"]
 # Of Okabe and Ito, told apart by colour-blind readers, too; without yellow, too light for white.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _STROKES: dict[Style, dict[str, str]] = {
-    "solid": {"stroke_width": "2"},
-    "dashed": {"stroke_width": "2", "stroke_dasharray": "6 4"},
-    "thin": {"stroke_width": "1", "stroke_opacity": "0.45"},
+    "solid": {"stroke_width": "1.6"},
+    "dashed": {"stroke_width": "1.6", "stroke_dasharray": "6 4"},
+    "thin": {"stroke_width": "1", "stroke_opacity": "0.5"},
 }
 _WIDTH = 420  # of the picture, in pixels, as all below
 _PANEL = 150  # height of a panel's axes
@@ -164,11 +164,11 @@ def _curve(curve: Curve, axes: _Axes) -> Iterator[str]:
         places = [axes.point(*point) for point in _thinned(run, axes)]
         if len(places) == 1:
             (x, y) = places[0]
-            opacity = _STROKES[curve.style].get("stroke_opacity", "1")
+            opacity = _stroke(curve).get("stroke_opacity", "1")
             yield tag("circle", class_="curve", cx=x, cy=y, r="3", fill=color, opacity=opacity)
         else:
             stroke = {"fill": "none", "stroke": color, "stroke_linejoin": "round"}
-            stroke |= _STROKES[curve.style]
+            stroke |= _stroke(curve)
             yield tag("polyline", class_="curve", points=_joined(places), **stroke)
 
 
@@ -201,10 +201,11 @@ def _mark(mark: Mark, axes: _Axes) -> Iterator[str]:
 def _legend(panels: Sequence[Panel]) -> tuple[list[str], int]:
     """Draw a line's sample and words for each label, and return them with their height."""
     labelled = {c.label: c for panel in panels for c in panel.curves if c.label}
+    entries = sorted(labelled.items(), key=lambda entry: entry[1].style == "thin")  # these last
     x = row = 0
     below = 0  # the first free row
     parts: list[str] = []
-    for label, curve in labelled.items():
+    for label, curve in entries:
         lines = wrapped(label, _WIDTH - 2 * _EDGE - _SAMPLE)
         width = _SAMPLE + math.ceil(max(map(text_width, lines)))
         if x and x + width > _WIDTH - 2 * _EDGE:
@@ -222,7 +223,7 @@ def _legend_entry(curve: Curve, lines: list[str], x: int, y: int) -> Iterator[st
     if curve.band:
         fill = {"fill": color, "opacity": "0.2"}
         yield tag("rect", x=str(x), y=str(y + 2), width="20", height="14", **fill)
-    yield tag("line", **ends, y1=middle, y2=middle, stroke=color, **_STROKES[curve.style])
+    yield tag("line", **ends, y1=middle, y2=middle, stroke=color, **_stroke(curve))
     for number, line in enumerate(lines):
         place = {"x": str(x + _SAMPLE), "y": str(y + 13 + number * _LINE)}
         yield tag("text", clean(line), class_="legend", **place)
@@ -241,6 +242,12 @@ def _thinned(points: Iterator[tuple[int, float]], axes: _Axes) -> list[tuple[int
 
 def _color(curve: Curve) -> str:
     return _COLORS[curve.color % len(_COLORS)]
+
+
+def _stroke(curve: Curve) -> dict[str, str]:
+    """Return how a line is drawn; dashes tell a colour that comes a second time from the first."""
+    is_second = curve.style == "solid" and curve.color // len(_COLORS) % 2
+    return _STROKES["dashed" if is_second else curve.style]
 
 
 def _digits(value: Decimal) -> str:

@@ -48,8 +48,8 @@ class Scale:
     @property
     def labels(self) -> list[str]:
         """The ticks as texts; all have an exponent if one of them needs it to be short."""
-        is_short = all(-5 <= tick.adjusted() < 6 for tick in self.ticks if tick)
-        return [f"{tick:f}" if is_short or not tick else _scientific(tick) for tick in self.ticks]
+        is_short = all(-5 <= tick.adjusted() < 7 for tick in self.ticks if tick)
+        return [f"{tick:f}" if is_short else _scientific(tick) for tick in self.ticks]
 
 
 @contextmanager
@@ -85,7 +85,9 @@ def logarithmic_scale(values: Iterable[float]) -> Scale:
     low = shown.low.log10()
     high = shown.high.log10()
     pad = (high - low) * _PAD
-    return Scale(Range(low - pad, high + pad), _logarithmic_ticks(shown), logarithmic=True)
+    padded = Range(low - pad, high + pad)
+    ticks = _logarithmic_ticks(Range(10**padded.low, 10**padded.high))
+    return Scale(padded, ticks, logarithmic=True)
 
 
 def _range(values: Iterable[float]) -> Range:
@@ -121,4 +123,4 @@ def _logarithmic_ticks(shown: Range) -> list[Decimal]:
 
 
 def _scientific(tick: Decimal) -> str:
-    return f"{tick.normalize():e}".replace("e+", "e")
+    return f"{tick.normalize():e}".replace("e+", "e") if tick else "0"

@@ -8,7 +8,9 @@ import html
 import re
 import textwrap
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 FONT = 13  # pixels, the size of all texts
 _LETTER = 0.58  # of the font's size: the width of a letter
@@ -38,21 +40,22 @@ def clean(text: str) -> str:
 
 def text_width(text: str) -> float:
     """Return about how many pixels a text takes."""
-    return len(text) * _letter_width(text)
+    return sum(map(_letter_width, text))
 
 
 def shortened(text: str, width: int) -> str:
     """Return as much of a text as fits into a width in pixels, clean."""
-    most = int(width / _letter_width(text))
-    return clean(text if len(text) <= most else f"{text[: most - 1]}…")
+    ends = list(accumulate(map(_letter_width, text)))  # where each letter ends
+    fitting = bisect_right(ends, width)
+    return clean(text if fitting == len(text) else f"{text[: fitting - 1]}…")
 
 
 def wrapped(text: str, width: int) -> list[str]:
     """Return a text as lines that fit into a width in pixels, three at most; not clean yet."""
-    most = int(width / _letter_width(text))
-    return textwrap.wrap(text, most, max_lines=3, placeholder=" …") or [""]
+    mean = text_width(text) / len(text) if text else FONT
+    return textwrap.wrap(text, int(width / mean), max_lines=3, placeholder=" …") or [""]
 
 
-def _letter_width(text: str) -> float:
-    is_wide = any(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+def _letter_width(letter: str) -> float:
+    is_wide = unicodedata.east_asian_width(letter) in "WF"
     return FONT * (_WIDE_LETTER if is_wide else _LETTER)
