@@ -91,7 +91,7 @@ def test_record_writes_what_a_reviewer_needs(recorded: Project) -> None:
     lines = (recorded.path / "results/trace/tiny_seed-3.jsonl").read_text().splitlines()
     assert len(lines) == claim["steps"] + 1  # and what was before the first
     figures = {path.name for path in (recorded.path / "results/figures/tiny").iterdir()}
-    assert {"confusion_matrix.png", "learning_curves.png"} <= figures
+    assert {"confusion_matrix.png", "learning_curves.svg"} <= figures
 
 
 def test_the_document_tells_which_data_and_how_to_get_them(recorded: Project) -> None:
