@@ -28,10 +28,10 @@ _STROKES: dict[Style, dict[str, str]] = {
 }
 _WIDTH = 420  # of the picture, in pixels, as all below
 _PANEL = 150  # height of a panel's axes
-_HEADING = 26  # above them
-_BELOW = 44  # the last panel: its ticks and the name of their axis
+_HEADING = 36  # above them
+_BELOW = 48  # the last panel: its ticks and the name of their axis
 _EDGE = 12  # free at the sides
-_LINE = 17  # height of a line of text
+_LINE = 18  # height of a line of text
 _SAMPLE = 28  # a legend's piece of line, and the space beside it
 
 
@@ -126,7 +126,7 @@ def _panel(panel: Panel, axes: _Axes, left: int) -> Iterator[str]:
     """Draw a panel; the place of its axes' upper left corner is (0, 0)."""
     start = str(_EDGE - left)
     name = cut(panel.label, _WIDTH - 2 * _EDGE)
-    yield tag("text", name, class_="name", x=start, y="-9", font_weight="600")
+    yield tag("text", name, class_="name", x=start, y="-10", font_weight="600")
     for tick, label in zip(axes.y.ticks, axes.y.labels, strict=True):
         y = _digits(_PANEL * (1 - axes.y.place(tick)))
         yield tag("line", x2=str(axes.width), y1=y, y2=y, stroke="#ddd")
@@ -149,8 +149,8 @@ def _steps_axis(x: Scale, width: int, label: str) -> Iterator[str]:
     for tick, written in zip(x.ticks, x.labels, strict=True):
         at = _digits(x.place(tick) * width)
         yield tag("line", x1=at, x2=at, y1=str(_PANEL), y2=str(_PANEL + 4), stroke="#777")
-        yield tag("text", written, class_="x", x=at, y=str(_PANEL + 17), text_anchor="middle")
-    place = {"x": str(width // 2), "y": str(_PANEL + 35)}
+        yield tag("text", written, class_="x", x=at, y=str(_PANEL + 18), text_anchor="middle")
+    place = {"x": str(width // 2), "y": str(_PANEL + 38)}
     yield tag("text", cut(label, width), class_="name", **place, text_anchor="middle")
 
 
@@ -225,7 +225,7 @@ def _legend_entry(curve: Curve, lines: list[str], x: int, y: int) -> Iterator[st
         yield tag("rect", x=str(x), y=str(y + 2), width="20", height="14", **fill)
     yield tag("line", **ends, y1=middle, y2=middle, stroke=color, **_stroke(curve))
     for number, line in enumerate(lines):
-        place = {"x": str(x + _SAMPLE), "y": str(y + 13 + number * _LINE)}
+        place = {"x": str(x + _SAMPLE), "y": str(y + 14 + number * _LINE)}
         yield tag("text", clean(line), class_="legend", **place)
 
 

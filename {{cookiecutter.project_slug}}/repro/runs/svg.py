@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-FONT = 13  # pixels, the size of all texts
+FONT = 14  # pixels, the size of all texts
 _LETTER = 0.58  # of the font's size: the width of a letter
 _WIDE_LETTER = 1.1  # the same in Chinese, Japanese and Korean
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
