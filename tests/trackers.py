@@ -117,7 +117,7 @@ def files_to_show(project: Project) -> set[str]:
     names |= {"code/requirements.lock", "code/environment.yml", "config_used.yaml", "command.txt"}
     names |= {"experiment_context.json", "uncommitted_changes.diff"}
     names |= {"metrics.json", "metrics-last.json"}
-    return names | {"figures/confusion_matrix.png", "figures/learning_curves.png"}
+    return names | {"figures/confusion_matrix.png", "figures/learning_curves.svg"}
 
 
 CHECKPOINTS = {

@@ -97,7 +97,7 @@ def test_a_recording_has_the_last_bits_and_the_best_checkpoint(recorded_best: Pr
     assert claim["best"] == {CLASS: {"3": {"step": 20, "bits": best["bits"]}}}
     assert claim["values"] == {"3": best["accuracy"]}
     assert (run / "metrics.json").read_bytes() == (run / "metrics-best.json").read_bytes()
-    for name in ("confusion_matrix.png", "learning_curves.png"):
+    for name in ("confusion_matrix.png", "learning_curves.svg"):
         published = recorded_best.path / "results" / "figures" / "early" / name
         assert published.read_bytes() == (run / "figures-best" / name).read_bytes()
     text = (recorded_best.path / "REPRODUCE.md").read_text()

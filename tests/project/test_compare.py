@@ -9,6 +9,7 @@ import signal
 import statistics
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from conftest import Project, faults, last_line, weights
@@ -18,7 +19,6 @@ from repro.runs.compare import RunsCompared, compare_runs, print_comparison
 from test_processes import start, wait_for_steps
 
 SHORT = ("training.epochs=2", "training.drop_last=true", "model.width=4", "name=swept")
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def compare(project: Project, *arguments: str, code: int = 0) -> Any:
@@ -63,7 +63,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(
     swept: tuple[Project, list[str]], tmp_path: Path
 ) -> None:
     project, _ = swept
-    files = ("--csv", str(tmp_path / "new" / "t.csv"), "--picture", str(tmp_path / "p.png"))
+    files = ("--csv", str(tmp_path / "new" / "t.csv"), "--picture", str(tmp_path / "p.svg"))
     found = compare(project, "runs/swept", *files)
     assert found["source"] == "validation"
     assert found["differing"] == ["config: training.batch_size"]
@@ -81,7 +81,12 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(
         row = rows[str(group["conditions"]["config: training.batch_size"])]
         assert float(row["validation_loss_mean"]) == loss["mean"]
         assert row["seeds"] == "2"
-    assert (tmp_path / "p.png").read_bytes().startswith(PNG)
+    picture = ElementTree.parse(tmp_path / "p.svg").getroot()
+    assert picture.get("role") == "img"
+    bands = [element for element in picture.iter() if element.get("class") == "band"]
+    assert len(bands) == 2 * 2  # groups, and the numbers of a validation
+    (line,) = faults(project.module("repro", "compare", "runs/swept", "--picture", "p.png"))
+    assert "p.png: expected the name of an SVG file: FILE.svg" in line
 
 
 def test_a_job_of_a_sweep_is_whole_without_the_others(

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -493,12 +494,16 @@ def test_a_damaged_trace_is_one_line(unchanged: tuple[Project, Path], tmp_path: 
 def test_a_picture_shows_both_curves(unchanged: tuple[Project, Path], tmp_path: Path) -> None:
     project, run = unchanged
     other = train(project.copy(tmp_path / "other"), "optimizer.learning_rate=0.01")
-    target = tmp_path / "pictures" / "diff.png"
+    target = tmp_path / "pictures" / "diff.svg"
     found = diff(project, run, other, "--picture", str(target))
     assert (found["step"], found["quantity"]) == (1, "learning_rate")
     assert [name for name, _, _ in found["conditions"]] == ["config: optimizer.learning_rate"]
-    with Image.open(target) as image:
-        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50
+    picture = ElementTree.parse(target).getroot()
+    curves = [element for element in picture.iter() if element.get("class") == "curve"]
+    assert len(curves) == 2
+    command = ("repro", "diff", str(run), str(other), "--picture", str(tmp_path / "diff.png"))
+    (line,) = faults(project.module(*command))
+    assert "diff.png: expected the name of an SVG file: FILE.svg" in line
 
 
 def test_what_cannot_be_compared_is_one_line(

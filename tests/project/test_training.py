@@ -357,7 +357,7 @@ def test_a_runs_folder_holds_what_the_readme_lists(project: Project, reference: 
     }
     assert {path.name for path in (reference / "figures").iterdir()} == {
         "confusion_matrix.png",
-        "learning_curves.png",
+        "learning_curves.svg",
     }
     metrics = json.loads((reference / "metrics.json").read_text())
     assert sum(map(sum, metrics["confusion"])) == metrics["samples"] == 359

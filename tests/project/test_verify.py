@@ -60,6 +60,10 @@ def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     (own.path / "configs" / "claims.yaml").write_text(CLAIMS)
     text = (own.path / "REPRODUCE.md").read_text()
     (own.path / "REPRODUCE.md").write_text(text + "\nMy own words stay.\n")
+    figures = own.path / "results" / "figures" / "tiny"
+    figures.mkdir()
+    for name in ("learning_curves_seeds.png", "mine.png"):  # an older kit's, and the author's
+        (figures / name).write_bytes(b"PNG")
     git(own, "init", "--quiet")
     commit(own)
     done = repro(own, "record")
@@ -91,7 +95,8 @@ def test_record_writes_what_a_reviewer_needs(recorded: Project) -> None:
     lines = (recorded.path / "results/trace/tiny_seed-3.jsonl").read_text().splitlines()
     assert len(lines) == claim["steps"] + 1  # and what was before the first
     figures = {path.name for path in (recorded.path / "results/figures/tiny").iterdir()}
-    assert {"confusion_matrix.png", "learning_curves.png"} <= figures
+    curves = {"learning_curves.svg", "learning_curves_seeds.svg"}
+    assert figures == curves | {"confusion_matrix.png", "mine.png"}
 
 
 def test_the_document_tells_which_data_and_how_to_get_them(recorded: Project) -> None:

@@ -50,7 +50,7 @@ def test_the_page_tells_results_verdicts_and_commands(reported: Project, browser
     assert "an older verdict" not in text
     assert text.count("Of other conditions") == 1
     figures = browser.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth])")
-    assert len(figures) == len(list((reported.path / "results/figures").glob("*/*.png"))) > 1
+    assert len(figures) == len(list((reported.path / "results/figures").glob("*/*.*"))) > 1
     assert all(alt.startswith(claim["text"]) and width > 400 for alt, width in figures)
 
 
@@ -65,7 +65,8 @@ def test_whatever_an_author_writes_stays_text(reported: Project, browser: Browse
     assert browser.evaluate("window.pwned") is None
     page, *others = browser.requests
     assert page == (reported.path / PAGE).as_uri()
-    assert all(address.startswith("data:image/png;base64,") for address in others)
+    kinds = {address.partition(",")[0] for address in others}
+    assert kinds == {"data:image/png;base64", "data:image/svg+xml;base64"}
 
 
 # Of each element with text of its own: its contrast with what lies behind it (WCAG 2.2: 4.5 is AA).

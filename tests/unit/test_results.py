@@ -382,10 +382,14 @@ def test_texts_on_the_page_are_escaped(root: Path) -> None:
     figures = root / "results" / "figures" / "name"
     figures.mkdir(parents=True)
     (figures / "curve.png").write_bytes(b"PNG")
+    (figures / "curve.svg").write_bytes(b"SVG")
+    (figures / "curve.txt").write_bytes(b"TXT")
     page = write_report(root).read_text()
     assert "<script" not in page
     assert page.count("&#34;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;?") >= 3
     assert '<img src="data:image/png;base64,UE5H" alt="&#34;&gt;' in page
+    assert '<img src="data:image/svg+xml;base64,U1ZH" alt="&#34;&gt;' in page
+    assert page.count("<img ") == 2
     assert "python -m mine.fit" in page
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
 

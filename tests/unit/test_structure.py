@@ -98,6 +98,14 @@ def test_the_kit_imports_nothing_of_the_authors() -> None:
         assert "experiment" not in names, path
 
 
+def test_the_kit_draws_and_reads_no_images() -> None:
+    """A project of tables or texts runs without these packages; the image task imports them."""
+    images = {"matplotlib", "PIL", "torchvision"}
+    for path in KIT.rglob("*.py"):
+        names = {name.partition(".")[0] for name in imported(ast.parse(path.read_text()))}
+        assert not names & images, path
+
+
 @pytest.mark.parametrize("package", ["core", "environment"])
 def test_the_lowest_packages_import_the_standard_library_alone(package: str) -> None:
     """The doctor and the question for the base image's digest run without an environment."""

@@ -10,7 +10,7 @@ examples:
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
   python -m repro compare runs/baseline               all runs there: mean and spread over seeds
-  python -m repro compare runs/one runs/two --csv table.csv --picture curves.png
+  python -m repro compare runs/one runs/two --csv table.csv --picture curves.svg
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
   python -m repro archive                             everything in one file, to publish
   python -m repro archive --with-data --output /tmp/paper.zip
@@ -119,7 +119,7 @@ def _add_diff(commands: Commands) -> None:
     replay = "repeat that step of both runs: this runs the code of the projects that they lie in"
     parser.add_argument("--replay", action="store_true", help=replay)
     parser.add_argument("--json", action="store_true", help=_JSON)
-    parser.add_argument("--picture", type=Path, help="draw both loss curves (PNG)")
+    parser.add_argument("--picture", type=_svg, metavar="FILE.svg", help="draw both loss curves")
 
 
 def _add_trace_step(commands: Commands) -> None:
@@ -140,8 +140,8 @@ def _add_compare(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help=_JSON)
     table = "write the table, one line for each group"
     parser.add_argument("--csv", type=Path, metavar="FILE", help=table)
-    curves = "draw the validation curves (PNG)"
-    parser.add_argument("--picture", type=Path, metavar="FILE", help=curves)
+    curves = "draw the validation curves"
+    parser.add_argument("--picture", type=_svg, metavar="FILE.svg", help=curves)
 
 
 def _add_audit(commands: Commands) -> None:
@@ -189,6 +189,12 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text}: expected a whole number from 1 on")
     return int(text)
+
+
+def _svg(text: str) -> Path:
+    if not text.lower().endswith(".svg"):
+        raise ArgumentTypeError(f"{text}: expected the name of an SVG file: FILE.svg")
+    return Path(text)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from repro.runs.logs import read_lines
 
 WRITTEN = (layout.RESULTS, DOCUMENT)  # by record itself
 LARGEST_TRACE = 1 << 18  # bytes of a trace that go to results/: for `verify --prefix` in a clone
+_DRAWN_BEFORE = ("learning_curves.png", "learning_curves_seeds.png")  # by a kit before SVG
 _FIGURES = Path(layout.RESULTS, layout.FIGURES)
 _TRACES = Path(layout.RESULTS, "trace")
 
@@ -211,6 +212,8 @@ def _copy_figures(root: Path, claim: Claim, folder: Path) -> None:
     """Copy the figures of a claim's first seed to results/, and draw curves over all seeds."""
     first = layout.figures_folder(folder / f"seed-{claim.seeds[0]}", claim.checkpoint)
     figures = root / _FIGURES / claim.name
+    for name in _DRAWN_BEFORE:
+        (figures / name).unlink(missing_ok=True)
     if first.is_dir():  # the author's evaluation may draw none
         shutil.copytree(first, figures, dirs_exist_ok=True)
     runs = {str(seed): folder / f"seed-{seed}" / layout.METRICS for seed in claim.seeds}

@@ -27,6 +27,7 @@ from repro.results.verdict import PREFIX, SEGMENTS, WHOLE, Verdict, verdicts_new
 REPORT = Path(layout.RESULTS, "report.html")
 _HERE = Path(__file__).parent
 _COMPARED = {WHOLE: "whole training", PREFIX: "start of the training", SEGMENTS: "stretches"}
+_MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}  # of figures that the page shows
 _FIGURES = {  # said below them, and to those who do not see them
     "learning_curves_seeds": "Learning curves of all seeds: mean, band from lowest to highest.",
     "learning_curves": "Learning curves of the first seed.",
@@ -120,8 +121,11 @@ def _pictures(root: Path, claim: str) -> list[Picture]:
     """Return the figures of a claim, the curves over all seeds first."""
     folder = root / layout.RESULTS / layout.FIGURES / claim
     pictures = []
-    for path in sorted(folder.glob("*.png"), reverse=True):
-        source = "data:image/png;base64," + b64encode(path.read_bytes()).decode()
+    for path in sorted(folder.glob("*"), reverse=True):
+        media_type = _MEDIA_TYPES.get(path.suffix)
+        if media_type is None:
+            continue
+        source = f"data:{media_type};base64,{b64encode(path.read_bytes()).decode()}"
         about = _FIGURES.get(path.stem, path.stem.replace("_", " "))
         pictures.append(Picture(source, about))
     return pictures

@@ -1,7 +1,7 @@
 """A run and its folder: settings, conditions, context, trace, logs, comparison, pictures.
 
-`__all__` holds what an author may call. Some modules import torch, Hydra or matplotlib, so a name
-is imported only when it is used: this package may be imported before the profile is in force.
+`__all__` holds what an author may call. Some modules import torch or Hydra, so a name is
+imported only when it is used: this package may be imported before the profile is in force.
 `repro.runs.sweep.sweep` has the name of its module, so it is not among them.
 """
 

@@ -51,10 +51,10 @@ class EvaluationSession(Session):
 
     def draw_curves(self) -> None:
         """Draw the curves of the run that is evaluated beside the author's figures."""
-        from repro.runs.figures import draw_curves  # with matplotlib, which takes a second
+        from repro.runs.figures import CURVES, draw_curves  # only here: a training draws nothing
 
         for folder in self.figures:
-            draw_curves(folder / "learning_curves.png", self.curves)
+            draw_curves(folder / CURVES, self.curves)
 
     def _restore(self, known: Registered) -> None:
         state = checkpoint.load(self.folder)

@@ -1,29 +1,24 @@
-"""Draw the curves of a run and of several, as PNG files.
+"""Draw the curves of a run and of several, as SVG files.
 
-Drawn without a display, from what metrics.json, metrics.jsonl and traces hold; the same numbers
-give the same bytes. Narrow, so that a telephone shows their letters large enough.
+Drawn from what metrics.json, metrics.jsonl and traces hold; the same numbers give the same bytes.
+Narrow, so that a telephone shows their letters large enough.
 """
 
+import math
 import statistics
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
-
-import matplotlib as mpl
-
-mpl.use("Agg")  # no display needed
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
 from repro.core.errors import UserError
+from repro.core.files import write_file
 from repro.core.layout import TRACE
+from repro.runs.chart import Curve, Mark, Panel, Style, chart
 from repro.runs.compare import Group
 from repro.runs.logs import Line, is_validation, line_step, read_trace_lines
 
-Curve: TypeAlias = "dict[int, float]"  # values by step
+CURVES = "learning_curves.svg"  # of a run
+CURVES_OF_SEEDS = "learning_curves_seeds.svg"
 
 
 def draw_curves(path: Path, lines: Sequence[Line]) -> None:
@@ -33,15 +28,15 @@ def draw_curves(path: Path, lines: Sequence[Line]) -> None:
     """
     epochs = _epochs(lines)
     names = _validated(epochs)
-    if not names:
-        return
-    training = _curve([line for line in lines if not is_validation(line)], "loss")
-    with _panels(path, names) as panels:
-        for name, axes in zip(names, panels, strict=True):
-            if name == "loss" and training:
-                axes.plot(list(training), list(training.values()), "C1", label="training batch")
-            _band(axes, [_curve(epochs, name)], "validation")
-            axes.set(ylabel=name if name == "loss" else f"validation {name}")
+    training = _values([line for line in lines if not is_validation(line)], "loss")
+    panels = []
+    for name in names:
+        curves = [Curve(_values(epochs, name), "validation")]
+        if name == "loss" and training:
+            curves = [Curve(training, "training batch", color=1), *curves]
+        label = name if name == "loss" else f"validation {name}"
+        panels.append(Panel(label, curves, logarithmic=name == "loss"))
+    _write(path, "Learning curves", panels)
 
 
 def draw_seeds(folder: Path, runs: Mapping[str, Sequence[Line]]) -> None:
@@ -50,21 +45,18 @@ def draw_seeds(folder: Path, runs: Mapping[str, Sequence[Line]]) -> None:
     `runs`: the lines of metrics.jsonl by seed; of a single run, its learning curves are drawn.
     Nothing is drawn where no run validated any.
     """
-    path = folder / "learning_curves_seeds.png"
+    path = folder / CURVES_OF_SEEDS
     if len(runs) == 1:
         draw_curves(path, *runs.values())
         return
     epochs = [_epochs(lines) for lines in runs.values()]
-    names = _validated(list(chain(*epochs)))
-    if not names:
-        return
-    with _panels(path, names) as panels:
-        for name, axes in zip(names, panels, strict=True):
-            curves = [_curve(lines, name) for lines in epochs]
-            _band(axes, curves, f"mean of {len(runs)}, lowest to highest")
-            for curve in curves:
-                axes.plot(list(curve), list(curve.values()), color="C0", alpha=0.35, linewidth=0.7)
-            axes.set(ylabel=f"validation {name}")
+    panels = []
+    for name in _validated(list(chain(*epochs))):
+        seeds = [_values(lines, name) for lines in epochs]
+        each = [Curve(values, "each seed", style="thin") for values in seeds]
+        mean = _mean(seeds, f"mean of {len(runs)}, lowest to highest")
+        panels.append(Panel(f"validation {name}", [*each, mean], logarithmic=name == "loss"))
+    _write(path, f"Learning curves of {len(runs)} seeds", panels)
 
 
 def draw_groups(path: Path, groups: list[Group]) -> None:
@@ -76,17 +68,14 @@ def draw_groups(path: Path, groups: list[Group]) -> None:
     names = [name for name in runs[0].validation if all(name in run.validation for run in runs)]
     if not names:
         raise UserError("no picture: expected a validation of all runs in metrics.jsonl")
-    size = (5 * len(names), 4.2)
-    figure, rows = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
-    for number, group in enumerate(groups, 1):
-        label = _label(number, group)
-        for name, axes in zip(names, rows[0], strict=True):
-            _band(axes, [_curve(run.curve, name) for run in group.runs], label)
-            axes.set(xlabel="step", ylabel=f"validation {name}")
-    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside lower center")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format="png")
-    plt.close(figure)
+    panels = []
+    for name in names:
+        curves = [
+            _mean([_values(run.curve, name) for run in group.runs], _label(number, group), number)
+            for number, group in enumerate(groups)
+        ]
+        panels.append(Panel(f"validation {name}", curves))
+    _write(path, f"Validation of {len(groups)} groups of runs", panels)
 
 
 def _label(number: int, group: Group) -> str:
@@ -95,57 +84,44 @@ def _label(number: int, group: Group) -> str:
         for name, value in group.conditions.items()
         if value is not None
     ]
-    return textwrap.shorten(f"{number}: {' '.join(settings)}", 60, placeholder=" ...")
+    return " ".join([f"{number + 1}:", *settings]) if settings else f"group {number + 1}"
 
 
 def draw_parting(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
     """Draw the loss curves of two runs' traces, and mark the step where they part."""
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for run, style, label in zip(runs, ("-", "--"), "AB", strict=True):
-        curve = {
+    curves = []
+    styles: list[Style] = ["solid", "dashed"]
+    for color, (run, style) in enumerate(zip(runs, styles, strict=True)):
+        values = {
             line.step: float.fromhex(line.quantities["loss"])
             for line in read_trace_lines(run / TRACE).values()
             if "loss" in line.quantities
         }
-        axes.plot(list(curve), list(curve.values()), style, label=f"{label}: {run.name}")
-    if step is not None:
-        axes.axvline(step, color="k", linewidth=0.8)
-        axes.annotate(f" step {step}", (step, 0.95), xycoords=("data", "axes fraction"))
-    axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format="png")
-    plt.close(figure)
+        curves.append(Curve(values, f"{'AB'[color]}: {run.name}", color, style))
+    mark = None if step is None else Mark(step, f"step {step}")
+    _write(path, "Two runs", [Panel("training loss", curves, logarithmic=True, mark=mark)])
 
 
-@contextmanager
-def _panels(path: Path, names: list[str]) -> Iterator[list[Axes]]:
-    """Yield one panel for each name, below each other; save them when the block ends."""
-    size = (4.4, 2.2 * len(names))
-    figure, rows = plt.subplots(
-        len(names), sharex=True, squeeze=False, figsize=size, layout="constrained"
-    )
-    panels = list(rows[:, 0])
-    yield panels
-    for name, axes in zip(names, panels, strict=True):
-        if name == "loss" and axes.dataLim.y0 > 0:
-            axes.set(yscale="log")
-    panels[0].legend()
-    panels[-1].set(xlabel="step")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def _write(path: Path, what: str, panels: Sequence[Panel]) -> None:
+    """Write the picture; nothing where there is no panel."""
+    if panels:
+        names = ", ".join(panel.label for panel in panels)
+        write_file(path, chart(f"{what}: {names} by step", panels).encode())
 
 
-def _band(axes: Axes, curves: list[Curve], label: str) -> None:
-    """Draw the mean and the range of curves at the steps that all have."""
-    steps = sorted(set.intersection(*map(set, curves)))
-    values = [[curve[step] for curve in curves] for step in steps]
-    means = [statistics.fmean(at) for at in values]
-    lowest = [min(at) for at in values]
-    highest = [max(at) for at in values]
-    (line,) = axes.plot(steps, means, label=label)
-    axes.fill_between(steps, lowest, highest, color=line.get_color(), alpha=0.2, linewidth=0)
+def _mean(runs: Sequence[Mapping[int, float]], label: str, color: int = 0) -> Curve:
+    """Return the mean and the range at the steps that all runs have; NaN where one has a NaN."""
+    means = {}
+    band = {}
+    for step in sorted(set.intersection(*map(set, runs))):
+        at = [values[step] for values in runs]
+        if all(map(math.isfinite, at)):
+            means[step] = float(statistics.mean(at))  # without overflow, unlike fmean
+            band[step] = min(at), max(at)
+        else:
+            means[step] = math.nan
+            band[step] = math.nan, math.nan
+    return Curve(means, label, color, band=band if len(runs) > 1 else {})
 
 
 def _epochs(lines: Sequence[Line]) -> list[Line]:
@@ -155,14 +131,14 @@ def _epochs(lines: Sequence[Line]) -> list[Line]:
 def _validated(epochs: list[Line]) -> list[str]:
     """Return the names of the numbers that any line of an epoch has."""
     names = dict.fromkeys(name for line in epochs for name in line)
-    return [name for name in names if name not in ("step", "epoch") and _curve(epochs, name)]
+    return [name for name in names if name not in ("step", "epoch") and _values(epochs, name)]
 
 
-def _curve(lines: Sequence[Line], name: str) -> Curve:
+def _values(lines: Sequence[Line], name: str) -> dict[int, float]:
     """Return a number by step, of the lines that have it."""
-    curve = {}
+    values = {}
     for line in lines:
         value = line.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            curve[line_step(line)] = value
-    return curve
+            values[line_step(line)] = value
+    return values

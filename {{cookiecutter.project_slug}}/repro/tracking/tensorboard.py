@@ -1,7 +1,8 @@
 """Send a run to TensorBoard: event files in its `tensorboard/`, for `tensorboard --logdir runs`.
 
-Curves by step, pictures, and files of text. Files of another kind, e.g. tensors of checkpoints, are
-beside it in the run's folder: TensorBoard has no place for them.
+Scalars by step, pictures that are PNG files, and files of text. Files of another kind are beside it
+in the run's folder, for TensorBoard has no place for them: tensors of checkpoints, and the kit's
+curves as SVG, whose numbers are among the scalars.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from repro.tracking import MetricLine, Params, Place
 
 LONGEST = 2**20  # bytes of a text or a picture
+NOT_SHOWN = (".safetensors", ".svg")
 PROTOCOL = "tensorboard.compat.proto"
 
 
@@ -42,7 +44,7 @@ class Adapter:
         self.writer.flush()
 
     def log_artifact(self, path: Path, name: str) -> None:
-        if path.suffix == ".safetensors" or path.stat().st_size > LONGEST:
+        if path.suffix in NOT_SHOWN or path.stat().st_size > LONGEST:
             return
         content = path.read_bytes()
         if path.suffix == ".png":
