@@ -65,11 +65,13 @@ def evaluate_task(session: EvaluationSession) -> dict[str, Any]:
     trained = TaskInSession(session)
     trained.register({})
     outputs, metrics = trained.measured(trained.task.test_on)
-    for folder in session.figures:
-        folder.mkdir(exist_ok=True)
-        trained.task.figures(outputs, folder)
+    with session.evaluating():  # they may run the model, too
+        for folder in session.figures:
+            folder.mkdir(exist_ok=True)
+            trained.task.figures(outputs, folder)
+        details = trained.task.details(outputs)
     session.draw_curves()
-    return {**metrics, **trained.task.details(outputs)}
+    return {**metrics, **details}
 
 
 class TaskInSession:
@@ -168,9 +170,13 @@ def samplers_of(dataset: Dataset[Any]) -> dict[str, Any]:
 
 
 def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, float]:
-    """Return the numbers of a step, with its rates behind the loss."""
-    loss, *others = numbers_from("train_step", step).items()
-    return dict([loss, *rates.items(), *others])
+    """Return the numbers of a step, the loss first, with its rates behind it."""
+    numbers = numbers_from("train_step", step)
+    if "loss" not in numbers:
+        raise UserError(
+            f"train_step returned {', '.join(numbers)}: expected a number called loss among them"
+        )
+    return {"loss": numbers["loss"], **rates, **numbers}
 
 
 def numbers_from(method: str, given: object) -> dict[str, float]:

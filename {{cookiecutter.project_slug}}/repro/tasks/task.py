@@ -88,11 +88,14 @@ class Task:
         raise NotImplementedError("metrics(self, outputs) returns numbers by name")
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
-        """Return what else metrics.json holds of an evaluation, as JSON: a matrix, a sample."""
+        """Return what else metrics.json holds of an evaluation, as JSON: a matrix, a sample.
+
+        Called as `metrics` is.
+        """
         return {}
 
     def figures(self, outputs: Outputs, folder: Path) -> None:
-        """Draw pictures of an evaluation into a folder."""
+        """Draw pictures of an evaluation into a folder. Called as `metrics` is."""
 
     def state(self) -> dict[str, Stateful]:
         """Return what else a step changes and is no module: objects with state_dict, by name."""
