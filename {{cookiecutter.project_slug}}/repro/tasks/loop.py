@@ -5,8 +5,9 @@ writes it on the same session (repro/runs/session.py), in experiment/train.py.
 """
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def evaluate_task(session: EvaluationSession) -> dict[str, Any]:
     outputs, metrics = trained.measured(trained.task.test_on)
     for folder in session.figures:
         folder.mkdir(exist_ok=True)
-        trained.task.figures(outputs, folder)
+        trained.draw(outputs, folder)
     session.draw_curves()
     return {**metrics, **trained.details(outputs)}
 
@@ -144,18 +145,29 @@ class TaskInSession:
             ):
                 with autocast(session.device, session.precision):
                     collected.add(self.task.evaluate(batch))
-            outputs = collected.joined(chunks.sizes(session.processes), session.processes)
-            seed_generators(derive_seed(session.seeds.evaluation, "metrics", split))
+        outputs = collected.joined(chunks.sizes(session.processes), session.processes)
+        with self._asking("metrics", split):
             metrics = numbers_from("metrics", self.task.metrics(outputs))
         # Those of process 0: another one may be on another machine.
         first = session.processes.texts(json.dumps(metrics))[0]
         return outputs, dict(json.loads(first))
 
+    def draw(self, outputs: Outputs, folder: Path) -> None:
+        """Let the task draw its pictures of an evaluation."""
+        with self._asking("figures"):
+            self.task.figures(outputs, folder)
+
     def details(self, outputs: Outputs) -> dict[str, Any]:
         """Return what else the task tells of an evaluation."""
-        with self.session.evaluating():
-            seed_generators(derive_seed(self.session.seeds.evaluation, "details"))
+        with self._asking("details"):
             return self.task.details(outputs)
+
+    @contextmanager
+    def _asking(self, *purpose: str) -> Iterator[None]:
+        """Put the model into eval mode, without gradients, and seed the generators: it may draw."""
+        with self.session.evaluating():
+            seed_generators(derive_seed(self.session.seeds.evaluation, *purpose))
+            yield
 
 
 def made_task(kind: type[Any], config: Any, facts: Mapping[str, Any]) -> Task:
@@ -181,9 +193,13 @@ def samplers_of(dataset: Dataset[Any]) -> dict[str, Any]:
 
 
 def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, float]:
-    """Return the numbers of a step, with its rates behind the loss."""
-    loss, *others = numbers_from("train_step", step).items()
-    return dict([loss, *rates.items(), *others])
+    """Return the numbers of a step, the loss first, with its rates behind it."""
+    numbers = numbers_from("train_step", step)
+    if "loss" not in numbers:
+        raise UserError(
+            f"train_step returned {', '.join(numbers)}: expected a number called loss among them"
+        )
+    return {"loss": numbers["loss"], **rates, **numbers}
 
 
 def numbers_from(method: str, given: object) -> dict[str, float]:

@@ -20,7 +20,6 @@ from repro.training.processes import Processes
 from repro.training.rows import joined
 
 Rows: TypeAlias = Tensor | Sequence[Tensor]
-Number: TypeAlias = Tensor | float
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,16 @@ class Outputs:
     """What is computed of some samples, on any device; of all samples, on the CPU.
 
     `rows`: by name, a tensor with a row for each sample, or a list with a tensor for each sample
-    whose first dimensions may differ (boxes, tokens). `counts`: tensors of whole numbers, of the
-    same shape in each chunk, such as a confusion matrix. `sums`: single numbers, in float64.
+    whose first dimensions may differ (boxes, tokens). `counts`: whole numbers, or tensors of them,
+    of the same shape in each chunk, such as a confusion matrix. `sums`: single numbers, in float64.
+    Of all samples, a single number is an int or a float: a division of these is exact to the last
+    bit, while one of tensors would be done in float32.
     """
 
-    rows: Mapping[str, Rows] = field(default_factory=dict)
-    counts: Mapping[str, Tensor] = field(default_factory=dict)
-    sums: Mapping[str, Number] = field(default_factory=dict)
+    # Any: the author knows which kind each is, and mypy need not be told at each use.
+    rows: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    sums: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Collected:
@@ -65,7 +67,7 @@ class Collected:
         for name, count in outputs.counts.items():
             self._counts[name] = _added(name, self._counts.get(name), count)
         for name, value in outputs.sums.items():
-            self._sums.setdefault(name, []).append(float(value))
+            self._sums.setdefault(name, []).append(_single(name, value))
 
     def joined(self, sizes: Sequence[int], processes: Processes) -> Outputs:
         """Return the outputs of all processes, in all of them.
@@ -123,7 +125,7 @@ class Collected:
         flat = torch.cat(tensors) if tensors else torch.empty(0, device=processes.device)
         return list(processes.concatenate(flat, values).cpu().split(all_lengths))
 
-    def _joined_counts(self, told: list[Any], processes: Processes) -> dict[str, Tensor]:
+    def _joined_counts(self, told: list[Any], processes: Processes) -> dict[str, Tensor | int]:
         shapes: dict[str, list[int]] = {}
         for each in told:
             shapes.update(each["counts"])
@@ -132,7 +134,7 @@ class Collected:
         totals = torch.tensor(processes.total(flat.tolist()), dtype=torch.int64) if own else flat
         pieces = totals.split([count.numel() for count in own]) if own else []
         return {
-            name: piece.view(shapes[name])
+            name: piece.view(shapes[name]) if shapes[name] else int(piece)
             for name, piece in zip(sorted(shapes), pieces, strict=True)
         }
 
@@ -141,7 +143,7 @@ def _without(rows: Mapping[str, Rows], ragged: Iterable[str]) -> dict[str, Rows]
     return {name: part for name, part in rows.items() if name not in ragged}
 
 
-def _joined_sums(told: list[Any]) -> dict[str, Number]:
+def _joined_sums(told: list[Any]) -> dict[str, float]:
     """Add all chunks' numbers, correctly rounded: so their order does not matter."""
     chunks: dict[str, list[float]] = {}
     for each in told:
@@ -154,13 +156,28 @@ def _sum(values: list[float]) -> float:
     return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
 
+def _single(name: str, value: object) -> float:
+    """Return a sum of a chunk as a float; UserError for what is not one number."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.item())
+    if isinstance(value, int | float):
+        return float(value)
+    kind = [*value.shape] if isinstance(value, Tensor) else type(value).__name__
+    raise UserError(
+        f"evaluate(batch): the sum {name} is {kind}: expected one number; something for each "
+        "sample belongs into rows"
+    )
+
+
 def _added(name: str, before: Tensor | None, count: object) -> Tensor:
     """Return a count with that of the next chunk added, int64, on its device."""
+    if isinstance(count, int) and not isinstance(count, bool):
+        count = torch.tensor(count)
     if not isinstance(count, Tensor) or count.is_floating_point() or count.is_complex():
         kind = count.dtype if isinstance(count, Tensor) else type(count).__name__
         raise UserError(
-            f"evaluate(batch): the count {name} is {kind}: expected a tensor of whole numbers; "
-            "other numbers belong into sums"
+            f"evaluate(batch): the count {name} is {kind}: expected a whole number, or a "
+            "tensor of whole numbers; other numbers belong into sums"
         )
     if before is None:
         return count.long()

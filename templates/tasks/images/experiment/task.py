@@ -78,7 +78,7 @@ class Classifier(Task):
     def metrics(self, outputs: Outputs) -> dict[str, float]:
         """Return the mean cross-entropy, in nats, and the accuracy."""
         confusion = outputs.counts["confusion"]
-        loss = float(outputs.sums["loss"]) / confusion.sum().item()
+        loss = outputs.sums["loss"] / confusion.sum().item()
         return {"loss": loss, "accuracy": accuracy_of(confusion)}
 
     def details(self, outputs: Outputs) -> JsonObject:
