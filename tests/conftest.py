@@ -40,9 +40,16 @@ TRACKERS = ROOT / ".build" / "trackers"  # an environment that has the trackers'
 CHECKS = ROOT / ".build" / "checks" / "bin"  # what projects are checked with
 COOKIECUTTER = ROOT / ".build" / "tools" / "bin" / "cookiecutter"
 
-sys.path.insert(0, str(TEMPLATE))  # tests of single functions import the kit where it stands
+TASKS = ROOT / "templates" / "tasks"
+IMAGES = TASKS / "images"
 
+# Tests of single functions import the kit, and the code of the task of images, where they stand.
+sys.path.insert(0, str(TEMPLATE))
+
+import experiment  # noqa: E402
 from repro.environment.profile import PROFILES  # noqa: E402
+
+experiment.__path__.append(str(IMAGES / "experiment"))
 
 PORTABLE = {**PROFILES["portable"], "REPRO_PROFILE": "portable"}
 # Seconds after which a command hangs: ten times the slowest one that was seen (a project's own

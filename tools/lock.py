@@ -54,8 +54,7 @@ def main() -> int:
         asked = [path / "requirements.in" for path in of_tasks.values()]
         asked += [path / "requirements-tracker.in" for path in of_trackers.values()]
         asked.append(first / "requirements-dev.in")
-        wanted = {line for path in asked for line in path.read_text().splitlines()}
-        (first / "all.in").write_text("\n".join(sorted(w for w in wanted if w[:1] not in "#-")))
+        (first / "all.in").write_text(requests(asked))
         (first / "all.lock").write_text("".join(lock.read_text() for lock in targets.values()))
         lock_in(first, ["all"], upgrade)
         for name, project in of_tasks.items():
@@ -78,6 +77,12 @@ def main() -> int:
             shutil.copyfile(first / f"{name}.lock", ROOT / f"{name}.lock")
     print(f"wrote templates/locks/ and {', '.join(f'{name}.lock' for name in OWN)}")
     return 0
+
+
+def requests(paths: list[Path]) -> str:
+    """Return what several .in files ask for, each package once."""
+    wanted = {line for path in paths for line in path.read_text().splitlines()}
+    return "\n".join(sorted(line for line in wanted if line[:1] not in "#-"))
 
 
 def generate(folder: str, **chosen: str) -> Path:

@@ -122,9 +122,10 @@ def test_cruft_renews_the_kit_and_keeps_what_the_author_changed(
     assert cruft(tmp_path, "check", cwd=project.path).returncode == 0
     kit = template / "{{cookiecutter.project_slug}}" / "repro" / "core" / "hashing.py"
     kit.write_text(kit.read_text() + "\n# renewed\n")
-    code = template / "{{cookiecutter.project_slug}}" / "experiment" / "model.py"
+    task = template / "templates" / "tasks" / "images"
+    code = task / "experiment" / "model.py"
     code.write_text(code.read_text() + "\n# also renewed\n")
-    for path in (template / "templates" / "results" / "none.json", kit.parents[2] / "REPRODUCE.md"):
+    for path in (task / "results" / "expected_metrics.json", *(task / "results").rglob("*.md")):
         path.write_text(path.read_text().replace("05e0c6aeca67", "ba9876543210"))
     commit_all(template, "a change of the template")
     assert cruft(tmp_path, "check", cwd=project.path).returncode == 1

@@ -6,16 +6,14 @@ processes, and is better than the baselines that stand beside it.
 
 import ast
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from background import contents
-from conftest import PORTABLE, ROOT, TEMPLATE, Project, faults, generate, last_line
+from conftest import IMAGES, PORTABLE, TASKS, Project, faults, generate, last_line
 from forks import forking_environment
 
-TASKS = ROOT / "templates" / "tasks"
 MOST_LINES = 250  # of code, in what a task has beside the images' config.py
 
 
@@ -54,18 +52,7 @@ STARTS = {
 
 def project_of(task: str, folder: Path) -> Project:
     """Generate a project that starts from a task."""
-    found = generate(folder)
-    for name in ("config", "data", "task", "model", "metrics", "images", "samples", "sources"):
-        (found.path / "experiment" / f"{name}.py").unlink()
-    for name in ("dataset", "model", "optimizer", "experiment"):
-        shutil.rmtree(found.path / "configs" / name)
-    shutil.rmtree(found.path / "results")
-    shutil.copytree(TASKS / task, found.path, dirs_exist_ok=True)
-    found.edit("configs/config.yaml", "{{ cookiecutter.tracker }}", "none")
-    found.edit(
-        "pyproject.toml", "experiment.task:Classifier", f"experiment.task:{STARTS[task].kind}"
-    )
-    return found
+    return generate(folder, f"task={task}")
 
 
 @pytest.fixture(scope="module", params=STARTS)
@@ -311,7 +298,7 @@ def test_the_defaults_are_better_than_the_baselines(task: str, started: Project,
 @pytest.mark.parametrize("name", STARTS)
 def test_a_task_is_short(name: str) -> None:
     own = TASKS / name / "experiment"
-    images = lines_of((TEMPLATE / "experiment" / "config.py").read_text())
+    images = lines_of((IMAGES / "experiment" / "config.py").read_text())
     count = sum(line not in images for line in lines_of((own / "config.py").read_text()))
     for part in ("data", "model", "task"):
         count += len(lines_of((own / f"{part}.py").read_text()))

@@ -12,7 +12,10 @@ from options import CHOICES, pins
 LOCKS = ROOT / "templates" / "locks"
 
 
-@pytest.mark.parametrize("name", [*CHOICES["tracker"], "dev"])
+TRACKERS = [name for name in CHOICES["tracker"] if name != "none"]
+
+
+@pytest.mark.parametrize("name", [*CHOICES["task"], *TRACKERS, "dev"])
 def test_the_locks_have_hashes_and_no_settings_of_a_machine(name: str) -> None:
     lock = (LOCKS / f"{name}.lock").read_text()
     assert "make lock" in lock
@@ -26,12 +29,17 @@ def test_the_locks_have_hashes_and_no_settings_of_a_machine(name: str) -> None:
 
 
 def test_a_package_has_the_same_version_in_every_lock() -> None:
-    """So a tracker is no reason for other bits, and one environment can hold them all."""
+    """So no task and no tracker is a reason for other versions: one environment can hold all."""
     locks = [pins(path.read_text()) for path in LOCKS.glob("*.lock")]
-    assert len(locks) == len(CHOICES["tracker"]) + 1
+    assert len(locks) == len(CHOICES["task"]) + len(TRACKERS) + 1
     for one, other in itertools.combinations(locks, 2):
         both = one.keys() & other.keys()
         assert {name: one[name] for name in both} == {name: other[name] for name in both}
-    default = pins((LOCKS / "none.lock").read_text())
-    for tracker in CHOICES["tracker"]:
-        assert default.items() <= pins((LOCKS / f"{tracker}.lock").read_text()).items()
+
+
+@pytest.mark.parametrize("task", ["text", "table"])
+def test_a_task_has_its_own_packages_only(task: str) -> None:
+    locked = pins((LOCKS / f"{task}.lock").read_text())
+    assert "torch" in locked
+    assert not locked.keys() & {"torchvision", "pillow", "matplotlib"}
+    assert ("scikit-learn" in locked) is (task == "table")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TEMPLATE
+from conftest import IMAGES
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject, write_json
@@ -29,7 +29,7 @@ from repro.results.verdict import Verdict
 from repro.runs.conditions import Conditions
 from repro.training import checkpoint
 
-SHIPPED = TEMPLATE.parent / "templates" / "results" / "none.json"
+SHIPPED = IMAGES / "results" / "expected_metrics.json"
 
 
 def claim(**changes: Any) -> RecordedClaim:

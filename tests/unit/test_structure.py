@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TEMPLATE
+from conftest import ROOT, TASKS, TEMPLATE
 
 KIT = TEMPLATE / "repro"
-READ = [*sorted(KIT.rglob("*.py")), *sorted((TEMPLATE / "experiment").glob("*.py"))]
+READ = [
+    *sorted(KIT.rglob("*.py")),
+    *sorted((TEMPLATE / "experiment").glob("*.py")),
+    *sorted(TASKS.glob("*/experiment/*.py")),
+]
 OURS = [
     TEMPLATE / "bootstrap.py",
     ROOT / "local_extensions.py",
