@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Literal, NamedTuple, TypeAlias
 
 from repro.runs.scales import Scale, exact_numbers, linear_scale, logarithmic_scale
-from repro.runs.svg import FONT, clean, cut, tag, text_width, wrapped
+from repro.runs.svg import FONT, clean, fitted, tag, text_width, wrapped
 
 Values: TypeAlias = "Mapping[int, float]"  # by step; one that is not finite interrupts a line
 Style: TypeAlias = Literal["solid", "dashed", "thin"]
@@ -125,7 +125,7 @@ def _document(title: str, parts: list[str], height: int) -> str:
 def _panel(panel: Panel, axes: _Axes, left: int) -> Iterator[str]:
     """Draw a panel; the place of its axes' upper left corner is (0, 0)."""
     start = str(_EDGE - left)
-    name = cut(panel.label, _WIDTH - 2 * _EDGE)
+    name = fitted(panel.label, _WIDTH - 2 * _EDGE)
     yield tag("text", name, class_="name", x=start, y="-10", font_weight="600")
     for tick, label in zip(axes.y.ticks, axes.y.labels, strict=True):
         y = _digits(_PANEL * (1 - axes.y.place(tick)))
@@ -151,7 +151,7 @@ def _steps_axis(x: Scale, width: int, label: str) -> Iterator[str]:
         yield tag("line", x1=at, x2=at, y1=str(_PANEL), y2=str(_PANEL + 4), stroke="#777")
         yield tag("text", written, class_="x", x=at, y=str(_PANEL + 18), text_anchor="middle")
     place = {"x": str(width // 2), "y": str(_PANEL + 38)}
-    yield tag("text", cut(label, width), class_="name", **place, text_anchor="middle")
+    yield tag("text", fitted(label, width), class_="name", **place, text_anchor="middle")
 
 
 def _curve(curve: Curve, axes: _Axes) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _mark(mark: Mark, axes: _Axes) -> Iterator[str]:
     yield tag("line", class_="mark", x1=x, x2=x, y2=str(_PANEL), stroke="#222")
     is_left = place <= Decimal("0.5")  # the label stands where there is more space
     side = {"dx": "5"} if is_left else {"dx": "-5", "text_anchor": "end"}
-    label = cut(mark.label, axes.width // 2)
+    label = fitted(mark.label, axes.width // 2)
     halo = {"stroke": "#fff", "stroke_width": "4", "paint_order": "stroke"}  # over curves
     yield tag("text", label, class_="mark", x=x, y="12", **side, **halo)
 

@@ -43,7 +43,7 @@ def text_width(text: str) -> float:
     return sum(map(_letter_width, text))
 
 
-def cut(text: str, width: int) -> str:
+def fitted(text: str, width: int) -> str:
     """Return as much of a text as fits into a width in pixels, clean."""
     ends = list(accumulate(map(_letter_width, text)))  # where each letter ends
     fitting = bisect_right(ends, width)
