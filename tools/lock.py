@@ -57,18 +57,13 @@ def main() -> int:
         (first / "all.in").write_text(requests(asked))
         (first / "all.lock").write_text("".join(lock.read_text() for lock in targets.values()))
         lock_in(first, ["all"], upgrade)
+        known = first / "all.lock"
         for name, project in of_tasks.items():
-            shutil.copyfile(first / "all.lock", project / "requirements.lock")
-            lock_in(project, ["requirements"])
-            shutil.copyfile(project / "requirements.lock", targets[name])
+            relock(project, "requirements", known, targets[name])
         for name, project in of_trackers.items():
             shutil.copyfile(targets["images"], project / "requirements.lock")
-            shutil.copyfile(first / "all.lock", project / "requirements-tracker.lock")
-            lock_in(project, ["requirements-tracker"])
-            shutil.copyfile(project / "requirements-tracker.lock", targets[name])
-        shutil.copyfile(first / "all.lock", first / "requirements-dev.lock")
-        lock_in(first, ["requirements-dev"])
-        shutil.copyfile(first / "requirements-dev.lock", targets["dev"])
+            relock(project, "requirements-tracker", known, targets[name])
+        relock(first, "requirements-dev", known, targets["dev"])
         for name in OWN:
             for suffix in (".in", ".lock"):
                 shutil.copy(ROOT / f"{name}{suffix}", first)
@@ -77,6 +72,13 @@ def main() -> int:
             shutil.copyfile(first / f"{name}.lock", ROOT / f"{name}.lock")
     print(f"wrote templates/locks/ and {', '.join(f'{name}.lock' for name in OWN)}")
     return 0
+
+
+def relock(project: Path, name: str, known: Path, target: Path) -> None:
+    """Make a lock of a project from versions that are known, and copy it to `target`."""
+    shutil.copyfile(known, project / f"{name}.lock")
+    lock_in(project, [name])
+    shutil.copyfile(project / f"{name}.lock", target)
 
 
 def requests(paths: list[Path]) -> str:
