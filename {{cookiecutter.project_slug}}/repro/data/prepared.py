@@ -39,16 +39,34 @@ class Folders(NamedTuple):
 
 
 class DataModule(Protocol):
-    """What an author's module of data has.
+    """An author's module of data, which [tool.repro] names as `data`."""
 
-    `prepare(settings, folders)`: gets the data, and returns what is to be known of them, as JSON:
-    the names of classes, a vocabulary. It sees the settings of the data set alone, so one prepared
-    folder serves every seed. Names with a meaning: `samples`, `source` and `raw_sha256` are told in
-    REPRODUCE.md. `own_files(config)`: optional, the folder of the author's own files.
-    """
+    def prepare(self, settings: Any, folders: Folders, /) -> JsonObject:
+        """Get the data, write them into `folders.out`, and return what is to be known of them.
 
-    def prepare(self, settings: Any, folders: Folders, /) -> JsonObject: ...
-    def datasets(self, config: Any, folder: Path, facts: JsonObject, /) -> Any: ...
+        The facts are JSON: the names of classes, a vocabulary. `samples`, `source` and `raw_sha256`
+        are told in REPRODUCE.md. `settings` are those of the data set alone, so one prepared folder
+        serves every seed: the split is made in `datasets`.
+        """
+        ...
+
+    def datasets(self, config: Any, folder: Path, facts: JsonObject, /) -> Any:
+        """Return the data sets by name: "train", and those that the task validates and tests on.
+
+        `folder`: what `prepare` wrote. `facts`: what it returned.
+        """
+        ...
+
+
+class WithOwnFiles(Protocol):
+    """What such a module has, too, if the author's files stay where they are."""
+
+    def own_files(self, config: Any, /) -> Path | None:
+        """Return the folder of the author's own files, or None: `datasets` then gets that folder.
+
+        Each file's SHA-256 goes into the manifest. `prepare` finds the folder as `folders.own`.
+        """
+        ...
 
 
 def facts_of(manifest: JsonObject) -> JsonObject:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
@@ -26,14 +26,13 @@ from repro.tasks.author import datasets_of, preparation, task_class
 from repro.tasks.outputs import Collected, Outputs
 from repro.tasks.portable import refuse_other_bits
 from repro.tasks.rates import Rates
+from repro.tasks.samples import collate_of, samplers_of
 from repro.tasks.task import Task
 from repro.training.determinism import autocast, compile_in_place
-from repro.training.loading import Collate
 from repro.training.rows import Chunks
 from repro.training.seeding import seed_generators
 
 _WORSE = "validations without a better one"  # a session's note
-_SAMPLERS = ("order", "batches", "batch")  # that a data set may have
 
 
 def train_task(session: Session) -> None:
@@ -179,17 +178,6 @@ def made_task(kind: type[Any], config: Any, facts: Mapping[str, Any]) -> Task:
             "every network"
         )
     return task
-
-
-def collate_of(dataset: Dataset[Any]) -> Collate:
-    """Return what makes a batch of a data set's samples: its own `collate`, or torch's."""
-    own: Collate = getattr(dataset, "collate", default_collate)
-    return own
-
-
-def samplers_of(dataset: Dataset[Any]) -> dict[str, Any]:
-    """Return how a data set chooses the samples of a step, by the names that `steps` has."""
-    return {name: getattr(dataset, name) for name in _SAMPLERS if hasattr(dataset, name)}
 
 
 def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, float]:

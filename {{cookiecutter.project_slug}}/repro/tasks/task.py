@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
@@ -25,10 +26,13 @@ def _missing(task: "Task", method: str) -> UserError:
 
 
 class Task:
-    """What is learnt, made from the settings and the facts that `prepare` returned of the data.
+    """What is learnt.
 
-    `model`: one nn.Module with EVERY network, averages of weights included: it is what is saved,
-    traced, published as bits, and loaded to evaluate. `clip`: training.gradient_clip.
+    `__init__(self, config, facts)` gets the settings and the facts that `prepare` returned of the
+    data, while the generators are seeded by seeds.model_init, and makes `self.model`: one nn.Module
+    with EVERY network, averages of weights included. That is what is saved, traced, published as
+    bits, and loaded to evaluate. `self.clip` is training.gradient_clip, and `self.device` where the
+    model is.
     """
 
     best: ClassVar[tuple[str, str] | None] = None
@@ -45,6 +49,11 @@ class Task:
 
     model: nn.Module
     clip: float | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is: for what a method makes itself, such as noise."""
+        return next(self.model.parameters()).device
 
     def initialize(self, datasets: Mapping[str, Dataset[Any]]) -> None:
         """Finish the model of a fresh start: pretrained weights, means of the training samples.
