@@ -9,8 +9,8 @@ from repro.core.project import author_object
 from repro.data.prepared import facts_of
 from repro.runs.configuration import settings_beside, settings_of
 from repro.tasks.author import preparation, task_class
-from repro.tasks.loop import made_task
 from repro.tasks.task import Task
+from repro.tasks.task_in_session import made_task
 from repro.training import checkpoint as checkpoints
 from repro.training import model_state
 

@@ -1,0 +1,136 @@
+"""An author's task with its data in a session: made, registered, measured.
+
+Promises that a task has the same weights, rates and metrics in every process, and that whatever it
+draws while it is measured follows from seeds.evaluation.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from repro.core.errors import UserError
+from repro.core.hashing import derive_seed
+from repro.runs.plan import sized
+from repro.runs.registered import ONLY
+from repro.runs.session import Session
+from repro.runs.settings import ExperimentConfig
+from repro.tasks.author import datasets_of, preparation, task_class
+from repro.tasks.outputs import Collected, Outputs
+from repro.tasks.portable import refuse_other_bits
+from repro.tasks.reading import numbers_from
+from repro.tasks.samples import collate_of
+from repro.tasks.task import Task
+from repro.training.determinism import autocast, compile_in_place
+from repro.training.rows import Chunks
+from repro.training.seeding import seed_generators
+
+
+class TaskInSession:
+    """An author's task with its data, made in a session."""
+
+    def __init__(self, session: Session) -> None:
+        config = session.config
+        if not isinstance(config, ExperimentConfig) or not hasattr(config, "dataset"):
+            raise UserError(
+                f"{type(config).__name__} lacks settings of a task: expected a class that extends "
+                "repro.runs.settings.ExperimentConfig, with a field dataset"
+            )
+        self.session = session
+        self.config = config
+        source = preparation(session.root, config)
+        prepared = session.first(source.read)
+        session.data(prepared.manifest)
+        self.datasets: Mapping[str, Dataset[Any]] = datasets_of(
+            session.root, config, source, prepared
+        )
+        session.precision = config.training.precision
+        with session.seeded("init"):
+            self.task = made_task(task_class(session.root), config, prepared.facts)
+        if session.is_fresh:
+            self.task.initialize(self.datasets)
+        self.task.model.to(session.device)
+        self.task.clip = config.training.gradient_clip
+        if config.training.compile:
+            for name in self.task.compiled:
+                compile_in_place(getattr(self.task, name))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Return the task's optimizers by name; UserError for those that are not portable."""
+        made = self.task.optimizers()
+        optimizers = {ONLY: made} if isinstance(made, Optimizer) else dict(made)
+        if self.config.profile == "portable" and self.session.device.type == "cpu":
+            refuse_other_bits(optimizers)
+        return optimizers
+
+    def register(self, optimizers: Mapping[str, Optimizer]) -> None:
+        """Register all that the training changes; no optimizers: to evaluate."""
+        self.session.holders.append(self.task)
+        self.session.register(
+            model=self.task.model,
+            optimizers=optimizers,
+            state=self.task.state(),
+            best=self.task.best if optimizers else None,
+        )
+
+    def validation(self) -> dict[str, float]:
+        """Return the metrics of the validation samples."""
+        assert self.task.validate_on
+        return self.measured(self.task.validate_on)[1]
+
+    def measured(self, split: str) -> tuple[Outputs, dict[str, float]]:
+        """Return the outputs of a data set, and its metrics, the same in all processes."""
+        session = self.session
+        if split not in self.datasets:
+            raise UserError(
+                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}"
+            )
+        dataset = self.datasets[split]
+        chunks = Chunks(
+            dataset, sized(dataset), self.config.evaluation.batch_size, collate_of(dataset)
+        )
+        collected = Collected()
+        with session.evaluating():
+            for batch in chunks.batches(
+                session.seeds.evaluation, self.config.num_workers, session.processes
+            ):
+                with autocast(session.device, session.precision):
+                    collected.add(self.task.evaluate(batch))
+        outputs = collected.joined(chunks.sizes(session.processes), session.processes)
+        with self._asking("metrics", split):
+            metrics = numbers_from("metrics", self.task.metrics(outputs))
+        # Those of process 0: another one may be on another machine.
+        first = session.processes.texts(json.dumps(metrics))[0]
+        return outputs, dict(json.loads(first))
+
+    def draw(self, outputs: Outputs, folder: Path) -> None:
+        """Let the task draw its pictures of an evaluation."""
+        with self._asking("figures"):
+            self.task.figures(outputs, folder)
+
+    def details(self, outputs: Outputs) -> dict[str, Any]:
+        """Return what else the task tells of an evaluation."""
+        with self._asking("details"):
+            return self.task.details(outputs)
+
+    @contextmanager
+    def _asking(self, *purpose: str) -> Iterator[None]:
+        """Put the model into eval mode, without gradients, and seed the generators: it may draw."""
+        with self.session.evaluating():
+            seed_generators(derive_seed(self.session.seeds.evaluation, *purpose))
+            yield
+
+
+def made_task(kind: type[Any], config: Any, facts: Mapping[str, Any]) -> Task:
+    """Make an author's task; UserError if it has no model."""
+    task: Task = kind(config, facts)
+    if not hasattr(task, "model"):
+        raise UserError(
+            f"{kind.__name__}(config, facts) has no self.model: expected one nn.Module that holds "
+            "every network"
+        )
+    return task
