@@ -16,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ROOT / "templates" / "tasks"
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
-CLAIM = ("CLAIM", "{{ cookiecutter.__claim }}")  # in names of results: the claim of the task
+CLAIM = "CLAIM"  # in names of results: the claim of the task
+NAMED = "cookiecutter.__claim"
 TEXT = "{{ task_file('"  # how a placeholder begins
 
 
@@ -35,10 +36,12 @@ def placeholders() -> dict[str, str | Path]:
     found: dict[str, str | Path] = {}
     for name, having in owners.items():
         folder, _, last = name.rpartition("/")
-        shown = f"{{{{ only('{last}', {listed(having)}) }}}}"
+        quoted = f"'{last}'".replace(f"'{CLAIM}", f"{NAMED} ~ '")
+        shown = f"{{{{ only({quoted}, {listed(having)}) }}}}"
+        folder = folder.replace(CLAIM, f"{{{{ {NAMED} }}}}")
         source = TASKS / having[0] / name
         text = f"{TEXT}{name}') }}}}\n"
-        found[f"{folder}/{shown}".replace(*CLAIM)] = text if is_text(source) else source
+        found[f"{folder}/{shown}"] = text if is_text(source) else source
     return found
 
 
