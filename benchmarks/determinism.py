@@ -62,10 +62,11 @@ def main() -> None:
     for name, settings in CASES.items():
         one = bench_with(settings, shards=1)
         four = bench_with(settings, shards=4)
-        size = one.trainer.config.training.batch_size
+        size = one.session.config.training.batch_size
         side = 8 if "CNN" in name else 32
         generator = torch.Generator().manual_seed(0)
-        images = torch.rand(size, one.trainer.data.shape[0], side, side, generator=generator)
+        image, _ = one.data[0]
+        images = torch.rand(size, len(image), side, side, generator=generator)
         batch = [images, torch.randint(10, (size,), generator=generator)]
         steps = 100 if one.session.device.type == "cuda" else 3
         strict: list[float] = []

@@ -1,4 +1,4 @@
-"""Do steps of a project's own trainer in a session that keeps no run, for the benchmarks.
+"""Do steps of a project's own task in a session that keeps no run, for the benchmarks.
 
 Imported once the profile is in force and the project's folder can be imported from.
 """
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from experiment.config import ROOT
-from experiment.trainer import BEST, Trainer
 from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation
 from repro.runs.session import Session
 from repro.runs.step import Step
-from repro.runs.trace import StepInputs, Trace, step_quantities
+from repro.runs.trace import Trace
+from repro.tasks.loop import TaskInSession, collate_of, numbers_of, samplers_of
+from repro.tasks.rates import Rates
 from repro.training.loading import IndexedBatch
 
 # What a run depends on is not written here: the times are all that is asked for.
@@ -27,33 +28,36 @@ class BenchSession(Session):
 
     def _done(self, step: Step, numbers: dict[str, float]) -> None:
         if self.trace:
-            inputs = StepInputs(step.indices, step.loaded, step.size)
-            model = self._known().model
-            quantities, _ = step_quantities(model, inputs, self.processes, numbers, False)
+            quantities, _ = self.quantities(step, numbers)
             assert quantities
             self.trace.log(step.number, quantities)
 
 
 class Bench:
-    """A trainer in a session; `steps` are those of as many epochs as one asks for."""
+    """A task in a session; `steps` are those of as many epochs as one asks for."""
 
     def __init__(self, config: Any, epochs: int = 1) -> None:
         self.session = BenchSession(ROOT, config)
-        self.trainer = Trainer(self.session)
-        self.session.register(
-            model=self.trainer.model, optimizers=self.trainer.optimizer, best=BEST
-        )
+        trained = TaskInSession(self.session)
+        self.task = trained.task
+        self.data = trained.datasets["train"]
+        optimizers = trained.optimizers()
+        (self.optimizer,) = optimizers.values()
+        self._rates = Rates(optimizers)
+        trained.register(optimizers)
         training = config.training
         self.steps: Iterator[Step] = self.session.steps(
-            self.trainer.data.train,
+            self.data,
             training.batch_size,
             epochs=epochs,
             drop_last=training.drop_last,
+            collate=collate_of(self.data),
+            **samplers_of(self.data),
         )
         assert self.session._plan
         self.plan = self.session._plan
         self._around = self.session.surroundings(self.plan)
-        self.trainer.model.train()
+        self.task.model.train()
 
     def batches(self, steps: range) -> list[IndexedBatch]:
         """The batches of some steps, made before."""
@@ -66,9 +70,14 @@ class Bench:
         return Step(index, self._around, 0, False, made.shards, made.shards, made.indices, size)
 
     def train(self, step: Step) -> None:
-        """Do a step as the project's loop does."""
-        step.done(**self.trainer.train_step(step))
+        """Do a step as the kit's loop does."""
+        step.done(**self.numbers(step))
+
+    def numbers(self, step: Step) -> dict[str, float]:
+        """Do a step up to its numbers, the rates among them."""
+        rates = self._rates.set(self.task.rate(step.index, self.session.steps_in_all))
+        return numbers_of(self.task.train_step(step), rates)
 
     def trace_into(self, folder: Path) -> Trace:
         """Return a trace that is written into a folder."""
-        return Trace(folder, FACTS, self.trainer.model, 0)
+        return Trace(folder, FACTS, self.task.model, 0)

@@ -34,8 +34,8 @@ LOOPS = ("plain", "ours", "traced")
 
 def plain_epoch(bench: Bench, loader: DataLoader, rate: float) -> None:
     """Train as an author would without this template: no seeds, no shards, no checks."""
-    model = bench.trainer.model
-    optimizer = bench.trainer.optimizer
+    model = bench.task.model
+    optimizer = bench.optimizer
     device = bench.session.device
     model.train()
     for images, labels in loader:
@@ -51,17 +51,17 @@ def plain_epoch(bench: Bench, loader: DataLoader, rate: float) -> None:
 
 
 def our_epoch(bench: Bench, trace: Trace | None) -> None:
-    """Train as the project's loop does, in a session."""
+    """Train as the kit's loop does, in a session."""
     bench.session.trace = trace
     for step in islice(bench.steps, bench.session.steps_per_epoch):
         bench.train(step)
 
 
 def main() -> None:
-    # The same trainer for all: where a model lies in memory makes a percent or two.
+    # The same task for all: where a model lies in memory makes a percent or two.
     bench = Bench(config, epochs=2 * (ROUNDS + 2))
     loader = DataLoader(
-        bench.trainer.data.train,
+        bench.data,
         config.training.batch_size,
         shuffle=True,
         drop_last=config.training.drop_last,
@@ -81,7 +81,7 @@ def main() -> None:
                 our_epoch(bench, trace if name == "traced" else None)
             seconds[name].append(time.perf_counter() - started)
     counted = {name: values[2:] for name, values in seconds.items()}
-    samples = len(bench.trainer.data.train)
+    samples = len(bench.data)
     for name, values in counted.items():
         rate = samples / statistics.median(values)
         print(f"{name:6}  {rate:8.0f} samples/s  (median of {ROUNDS} epochs)")

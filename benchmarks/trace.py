@@ -45,7 +45,7 @@ def block(bench: Bench, trace: Trace | None, side: int, steps: int) -> tuple[lis
     for index, batch in enumerate(batches):
         step = bench.step(index, batch, size=64)
         started = time.perf_counter()
-        numbers = bench.trainer.train_step(step)
+        numbers = bench.numbers(step)
         ended = time.perf_counter()
         took.append(ended - started)
         step.done(**numbers)
@@ -59,7 +59,7 @@ def block(bench: Bench, trace: Trace | None, side: int, steps: int) -> tuple[lis
 def main() -> None:
     torch.set_num_threads(1)
     for name, (settings, side, steps, blocks) in CASES.items():
-        # The same trainer for both: where a model lies in memory makes a percent or two.
+        # The same task for both: where a model lies in memory makes a percent or two.
         bench = Bench(LOADER.load([*settings, f"device={device}", "training.batch_size=64"]))
         plain: list[float] = []
         beside: list[float] = []

@@ -180,13 +180,32 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
+class _UntilAFault:
+    """Keys of batches up to an error of who makes them, which is kept to be raised later.
+
+    The loader asks for the first keys while it starts its workers: an error in there would leave
+    workers that nobody ends.
+    """
+
+    def __init__(self, keys: Iterable[list[list[SampleKey]]]) -> None:
+        self.keys = keys
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[list[list[SampleKey]]]:
+        try:
+            yield from self.keys
+        except Exception as error:
+            self.error = error
+
+
 def _batches_of_workers(
     samples: SeededDataset, keys: Iterable[list[list[SampleKey]]], workers: int, pin_memory: bool
 ) -> Iterator[IndexedBatch]:
     """Make the batches in data workers, which end with the last batch or at an error."""
+    given = _UntilAFault(keys)
     loader: Any = DataLoader(
         samples,
-        batch_sampler=keys,
+        batch_sampler=given,
         num_workers=workers,
         collate_fn=_as_it_is,  # what __getitems__ returns is collated already
         worker_init_fn=worker_init_fn,
@@ -205,3 +224,5 @@ def _batches_of_workers(
         batches._shutdown_workers()
         for worker in batches._workers:  # one that is stuck in a sample
             worker.kill()
+    if given.error:
+        raise given.error
