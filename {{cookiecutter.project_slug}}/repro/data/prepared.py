@@ -44,9 +44,9 @@ class DataModule(Protocol):
     def prepare(self, settings: Any, folders: Folders, /) -> JsonObject:
         """Get the data, write them into `folders.out`, and return what is to be known of them.
 
-        The facts are JSON: the names of classes, a vocabulary. `samples`, `source` and `raw_sha256`
-        are told in REPRODUCE.md. `settings` are those of the data set alone, so one prepared folder
-        serves every seed: the split is made in `datasets`.
+        The facts are JSON: names of what is told apart, a vocabulary. `samples`, `source` and
+        `raw_sha256` are told in REPRODUCE.md. `settings` are those of the data set alone, so one
+        prepared folder serves every seed: the split is made in `datasets`.
         """
         ...
 

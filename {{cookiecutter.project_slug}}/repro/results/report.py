@@ -28,10 +28,10 @@ REPORT = Path(layout.RESULTS, "report.html")
 _HERE = Path(__file__).parent
 _COMPARED = {WHOLE: "whole training", PREFIX: "start of the training", SEGMENTS: "stretches"}
 _MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}  # of figures that the page shows
+_LONGEST_TEXT = 4000  # characters of a text among the figures
 _FIGURES = {  # said below them, and to those who do not see them
     "learning_curves_seeds": "Learning curves of all seeds: mean, band from lowest to highest.",
     "learning_curves": "Learning curves of the first seed.",
-    "confusion_matrix": "Confusion matrix of the first seed: test samples by true and given class.",
 }
 
 
@@ -44,10 +44,11 @@ class Project(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure as a data URL, and what it shows."""
+    """A figure, as a data URL or as a text, and what it shows."""
 
-    source: str
     about: str
+    source: str = ""
+    text: str = ""
 
 
 class Evidence(NamedTuple):
@@ -122,12 +123,15 @@ def _pictures(root: Path, claim: str) -> list[Picture]:
     folder = root / layout.RESULTS / layout.FIGURES / claim
     pictures = []
     for path in sorted(folder.glob("*"), reverse=True):
+        name = path.stem.replace("_", " ").capitalize()
+        about = _FIGURES.get(path.stem, f"{name} of the first seed.")
         media_type = _MEDIA_TYPES.get(path.suffix)
-        if media_type is None:
-            continue
-        source = f"data:{media_type};base64,{b64encode(path.read_bytes()).decode()}"
-        about = _FIGURES.get(path.stem, path.stem.replace("_", " "))
-        pictures.append(Picture(source, about))
+        if media_type:
+            source = f"data:{media_type};base64,{b64encode(path.read_bytes()).decode()}"
+            pictures.append(Picture(about, source=source))
+        elif path.suffix == ".txt":
+            text = path.read_text(encoding="utf-8", errors="replace")[:_LONGEST_TEXT]
+            pictures.append(Picture(about, text=text))
     return pictures
 
 

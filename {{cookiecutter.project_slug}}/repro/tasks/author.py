@@ -1,6 +1,6 @@
 """Find what an author has written for a task: its class, its module of data, and the data.
 
-[tool.repro] names them: `task = "experiment.task:Classifier"` and `data = "experiment.data"`.
+[tool.repro] names them: `task = "experiment.task:MyTask"` and `data = "experiment.data"`.
 """
 
 from collections.abc import Mapping

@@ -28,9 +28,9 @@ class Outputs:
 
     `rows`: by name, a tensor with a row for each sample, or a list with a tensor for each sample
     whose first dimensions may differ (boxes, tokens). `counts`: whole numbers, or tensors of them,
-    of the same shape in each chunk, such as a confusion matrix. `sums`: single numbers, in float64.
-    Of all samples, a single number is an int or a float: a division of these is exact to the last
-    bit, while one of tensors would be done in float32.
+    of the same shape in each chunk: how many of a kind were taken for another. `sums`: single
+    numbers, in float64. Of all samples, a single number is an int or a float: a division of these
+    is exact to the last bit, while one of tensors would be done in float32.
     """
 
     # Any: the author knows which kind each is, and mypy need not be told at each use.
