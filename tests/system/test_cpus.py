@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from background import contents
-from conftest import VENV, Project
+from conftest import VENV, Project, generate
 
 NUMPY = """
 import hashlib, numpy as np
@@ -19,9 +19,24 @@ print(hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hex
 """
 
 
-@pytest.mark.parametrize("model", ["Haswell", pytest.param("EPYC-Rome", marks=pytest.mark.long)])
+SMALL = {
+    "images": ("model.width=4",),
+    "text": ("training.batch_size=4", "evaluation.every=3", "dataset.validation_fraction=0.005"),
+    "table": (),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        ("Haswell", "images"),
+        ("Haswell", "text"),
+        ("Haswell", "table"),
+        pytest.param("EPYC-Rome", "images", marks=pytest.mark.long),
+    ],
+)
 def test_cpus_without_avx512_give_the_same_bits(
-    project: Project, model: str, tmp_path: Path
+    project: Project, model: str, task: str, tmp_path: Path
 ) -> None:
     """Emulated by qemu-user, which .ci/run installs; Intel's and AMD's."""
     qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
@@ -32,7 +47,9 @@ def test_cpus_without_avx512_give_the_same_bits(
 
     variables = {**environment.PROFILES["portable"], "REPRO_PROFILE": "portable"}
     python = str(VENV / "bin" / "python")
-    settings = ("model.width=4", "training.max_steps=6", "output.log_every=1", "threads=1")
+    if task != "images":
+        project = generate(tmp_path / "project", f"task={task}")
+    settings = (*SMALL[task], "training.max_steps=6", "output.log_every=1", "threads=1")
     found = []
     for name, start in (("real", []), (model, [qemu, "-cpu", model])):
         run = tmp_path / name

@@ -5,6 +5,7 @@ and returns. A step is a function of (config, weights, optimizer state, step).
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,15 +100,21 @@ class LanguageModel(Task):
             "sampled_text": self.sample(self.config.evaluation.sampled),
         }
 
+    def figures(self, outputs: Outputs, folder: Path) -> None:
+        """Write the text that the model makes up."""
+        text = self.sample(self.config.evaluation.sampled)
+        (folder / "sampled_text.txt").write_text(text, encoding="utf-8")
+
     def sample(self, length: int) -> str:
-        """Draw a text of so many characters, by the global generator, as if after a new line.
+        """Draw a text of so many characters, as if after a new line: each time the same one.
 
         The numbers are drawn on the CPU, so another device draws the same ones.
         """
         device = self.model.positions.device
+        generator = torch.Generator().manual_seed(self.config.seeds.evaluation)
         text = torch.tensor([self.vocabulary.index("\n")])
         for _ in range(length):
             logits = self.model(text[None, -self.model.context :].to(device))[0, -1]
-            drawn = torch.multinomial(logits.float().cpu().softmax(0), 1)
+            drawn = torch.multinomial(logits.float().cpu().softmax(0), 1, generator=generator)
             text = torch.cat([text, drawn])
         return "".join(self.vocabulary[character] for character in text[1:].tolist())
