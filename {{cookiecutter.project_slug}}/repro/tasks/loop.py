@@ -38,6 +38,7 @@ def train_task(session: Session) -> None:
     """Train the task of a session's project to its last step."""
     trained = TaskInSession(session)
     settings = session.config.training
+    trained.refuse_no_validation(settings.patience)
     optimizers = trained.optimizers()
     rates = Rates(optimizers)
     trained.register(optimizers)
@@ -114,6 +115,18 @@ class TaskInSession:
             best=self.task.best if optimizers else None,
         )
 
+    def refuse_no_validation(self, patience: int | None) -> None:
+        """Raise UserError, before the first step, where no validation could be done or counted."""
+        task = self.task
+        if task.validate_on:
+            self._dataset(task.validate_on)
+        if patience is not None and not (task.best and task.validate_on):
+            raise UserError(
+                f"training.patience={patience} counts validations without a better one: expected "
+                f"{type(task).__name__} to have validate_on, and best, such as "
+                '("accuracy", "max")'
+            )
+
     def validation(self) -> dict[str, float]:
         """Return the metrics of the validation samples."""
         assert self.task.validate_on
@@ -122,11 +135,7 @@ class TaskInSession:
     def measured(self, split: str) -> tuple[Outputs, dict[str, float]]:
         """Return the outputs of a data set, and its metrics, the same in all processes."""
         session = self.session
-        if split not in self.datasets:
-            raise UserError(
-                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}"
-            )
-        dataset = self.datasets[split]
+        dataset = self._dataset(split)
         chunks = Chunks(
             dataset, sized(dataset), self.config.evaluation.batch_size, collate_of(dataset)
         )
@@ -143,6 +152,13 @@ class TaskInSession:
         # Those of process 0: another one may be on another machine.
         first = session.processes.texts(json.dumps(metrics))[0]
         return outputs, dict(json.loads(first))
+
+    def _dataset(self, split: str) -> Dataset[Any]:
+        if split not in self.datasets:
+            raise UserError(
+                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}"
+            )
+        return self.datasets[split]
 
 
 def made_task(kind: type[Any], config: Any, facts: Mapping[str, Any]) -> Task:
@@ -168,9 +184,15 @@ def samplers_of(dataset: Dataset[Any]) -> dict[str, Any]:
 
 
 def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, float]:
-    """Return the numbers of a step, with its rates behind the loss."""
-    loss, *others = numbers_from("train_step", step).items()
-    return dict([loss, *rates.items(), *others])
+    """Return the numbers of a step: the loss, its rates, the others; UserError without a loss."""
+    numbers = numbers_from("train_step", step)
+    if "loss" not in numbers:
+        raise UserError(
+            f"train_step returned {', '.join(numbers)}: expected a number called loss, too"
+        )
+    if taken := sorted(numbers.keys() & rates.keys()):
+        raise UserError(f"train_step returned {', '.join(taken)}, which the kit tells by itself")
+    return {"loss": numbers.pop("loss"), **rates, **numbers}
 
 
 def numbers_from(method: str, given: object) -> dict[str, float]:
