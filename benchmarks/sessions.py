@@ -12,8 +12,10 @@ from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation
 from repro.runs.session import Session
 from repro.runs.step import Step
 from repro.runs.trace import Trace
-from repro.tasks.loop import TaskInSession, collate_of, numbers_of, samplers_of
 from repro.tasks.rates import Rates
+from repro.tasks.reading import numbers_of
+from repro.tasks.samples import collate_of, samplers_of
+from repro.tasks.task_in_session import TaskInSession
 from repro.training.loading import IndexedBatch
 
 # What a run depends on is not written here: the times are all that is asked for.

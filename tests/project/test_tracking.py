@@ -40,7 +40,8 @@ SECRETS |= {"WANDB_API_KEY": f"planted-{'k' * 40}", "MLFLOW_TRACKING_TOKEN": "pl
 
 def plant(project: Project) -> None:
     """Secrets in the code, in the config by name, in git, in what is not committed."""
-    project.edit("experiment/config.py", "    uri: Path", "    api_key: str = ''\n    uri: Path")
+    settings, uri = "repro/runs/settings.py", "    uri: Path"
+    project.edit(settings, uri, f"    api_key: str = ''\n{uri}")
     with (project.path / "experiment" / "model.py").open("a") as file:
         file.write('\nHF_TOKEN = "planted-literal"  # planted-variable\n')
     if project.path.parent.name.startswith("tensorboard"):  # an adapter that shows all that it sees

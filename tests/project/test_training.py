@@ -262,9 +262,8 @@ def test_an_older_run_is_evaluated_where_its_data_lie_now(
     before = metrics.read_bytes()
     metrics.unlink()
     there.rename(own_project.path / "data")
-    own_project.edit(
-        "experiment/config.py", "    compile: bool\n", "    compile: bool\n    new: int\n"
-    )
+    warmup = "    warmup_epochs: NotNegative\n"
+    own_project.edit("experiment/config.py", warmup, f"{warmup}    new: int\n")
     own_project.edit("configs/config.yaml", "  compile: false ", "  new: 1\n  compile: false ")
     done = own_project.module(*evaluate)
     assert done.returncode == 0, done.stderr
@@ -330,7 +329,7 @@ def test_preparing_twice_gives_the_same_bytes(project: Project, tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         files = sorted((tmp_path / name).rglob("*.*"))
         contents.append([(file.name, file.read_bytes()) for file in files])
-    assert len(contents[0]) == 3
+    assert [name for name, _ in contents[0]] == ["manifest.json", "data.safetensors"]
     assert contents[0] == contents[1]
 
 

@@ -152,10 +152,12 @@ class TrainingSession(Session):
         plan = self._plan
         assert plan
         last = plan.last
-        if step.number == last:
-            self.finished = "steps" if last == plan.total else "max_steps"
-        elif self._is_stopping:
+        if step.number == plan.total:
+            self.finished = "steps"
+        elif self._is_stopping:  # also where training.max_steps ends it: nothing is left to do
             self.finished = "early"
+        elif step.number == last:
+            self.finished = "max_steps"
         self.was_asked = self._asked and not self.finished
         if self.run and (self._improved or self.was_asked or self._checkpoint_is_due(plan)):
             self._save(self.run)

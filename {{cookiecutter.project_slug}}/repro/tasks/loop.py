@@ -4,15 +4,12 @@
 writes it on the same session (repro/runs/session.py), in experiment/train.py.
 """
 
-from typing import Any
-
-from repro.core.errors import UserError
+from repro.core.files import JsonObject
 from repro.runs.evaluation_session import EvaluationSession
 from repro.runs.session import Session
 from repro.tasks.rates import Rates
 from repro.tasks.reading import numbers_of
 from repro.tasks.samples import collate_of, samplers_of
-from repro.tasks.task import Task
 from repro.tasks.task_in_session import TaskInSession
 
 _WORSE = "validations without a better one"  # a session's note
@@ -22,7 +19,7 @@ def train_task(session: Session) -> None:
     """Train the task of a session's project to its last step."""
     trained = TaskInSession(session)
     settings = session.config.training
-    refuse_patience_without_best(trained.task, settings.patience)
+    trained.refuse_no_validation(settings.patience)
     optimizers = trained.optimizers()
     rates = Rates(optimizers)
     trained.register(optimizers)
@@ -45,7 +42,7 @@ def train_task(session: Session) -> None:
                 session.stop()
 
 
-def evaluate_task(session: EvaluationSession) -> dict[str, Any]:
+def evaluate_task(session: EvaluationSession) -> JsonObject:
     """Return the metrics of the task's test samples, and draw them."""
     trained = TaskInSession(session)
     trained.register({})
@@ -55,16 +52,6 @@ def evaluate_task(session: EvaluationSession) -> dict[str, Any]:
         trained.draw(outputs, folder)
     session.draw_curves()
     return {**metrics, **trained.details(outputs)}
-
-
-def refuse_patience_without_best(task: Task, patience: int | None) -> None:
-    """Raise UserError for a training that would wait for a better validation, and knows none."""
-    if patience is not None and (task.best is None or task.validate_on is None):
-        raise UserError(
-            f"training.patience={patience}: {type(task).__name__} says no best metric, so no "
-            'validation is better than another: write best = ("loss", "min") in it, for example, '
-            "and the name of the data set that it validates on"
-        )
 
 
 def lost_patience(session: Session, is_better: bool, patience: int | None) -> bool:

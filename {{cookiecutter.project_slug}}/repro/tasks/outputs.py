@@ -8,14 +8,14 @@ chunk, so an evaluation that has no rows never holds what all samples gave.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, refuse
 from repro.training.processes import Processes
 from repro.training.rows import joined
 
@@ -39,6 +39,16 @@ class Outputs:
     sums: Mapping[str, Any] = field(default_factory=dict)
 
 
+class _Told(TypedDict):
+    """What a process tells the others of its chunks; `kinds` is None if it has no samples."""
+
+    kinds: list[list[str]] | None
+    lists: list[str]  # the names of rows that are lists
+    rows: dict[str, int]  # their numbers
+    counts: dict[str, list[int]]  # their shapes
+    sums: dict[str, list[float]]
+
+
 class Collected:
     """The outputs of this process's chunks, as they come."""
 
@@ -46,7 +56,7 @@ class Collected:
         self._rows: list[dict[str, Rows]] = []
         self._counts: dict[str, Tensor] = {}
         self._sums: dict[str, list[float]] = {}
-        self._names: list[list[str]] | None = None
+        self._kinds: list[list[str]] | None = None
 
     def add(self, outputs: object) -> None:
         """Take the outputs of the next chunk; UserError for what cannot be put together."""
@@ -55,64 +65,66 @@ class Collected:
                 f"evaluate(batch) returned a {type(outputs).__name__}: expected "
                 "Outputs(rows={...}, counts={...}, sums={...})"
             )
-        names = [sorted(kind) for kind in (outputs.rows, outputs.counts, outputs.sums)]
-        if self._names is not None and names != self._names:
+        for name, rows in outputs.rows.items():
+            _refuse_no_rows(name, rows)
+        kinds = [
+            sorted(_kind(name, rows) for name, rows in outputs.rows.items()),
+            sorted(outputs.counts),
+            sorted(outputs.sums),
+        ]
+        if self._kinds is not None and kinds != self._kinds:
             raise UserError(
-                f"evaluate(batch) returned {_told(names)}, and {_told(self._names)} for the chunk "
-                "before: expected the same names for each"
+                f"evaluate(batch) returned {_told(kinds)}, and {_told(self._kinds)} for the chunk "
+                "before: expected the same for each"
             )
-        self._names = names
+        self._kinds = kinds
         if outputs.rows:
             self._rows.append(dict(outputs.rows))
         for name, count in outputs.counts.items():
             self._counts[name] = _added(name, self._counts.get(name), count)
         for name, value in outputs.sums.items():
-            self._sums.setdefault(name, []).append(_single(name, value))
+            self._sums.setdefault(name, []).append(_number(name, value))
 
     def joined(self, sizes: Sequence[int], processes: Processes) -> Outputs:
         """Return the outputs of all processes, in all of them.
 
-        `sizes`: the number of samples of each process.
+        `sizes`: the number of samples of each process. UserError, the same in all processes, where
+        they do not fit together.
         """
-        ragged = self._ragged()
-        own = {
-            "rows": bool(self._rows),
-            "ragged": ragged,
+        first = self._rows[0] if self._rows else {}
+        own: _Told = {
+            "kinds": self._kinds,
+            "lists": [name for name, rows in first.items() if not isinstance(rows, Tensor)],
+            "rows": {name: sum(len(chunk[name]) for chunk in self._rows) for name in first},
             "counts": {name: [*count.shape] for name, count in self._counts.items()},
             "sums": self._sums,
         }
-        told = [json.loads(text) for text in processes.texts(json.dumps(own))]
+        told: list[_Told] = [json.loads(text) for text in processes.texts(json.dumps(own))]
+        refuse(_faults_of(told, sizes))
+        # A process without samples knows nothing; those with samples know the same.
+        known = next((each for each in told if each["kinds"]), own)
         return Outputs(
-            rows=self._joined_rows(told, ragged, sizes, processes),
-            counts=self._joined_counts(told, processes),
+            rows=self._joined_rows(known, sizes, processes),
+            counts=self._joined_counts(known["counts"], processes),
             sums=_joined_sums(told),
         )
 
-    def _ragged(self) -> list[str]:
-        """Return the names of the rows that come as a list of tensors."""
-        first = self._rows[0] if self._rows else {}
-        return [name for name, rows in first.items() if not isinstance(rows, Tensor)]
-
     def _joined_rows(
-        self,
-        told: list[Any],
-        ragged: list[str],
-        sizes: Sequence[int],
-        processes: Processes,
+        self, known: _Told, sizes: Sequence[int], processes: Processes
     ) -> dict[str, Rows]:
-        if not any(each["rows"] for each in told):
-            return {}
-        even = [_without(rows, ragged) for rows in self._rows]
-        has_even = not self._rows or any(even)
-        everywhere = processes.total([has_even])[0] == processes.size
+        lists = known["lists"]
         result: dict[str, Rows] = {}
-        if everywhere:
+        if len(lists) < len(known["rows"]):
+            even = [
+                {name: rows for name, rows in chunk.items() if name not in lists}
+                for chunk in self._rows
+            ]
             result.update(joined(even, sizes, processes))
-        for name in next((each["ragged"] for each in told if each["ragged"]), []):
-            result[name] = self._joined_ragged(name, sizes, processes)
+        for name in lists:
+            result[name] = self._joined_lists(name, sizes, processes)
         return result
 
-    def _joined_ragged(self, name: str, sizes: Sequence[int], processes: Processes) -> list[Tensor]:
+    def _joined_lists(self, name: str, sizes: Sequence[int], processes: Processes) -> list[Tensor]:
         """Join lists of tensors: their lengths, and all their values one after the other."""
         tensors = [tensor for rows in self._rows for tensor in rows[name]]
         lengths = torch.tensor([len(tensor) for tensor in tensors], device=processes.device)
@@ -122,28 +134,73 @@ class Collected:
             sum(all_lengths[start : start + size])
             for start, size in zip(starts, sizes, strict=True)
         ]
-        flat = torch.cat(tensors) if tensors else torch.empty(0, device=processes.device)
+        own = [tensor for tensor in tensors if len(tensor)] or tensors[:1]
+        forms = {(str(tensor.dtype), tuple(tensor.shape[1:])) for tensor in own}
+        if len(forms) > 1:
+            raise UserError(
+                f"evaluate(batch): the rows {name} are of the forms {sorted(forms)}: expected "
+                "tensors that differ in their first dimension alone"
+            )
+        flat = torch.cat(own) if own else torch.empty(0, device=processes.device)
         return list(processes.concatenate(flat, values).cpu().split(all_lengths))
 
-    def _joined_counts(self, told: list[Any], processes: Processes) -> dict[str, Tensor | int]:
-        shapes: dict[str, list[int]] = {}
-        for each in told:
-            shapes.update(each["counts"])
-        own = [self._counts.get(name, torch.zeros(shapes[name]).long()) for name in sorted(shapes)]
-        flat = torch.cat([count.reshape(-1).cpu() for count in own]) if own else torch.empty(0)
-        totals = torch.tensor(processes.total(flat.tolist()), dtype=torch.int64) if own else flat
-        pieces = totals.split([count.numel() for count in own]) if own else []
+    def _joined_counts(
+        self, shapes: Mapping[str, list[int]], processes: Processes
+    ) -> dict[str, Tensor | int]:
+        names = sorted(shapes)
+        if not names:
+            return {}
+        own = [self._counts.get(name, torch.zeros(shapes[name]).long()) for name in names]
+        flat = torch.cat([count.reshape(-1).cpu() for count in own])
+        totals = torch.tensor(processes.total(flat.tolist()), dtype=torch.int64)
+        pieces = totals.split([count.numel() for count in own])
         return {
             name: piece.view(shapes[name]) if shapes[name] else int(piece)
-            for name, piece in zip(sorted(shapes), pieces, strict=True)
+            for name, piece in zip(names, pieces, strict=True)
         }
 
 
-def _without(rows: Mapping[str, Rows], ragged: Iterable[str]) -> dict[str, Rows]:
-    return {name: part for name, part in rows.items() if name not in ragged}
+def _faults_of(told: Sequence[_Told], sizes: Sequence[int]) -> list[str]:
+    """Return what keeps the outputs of all processes from being put together, a line for each."""
+    with_samples = [each for each in told if each["kinds"]]
+    faults = []
+    for each in with_samples[1:]:
+        first = with_samples[0]
+        if (each["kinds"], each["counts"]) != (first["kinds"], first["counts"]):
+            faults.append(
+                f"evaluate(batch) returned {_told(each['kinds'] or [])} in one process, and "
+                f"{_told(first['kinds'] or [])} in another, with counts of the shapes "
+                f"{each['counts']} and {first['counts']}: expected the same in each"
+            )
+    for each, size in zip(told, sizes, strict=True):
+        for name, count in each["rows"].items():
+            if count != size:
+                faults.append(
+                    f"evaluate(batch) gave {count} rows {name} for {size} samples: expected one "
+                    "for each; what is computed of a whole chunk belongs into counts or sums"
+                )
+    return faults[:1]
 
 
-def _joined_sums(told: list[Any]) -> dict[str, float]:
+def _refuse_no_rows(name: str, rows: object) -> None:
+    """Raise UserError for what has no row for each sample."""
+    parts = rows if isinstance(rows, list | tuple) else [rows]
+    for part in parts:
+        if not isinstance(part, Tensor) or not part.ndim:
+            found = "a lone value" if isinstance(part, Tensor) else f"a {type(part).__name__}"
+            where = " in its list" if parts is rows else ""
+            raise UserError(
+                f"evaluate(batch): the rows {name} have {found}{where}: expected a tensor with a "
+                "row for each sample, or a list with a tensor for each sample whose first "
+                "dimensions may differ"
+            )
+
+
+def _kind(name: str, rows: Rows) -> str:
+    return name if isinstance(rows, Tensor) else f"{name} as a list"
+
+
+def _joined_sums(told: Sequence[_Told]) -> dict[str, float]:
     """Add all chunks' numbers, correctly rounded: so their order does not matter."""
     chunks: dict[str, list[float]] = {}
     for each in told:
@@ -156,15 +213,15 @@ def _sum(values: list[float]) -> float:
     return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
 
-def _single(name: str, value: object) -> float:
-    """Return a sum of a chunk as a float; UserError for what is not one number."""
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return float(value.item())
+def _number(name: str, value: object) -> float:
+    """Return a chunk's number of a sum; UserError if it is no one number."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return float(value)
     if isinstance(value, int | float):
         return float(value)
-    kind = [*value.shape] if isinstance(value, Tensor) else type(value).__name__
+    found = f"a tensor {[*value.shape]}" if isinstance(value, Tensor) else type(value).__name__
     raise UserError(
-        f"evaluate(batch): the sum {name} is {kind}: expected one number; something for each "
+        f"evaluate(batch): the sum {name} is {found}: expected one number; something for each "
         "sample belongs into rows"
     )
 
@@ -189,6 +246,6 @@ def _added(name: str, before: Tensor | None, count: object) -> Tensor:
     return before + count.long()
 
 
-def _told(names: list[list[str]]) -> str:
-    kinds = zip(("rows", "counts", "sums"), names, strict=True)
-    return "; ".join(f"{kind} {', '.join(each)}" for kind, each in kinds if each) or "nothing"
+def _told(kinds: Sequence[Sequence[str]]) -> str:
+    named = zip(("rows", "counts", "sums"), kinds, strict=True)
+    return "; ".join(f"{kind} {', '.join(each)}" for kind, each in named if each) or "nothing"

@@ -38,6 +38,11 @@ class Rates:
 
     def set(self, factors: float | Mapping[str, float]) -> dict[str, float]:
         """Set the rates of a step; return that of each optimizer's first group, to be logged."""
+        if isinstance(factors, Mapping) and (others := factors.keys() - self._own.keys()):
+            raise UserError(
+                f"rate(step, steps) has a factor for {', '.join(sorted(others))}: the optimizers "
+                f"are {', '.join(self._own)}"
+            )
         rates = {}
         for name, optimizer in self._optimizers.items():
             factor = _factor(factors, name)

@@ -15,9 +15,11 @@ def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, float]:
     numbers = numbers_from("train_step", step)
     if "loss" not in numbers:
         raise UserError(
-            f"train_step returned {', '.join(numbers)}: expected a number called loss among them"
+            f"train_step returned {', '.join(numbers)}: expected a number called loss, too"
         )
-    return {"loss": numbers["loss"], **rates, **numbers}
+    if taken := sorted(numbers.keys() & rates.keys()):
+        raise UserError(f"train_step returned {', '.join(taken)}, which the kit tells by itself")
+    return {"loss": numbers.pop("loss"), **rates, **numbers}
 
 
 def numbers_from(method: str, given: object) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from repro.core.errors import UserError
+from repro.core.files import JsonObject
 from repro.runs.registered import Stateful
 from repro.runs.step import Step
 from repro.tasks.outputs import Outputs
@@ -101,7 +102,7 @@ class Task:
         """
         raise _missing(self, "metrics(outputs), which returns numbers by name")
 
-    def details(self, outputs: Outputs) -> dict[str, Any]:
+    def details(self, outputs: Outputs) -> JsonObject:
         """Return what else metrics.json holds of an evaluation, as JSON: a matrix, a sample.
 
         Called as `metrics` is: it may run `self.model`, and draw.

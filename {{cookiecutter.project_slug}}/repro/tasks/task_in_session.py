@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from repro.core.errors import UserError
+from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.runs.plan import sized
 from repro.runs.registered import ONLY
@@ -77,6 +78,18 @@ class TaskInSession:
             best=self.task.best if optimizers else None,
         )
 
+    def refuse_no_validation(self, patience: int | None) -> None:
+        """Raise UserError, before the first step, where no validation could be done or counted."""
+        task = self.task
+        if task.validate_on:
+            self._dataset(task.validate_on)
+        if patience is not None and not (task.best and task.validate_on):
+            raise UserError(
+                f"training.patience={patience} counts validations without a better one: expected "
+                f"{type(task).__name__} to have validate_on, and best, such as "
+                '("loss", "min")'
+            )
+
     def validation(self) -> dict[str, float]:
         """Return the metrics of the validation samples."""
         assert self.task.validate_on
@@ -85,11 +98,7 @@ class TaskInSession:
     def measured(self, split: str) -> tuple[Outputs, dict[str, float]]:
         """Return the outputs of a data set, and its metrics, the same in all processes."""
         session = self.session
-        if split not in self.datasets:
-            raise UserError(
-                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}"
-            )
-        dataset = self.datasets[split]
+        dataset = self._dataset(split)
         chunks = Chunks(
             dataset, sized(dataset), self.config.evaluation.batch_size, collate_of(dataset)
         )
@@ -112,10 +121,17 @@ class TaskInSession:
         with self._asking("figures"):
             self.task.figures(outputs, folder)
 
-    def details(self, outputs: Outputs) -> dict[str, Any]:
+    def details(self, outputs: Outputs) -> JsonObject:
         """Return what else the task tells of an evaluation."""
         with self._asking("details"):
             return self.task.details(outputs)
+
+    def _dataset(self, split: str) -> Dataset[Any]:
+        if split not in self.datasets:
+            raise UserError(
+                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}"
+            )
+        return self.datasets[split]
 
     @contextmanager
     def _asking(self, *purpose: str) -> Iterator[None]:
@@ -125,7 +141,7 @@ class TaskInSession:
             yield
 
 
-def made_task(kind: type[Any], config: Any, facts: Mapping[str, Any]) -> Task:
+def made_task(kind: type[Any], config: Any, facts: JsonObject) -> Task:
     """Make an author's task; UserError if it has no model."""
     task: Task = kind(config, facts)
     if not hasattr(task, "model"):

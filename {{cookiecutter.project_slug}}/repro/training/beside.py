@@ -16,6 +16,8 @@ from repro.training.processes import Processes
 from repro.training.tree_sum import TreeSum
 from repro.training.weighted import Weighted
 
+_TAKEN = ("loss", "gradient_norm")  # by the numbers of a step
+
 
 class MeansBeside:
     """The means beside the losses of a training's steps; the names stay those of the first step."""
@@ -31,6 +33,9 @@ class MeansBeside:
         UserError if other names come than in the first step.
         """
         given = [sorted(shard.also) for shard in shards if shard]
+        for name in _TAKEN:
+            if any(name in names for names in given):
+                raise UserError(f"a loss tells {name} in also: that is a step's own: rename it")
         if place not in self._names:
             self._names[place] = self._agreed(given)
         names = self._names[place]

@@ -1,0 +1,239 @@
+"""Prepared data: made once, made anew when they would be others, and never taken when changed."""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from repro.core.errors import UserError
+from repro.data.manifest import data_digest
+from repro.data.prepared import Folders, Preparation
+from repro.runs.settings import Settings
+
+
+class Dataset(Settings):
+    name: str = "mine"
+    size: int = 3
+
+
+class Config(Settings):
+    dataset: Dataset = Dataset()
+    data_dir: str = "data"
+
+
+class Author:
+    """A module of data; `facts` is what its `prepare` returns."""
+
+    def __init__(self, facts: Any = None) -> None:
+        self.facts = {"classes": ("a", "b"), 7: 0.5} if facts is None else facts
+        self.calls = 0
+
+    def prepare(self, settings: Dataset, folders: Folders) -> Any:
+        self.calls += 1
+        assert [*folders.out.iterdir()] == []
+        folders.raw.mkdir(exist_ok=True)
+        (folders.raw / "download").write_text("kept")
+        (folders.out / "below").mkdir()
+        for number in range(settings.size):
+            (folders.out / "below" / f"{number}.txt").write_text(str(number))
+        return self.facts
+
+    def datasets(self, config: Any, folder: Path, facts: Any) -> Any:
+        return {"train": [*folder.rglob("*.txt")]}
+
+
+class OwnFiles(Author):
+    """The files stay where the author has them."""
+
+    folder: Path
+
+    def own_files(self, config: Any) -> Path:
+        return self.folder
+
+    def prepare(self, settings: Dataset, folders: Folders) -> Any:
+        self.calls += 1
+        assert folders.own == self.folder
+        return {"samples": len([*self.folder.iterdir()])}
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    path = tmp_path / "data.py"
+    path.write_text("x = 1\n")
+    return path
+
+
+def preparation(root: Path, author: Author, size: int = 3) -> Preparation:
+    config = Config(dataset=Dataset(size=size))
+    return Preparation(root, config, author, [root / "data.py"])
+
+
+def test_data_are_prepared_once_and_are_what_is_read(tmp_path: Path, code: Path) -> None:
+    author = Author()
+    first = preparation(tmp_path, author).read()
+    again = preparation(tmp_path, author).read()
+    assert author.calls == 1
+    assert again == first  # also where JSON has lists for tuples and text for a number
+    assert first.facts == {"classes": ["a", "b"], "7": 0.5, "dataset": "mine"}
+    assert first.folder == tmp_path / "data/mine/prepared"
+    assert [*first.manifest["files"]] == [f"below/{number}.txt" for number in range(3)]  # type: ignore[arg-type, misc]
+    preparation(tmp_path, author).refuse_other(first)
+    assert sorted(path.name for path in (tmp_path / "data/mine").iterdir()) == [
+        "manifest.json",
+        "prepared",
+        "raw",
+    ]
+
+
+def test_data_are_prepared_anew_for_other_settings_and_other_code(
+    tmp_path: Path, code: Path
+) -> None:
+    author = Author()
+    digests = {data_digest(preparation(tmp_path, author).read().manifest)}
+    found = preparation(tmp_path, author, size=2).read()
+    assert (author.calls, len([*found.folder.rglob("*.txt")])) == (2, 2)
+    digests.add(data_digest(found.manifest))
+    assert len(digests) == 2
+    code.write_text("x = 2\n")
+    found = preparation(tmp_path, author, size=2).read()
+    assert author.calls == 3
+    assert data_digest(found.manifest) in digests  # the same files: the same data
+    preparation(tmp_path, author, size=2).prepare()
+    assert author.calls == 4
+
+
+def test_each_file_that_is_not_as_it_was_prepared_is_named(tmp_path: Path, code: Path) -> None:
+    author = Author()
+    folder = preparation(tmp_path, author).read().folder / "below"
+    (folder / "0.txt").write_text("other")
+    (folder / "1.txt").unlink()
+    (folder / "9.txt").write_text("")
+    with pytest.raises(UserError) as error:
+        preparation(tmp_path, author).read()
+    assert [line.partition(", says")[0] for line in error.value.lines] == [
+        f"{folder}/0.txt: changed",
+        f"{folder}/1.txt: missing",
+        f"{folder}/9.txt: extra",
+    ]
+    preparation(tmp_path, author).prepare()
+    assert len(preparation(tmp_path, author).read().manifest["files"]) == 3  # type: ignore[arg-type]
+
+
+def test_what_another_job_has_prepared_meanwhile_is_refused(tmp_path: Path, code: Path) -> None:
+    mine = preparation(tmp_path, Author())
+    prepared = mine.read()
+    preparation(tmp_path, Author(), size=2).read()
+    with pytest.raises(UserError, match="was written anew while its data were read: another job"):
+        mine.refuse_other(prepared)
+    mine.path.unlink()
+    with pytest.raises(UserError, match="was written anew while its data were read"):
+        mine.refuse_other(prepared)
+
+
+REFUSED: dict[str, Any] = {
+    "returned a list: expected a dict of what is to be known": [1],
+    "returned a Tensor: expected a dict": torch.ones(1),
+    "returned dataset, files, which the kit writes: choose": {
+        "files": 3,
+        "dataset": 1,
+    },
+    "no manifest can hold: Object of type Tensor is not JSON": {"mean": torch.ones(1)},
+    "no manifest can hold: Out of range float values": {"mean": float("nan")},
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_facts_that_no_manifest_can_hold_are_refused(
+    tmp_path: Path, code: Path, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        preparation(tmp_path, Author(REFUSED[words])).read()
+    assert [path.name for path in (tmp_path / "data/mine").iterdir()] == ["raw"]
+
+
+def test_a_preparation_that_fails_leaves_the_data_as_they_were(tmp_path: Path, code: Path) -> None:
+    class Failing(Author):
+        def prepare(self, settings: Dataset, folders: Folders) -> Any:
+            (folders.out / "half").write_text("half")
+            raise ZeroDivisionError
+
+    class Empty(Author):
+        def prepare(self, settings: Dataset, folders: Folders) -> Any:
+            return {}
+
+    with pytest.raises(ZeroDivisionError):
+        preparation(tmp_path, Failing()).read()
+    with pytest.raises(UserError, match=r"dataset=mine: prepare wrote no file into folders.out"):
+        preparation(tmp_path, Empty()).read()
+    assert not (tmp_path / "data").exists()
+    before = preparation(tmp_path, Author()).read()
+    with pytest.raises(ZeroDivisionError):
+        preparation(tmp_path, Failing()).prepare()
+    author = Author()
+    assert preparation(tmp_path, author).read() == before
+    assert author.calls == 0
+
+
+def test_what_a_killed_preparation_left_is_taken_away(tmp_path: Path, code: Path) -> None:
+    left = tmp_path / "data/mine/prepared.partial"
+    left.mkdir(parents=True)
+    (left / "half").write_text("")
+    preparation(tmp_path, Author()).read()  # its prepare asserts that its folder is empty
+    assert not left.exists()
+
+
+def test_an_authors_own_files_stay_where_they_are(tmp_path: Path, code: Path) -> None:
+    author = OwnFiles()
+    author.folder = tmp_path / "mine"
+    author.folder.mkdir()
+    for name in "ab":
+        (author.folder / name).write_text(name)
+    found = preparation(tmp_path, author).read()
+    assert (found.folder, found.facts["samples"]) == (author.folder, 2)
+    code.write_text("x = 2\n")  # to look at all files again may take minutes
+    preparation(tmp_path, author).read()
+    assert author.calls == 1
+    (author.folder / "b").write_text("other")
+    with pytest.raises(UserError, match="mine/b: changed, says"):
+        preparation(tmp_path, author).read()
+    with pytest.raises(UserError, match="mine/b: changed, says"):
+        preparation(tmp_path, author, size=4).read()
+    (author.folder / "b").write_text("b")
+    preparation(tmp_path, author, size=4).read()
+    assert author.calls == 2
+
+
+class Slow(Author):
+    """Tells in a file when it begins and when it ends."""
+
+    def prepare(self, settings: Dataset, folders: Folders) -> Any:
+        log = folders.raw.parents[2] / "log"
+        with log.open("a") as file:
+            file.write("begins\n")
+        time.sleep(0.3)
+        facts = super().prepare(settings, folders)
+        with log.open("a") as file:
+            file.write("ends\n")
+        return facts
+
+
+def read_slowly(root: Path) -> None:
+    preparation(root, Slow()).read()
+
+
+def test_of_jobs_that_begin_together_one_prepares(tmp_path: Path, code: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    act: Callable[[Path], None] = read_slowly
+    jobs = [context.Process(target=act, args=(tmp_path,)) for _ in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    assert (tmp_path / "log").read_text().split() == ["begins", "ends"]
+    manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
+    assert len(manifest["files"]) == 3
