@@ -79,8 +79,8 @@ class Standardized(nn.Module):
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Predict the targets (rows), in their own unit, of inputs (rows, columns)."""
-        predicted: Tensor = self(inputs)
-        return self.target_mean + self.target_spread * predicted
+        predicted: Tensor = self.target_mean + self.target_spread * self(inputs)
+        return predicted
 
     def predict_ridge(self, inputs: Tensor) -> Tensor:
         """Predict the targets (rows), in their own unit, by ridge regression."""
