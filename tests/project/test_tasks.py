@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pytest
 from background import contents
 from conftest import IMAGES, PORTABLE, TASKS, Project, faults, generate, last_line
-from forks import forking_environment
 
 MOST_LINES = 250  # of code, in what a task has beside the images' config.py
 
@@ -110,13 +109,6 @@ def test_two_processes_give_the_bits_of_one(task: str, started: Project) -> None
     alone = train(started, task, "alone", *settings)
     two = train(started, task, "two", *settings, processes=2)
     assert contents(two) == contents(alone)
-
-
-def test_the_projects_own_tests_pass(started: Project, one: Path, tmp_path: Path) -> None:
-    assert one.is_dir()  # the data are prepared
-    done = Project(started.path, forking_environment(tmp_path / "venv")).make("test")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in last_line(done.stdout)
 
 
 def test_a_project_passes_its_lint(started: Project, mypy_cache: str) -> None:
