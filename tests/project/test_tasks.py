@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from background import contents
-from conftest import IMAGES, PORTABLE, TASKS, Project, faults, generate, last_line
+from conftest import IMAGES, PORTABLE, TASKS, Project, faults, generate
 
 MOST_LINES = 250  # of code, in what a task has beside the images' config.py
 
