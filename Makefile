@@ -80,6 +80,11 @@ recordings: venv ## record the pictures of the README anew
 bench: venv ## measure overhead and costs, each beside a baseline of the same minute
 	@$(venv)/bin/python benchmarks/start.py .build/project/*
 	@$(venv)/bin/python benchmarks/throughput.py .build/project/* $(ARGS)
+	@rm -rf .build/bench && for task in text table; do \
+		$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/bench . \
+			task=$$task project_slug=$$task 2> /dev/null && echo "$$task:" && \
+		$(venv)/bin/python benchmarks/throughput.py .build/bench/$$task || exit 1; \
+	done
 	@$(venv)/bin/python benchmarks/costs.py .build/project/*
 
 # The tools: made again when their lock is newer. bootstrap.py finds a Python that fits, and says in

@@ -23,6 +23,9 @@ NOTHING = Situation(Conditions({}, {}, "", {}, "", {}), "", DatasetFacts())
 FACTS = Facts(NOTHING, flags={}, seed=0, seeds={})
 
 
+MANY = 10_000_000  # steps
+
+
 class BenchSession(Session):
     """A session that may write a trace, and nothing else."""
 
@@ -36,9 +39,9 @@ class BenchSession(Session):
 
 
 class Bench:
-    """A task in a session; `steps` are those of as many epochs as one asks for."""
+    """A task in a session; there are more `steps` than anybody takes."""
 
-    def __init__(self, config: Any, epochs: int = 1) -> None:
+    def __init__(self, config: Any) -> None:
         self.session = BenchSession(ROOT, config)
         trained = TaskInSession(self.session)
         self.task = trained.task
@@ -51,7 +54,7 @@ class Bench:
         self.steps: Iterator[Step] = self.session.steps(
             self.data,
             training.batch_size,
-            epochs=epochs,
+            steps=MANY,
             drop_last=training.drop_last,
             collate=collate_of(self.data),
             **samplers_of(self.data),
