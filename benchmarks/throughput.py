@@ -1,8 +1,8 @@
 """Measure training throughput beside a plain PyTorch loop, without and with a trace.
 
-Same model, data, batch size, optimizer, threads and profile, for any task with one optimizer; all in
-one process, in turn, stretch by stretch, so that a machine whose speed drifts slows all of them. Run
-it with `make bench`.
+Same model, data, batch size, optimizer, threads and profile, for any task with one optimizer; all
+in one process, in turn, stretch by stretch, so that a machine whose speed drifts slows all of them.
+Run it with `make bench`.
 
     python benchmarks/throughput.py PROJECT [key=value ...]
 """
