@@ -28,7 +28,7 @@ STEPS = {
 def main() -> int:
     task = sys.argv[1]
     name = free_name()
-    heading(f"generate {name}/: {task}")
+    heading(f"generate {name}/ ({task})")
     cookiecutter(
         str(ROOT),
         no_input=True,
