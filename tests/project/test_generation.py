@@ -18,6 +18,7 @@ from conftest import (
     CHECKS,
     COOKIECUTTER,
     ROOT,
+    TASKS,
     TEMPLATE,
     VENV,
     Project,
@@ -28,6 +29,7 @@ from conftest import (
 from omegaconf import OmegaConf
 from options import CHOICES, pins
 from repro.environment.profile import PROFILES
+from repro.runs.conditions import conditions_on_disk
 
 STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]
 
@@ -36,16 +38,34 @@ OF_A_TRACKER = ["configs/tracker/{}.yaml", "repro/tracking/{}.py"]
 OF_ANY_TRACKER = [f"repro/tracking/{name}.py" for name in ("__main__", "mirror", "sender")]
 
 
-def expected_files(tracker: str) -> list[str]:
-    """What a project with that tracker consists of: the files of the template's folder, of git."""
+# A name that says for which tasks or trackers there is the file.
+CONDITIONAL = re.compile(r"\{\{ only\((.*?)\) \}\}")
+CLAIMS = {"images": "digits_baseline", "text": "python_text", "table": "diabetes"}
+
+
+def expected_files(task: str = "images", tracker: str = "none") -> list[str]:
+    """What such a project consists of: the files of the template's folder, of git."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.check_output(listed, cwd=TEMPLATE, text=True).strip("\0").split("\0")
     expected = {name for name in names if (TEMPLATE / name).is_file()}
     others = {*CHOICES["tracker"]} - {"none", tracker}
+    expected = {name_in_project(name, task, tracker) for name in expected} - {""}
     expected -= {name.format(other) for other in others for name in OF_A_TRACKER}
     if tracker == "none":
         expected -= {*OF_ANY_TRACKER}
     return sorted(expected)
+
+
+def name_in_project(name: str, task: str, tracker: str) -> str:
+    """What a file of the template's folder is called in a project, "" if it has none."""
+    claim = CLAIMS[task]
+    if found := CONDITIONAL.search(name):
+        wanted = found[1].replace("cookiecutter.__claim ~ '", f"'{claim}")
+        last, *choices = re.findall("'(.*?)'", wanted)
+        if not {task, tracker} & {*choices}:
+            return ""
+        name = name.replace(found[0], last)
+    return name.replace("{{ cookiecutter.__claim }}", claim)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +105,15 @@ def test_every_pair_of_options_has_exactly_its_files(
 ) -> None:
     assert 16 <= len(variants) <= 24
     for values, project in variants.items():
-        tracker = dict(zip(CHOICES, values, strict=True))["tracker"]
-        assert sorted(files_of(project)) == expected_files(tracker), values
+        chosen = dict(zip(CHOICES, values, strict=True))
+        assert sorted(files_of(project)) == expected_files(chosen["task"], chosen["tracker"]), (
+            values
+        )
 
 
 def test_without_a_tracker_nothing_of_one_is_in_the_project(fresh: Project) -> None:
     for name, content in files_of(fresh).items():
-        if name not in ("experiment/config.py", "repro/tracking/__init__.py", "results/"):
+        if name not in ("repro/runs/settings.py", "repro/tracking/__init__.py"):
             assert not re.search(rb"(?i)tensorboard|mlflow|wandb", content), name
 
 
@@ -222,11 +244,28 @@ def test_actions_are_pinned_by_commit(fresh: Project) -> None:
                 assert re.fullmatch(r"[\w/.-]+@[0-9a-f]{40} # v[\d.]+", used), (path, used)
 
 
-def test_python_and_configs_are_copied_as_they_stand(fresh: Project) -> None:
-    for name, content in files_of(fresh).items():
-        rendered = (".pre-commit-config.yaml", "configs/config.yaml")  # the tracker is in it
+@pytest.mark.parametrize("task", CHOICES["task"])
+def test_python_and_configs_are_copied_as_they_stand(tmp_path: Path, task: str) -> None:
+    rendered = (".pre-commit-config.yaml", "configs/tracker/default.yaml")
+    for name, content in files_of(generate(tmp_path, f"task={task}")).items():
         if name.endswith((".py", ".yaml", ".jinja")) and name not in rendered:
-            assert content == (TEMPLATE / name).read_bytes(), name
+            own = TASKS / task / name
+            assert content == (own if own.is_file() else TEMPLATE / name).read_bytes(), name
+
+
+def test_without_the_hook_the_conditions_are_the_same(fresh: Project, tmp_path: Path) -> None:
+    """What it takes away is code of trackers, which no bits depend on."""
+    command = [COOKIECUTTER, "--no-input", "--default-config", "--accept-hooks", "no"]
+    subprocess.run([*command, "-o", tmp_path, ROOT], check=True)
+    (path,) = tmp_path.iterdir()
+    assert len(files_of(Project(path))) > len(files_of(fresh))
+    assert conditions_on_disk(path) == conditions_on_disk(fresh.path)
+
+
+@pytest.mark.parametrize("tracker", CHOICES["tracker"])
+def test_a_tracker_is_no_condition(fresh: Project, tmp_path: Path, tracker: str) -> None:
+    project = generate(tmp_path, f"tracker={tracker}")
+    assert conditions_on_disk(project.path) == conditions_on_disk(fresh.path)
 
 
 @pytest.mark.parametrize("tracker", CHOICES["tracker"])
@@ -291,13 +330,20 @@ def test_versions_and_digests_agree_with_the_single_source(fresh: Project) -> No
     assert metadata["requires-python"] == f">={lowest},<{major}.{int(minor) + 1}"
 
 
-@pytest.mark.parametrize("tracker", CHOICES["tracker"])
-def test_what_is_asked_for_is_locked_and_imported(tmp_path: Path, tracker: str) -> None:
-    root = generate(tmp_path, f"tracker={tracker}").path
+@pytest.mark.parametrize(
+    ("task", "tracker"),
+    [("images", "none"), ("text", "tensorboard"), ("table", "mlflow"), ("images", "wandb")],
+)
+def test_what_is_asked_for_is_locked_and_imported(tmp_path: Path, task: str, tracker: str) -> None:
+    root = generate(tmp_path, f"task={task}", f"tracker={tracker}").path
     asked = re.findall(r"(?m)^([a-z][a-z0-9-]*)", (root / "requirements.in").read_text())
-    assert (tracker in asked) == (tracker != "none")
     lock = (root / "requirements.lock").read_bytes()
     assert set(asked) <= pins(lock.decode()).keys()
+    assert (root / "requirements-tracker.in").is_file() == (tracker != "none")
+    if tracker != "none":
+        assert f"\n{tracker}\n" in (root / "requirements-tracker.in").read_text()
+        assert tracker in pins((root / "requirements-tracker.lock").read_text())
+        asked.append(tracker)
     assert hashlib.sha256(lock).hexdigest() in (root / "REPRODUCE.md").read_text()
     imported = set()
     for path in [*(root / "repro").rglob("*.py"), *(root / "experiment").glob("*.py")]:
@@ -308,8 +354,9 @@ def test_what_is_asked_for_is_locked_and_imported(tmp_path: Path, tracker: str) 
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
                 imported.add(ast.unparse(node.args[0]).strip("'").split(".")[0])
-    distributions = {"hydra-core": "hydra", "scikit-learn": None, "pillow": "PIL"}
-    for name in asked:  # scikit-learn carries the data
+    # These two carry data.
+    distributions = {"hydra-core": "hydra", "scikit-learn": None, "networkx": None, "pillow": "PIL"}
+    for name in asked:
         module = distributions.get(name, name)
         assert module is None or module in imported, name
 
@@ -350,7 +397,7 @@ def typed(folder: Path, *answers: str) -> Project:
 def test_answers_come_out_as_they_were_typed(tmp_path: Path, kind: str) -> None:
     """Typed at the prompts; key=value on the command line is rendered by cookiecutter itself."""
     text, url = TEXTS[kind], "https://example.org/a?b=1&c=%20"
-    project = typed(tmp_path, text, "nasty", text, text, url, "1", "1", "1")
+    project = typed(tmp_path, text, "nasty", text, text, url, "1", "1", "1", "1")
     root = project.path
     metadata = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     assert metadata["description"] == text
@@ -436,6 +483,7 @@ def replayed(folder: Path, template: Path, **answers: object) -> subprocess.Comp
         ("description", None),
         ("license", "GPL"),
         ("tracker", ["mlflow"]),
+        ("task", "video"),
         ("_stack", {**STACK, "torch": "2.0.0"}),
     ],
 )
@@ -477,7 +525,7 @@ def test_writing_over_a_project_leaves_an_authors_own_tracker(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [path.read_text() for path in mine] == ["# mine\n"] * 2
-    assert len(files_of(project)) == len(expected_files("none")) + len(mine)
+    assert len(files_of(project)) == len(expected_files()) + len(mine)
 
 
 def test_a_new_project_says_what_comes_next(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_without_a_tracker_at_run_time_there_is_none(projects: dict[str, Project
         "trace.jsonl",
     }
     other = project.train("tracker=mlflow")
-    assert "configs/tracker/ has none, wandb" in faults(other)[0]
+    assert "configs/tracker/ has default, none, wandb" in faults(other)[0]
 
 
 def test_of_several_processes_the_first_one_tracks(projects: dict[str, Project]) -> None:
