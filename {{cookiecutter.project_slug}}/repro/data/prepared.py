@@ -8,6 +8,7 @@ ones. An author's own files, which stay where they are, are looked through again
 alone.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -116,6 +117,13 @@ class Preparation:
                 f"prepare(settings, folders) returned a {type(facts).__name__}: expected a dict of "
                 "what is to be known of the data"
             )
+        try:
+            json.dumps(facts)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"prepare(settings, folders): {error}; expected what JSON can hold: text, numbers, "
+                "lists and dicts of them"
+            ) from error
         files: JsonObject = {**tree_digests(self._own or partial)}
         if not files:
             raise UserError(f"dataset={self._name}: prepare wrote no file into folders.out")

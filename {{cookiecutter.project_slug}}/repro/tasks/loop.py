@@ -41,6 +41,8 @@ def train_task(session: Session) -> None:
     rates = Rates(optimizers)
     trained.register(optimizers)
     train = trained.datasets["train"]
+    if trained.task.validate_on:
+        trained.dataset(trained.task.validate_on)  # now, and not when the first epoch has ended
     for step in session.steps(
         train,
         settings.batch_size,
@@ -99,8 +101,7 @@ class TaskInSession:
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Return the task's optimizers by name; UserError for those that are not portable."""
-        made = self.task.optimizers()
-        optimizers = {ONLY: made} if isinstance(made, Optimizer) else dict(made)
+        optimizers = optimizers_from(self.task.optimizers())
         if self.config.profile == "portable" and self.session.device.type == "cpu":
             refuse_other_bits(optimizers)
         return optimizers
@@ -115,6 +116,15 @@ class TaskInSession:
             best=self.task.best if optimizers else None,
         )
 
+    def dataset(self, split: str) -> Dataset[Any]:
+        """Return a data set by its name; UserError if there is none."""
+        if split not in self.datasets:
+            raise UserError(
+                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}; "
+                "the task's validate_on and test_on name those that it takes"
+            )
+        return self.datasets[split]
+
     def validation(self) -> dict[str, float]:
         """Return the metrics of the validation samples."""
         assert self.task.validate_on
@@ -123,11 +133,7 @@ class TaskInSession:
     def measured(self, split: str) -> tuple[Outputs, dict[str, float]]:
         """Return the outputs of a data set, and its metrics, the same in all processes."""
         session = self.session
-        if split not in self.datasets:
-            raise UserError(
-                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}"
-            )
-        dataset = self.datasets[split]
+        dataset = self.dataset(split)
         chunks = Chunks(
             dataset, sized(dataset), self.config.evaluation.batch_size, collate_of(dataset)
         )
@@ -155,6 +161,19 @@ def made_task(kind: type[Any], config: Any, facts: Mapping[str, Any]) -> Task:
             "every network"
         )
     return task
+
+
+def optimizers_from(made: object) -> dict[str, Optimizer]:
+    """Return a task's optimizers by name; UserError for anything else."""
+    if isinstance(made, Optimizer):
+        return {ONLY: made}
+    named = dict(made) if isinstance(made, Mapping) else {}
+    if named and all(isinstance(each, Optimizer) for each in named.values()):
+        return named
+    raise UserError(
+        f"optimizers() returned {made!r:.80}: expected an optimizer of torch's kind, or several in "
+        "a dict by name"
+    )
 
 
 def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from repro.core.errors import UserError
 from repro.runs.registered import Stateful
 from repro.runs.step import Step
 from repro.tasks.outputs import Outputs
@@ -61,7 +62,7 @@ class Task:
 
         Parameter groups are the author's: each keeps its own learning rate.
         """
-        raise NotImplementedError("optimizers(self) returns the optimizer of self.model")
+        raise _missing(self, "optimizers(self), which returns the optimizer of self.model")
 
     def rate(self, step: int, steps: int) -> float | dict[str, float]:
         """Return the FACTOR on each group's own learning rate in a step, or one per optimizer.
@@ -73,7 +74,7 @@ class Task:
 
     def loss(self, batch: Any) -> Weighted:
         """Return the loss of a shard's batch: a SUM over its samples, and what to divide it by."""
-        raise NotImplementedError("loss(self, batch) returns Weighted(sum, weight)")
+        raise _missing(self, "loss(self, batch), which returns Weighted(sum, weight)")
 
     def train_step(self, step: Step) -> dict[str, float]:
         """Do a step and return its numbers, the loss first; for several losses, write another one.
@@ -87,14 +88,16 @@ class Task:
 
     def evaluate(self, batch: Any) -> Outputs:
         """Return what is computed of a chunk of samples, in eval mode and without gradients."""
-        raise NotImplementedError("evaluate(self, batch) returns Outputs(rows=..., counts=...)")
+        raise _missing(
+            self, "evaluate(self, batch), which returns Outputs(...); or validate_on = None"
+        )
 
     def metrics(self, outputs: Outputs) -> dict[str, float]:
         """Return the metrics of all samples: what validations log, and claims publish.
 
         Called in eval mode, without gradients, with seeds of its own: it may run `self.model`.
         """
-        raise NotImplementedError("metrics(self, outputs) returns numbers by name")
+        raise _missing(self, "metrics(self, outputs), which returns numbers by name")
 
     def details(self, outputs: Outputs) -> dict[str, Any]:
         """Return what else metrics.json holds of an evaluation, as JSON: a matrix, a sample.
@@ -109,3 +112,7 @@ class Task:
     def state(self) -> dict[str, Stateful]:
         """Return what else a step changes and is no module: objects with state_dict, by name."""
         return {}
+
+
+def _missing(task: Task, method: str) -> UserError:
+    return UserError(f"{type(task).__name__} lacks a method: expected {method}")
