@@ -39,7 +39,7 @@ def _methods(found: ast.ClassDef) -> Iterator[str]:
     for node in found.body:
         if isinstance(node, ast.FunctionDef) and not _is_property(node) and node.name != "__init__":
             contract = ast.get_docstring(node) or ""
-            must = "**Must be there.** " if "NotImplementedError" in ast.unparse(node) else ""
+            must = "**Must be there.** " if "_missing" in ast.unparse(node) else ""
             yield f"`{_signature(node)}`: {must}{_joined(contract)}"
 
 

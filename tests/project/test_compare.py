@@ -291,7 +291,7 @@ def test_a_run_without_metrics_of_its_last_checkpoint_is_refused_among_others(
         compare_runs([a, b])
     (line,) = str(refused.value).splitlines()
     assert f"{a} has no metrics-last.json of its last step" in line
-    assert line.endswith(f"of all runs: python -m experiment.evaluate --checkpoint {last}")
+    assert line.endswith(f'of all runs: make evaluate ARGS="--checkpoint {last}"')
 
 
 @pytest.mark.parametrize(

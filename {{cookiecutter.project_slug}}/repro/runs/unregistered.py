@@ -34,6 +34,12 @@ from repro.training.unsaved import (
 )
 
 _LARGEST = 1 << 24  # values of a lone tensor that is read again
+_OF_A_HOLDER = ("self.", f"{OF_A_MODULE}self.")  # how names begin of what a task keeps
+_FOR_A_HOLDER = (
+    "make it a part of self.model (a network, or a tensor as a buffer of one), or let state() "
+    "return it, as an object with state_dict and load_state_dict; if it is nothing to keep, use a "
+    "local variable"
+)
 
 
 class _Variable(NamedTuple):
@@ -78,12 +84,7 @@ class Unregistered:
         refuse(
             [
                 *(_line(names[0], len(names) - 1) for names in lost.values()),
-                *(
-                    f"{name} changes in a step and is in no checkpoint, so a resumed training "
-                    "would begin it anew: keep it in session.notes, which checkpoints hold; if it "
-                    "is nothing to keep, bind it in the loop only"
-                    for name in self._changed_numbers()
-                ),
+                *map(_line_of_number, self._changed_numbers()),
             ]
         )
 
@@ -159,6 +160,21 @@ def _is_other(now: object, before: object) -> bool:
     return repr(now) != repr(before)  # NaN is the same as NaN
 
 
+def _line_of_number(name: str) -> str:
+    """Return what is said of a number that has changed."""
+    if name.startswith(_OF_A_HOLDER):
+        remedy = _FOR_A_HOLDER
+    else:
+        remedy = (
+            "keep it in session.notes, which checkpoints hold; if it is nothing to keep, bind it "
+            "in the loop only"
+        )
+    return (
+        f"{name} changes in a step and is in no checkpoint, so a resumed training would begin it "
+        f"anew: {remedy}"
+    )
+
+
 def _line(name: str, others: int) -> str:
     """Return what is said of a part that has changed, and of so many others beside it."""
     more = f" (and {others} more there)" if others else ""
@@ -169,6 +185,8 @@ def _line(name: str, others: int) -> str:
             "which are seeded for each step and sample, and take batches from "
             "session.steps(dataset); or make it in the loop, from step.index"
         )
+    if name.startswith(_OF_A_HOLDER):
+        return f"{told}go on without it: {_FOR_A_HOLDER}"
     return (
         f"{told}go on without it: register it (session.register: a network as a part of model, a "
         "tensor as a buffer of it, an object with state_dict and load_state_dict in state={...}); "

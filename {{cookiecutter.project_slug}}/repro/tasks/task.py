@@ -23,7 +23,7 @@ from repro.training.weighted import Weighted
 
 
 def _missing(task: "Task", method: str) -> UserError:
-    return UserError(f"{type(task).__name__} has no method {method}")
+    return UserError(f"{type(task).__name__} lacks a method: expected {method}")
 
 
 class Task:
@@ -93,7 +93,7 @@ class Task:
 
     def evaluate(self, batch: Any) -> Outputs:
         """Return what is computed of a chunk of samples, in eval mode and without gradients."""
-        raise _missing(self, "evaluate(batch), which returns Outputs(rows=..., counts=...)")
+        raise _missing(self, "evaluate(batch), which returns Outputs(...); or validate_on = None")
 
     def metrics(self, outputs: Outputs) -> dict[str, float]:
         """Return the metrics of all samples: what validations log, and claims publish.

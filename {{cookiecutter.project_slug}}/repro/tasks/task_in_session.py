@@ -62,8 +62,7 @@ class TaskInSession:
 
     def optimizers(self) -> dict[str, Optimizer]:
         """Return the task's optimizers by name; UserError for those that are not portable."""
-        made = self.task.optimizers()
-        optimizers = {ONLY: made} if isinstance(made, Optimizer) else dict(made)
+        optimizers = optimizers_from(self.task.optimizers())
         if self.config.profile == "portable" and self.session.device.type == "cpu":
             refuse_other_bits(optimizers)
         return optimizers
@@ -129,7 +128,8 @@ class TaskInSession:
     def _dataset(self, split: str) -> Dataset[Any]:
         if split not in self.datasets:
             raise UserError(
-                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}"
+                f"there is no data set {split}: datasets() returns {', '.join(self.datasets)}; "
+                "the task's validate_on and test_on name those that it takes"
             )
         return self.datasets[split]
 
@@ -139,6 +139,19 @@ class TaskInSession:
         with self.session.evaluating():
             seed_generators(derive_seed(self.session.seeds.evaluation, *purpose))
             yield
+
+
+def optimizers_from(made: object) -> dict[str, Optimizer]:
+    """Return a task's optimizers by name; UserError for anything else."""
+    if isinstance(made, Optimizer):
+        return {ONLY: made}
+    named = dict(made) if isinstance(made, Mapping) else {}
+    if named and all(isinstance(each, Optimizer) for each in named.values()):
+        return named
+    raise UserError(
+        f"optimizers() returned {made!r:.80}: expected an optimizer of torch's kind, or several in "
+        "a dict by name"
+    )
 
 
 def made_task(kind: type[Any], config: Any, facts: JsonObject) -> Task:
