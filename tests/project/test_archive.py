@@ -173,7 +173,7 @@ def test_data_and_changes_go_in_where_that_is_asked(own: Project) -> None:
     data = {name: text for name, text in files.items() if name.startswith("data")}
     expected = [path for path in (own.path / "data").rglob("[!.]*") if path.is_file()]
     assert data == {str(p.relative_to(own.path)): p.read_bytes() for p in expected}
-    assert "data/digits/data.safetensors" in data
+    assert "data/digits/prepared/data.safetensors" in data
     assert b"which\nresults" in files["README.md"]
     assert b"what" in files["uncommitted_changes.diff"]
 
