@@ -255,11 +255,10 @@ def test_an_own_task_is_evaluated_audited_and_replayed(tasked: Project) -> None:
 
 
 LOADS = """
-import sys, torch
+import sys
 from experiment import ROOT
 from repro.tasks import load_task
 
-before = torch.get_rng_state()
 task = load_task(sys.argv[1], ROOT)
 print(type(task).__name__, task.model.training, {p.device.type for p in task.model.parameters()})
 if len(sys.argv) > 2:
@@ -280,6 +279,7 @@ def test_a_task_is_loaded_in_a_script_without_its_data(tasked: Project, tmp_path
     first, bits = done.stdout.splitlines()[-2:]
     assert first == f"{name} False {{'cpu'}}", done.stderr
     assert bits == re.findall(r"bits (\w{64})", trained.stdout)[-1]
+    assert not (found.path / "data").exists()
     # Not in its run: the facts are those of the data, which are prepared again.
     alone = shutil.copytree(checkpoint, tmp_path / "alone")
     done = found.run("python", "-c", LOADS, str(alone), "bits")
