@@ -13,6 +13,7 @@ import pytest
 import torch
 from repro.core.errors import UserError
 from repro.runs.unregistered import Unregistered
+from repro.tasks.task_in_session import made_task
 from repro.training.unsaved import reachable, refuse_not_restored
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -247,3 +248,43 @@ def test_a_tensor_of_no_elements_and_a_constant_are_fine() -> None:
     trainer.step()
     trainer.model.table += 1
     kept.refuse_changed(trainer.state_dict())
+
+
+class Holder:
+    """A task of an author's, whose attributes are looked at."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.average: torch.Tensor | None = None
+        self.name = "steps"
+
+
+def test_numbers_of_a_holder_are_looked_at_also_those_that_a_step_makes() -> None:
+    holder = Holder()
+    kept = Unregistered([], None, {}, [holder])
+    holder.seen = 1  # type: ignore[attr-defined]  # as a step makes it: nothing is known of it yet
+    kept.refuse_changed({})
+    holder.seen = 2  # type: ignore[attr-defined]
+    holder.count = 1
+    with pytest.raises(UserError) as refused:
+        kept.refuse_changed({})
+    first, second = str(refused.value).splitlines()
+    assert first.startswith("self.count of Holder changes in a step")
+    assert second.startswith("self.seen of Holder changes in a step")
+    assert "session.notes" not in first  # a task has none
+
+
+def test_an_average_that_a_step_begins_is_refused() -> None:
+    holder = Holder()
+    kept = Unregistered([], None, {}, [holder])
+    holder.average = torch.ones(3)
+    with pytest.raises(UserError, match="average of Holder changes"):
+        kept.refuse_changed({})
+
+
+def test_a_task_of_another_signature_is_one_line() -> None:
+    class Wrong:
+        def __init__(self, config: object) -> None: ...
+
+    with pytest.raises(UserError, match=r"Wrong\(config, facts\): too many positional arguments"):
+        made_task(Wrong, None, {})

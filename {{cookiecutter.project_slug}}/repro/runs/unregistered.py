@@ -114,10 +114,11 @@ class Unregistered:
         So does a tensor of several values where None was: an average that its first value began.
         """
         before = self._values
+        now = {str(variable): variable.value for variable in self._with_attributes()}
+        # What is new now, such as an attribute that the first step has made, may change later.
+        self._values = {**now, **before}
         return [
-            str(variable)
-            for variable in self._with_attributes()
-            if str(variable) in before and _is_other(variable.value, before[str(variable)])
+            name for name, value in now.items() if name in before and _is_other(value, before[name])
         ]
 
     def _look(self, saved: Saved) -> dict[str, list[Any]]:

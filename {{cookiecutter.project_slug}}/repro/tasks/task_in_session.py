@@ -4,6 +4,7 @@ Promises that a task has the same weights, rates and metrics in every process, a
 draws while it is measured follows from seeds.evaluation.
 """
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -156,6 +157,12 @@ def optimizers_from(made: object) -> dict[str, Optimizer]:
 
 def made_task(kind: type[Any], config: Any, facts: JsonObject) -> Task:
     """Make an author's task; UserError if it has no model."""
+    try:
+        inspect.signature(kind).bind(config, facts)
+    except TypeError as error:
+        raise UserError(
+            f"{kind.__name__}(config, facts): {error}; expected __init__(self, config, facts)"
+        ) from error
     task: Task = kind(config, facts)
     if not hasattr(task, "model"):
         raise UserError(
