@@ -22,8 +22,18 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.core.errors import UserError
+from repro.core.files import read_object
 from repro.core.hashing import sha256_file
-from repro.core.layout import BEST, LAST, STATE, SUMS, TENSORS, steps_newest_first
+from repro.core.layout import (
+    BEST,
+    LAST,
+    STATE,
+    SUMS,
+    TENSORS,
+    names_a_step,
+    step_of,
+    steps_newest_first,
+)
 
 _FILES = (STATE, TENSORS)
 
@@ -100,6 +110,9 @@ def find_fault(folder: Path) -> str | None:
             return f"{name} is missing"
     if (folder / SUMS).read_text(errors="replace") != _sums(folder):
         return f"changed or cut: its files and {SUMS} do not agree"
+    step = read_object(folder / STATE).get("step")
+    if names_a_step(folder) and isinstance(step, int) and step != step_of(folder):
+        return f"a copy of another one: its name says step {step_of(folder)}, its state {step}"
     return None
 
 
@@ -124,10 +137,15 @@ def newest_whole(checkpoints: Path) -> Path:
     raise UserError([*damaged, f"{checkpoints}: no whole checkpoint to resume from"])
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, never the one `best` or `last` points to."""
+def prune(checkpoints: Path, keep: int, step: int) -> None:
+    """Remove all but the newest `keep` checkpoints, never the one `best` or `last` points to.
+
+    One of a later step than `step`, which the training has come to, is not its own: it is left,
+    and takes no other one's place.
+    """
     kept = {(checkpoints / name).resolve() for name in (BEST, LAST)}
-    for folder in steps_newest_first(checkpoints)[keep:]:
+    own = [folder for folder in steps_newest_first(checkpoints) if step_of(folder) <= step]
+    for folder in own[keep:]:
         if folder.resolve() not in kept:
             shutil.rmtree(folder)
 
