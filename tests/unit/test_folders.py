@@ -33,7 +33,7 @@ def test_a_folder_that_cannot_be_read_is_no_folder_without_files(
 
 
 ASIDE = ["{}.bad", "{}.bak", "{}~", "{} (copy)", "{}-old", "old-{}", ".{}.partial", "x{}"]
-NO_STEPS = ["step-9", "step-٠٠٠٠٠٠٠٠٩", "step-0000000009", "step-+00000009", "step-", "step-1_000_000"]
+NO_STEPS = ["step-9", "step-٠٠٠٠٠٠٠٠٩", "step-0000000009", "step-+00000009", "step-"]
 
 
 def trained(run: Path, steps: tuple[int, ...]) -> Path:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from repro.core.special_files import fault_of_kind
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = dict[str, "Json"]
 
@@ -18,6 +20,8 @@ _PARTIAL = ".partial"
 
 def parse_object(path: Path) -> JsonObject | None:
     """Read the JSON object that is all of a file; None if the file is missing or holds none."""
+    if fault_of_kind(path):
+        return None
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):  # the last of these: nested very deeply
