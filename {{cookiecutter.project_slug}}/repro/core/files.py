@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -77,7 +77,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes it private
+        with suppress(OSError):  # a disk without modes refuses it
+            temporary.chmod(0o644)  # mkstemp makes it private
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

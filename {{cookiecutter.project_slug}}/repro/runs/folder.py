@@ -86,7 +86,7 @@ class Run:
     def _take_over(self, start: Path, source: Path | None, step: int) -> None:
         """Copy the trace and the checkpoints of the run that this one continues."""
         if source and (source / TRACE).is_file():  # cut when the trace begins
-            shutil.copy(source / TRACE, self.folder)
+            shutil.copyfile(source / TRACE, self.folder / TRACE)
         best = best_step(start)
         # By the step, because a checkpoint that was set aside or copied may have any name.
         for number, path in {best: layout.step_folder(start.parent, best), step: start}.items():
