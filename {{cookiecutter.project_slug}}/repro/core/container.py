@@ -1,6 +1,6 @@
 """Say what a container of the project's image does not keep, and whose its folders are.
 
-The Dockerfile sets REPRO_IMAGE. Outside of the image nothing here says anything.
+The Dockerfile sets REPRO_IN_IMAGE. Outside of the image nothing here says anything.
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-MARK = "REPRO_IMAGE"
+MARK = "REPRO_IN_IMAGE"
 # What Docker and podman call a volume that nobody has named: `--rm` removes it.
 _ANONYMOUS = re.compile(r"/[0-9a-f]{64}/_data$")
 _OF_A_POD = "/kubernetes.io~empty-dir/"  # goes with its pod
