@@ -18,6 +18,8 @@ from repro.training.sampling import Schedule
 from repro.training.workers import refuse_long_folder
 from torch.utils.data import TensorDataset
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on few CPUs
+
 HERE = os.getpid()
 LONGEST = 75  # bytes of a TMPDIR, below which a socket's name has 107
 REFUSALS = {
