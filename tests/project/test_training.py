@@ -632,6 +632,42 @@ def test_a_fault_in_a_sample_ends_the_training(
         assert len(faults(done)) == told.count("error")
 
 
+@pytest.mark.parametrize("limit", ["ulimit -n 24", "export TMPDIR=$PWD/" + "x" * 80])
+def test_limits_of_the_machine_end_the_training_in_a_line(own_project: Project, limit: str) -> None:
+    """The started workers ignored SIGTERM, and Python waited for them for ever."""
+    (own_project.path / ("x" * 80)).mkdir()
+    train = f"{VENV}/bin/python -m experiment.train num_workers=4 training.max_steps=3"
+    done = own_project.run("bash", "-c", f"{limit}; exec {train}", PYTHONWARNINGS="ignore")
+    (line,) = faults(done)
+    assert "Too many open files" in line or line.startswith("error: TMPDIR=")
+    assert "num_workers=0" in line
+
+
+def test_a_run_goes_on_beside_checkpoints_that_were_set_aside(own_project: Project) -> None:
+    run = ("run_dir=runs/a", "output.checkpoint_every=2", "output.keep_checkpoints=2")
+    assert own_project.train(*run, "training.max_steps=6").returncode == 0
+    checkpoints = own_project.path / "runs/a/checkpoints"
+    (checkpoints / "step-000000006").rename(checkpoints / "step-000000006.bad")
+    shutil.copytree(checkpoints / "step-000000004", checkpoints / "step-000000900.bak")
+    done = own_project.train(*run, "training.max_steps=8", "resume=auto")
+    assert "resuming after step 4" in done.stdout
+    assert {path.name for path in checkpoints.glob("step-*")} == {
+        *("step-000000006", "step-000000006.bad", "step-000000008", "step-000000900.bak")
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["experiment/notes", "configs/config.yaml", "configs/x.yaml", "data/digits/prepared/x"]
+)
+def test_a_pipe_in_the_project_is_named_by_the_command(own_project: Project, name: str) -> None:
+    settings = ("training.max_steps=2", "output.trace=false")
+    assert own_project.train(*settings, "run_dir=runs/first").returncode == 0
+    (own_project.path / name).unlink(missing_ok=True)
+    os.mkfifo(own_project.path / name)
+    (line,) = faults(own_project.train(*settings, "run_dir=runs/second"))
+    assert f"{name} is a named pipe: expected a file" in line
+
+
 def test_what_torch_tells_of_a_users_fault_is_a_line_with_the_remedy(own_project: Project) -> None:
     done = own_project.train("model=resnet18", "training.batch_size=1", "training.max_steps=1")
     (line,) = faults(done)

@@ -109,6 +109,36 @@ def test_the_image_runs_as_an_ordinary_user_in_a_folder_of_theirs(
     assert done.stdout.strip() not in ("", "0")
 
 
+def test_docker_run_says_what_goes_with_the_container(
+    engine: Engine, built: Project, tmp_path: Path
+) -> None:
+    train = ("python", "-m", "experiment.train", "training.max_steps=2", "run_dir=runs/a")
+    words = ("run", "--rm", "--init", "--network", "none", "--hostname", "localhost")
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return engine.docker(*words, *more, image(built), *train, timeout=HANGS)
+
+    lost = run()
+    assert lost.returncode == 0, lost.stderr
+    first, *_, last = lost.stdout.splitlines()
+    for line in (first, last):
+        assert line.startswith("warning: /work/runs")
+        assert "kept only with a mount or a named volume" in line
+    assert "without its commit" not in lost.stdout
+    assert "without its commit" in run("--env", "REPRO_GIT_COMMIT=").stdout
+    name = f"repro-test-{os.getpid()}"
+    try:
+        assert "warning" not in run("--volume", f"{name}:/work/runs").stdout
+    finally:
+        engine.docker("volume", "rm", "--force", name)
+    tmp_path.chmod(0o755)
+    os.chown(tmp_path, 12345, 12345)
+    refused = run("--volume", f"{tmp_path}:/work/runs")
+    assert refused.returncode == 2
+    (line,) = refused.stderr.strip().splitlines()
+    assert line.endswith("start it with --user 12345:12345")
+
+
 def test_docker_stop_leaves_a_checkpoint(engine: Engine, built: Project) -> None:
     name = f"repro-test-{os.getpid()}"
     train = ("python", "-m", "experiment.train", "run_dir=runs/stopped", "training.epochs=500")

@@ -1,10 +1,14 @@
-"""Folders of images that cannot be read."""
+"""Folders of images, and of checkpoints, as they are met in the field."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from repro.core import layout
 from repro.data.manifest import tree_digests
+from repro.runs.folder import Run
+from repro.training import checkpoint
 
 
 def test_a_folder_that_cannot_be_read_is_no_folder_without_files(
@@ -26,3 +30,68 @@ def test_a_folder_that_cannot_be_read_is_no_folder_without_files(
         os.seteuid(user)
         (tmp_path / "b").chmod(0o755)
     assert list(tree_digests(Path())) == ["a/image.png", "b/image.png"]
+
+
+ASIDE = ["{}.bad", "{}.bak", "{}~", "{} (copy)", "{}-old", "old-{}", ".{}.partial", "x{}"]
+NO_STEPS = ["step-9", "step-٠٠٠٠٠٠٠٠٩", "step-0000000009", "step-+00000009", "step-"]
+
+
+def trained(run: Path, steps: tuple[int, ...]) -> Path:
+    """The checkpoints of a run that saved at these steps."""
+    checkpoints = run / layout.CHECKPOINTS
+    for step in steps:
+        checkpoint.save(layout.step_folder(checkpoints, step), {"step": step})
+    checkpoint.point(checkpoints / "last", layout.step_folder(checkpoints, steps[-1]))
+    return checkpoints
+
+
+@pytest.mark.parametrize("aside", ASIDE)
+def test_a_checkpoint_that_was_set_aside_is_none(tmp_path: Path, aside: str) -> None:
+    checkpoints = trained(tmp_path, (2, 4, 6))
+    newest = layout.step_folder(checkpoints, 6)
+    newest.rename(newest.with_name(aside.format(newest.name)))
+    copied = aside.format("step-000000900")
+    shutil.copytree(layout.step_folder(checkpoints, 2), checkpoints / copied)
+    assert checkpoint.newest_whole(checkpoints).name == "step-000000004"
+    checkpoint.prune(checkpoints, 1, 6)
+    left = {path.name for path in checkpoints.iterdir()}
+    assert left == {"last", "step-000000004", aside.format(newest.name), copied}
+
+
+def test_names_that_no_step_has_are_no_checkpoints(tmp_path: Path) -> None:
+    checkpoints = trained(tmp_path, (2, 4))
+    for name in NO_STEPS:
+        shutil.copytree(layout.step_folder(checkpoints, 2), checkpoints / name)
+    (checkpoints / "step-000000800").write_text("a file")
+    assert [layout.step_of(path) for path in layout.steps_newest_first(checkpoints)] == [4, 2]
+    checkpoint.save(layout.step_folder(checkpoints, 10**9), {"step": 10**9})
+    assert layout.step_of(layout.steps_newest_first(checkpoints)[0]) == 10**9
+
+
+def test_a_copy_under_another_steps_name_is_damaged_and_takes_no_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = trained(tmp_path, (2, 4, 6))
+    copied = layout.step_folder(checkpoints, 900)
+    shutil.copytree(layout.step_folder(checkpoints, 2), copied)
+    assert checkpoint.newest_whole(checkpoints).name == "step-000000006"
+    assert "its name says step 900, its state 2" in capsys.readouterr().out
+    checkpoint.prune(checkpoints, 2, 6)
+    kept = [layout.step_of(path) for path in layout.steps_newest_first(checkpoints)]
+    assert kept == [900, 6, 4]
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_set_aside_gives_it_its_name(tmp_path: Path) -> None:
+    checkpoints = trained(tmp_path / "one", (2, 4))
+    aside = layout.step_folder(checkpoints, 4).rename(checkpoints / "step-000000004.bad")
+    (tmp_path / "one" / layout.CONFIG_USED).touch()
+    (tmp_path / "two").mkdir()
+    run = Run(tmp_path / "two", aside)
+    run.begin(4)
+    assert checkpoint.newest_whole(run.checkpoints).name == "step-000000004"
+
+
+def test_a_context_that_was_set_aside_is_none(tmp_path: Path) -> None:
+    for name in ("resumed_at_step_4", "resumed_at_step_4.bak", "resumed_at_step_"):
+        (tmp_path / name).mkdir()
+    assert layout.context_folders(tmp_path) == [tmp_path, layout.resumed_folder(tmp_path, 4)]

@@ -735,7 +735,7 @@ def test_pruning_keeps_best_and_last(tmp_path: Path) -> None:
         checkpoint.point(tmp_path / "last", folder)
         if step == 2:
             checkpoint.point(tmp_path / "best", folder)
-        checkpoint.prune(tmp_path, 2)
+        checkpoint.prune(tmp_path, 2, step)
     assert [path.name for path in layout.steps_newest_first(tmp_path)] == [
         "step-000000006",
         "step-000000005",

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 sys.path.insert(0, str(PROJECT))
 
+import repro.runs.git  # noqa: E402
 from repro.core import redaction  # noqa: E402
 from repro.core.hashing import sha256_bytes  # noqa: E402
 from repro.environment.machine import (  # noqa: E402
@@ -456,6 +458,59 @@ def test_the_patch_gives_back_the_same_tree(pair: tuple[Path, Path]) -> None:
     assert tree(clone) == tree(root)
     assert (root / ".git" / "index").read_bytes() == index
     assert git(root, "status", "--porcelain") == status
+
+
+@pytest.mark.parametrize("place", ["plain", 'a:b "c"'])
+def test_a_read_only_repository_loses_no_part_of_the_patch(tmp_path: Path, place: str) -> None:
+    """To mark an untracked file in a copy of the index, git writes an (empty) object, too."""
+    root, clone = tmp_path / place, tmp_path / "clone"
+    commit(root, {"a.py": "1\n"})
+    git(tmp_path, "clone", "--quiet", str(root), str(clone))
+    write(root, {"a.py": "2\n", "new.py": "3\n"})
+    shutil.copytree(root, tmp_path / "writable")
+    expected = uncommitted_changes(tmp_path / "writable")
+    places = [root, *root.rglob("*")]
+    user = os.geteuid()
+    for place in places:
+        if user == 0 and not place.is_symlink():  # root may write everywhere
+            os.chown(place, 65534, 65534)
+    for folder in (root.parent, *root.parents[1:3]):
+        folder.chmod(0o755)
+    closed = [p for p in (root / ".git", *(root / ".git").rglob("*")) if p.is_dir()]
+    for folder in closed:
+        folder.chmod(0o555)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            (root / ".git" / "x").touch()
+        patch = uncommitted_changes(root)
+    finally:
+        os.seteuid(user)
+        for folder in closed:
+            folder.chmod(0o755)
+    assert patch == expected
+    apply(patch, clone)
+    assert tree(clone) == tree(root)
+
+
+def test_untracked_files_that_git_cannot_read_leave_the_tracked_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(tmp_path, {"a.py": "1\n"})
+    write(tmp_path, {"a.py": "2\n", "new.py": "3\n", "more.py": "4\n"})
+    asked = repro.runs.git._git
+
+    def failing(root: Path, *arguments: str, **more: str) -> str:
+        if arguments[0] == "add":
+            raise OSError("git add: No space left on device")
+        return asked(root, *arguments, **more)
+
+    monkeypatch.setattr(repro.runs.git, "_git", failing)
+    head, _, patch = (uncommitted_changes(tmp_path) or "").partition("\n")
+    assert head == "# left out: 2 untracked files: git add: No space left on device"
+    assert "+2" in patch
+    assert "new.py" not in patch
 
 
 def test_the_users_git_settings_change_nothing(

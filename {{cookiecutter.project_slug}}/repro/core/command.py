@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from repro.core.container import remedy_of_permission
 from repro.core.errors import UserError
 
 INTERRUPTED = "interrupted (a training goes on with resume=auto)"
@@ -78,7 +79,8 @@ def _report(error: BaseException) -> int:
     if isinstance(fault, OSError):
         place = fault.filename or ("writing" if fault.strerror else type(fault).__name__)
         reason = fault.strerror or " ".join(str(fault).split())
-        print(f"error: {place}: {reason}", file=sys.stderr)
+        more = remedy_of_permission(fault.filename) if isinstance(fault, PermissionError) else ""
+        print(f"error: {place}: {reason}{more}", file=sys.stderr)
         return 2
     raise error
 

@@ -6,9 +6,11 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
+
+from repro.core.special_files import fault_of_kind
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = dict[str, "Json"]
@@ -18,6 +20,8 @@ _PARTIAL = ".partial"
 
 def parse_object(path: Path) -> JsonObject | None:
     """Read the JSON object that is all of a file; None if the file is missing or holds none."""
+    if fault_of_kind(path):
+        return None
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):  # the last of these: nested very deeply
@@ -73,7 +77,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes it private
+        with suppress(OSError):  # a disk without modes refuses it
+            temporary.chmod(0o644)  # mkstemp makes it private
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -8,6 +8,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from repro.core.errors import UserError
+from repro.core.special_files import fault_of_kind
+
 
 def derive_seed(*parts: int | str) -> int:
     """Derive a seed of 63 bits from its parts, e.g. (42, "order", epoch).
@@ -25,7 +28,9 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    """Return the SHA-256 of a file's bytes in hexadecimal; UserError for a pipe or a device."""
+    if fault := fault_of_kind(path):
+        raise UserError(fault)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

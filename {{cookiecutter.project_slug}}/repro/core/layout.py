@@ -48,6 +48,7 @@ STATE = "state.json"
 SUMS = "SHA256SUMS"
 
 _STEP = "step-"
+_RESUMED = "resumed_at_step_"
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -60,14 +61,21 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(_STEP))
 
 
+def names_a_step(checkpoint: Path) -> bool:
+    """Tell whether a path has a name that `step_folder` gives."""
+    number = checkpoint.name.removeprefix(_STEP)
+    is_number = number.isascii() and number.isdecimal()
+    return is_number and checkpoint.name == step_folder(checkpoint.parent, int(number)).name
+
+
 def steps_newest_first(checkpoints: Path) -> list[Path]:
     """Return the step folders of a run's folder of checkpoints, the newest first.
 
-    A folder with another ending, such as step-000000025.bak, is none.
+    Only names that `step_folder` gives are taken: step-000000025.bak was set aside by somebody.
     """
-    folders = checkpoints.glob(f"{_STEP}*")
-    numbered = [path for path in folders if path.name.removeprefix(_STEP).isdecimal()]
-    return sorted(numbered, key=step_of, reverse=True)
+    folders = (path for path in checkpoints.glob(f"{_STEP}*") if names_a_step(path))
+    # A link that leads nowhere counts: the disk behind it may come back.
+    return sorted((p for p in folders if p.is_dir() or p.is_symlink()), key=step_of, reverse=True)
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -90,9 +98,10 @@ def figures_folder(run: Path, name: str) -> Path:
 
 def resumed_folder(run: Path, step: int) -> Path:
     """Return where a run that was resumed after `step` steps keeps the context of that time."""
-    return run / f"resumed_at_step_{step}"
+    return run / f"{_RESUMED}{step}"
 
 
 def context_folders(run: Path) -> list[Path]:
     """Return the run's folder, and those with the contexts of the times when it was resumed."""
-    return [run, *sorted(run.glob("resumed_at_step_*"))]
+    resumed = (path for path in run.glob(f"{_RESUMED}*") if path.is_dir())
+    return [run, *sorted(path for path in resumed if path.name.removeprefix(_RESUMED).isdecimal())]

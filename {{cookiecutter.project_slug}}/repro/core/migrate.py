@@ -39,6 +39,8 @@ def migrate(root: Path) -> Result:
     result = Result()
     for folder in (*USER_CODE, TESTS):
         for path in sorted((root / folder).rglob("*.py")):
+            if not path.is_file():  # a folder, or a link that leads nowhere
+                continue
             source = path.read_bytes()
             try:
                 rewritten, left = rewrite(source)

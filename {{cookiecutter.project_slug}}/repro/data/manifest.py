@@ -13,18 +13,21 @@ from repro.core.errors import UserError, refuse
 from repro.core.files import Json, read_object
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.progress import progress
+from repro.core.special_files import fault_of_kind
 
 
 def files_below(root: Path) -> list[str]:
     """Return the path of every file below `root`, sorted; hidden ones are left out.
 
-    Folders that are links are followed, once. OSError for a folder that cannot be read.
+    Folders that are links are followed, once. OSError for a folder that cannot be read, UserError
+    for what is no file: a named pipe, a socket, a device, a link that leads nowhere.
     """
 
     def refuse_unreadable(error: OSError) -> NoReturn:
         raise error
 
     names: list[str] = []
+    faults: list[str] = []
     for place, folders, files in os.walk(root, onerror=refuse_unreadable, followlinks=True):
         here = Path(place)
         above = {os.path.realpath(path) for path in (here, *here.parents)}
@@ -34,8 +37,18 @@ def files_below(root: Path) -> list[str]:
             if name[0] != "." and os.path.realpath(here / name) not in above
         ]
         below = here.relative_to(root)
-        names += [(below / name).as_posix() for name in files if name[0] != "."]
+        shown = [name for name in files if name[0] != "."]
+        names += [(below / name).as_posix() for name in shown]
+        faults += [fault for name in shown if (fault := _fault_of(here / name))]
+    refuse(sorted(faults))
     return sorted(names)
+
+
+def _fault_of(path: Path) -> str | None:
+    """Say why a path of a listing cannot be read as a file; None if it can."""
+    if not path.exists():
+        return f"{path} is a link that leads nowhere: expected a file; remove it, or mend it"
+    return fault_of_kind(path)
 
 
 def tree_digests(root: Path) -> dict[str, str]:

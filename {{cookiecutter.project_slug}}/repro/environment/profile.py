@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from repro.core.errors import UserError
 from repro.core.layout import CONFIGS
+from repro.core.special_files import fault_of_kind
 
 # The hash seed fixes the order of sets of strings; cuBLAS needs a fixed workspace to be
 # deterministic (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
@@ -130,7 +131,10 @@ def guess_profile(root: Path, arguments: Sequence[str]) -> str:
     for argument in reversed(arguments):
         if match := re.fullmatch(r"\+{0,2}profile=(['\"]?)(\w+)\1", argument):
             return match[2]
-    text = (root / CONFIGS / "config.yaml").read_text("utf-8", errors="replace")
+    path = root / CONFIGS / "config.yaml"
+    if fault := fault_of_kind(path):
+        raise UserError(fault)
+    text = path.read_text("utf-8", errors="replace")
     line = re.search(r"(?m)^profile:[ \t]*(['\"]?)(\w+)\1", text)
     return line[2] if line else "portable"
 

@@ -11,9 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
+from repro.core.errors import refuse
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
 from repro.core.layout import CODE, DATA, RESULTS, RUNS, TESTS
+from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
@@ -171,11 +173,21 @@ def code_files(root: Path) -> list[str]:
     """List all files of CODE, and Python files elsewhere in the project that training may import.
 
     The list is sorted. Caches, hidden files and environments are left out, and bootstrap.py, which
-    only makes those.
+    only makes those. OSError for a folder of CODE that cannot be read, UserError for what is no
+    file: a named pipe, a socket, a device.
     """
     paths: list[Path] = []
-    linked = [os.walk(root / name) for name in CODE if (root / name).is_symlink()]
-    for place, folders, files in chain(os.walk(root), *linked):
+
+    def refuse_unreadable(error: OSError) -> None:
+        if Path(error.filename).relative_to(root).parts[:1] in [(name,) for name in CODE]:
+            raise error  # elsewhere it is no code: nothing can be imported from there
+
+    linked = [
+        os.walk(root / name, onerror=refuse_unreadable)
+        for name in CODE
+        if (root / name).is_symlink()
+    ]
+    for place, folders, files in chain(os.walk(root, onerror=refuse_unreadable), *linked):
         here = Path(place).relative_to(root)
         folders[:] = [name for name in folders if _may_hold_code(root, here / name)]
         is_code = here.parts[:1] in [(name,) for name in CODE]
@@ -183,6 +195,7 @@ def code_files(root: Path) -> list[str]:
             hidden = name[0] == "." or here.name == "__pycache__"
             if not hidden and (is_code or name.endswith(".py")):
                 paths.append(here / name)
+    refuse([fault for path in sorted(paths) if (fault := fault_of_kind(root / path))])
     paths = [path for path in paths if (root / path).is_file() and path != Path("bootstrap.py")]
     return sorted(path.as_posix() for path in paths)
 
@@ -190,7 +203,8 @@ def code_files(root: Path) -> list[str]:
 def _may_hold_code(root: Path, folder: Path) -> bool:
     if folder.name[0] == "." or str(folder) in _NO_CODE:
         return False
-    return not any((root / folder / mark).exists() for mark in _OF_AN_ENVIRONMENT)
+    # Path.exists would raise for a folder that may not be looked into, such as lost+found.
+    return not any(os.path.exists(root / folder / mark) for mark in _OF_AN_ENVIRONMENT)
 
 
 def conditions_here(

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, refuse
 from repro.core.files import Json, JsonObject, read_object
 from repro.core.layout import (
     CHECKPOINTS,
@@ -33,6 +33,7 @@ from repro.core.layout import (
     run_of,
 )
 from repro.core.redaction import MASK
+from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
 
@@ -78,6 +79,8 @@ class Loader(Generic[Model]):
 
         Raises UserError if there are no values.
         """
+        files = sorted(self.folder.rglob("*"))
+        refuse([fault for path in files if (fault := fault_of_kind(path))])
         parsed, faults = self.parse(overrides)
         lines = []
         for override in parsed:

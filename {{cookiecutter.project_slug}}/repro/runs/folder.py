@@ -81,16 +81,17 @@ class Run:
         (self.folder / layout.INTERRUPTED).unlink(missing_ok=True)
         write_file(self.folder / METRICS, text.encode())
         if self.start and source != self.folder:
-            self._take_over(self.start, source)
+            self._take_over(self.start, source, step)
 
-    def _take_over(self, start: Path, source: Path | None) -> None:
+    def _take_over(self, start: Path, source: Path | None, step: int) -> None:
         """Copy the trace and the checkpoints of the run that this one continues."""
         if source and (source / TRACE).is_file():  # cut when the trace begins
-            shutil.copy(source / TRACE, self.folder)
-        best = layout.step_folder(start.parent, best_step(start))
-        for path in {start, best}:
+            shutil.copyfile(source / TRACE, self.folder / TRACE)
+        best = best_step(start)
+        # By the step, because a checkpoint that was set aside or copied may have any name.
+        for number, path in {best: layout.step_folder(start.parent, best), step: start}.items():
             if checkpoint.find_fault(path) is None:  # no best one before the first validation
-                checkpoint.copy(path, self.checkpoints / path.name)
+                checkpoint.copy(path, layout.step_folder(self.checkpoints, number))
 
 
 def find_start(root: Path, config: RunSettings) -> Path | None:

@@ -24,8 +24,9 @@ _SECRET_FILES = """.env .env.* .envrc *.pem *.key *.p12 *.pfx id_rsa* id_dsa* id
 
 # Settings of users that change what git prints, or run programs, are overruled.
 _GIT = """git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.quotePath=false
--c core.safecrlf=false -c diff.noprefix=false -c diff.mnemonicPrefix=false -c diff.relative=false
--c diff.context=3 -c diff.renames=false -c diff.submodule=short"""
+-c core.safecrlf=false -c core.splitIndex=false -c diff.noprefix=false
+-c diff.mnemonicPrefix=false -c diff.relative=false -c diff.context=3 -c diff.renames=false
+-c diff.submodule=short"""
 
 _STATUS = ("status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".")
 
@@ -187,9 +188,12 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
     others = _git(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z")
     names = [name for name in others.split("\0") if name]
     left_out = {name: reason for name in names if (reason := _left_out(top / name, _MIB))}
-    if new := "".join(f":(top,literal){name}\0" for name in names if name not in left_out):
-        add = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-        _git(root, *add, stdin=new, GIT_INDEX_FILE=str(index))
+    not_added = ""
+    if new := [name for name in names if name not in left_out]:
+        try:
+            _add_to_copy(root, new, index)
+        except OSError as error:  # the tracked part is kept
+            not_added = f"# left out: {len(new)} untracked files: {error}\n"
     numstat = (*_DIFF, "--numstat", "-z", base, "--", ".")
     excluded = []
     for change in filter(None, _git(root, *numstat, GIT_INDEX_FILE=str(index)).split("\0")):
@@ -200,7 +204,27 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
     diff = (*_DIFF, "--binary", "--full-index", base, "--", ".", *excluded)
     patch = _git(root, *diff, GIT_INDEX_FILE=str(index))
     shown = {name if name.isprintable() else ascii(name): why for name, why in left_out.items()}
-    return "".join(f"# left out: {name} ({why})\n" for name, why in shown.items()), patch
+    head = "".join(f"# left out: {name} ({why})\n" for name, why in shown.items())
+    return not_added + head, patch
+
+
+def _add_to_copy(root: Path, names: list[str], index: Path) -> None:
+    """Mark untracked files "to be added" in a copy of git's index.
+
+    git then writes an object (an empty one): beside the copy, because .git may be read-only.
+    """
+    objects = root / _git(root, "rev-parse", "--git-path", "objects").removesuffix("\n")
+    beside = index.with_name("objects")
+    beside.mkdir()
+    quoted = str(objects.resolve()).replace("\\", "\\\\").replace('"', '\\"')  # it may hold a colon
+    _git(
+        root,
+        *("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul"),
+        stdin="".join(f":(top,literal){name}\0" for name in names),
+        GIT_INDEX_FILE=str(index),
+        GIT_OBJECT_DIRECTORY=str(beside),
+        GIT_ALTERNATE_OBJECT_DIRECTORIES=f'"{quoted}"',
+    )
 
 
 def uncommitted_changes(root: Path) -> str | None:

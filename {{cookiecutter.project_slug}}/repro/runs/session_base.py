@@ -27,6 +27,7 @@ from repro.training.determinism import flags, set_determinism, set_threads
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, choose_device
 from repro.training.seeding import ExperimentSeeds, seed_generators
+from repro.training.workers import refuse_long_folder
 
 
 class SessionBase:
@@ -34,6 +35,7 @@ class SessionBase:
 
     def __init__(self, root: Path, config: SessionSettings) -> None:
         refuse_missing_settings(config)
+        refuse_long_folder(config.num_workers)
         set_determinism(config.determinism)
         set_threads(config.threads)
         self.root = root

@@ -178,7 +178,9 @@ class TrainingSession(Session):
         self._refuse_unregistered()
         checkpoint.save(layout.step_folder(run.checkpoints, self.step), self.state_dict())
         self._name_checkpoints(run)
-        checkpoint.prune(run.checkpoints, self._settings.output.keep_checkpoints)
+        best = self.best.step if self.best else 0
+        keep = self._settings.output.keep_checkpoints
+        checkpoint.prune(run.checkpoints, keep, self.step, best)
 
     def _name_checkpoints(self, run: Run) -> None:
         """Let `last` and `best` point to their checkpoints."""

@@ -5,12 +5,13 @@ seed=, run_dir=, resume=, tracker=, output.trace=, training.max_steps= and --con
 """
 
 import json
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro import environment
-from repro.core import layout
+from repro.core import container, layout
 from repro.core.command import Parser
 from repro.core.errors import UserError
 from repro.core.project import author_object, command_module
@@ -53,6 +54,7 @@ def _train(root: Path, config: Any) -> int:
     from repro.runs.training_session import TrainingSession
     from repro.training.interruption import EXIT_CODE
 
+    _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
     try:
         author_object(root, "train")(session)
@@ -72,6 +74,30 @@ def _train(root: Path, config: Any) -> int:
     return 0
 
 
+def _say_what_a_container_keeps(root: Path, config: Any) -> None:
+    """Say before the training what would be lost after it; UserError if no run can be written."""
+    if not container.is_ours() or os.environ.get("RANK", "0") != "0":
+        return
+    from repro.runs.git import get_git_info
+
+    runs = root / (config.run_dir or layout.RUNS)
+    if fault := container.fault_of_writing(runs):
+        raise UserError(fault)
+    if (fault := container.fault_of_keeping(runs)) and not _is_verified(root, runs):
+        print(f"warning: {fault}", flush=True)
+    if get_git_info(root).commit_hash is None:
+        print(
+            "warning: this image was built without its commit, so no run in it tells its code: "
+            "build it with make image, in the project's git repository",
+            flush=True,
+        )
+
+
+def _is_verified(root: Path, run: Path) -> bool:
+    """Tell whether `verify` trains here: its verdict is printed, and nobody keeps the run."""
+    return root / layout.RUNS / layout.VERIFIED in run.parents
+
+
 def _say_what_came(session: "TrainingSession") -> None:
     """Print the bits and the folder, or how to go on."""
     run = session.run
@@ -83,6 +109,9 @@ def _say_what_came(session: "TrainingSession") -> None:
     elif session.finished and run:
         print(f"bits {session.bits}")
         print(f"run  {run.folder}")
+    fault = container.fault_of_keeping(run.folder) if run else None
+    if fault and run and not _is_verified(session.root, run.folder):
+        print(f"warning: {fault}")  # last: the line before names what will not be there
 
 
 def _tracked(root: Path, config: Any, run: Path) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ Equal state gives equal bytes. `load` verifies the digests first; `newest_whole`
 newest checkpoint that is whole, and says which ones are not. No pickle anywhere.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -22,10 +23,30 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.core.errors import UserError
+from repro.core.files import read_object
 from repro.core.hashing import sha256_file
-from repro.core.layout import BEST, LAST, STATE, SUMS, TENSORS, steps_newest_first
+from repro.core.layout import (
+    BEST,
+    CHECKPOINTS,
+    LAST,
+    LATEST,
+    STATE,
+    SUMS,
+    TENSORS,
+    names_a_step,
+    step_folder,
+    step_of,
+    steps_newest_first,
+)
 
 _FILES = (STATE, TENSORS)
+
+# What file systems answer that cannot do a thing: CIFS, exFAT, FAT, some of FUSE and of clusters.
+_CANNOT = {
+    *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
+    *(errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR),
+}
+_said: set[str] = set()  # in this process, so that a training does not say it at each checkpoint
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> None:
@@ -45,7 +66,8 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
 def copy(source: Path, target: Path) -> None:
     """Copy a checkpoint as a whole or not at all."""
     with _replacing_folder(target) as temporary:
-        shutil.copytree(source, temporary, dirs_exist_ok=True)
+        for path in source.iterdir():
+            shutil.copyfile(path, temporary / path.name)  # not its mode, which some disks refuse
 
 
 @contextmanager
@@ -75,12 +97,32 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, replacing an older link in one step."""
+    """Make `link` a relative symbolic link to `target`, replacing an older link in one step.
+
+    Where the file system has no links, it goes without, and says so once.
+    """
     # In a folder of its own: other trainings may do the same at this moment.
     with tempfile.TemporaryDirectory(prefix=f".{link.name}.", dir=link.parent) as folder:
         temporary = Path(folder, "link")
-        temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
+        try:
+            temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
+        except OSError as error:
+            words = (
+                f"no {LATEST}, {LAST} and {BEST} there; name the run (run_dir=, resume=) and the "
+                f"checkpoint (--checkpoint RUN/{CHECKPOINTS}/step-N)"
+            )
+            _go_on_without("symbolic links", link.parent, error, words)
+            return
         temporary.replace(link)
+
+
+def _go_on_without(what: str, folder: Path, error: OSError, words: str) -> None:
+    """Say once that a file system cannot do a thing; raise any other error again."""
+    if error.errno not in _CANNOT:
+        raise error
+    if what not in _said:
+        _said.add(what)
+        print(f"warning: {folder}: this file system has no {what} ({error.strerror}): {words}")
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -100,6 +142,9 @@ def find_fault(folder: Path) -> str | None:
             return f"{name} is missing"
     if (folder / SUMS).read_text(errors="replace") != _sums(folder):
         return f"changed or cut: its files and {SUMS} do not agree"
+    step = read_object(folder / STATE).get("step")
+    if names_a_step(folder) and isinstance(step, int) and step != step_of(folder):
+        return f"a copy of another one: its name says step {step_of(folder)}, its state {step}"
     return None
 
 
@@ -124,21 +169,34 @@ def newest_whole(checkpoints: Path) -> Path:
     raise UserError([*damaged, f"{checkpoints}: no whole checkpoint to resume from"])
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, never the one `best` or `last` points to."""
+def prune(checkpoints: Path, keep: int, step: int, best: int = 0) -> None:
+    """Remove all but the newest `keep` checkpoints, never those of `step`, `best` and the links.
+
+    `step`: that which the training has come to. A checkpoint of a later one is not its own: it is
+    left, and takes no other one's place. `best`: the step of the best one, 0 if there is none.
+    """
     kept = {(checkpoints / name).resolve() for name in (BEST, LAST)}
-    for folder in steps_newest_first(checkpoints)[keep:]:
+    kept |= {step_folder(checkpoints, number).resolve() for number in (step, best)}  # without links
+    own = [folder for folder in steps_newest_first(checkpoints) if step_of(folder) <= step]
+    for folder in own[keep:]:
         if folder.resolve() not in kept:
             shutil.rmtree(folder)
 
 
 def _flush(path: Path) -> None:
-    """fsync a file or a folder: a rename must not reach the disk before the bytes do."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """fsync a file or a folder: a rename must not reach the disk before the bytes do.
+
+    Where the file system has no such thing, it goes on without, and says so once.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        words = "a power cut may take the newest checkpoint; resume=auto then takes an older one"
+        _go_on_without("fsync of files and folders", path.parent, error, words)
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:

@@ -6,6 +6,7 @@ number of workers, nor on which of them does the work, nor on the samples before
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from repro.core.hashing import derive_seed
 from repro.training.determinism import single_thread
 from repro.training.sampling import SampleKey, StepSchedule, sample_seed
 from repro.training.seeding import seed_generators, worker_init_fn
+from repro.training.workers import Workers, faults_of_sending, faults_of_starting
 
 Collate = Callable[[list[Any]], Any]  # makes a batch of samples
 
@@ -203,6 +205,7 @@ def _batches_of_workers(
 ) -> Iterator[IndexedBatch]:
     """Make the batches in data workers, which end with the last batch or at an error."""
     given = _UntilAFault(keys)
+    started = Workers()
     loader: Any = DataLoader(
         samples,
         batch_sampler=given,
@@ -210,19 +213,24 @@ def _batches_of_workers(
         collate_fn=_as_it_is,  # what __getitems__ returns is collated already
         worker_init_fn=worker_init_fn,
         pin_memory=pin_memory,
+        multiprocessing_context=started,
         # The loader draws a base seed for its workers: not from the global generator.
         generator=torch.Generator().manual_seed(derive_seed(samples.seed, "workers")),
     )
-    batches = iter(loader)
+    batches = None
     try:
-        yield from batches
+        with faults_of_starting(workers):
+            batches = iter(loader)
+        with faults_of_sending():
+            yield from batches
     except UserError as error:  # a worker's comes with its traceback before it
         raise UserError(str(error).rpartition("UserError: ")[2].strip().splitlines()) from error
     finally:
         # Now, and not when the error is forgotten: its traceback keeps the loader until Python
         # ends, which would then wait for ever for workers that ignore SIGTERM.
-        batches._shutdown_workers()
-        for worker in batches._workers:  # one that is stuck in a sample
-            worker.kill()
+        if batches is not None:
+            with suppress(OSError, RuntimeError):  # no thread can be started, to tell them
+                batches._shutdown_workers()
+        started.end()  # also one that is stuck in a sample
     if given.error:
         raise given.error
