@@ -48,6 +48,7 @@ STATE = "state.json"
 SUMS = "SHA256SUMS"
 
 _STEP = "step-"
+_RESUMED = "resumed_at_step_"
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -90,9 +91,15 @@ def figures_folder(run: Path, name: str) -> Path:
 
 def resumed_folder(run: Path, step: int) -> Path:
     """Return where a run that was resumed after `step` steps keeps the context of that time."""
-    return run / f"resumed_at_step_{step}"
+    return run / f"{_RESUMED}{step}"
+
+
+def resumed_at(folder: Path) -> int:
+    """Return after how many steps the training began whose context a folder holds."""
+    number = folder.name.removeprefix(_RESUMED)
+    return int(number) if folder.name.startswith(_RESUMED) and number.isdecimal() else 0
 
 
 def context_folders(run: Path) -> list[Path]:
     """Return the run's folder, and those with the contexts of the times when it was resumed."""
-    return [run, *sorted(run.glob("resumed_at_step_*"))]
+    return [run, *sorted(run.glob(f"{_RESUMED}*"), key=resumed_at)]

@@ -67,11 +67,15 @@ class Conditions:
     lock: str
     packages: dict[str, str]
 
+    @property
+    def on_disk(self) -> ConditionsOnDisk:
+        """Those that lie on the disk."""
+        return ConditionsOnDisk(self.code, self.lock, self.packages)
+
     def as_json(self) -> JsonObject:
         """Return the JSON object: kinds of conditions by name, in the order of a trace's header."""
-        on_disk = ConditionsOnDisk(self.code, self.lock, self.packages)
         return {
-            **on_disk.as_json(),
+            **self.on_disk.as_json(),
             "config": self.config,
             "data": self.data,
             "environment": {**self.environment},
@@ -194,13 +198,19 @@ def _may_hold_code(root: Path, folder: Path) -> bool:
 
 
 def conditions_here(
-    root: Path, config: JsonObject, manifest: Mapping[str, Json], profile: str, device: str
+    root: Path,
+    config: JsonObject,
+    manifest: Mapping[str, Json],
+    profile: str,
+    device: str,
+    on_disk: ConditionsOnDisk | None = None,
 ) -> Situation:
     """Return what a training here would depend on.
 
-    `config`: the settings that may change the bits. `manifest`: of the data.
+    `config`: the settings that may change the bits. `manifest`: of the data. `on_disk`: what was
+    read of the disk when the command started; None reads it now.
     """
-    on_disk = conditions_on_disk(root)
+    on_disk = on_disk or conditions_on_disk(root)
     settings = {name: value for name, value in config.items() if name != "seed"}
     variables = {name: os.environ[name] for name in PROFILES["portable"] if name in os.environ}
     conditions = Conditions(
