@@ -12,6 +12,8 @@ import marshal
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from hashlib import sha256
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
     SOURCE_SUFFIXES,
@@ -27,6 +29,7 @@ _CHECKED = (3).to_bytes(4, "little")  # PEP 552: known by its hash, which is to 
 _HEADER = 16  # bytes: magic number, flags, hash
 
 _read: dict[str, bytes] = {}  # the hash of each source as it was imported, by its path
+_imported: dict[str, str] = {}  # its SHA-256
 
 
 def check_by_hash(root: Path) -> None:
@@ -55,15 +58,10 @@ def check_by_hash(root: Path) -> None:
             _check_imported(origin)
 
 
-def edited_since_import(root: Path) -> list[str]:
-    """Return the files below `root` that are not any more what this process has imported."""
-    edited = []
-    for path, digest in sorted(_read.items()):
-        if not Path(path).is_relative_to(root):
-            continue
-        if not Path(path).is_file() or source_hash(Path(path).read_bytes()) != digest:
-            edited.append(str(Path(path).relative_to(root)))
-    return edited
+def imported_otherwise(root: Path, digests: Mapping[str, str]) -> list[str]:
+    """Return the files below `root` that this process imported with another SHA-256 than these."""
+    found = {name: _imported.get(str(root / name)) for name in digests}
+    return [name for name, digest in found.items() if digest and digest != digests[name]]
 
 
 def _is_ours(root: Path, path: str) -> bool:
@@ -79,7 +77,7 @@ class _Loader(SourceFileLoader):
     def get_data(self, path: str) -> bytes:
         data = super().get_data(path)
         if path == self.path:
-            _read[path] = source_hash(data)
+            _note(path, data)
         elif path.endswith(".pyc") and not self._is_of_source(data):
             raise OSError(f"{path} is not of {self.path}")  # Python does without
         return data
@@ -103,15 +101,29 @@ def _check_imported(source: str) -> None:
         text = Path(source).read_bytes()
     except OSError:  # there is none, and Python has read the source
         return
-    _read[source] = source_hash(text)
+    _note(source, text)
     if data[:_HEADER] == MAGIC_NUMBER + _CHECKED + _read[source]:
         return
     code = compile(text, source, "exec", dont_inherit=True)
-    if _code_of(data) != code:
+    if _was_run(data, source) and _code_of(data) != code:
         _begin_again(source, Path(compiled))
     if not sys.dont_write_bytecode:
         header = MAGIC_NUMBER + _CHECKED + _read[source]
         _Loader("", source).set_data(compiled, header + marshal.dumps(code))
+
+
+def _note(source: str, text: bytes) -> None:
+    _read[source] = source_hash(text)
+    _imported[source] = sha256(text).hexdigest()
+
+
+def _was_run(data: bytes, source: str) -> bool:
+    """Tell whether Python took a compiled file for current, by the source's time or unseen."""
+    state = os.stat(source)
+    time_and_size = int(state.st_mtime) & 0xFFFFFFFF | (state.st_size & 0xFFFFFFFF) << 32
+    by_time = bytes(4) + time_and_size.to_bytes(8, "little")
+    unseen = (1).to_bytes(4, "little")
+    return data[:4] == MAGIC_NUMBER and (data[4:_HEADER] == by_time or data[4:8] == unseen)
 
 
 def _code_of(data: bytes) -> object:

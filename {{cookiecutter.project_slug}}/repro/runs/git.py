@@ -6,57 +6,25 @@ and that no secret that can be recognised gets into the patch.
 
 import os
 import re
-import shutil
-import subprocess
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from repro.core.hashing import sha256_file
 from repro.core.redaction import MASK, redact_text, redact_url
+from repro.runs.git_index import copy_index, hidden_files, nothing_hidden, show_hidden, shown_again
+from repro.runs.git_index import run_git as _git
 
 _MIB = 2**20
-_TIMEOUT = 20.0  # seconds per call of git: a hanging disk stops no run
 
 _SECRET_FILES = """.env .env.* .envrc *.pem *.key *.p12 *.pfx id_rsa* id_dsa* id_ecdsa* id_ed25519*
 .netrc .pypirc .git-credentials credentials* secrets.y*ml secrets.json secrets.toml kaggle.json"""
 
-# Settings of users that change what git prints, or run programs, are overruled.
-_GIT = """git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.quotePath=false
--c core.safecrlf=false -c diff.noprefix=false -c diff.mnemonicPrefix=false -c diff.relative=false
--c diff.context=3 -c diff.renames=false -c diff.submodule=short"""
-
 _STATUS = ("status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".")
 
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
-
-# Set while git runs a hook or `rebase --exec`: they may point at another repository or index.
-_NOT_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_DIFF_OPTS")
-
-
-def _git(root: Path, *arguments: str, stdin: str = "", **variables: str) -> str:
-    """Return what git prints in `root`, else OSError; bytes that are no UTF-8 are escaped."""
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-    env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"} | variables
-    given = stdin.encode("utf-8", "surrogateescape")  # text mode would turn CRLF into LF
-    command = [*_GIT.split(), *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=root,
-            env=env,
-            input=given,
-            capture_output=True,
-            check=True,
-            timeout=_TIMEOUT,
-        )
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode("utf-8", "replace").split()  # it names the remedy, if any
-        raise OSError(f"git {arguments[0]}: {' '.join(reason)}") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise OSError(f"git is not installed or hangs: {type(error).__name__}") from None
-    return str(done.stdout, "utf-8", "surrogateescape")
 
 
 def _repository(root: Path) -> tuple[Path, str]:
@@ -100,18 +68,19 @@ def get_git_info(root: Path) -> GitInfo:
         return _info_without_git(root, note=str(error))
     notes: list[str] = []
 
-    def ask(missing: str, *arguments: str) -> str | None:
+    def ask(missing: str, *arguments: str, all_edits: bool = False) -> str | None:
         try:
-            return _git(root, *arguments).removesuffix("\n")
+            with nothing_hidden(root) if all_edits else nullcontext({}) as variables:
+                return _git(root, *arguments, **variables).removesuffix("\n")
         except OSError as error:
             notes.append(missing or str(error))
             return None
 
     commit = ask("no commit yet", "rev-parse", "--verify", "--quiet", "HEAD")
     branch = ask("detached HEAD", "symbolic-ref", "--short", "--quiet", "HEAD")
-    diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".")
+    diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".", all_edits=True)
     remote = ask("no remote named origin", "remote", "get-url", "origin")
-    status = ask("", *_STATUS)
+    status = ask("", *_STATUS, all_edits=True)
     known = status is not None  # empty is clean, no answer is unknown
     files = (status or "").split("\0")
     return GitInfo(
@@ -146,15 +115,21 @@ def committed_files(root: Path) -> bytes:
 
 
 def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
-    """List changed and untracked files below `root` but those in `but`; None if git cannot tell."""
+    """List changed and untracked files below `root` but those in `but`; None if git cannot tell.
+
+    A changed file that git was told not to look at is listed with what makes git see it.
+    """
     leave = [f":(exclude){name}" for name in but]
     try:
         _repository(root)
         folder = _git(root, "rev-parse", "--show-prefix").removesuffix("\n")
-        status = _git(root, *_STATUS, *leave)
+        hidden = hidden_files(root)
+        with nothing_hidden(root) as variables:
+            status = _git(root, *_STATUS, *leave, **variables)
     except OSError:
         return None
-    return [line[3:].removeprefix(folder) for line in status.split("\0") if line]
+    names = [line[3:].removeprefix(folder) for line in status.split("\0") if line]
+    return [f"{name}{shown_again(name, hidden)}" for name in names]
 
 
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
@@ -181,9 +156,8 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
     In the copy untracked files are marked "to be added": one `git diff` then shows everything, and
     the user's index stays as it is.
     """
-    original = root / _git(root, "rev-parse", "--git-path", "index").removesuffix("\n")
-    if original.exists():
-        shutil.copy2(original, index)  # with its time: git compares it with the files' times
+    copy_index(root, index)
+    show_hidden(root, index)
     others = _git(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z")
     names = [name for name in others.split("\0") if name]
     left_out = {name: reason for name in names if (reason := _left_out(top / name, _MIB))}

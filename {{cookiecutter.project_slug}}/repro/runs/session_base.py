@@ -10,8 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from repro.core.checked_code import edited_since_import
-from repro.core.errors import UserError, refuse
+from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.data.manifest import data_digest
@@ -37,8 +36,6 @@ class SessionBase:
         refuse_missing_settings(config)
         # At once: whoever edits the code while the data are prepared edits the next training's.
         self._on_disk = conditions_on_disk(root)
-        edited = edited_since_import(root)
-        refuse([f"{name} was edited while this command started: start it again" for name in edited])
         set_determinism(config.determinism)
         set_threads(config.threads)
         self.root = root

@@ -10,6 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from repro.core import layout
+from repro.core.checked_code import imported_otherwise
+from repro.core.errors import refuse
 from repro.core.files import write_json
 from repro.core.progress import Advance, progress
 from repro.core.project import RESUME_CHANGED_CODE
@@ -92,6 +94,8 @@ class TrainingSession(Session):
             self.finished = self.finished or "max_steps"
             yield range(0)
             return
+        edited = imported_otherwise(self.root, self._on_disk.code)
+        refuse([f"{name} was edited while this command started: start it again" for name in edited])
         self.finished = ""
         self._first = self.step + 1
         self._unregistered = Unregistered(
