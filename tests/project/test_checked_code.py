@@ -44,10 +44,8 @@ def test_compiled_files_of_a_project_have_the_hash_of_their_source(own_project: 
 
 def test_a_file_that_is_edited_while_a_command_starts_is_named(own_project: Project) -> None:
     """What was imported is not what the conditions would name."""
-    own_project.edit(
-        "experiment/task.py",
-        "import torch\n",
-        "import torch\nopen(__file__, 'a').write('#')\n",
-    )
+    with (own_project.path / "experiment/config.py").open("a") as file:
+        file.write("open(__file__, 'a').write('#')\n")
     (line,) = faults(own_project.train("training.max_steps=1"))
-    assert "experiment/task.py was edited while this command started: start it again" in line
+    assert "experiment/config.py was edited while this command started: start it again" in line
+    assert not (own_project.path / "runs").exists()
