@@ -8,9 +8,12 @@ import pytest
 from conftest import TEMPLATE
 from repro.core.errors import UserError
 from repro.results import record
+from repro.results.archive import read_commit, refuse_what_git_left_out
+from repro.runs.conditions import Conditions, code_files, conditions_on_disk
 from repro.runs.git import get_git_info, uncommitted_changes, uncommitted_files
 from repro.runs.uncommitted import uncommitted_code
 from test_provenance import _only_our_settings, apply, commit, git, tree, write
+from test_results import claim
 
 __all__ = ["_only_our_settings"]  # a fixture
 
@@ -108,6 +111,83 @@ def test_code_of_a_submodule_is_committed(root: Path, tmp_path: Path) -> None:
     git(root, *allow, "submodule", "--quiet", "add", str(tmp_path / "library"), "library")
     git(root, "commit", "--quiet", "--message=library")
     assert uncommitted_code(root) == []
+
+
+def test_a_worktree_of_the_project_is_no_code_and_no_change(root: Path) -> None:
+    before = code_files(root)
+    git(root, "worktree", "add", "--quiet", "try/other", "-b", "other")
+    assert (root / "try/other/paper/experiment/model.py").is_file()
+    assert code_files(root) == before
+    assert uncommitted_code(root) == []
+    assert get_git_info(root).is_dirty is False
+    assert uncommitted_changes(root) is None
+    inside = root / "try/other/paper"  # itself is a project like the first one
+    (inside / "experiment/model.py").write_text("WIDTH = 2\n")
+    assert code_files(inside) == before
+    assert uncommitted_code(inside) == ["experiment/model.py"]
+
+
+def test_a_repository_of_its_own_is_code_and_named_with_what_to_do(root: Path) -> None:
+    """Training may import it; `git add` alone would commit no file of it."""
+    commit(root / "library", {"library.py": ""})
+    assert "library/library.py" in code_files(root)
+    (line,) = uncommitted_code(root) or []
+    remedy = "delete library/.git, then git add library/"
+    assert line == f"library/ (a repository of its own: {remedy})"
+
+
+def test_what_editors_and_merges_leave_is_no_code(root: Path) -> None:
+    before = code_files(root)
+    left = ["a.py.orig", "a.py~", "a.py.rej", "a.py.BAK", "#a.py#", ".#a.py", "a.py.swp"]
+    for folder in ("experiment", "configs", "repro", "."):
+        write(root, {f"{folder}/{name}": "" for name in [*left, "Thumbs.db", "desktop.ini"]})
+    assert code_files(root) == before
+    write(root, {"experiment/words.txt": "", "experiment/original.py": ""})
+    assert len(code_files(root)) == len(before) + 2
+
+
+def test_a_project_ignores_what_is_no_code(root: Path) -> None:
+    (root / ".gitignore").write_text((TEMPLATE / ".gitignore").read_text())
+    commit(root.parent, {})
+    names = ("a.py.orig", "a.py~", "a.py.rej", "a.py.bak", ".a.py.swp")
+    write(root, {f"experiment/{name}": "" for name in names})
+    assert uncommitted_code(root) == []
+
+
+ATTRIBUTES: dict[str, bytes | str] = {
+    ".gitattributes": "configs/config.yaml export-ignore\nexperiment/model.py export-subst\n",
+    "experiment/model.py": "COMMIT = '$Format:%H$'\n",
+}
+
+
+def test_an_archive_says_why_it_lacks_recorded_code(root: Path, tmp_path: Path) -> None:
+    """Each with its remedy: `git add --force` is for ignored files alone."""
+    commit(tmp_path / "library", {"library.py": ""})
+    allow = ("-c", "protocol.file.allow=always")
+    git(root, *allow, "submodule", "--quiet", "add", str(tmp_path / "library"), "library")
+    (root / ".gitignore").write_text("mine.py\n")
+    write(root, {"experiment/mine.py": "", **ATTRIBUTES})
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message=all")
+    conditions = conditions_on_disk(root)
+    recorded = claim(conditions=Conditions(conditions.code, {}, "", {}, conditions.lock, {}))
+    with pytest.raises(UserError) as refused:
+        refuse_what_git_left_out(root, read_commit(root).files, {"it": recorded})
+    lines = {line.partition(" ")[0]: line for line in refused.value.lines}
+    assert "git ignores it: git add --force" in lines.pop("experiment/mine.py")
+    assert "export-ignore in .gitattributes" in lines.pop("configs/config.yaml")
+    assert "other bytes" in lines.pop("experiment/model.py")
+    line = lines.pop("library/library.py")
+    assert "is in a submodule" in line
+    assert "git rm --cached library, delete library/.git, git add library" in line
+    assert not lines
+    git(root, "rm", "--quiet", "--cached", "library")
+    (root / "library/.git").unlink()
+    git(root, "add", "library")
+    git(root, "commit", "--quiet", "--message=files")
+    with pytest.raises(UserError) as refused:
+        refuse_what_git_left_out(root, read_commit(root).files, {"it": recorded})
+    assert "library" not in str(refused.value)
 
 
 def test_the_image_is_told_of_hidden_edits(root: Path) -> None:

@@ -5,6 +5,7 @@ the seed, because a claim is about several.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -19,11 +20,15 @@ from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
 from repro.environment.profile import PROFILES
+from repro.runs.checkouts import is_worktree
 
 _NO_CODE = (TESTS, RUNS, DATA, RESULTS)
 # Code that no bits depend on: what to record, and where a run is shown while it trains.
 _NO_CONDITION = ("configs/claims.yaml", "configs/tracker/", "repro/tracking/")
 _OF_AN_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # of venv and of conda
+# What editors, merges and patches leave beside a file: nothing reads it.
+_LEFT_BEHIND = re.compile(r".*~|#.*#|.*\.(orig|rej|bak|swp|swo)", re.IGNORECASE)
+_OF_THE_DESKTOP = ("Thumbs.db", "desktop.ini", "Icon\r")  # others of the kind are hidden files
 
 
 class AsItIs:
@@ -174,8 +179,9 @@ def conditions_on_disk(root: Path) -> ConditionsOnDisk:
 def code_files(root: Path) -> list[str]:
     """List all files of CODE, and Python files elsewhere in the project that training may import.
 
-    The list is sorted. Caches, hidden files and environments are left out, and bootstrap.py, which
-    only makes those.
+    The list is sorted. Caches, hidden files, environments, copies that editors and patches leave,
+    and other checkouts of the same repository (git worktree) are left out; and bootstrap.py, which
+    only makes environments.
     """
     paths: list[Path] = []
     linked = [os.walk(root / name) for name in CODE if (root / name).is_symlink()]
@@ -184,8 +190,8 @@ def code_files(root: Path) -> list[str]:
         folders[:] = [name for name in folders if _may_hold_code(root, here / name)]
         is_code = here.parts[:1] in [(name,) for name in CODE]
         for name in files:
-            hidden = name[0] == "." or here.name == "__pycache__"
-            if not hidden and (is_code or name.endswith(".py")):
+            is_no_code = _is_left_behind(name) or here.name == "__pycache__"
+            if not is_no_code and (is_code or name.endswith(".py")):
                 paths.append(here / name)
     paths = [path for path in paths if (root / path).is_file() and path != Path("bootstrap.py")]
     return sorted(path.as_posix() for path in paths)
@@ -194,7 +200,13 @@ def code_files(root: Path) -> list[str]:
 def _may_hold_code(root: Path, folder: Path) -> bool:
     if folder.name[0] == "." or str(folder) in _NO_CODE:
         return False
+    if is_worktree(root, folder):
+        return False
     return not any((root / folder / mark).exists() for mark in _OF_AN_ENVIRONMENT)
+
+
+def _is_left_behind(name: str) -> bool:
+    return name[0] == "." or name in _OF_THE_DESKTOP or _LEFT_BEHIND.fullmatch(name) is not None
 
 
 def conditions_here(

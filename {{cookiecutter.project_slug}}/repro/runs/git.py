@@ -7,13 +7,15 @@ and that no secret that can be recognised gets into the patch.
 import os
 import re
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from repro.core.hashing import sha256_file
 from repro.core.redaction import MASK, redact_text, redact_url
+from repro.runs.checkouts import is_worktree
 from repro.runs.git_index import copy_index, hidden_files, nothing_hidden, show_hidden, shown_again
 from repro.runs.git_index import run_git as _git
 
@@ -27,12 +29,16 @@ _STATUS = ("status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".")
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
 
 
+def _top(root: Path) -> Path:
+    return Path(_git(root, "rev-parse", "--show-toplevel").removesuffix("\n"))
+
+
 def _repository(root: Path) -> tuple[Path, str]:
     """Return the top of the work tree that tracks `root`, and what changes are counted against.
 
     That is HEAD, or the empty tree before the first commit. OSError where git gives no answer.
     """
-    top = Path(_git(root, "rev-parse", "--show-toplevel").removesuffix("\n"))
+    top = _top(root)
     if not top.samefile(root) and not _git(root, "ls-files", "--", "pyproject.toml"):
         raise OSError("no git repository: the one around the project does not track it")
     try:
@@ -69,8 +75,11 @@ def get_git_info(root: Path) -> GitInfo:
     notes: list[str] = []
 
     def ask(missing: str, *arguments: str, all_edits: bool = False) -> str | None:
+        edits: AbstractContextManager[dict[str, str]] = nullcontext({})
         try:
-            with nothing_hidden(root) if all_edits else nullcontext({}) as variables:
+            if all_edits:
+                edits = nothing_hidden(root)
+            with edits as variables:
                 return _git(root, *arguments, **variables).removesuffix("\n")
         except OSError as error:
             notes.append(missing or str(error))
@@ -81,18 +90,25 @@ def get_git_info(root: Path) -> GitInfo:
     diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".", all_edits=True)
     remote = ask("no remote named origin", "remote", "get-url", "origin")
     status = ask("", *_STATUS, all_edits=True)
+    changed = _without_worktrees(root, status) if status else []
     known = status is not None  # empty is clean, no answer is unknown
-    files = (status or "").split("\0")
     return GitInfo(
         commit_hash=commit,
         branch=branch,
-        is_dirty=status != "" if known else None,
+        is_dirty=bool(changed) if known else None,
         diff_stat=diff_stat,
         remote_url=redact_url(remote) if remote else remote,
-        untracked=sum(name.startswith("?? ") for name in files) if known else None,
+        untracked=sum(line.startswith("?? ") for line in changed) if known else None,
         source="git",
         note="; ".join(notes) or None,
     )
+
+
+def _without_worktrees(root: Path, status: str) -> list[str]:
+    """Return the lines of `git status`, but other checkouts of this repository (git worktree)."""
+    top = _top(root)
+    lines = filter(None, status.split("\0"))
+    return [line for line in lines if not is_worktree(top, Path(line[3:]))]
 
 
 def _info_without_git(root: Path, note: str) -> GitInfo:
@@ -126,10 +142,18 @@ def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None
         hidden = hidden_files(root)
         with nothing_hidden(root) as variables:
             status = _git(root, *_STATUS, *leave, **variables)
+        lines = _without_worktrees(root, status)
     except OSError:
         return None
-    names = [line[3:].removeprefix(folder) for line in status.split("\0") if line]
-    return [f"{name}{shown_again(name, hidden)}" for name in names]
+    names = [line[3:].removeprefix(folder) for line in lines]
+    return [f"{name}{_remedy(name, hidden)}" for name in names]
+
+
+def _remedy(name: str, hidden: Mapping[str, list[str]]) -> str:
+    """Return what a commit needs before it takes a file; nothing if `git commit` is enough."""
+    if name.endswith("/"):
+        return f" (a repository of its own: delete {name}.git, then git add {name})"
+    return shown_again(name, hidden)
 
 
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
@@ -159,7 +183,7 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
     copy_index(root, index)
     show_hidden(root, index)
     others = _git(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z")
-    names = [name for name in others.split("\0") if name]
+    names = [name for name in others.split("\0") if name and not is_worktree(top, Path(name))]
     left_out = {name: reason for name in names if (reason := _left_out(top / name, _MIB))}
     if new := "".join(f":(top,literal){name}\0" for name in names if name not in left_out):
         add = ("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")

@@ -8,9 +8,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from repro.core.layout import CODE
 
@@ -105,19 +106,52 @@ def shown_again(name: str, hidden: Mapping[str, list[str]]) -> str:
     return f" (git does not look at it: {' && '.join(commands)})"
 
 
+class _Entry(NamedTuple):
+    """What a commit has of a file: its mode, and the digest of its content."""
+
+    mode: str
+    digest: str
+
+
+def _files_of_head(root: Path) -> dict[str, _Entry]:
+    files = {}
+    for entry in filter(None, run_git(root, "ls-tree", "-r", "-z", "HEAD").split("\0")):
+        head, _, name = entry.partition("\t")
+        mode, _, digest = head.split(" ")
+        files[name] = _Entry(mode, digest)
+    return files
+
+
+def _submodule_of(name: str, committed: Mapping[str, _Entry]) -> str | None:
+    """Return the submodule in which a file lies; None for other files."""
+    above = [str(folder) for folder in Path(name).parents if str(folder) in committed]
+    return above[0] if above and committed[above[0]].mode == _SUBMODULE else None
+
+
+def why_not_archived(root: Path, name: str, archived: Collection[str]) -> str:
+    """Say why `git archive`, which has those `archived`, lacks a file, and what to do."""
+    committed = _files_of_head(root)
+    if submodule := _submodule_of(name, committed):
+        remedy = f"git rm --cached {submodule}, delete {submodule}/.git, git add {submodule}"
+        return f"is in a submodule, which no archive of a commit holds: {remedy}"
+    if name not in committed:
+        return f"git ignores it: git add --force {name}"
+    if name not in archived:
+        return "export-ignore in .gitattributes keeps it out: delete that line, and commit"
+    return (
+        f"git archives other bytes of it (.gitattributes or core.autocrlf): write '{name} -text "
+        "-ident -export-subst' into .gitattributes, and commit"
+    )
+
+
 def not_as_committed(root: Path, names: list[str]) -> dict[str, str]:
     """Return those of `names` whose content is not that of HEAD, and why; links are left alone.
 
     By content alone: `git status` goes by times and sizes. Files of submodules have commits of
     their own.
     """
-    committed = {}
-    for entry in filter(None, run_git(root, "ls-tree", "-r", "-z", "HEAD").split("\0")):
-        head, _, name = entry.partition("\t")
-        mode, _, digest = head.split(" ")
-        committed[name] = (mode, digest)
-    in_submodules = tuple(f"{name}/" for name, (mode, _) in committed.items() if mode == _SUBMODULE)
-    files = [name for name in names if name in committed and committed[name][0] != _LINK]
+    committed = _files_of_head(root)
+    files = [name for name in names if name in committed and committed[name].mode != _LINK]
     listed = [name for name in files if "\n" not in name]
     above, folder = run_git(root, "rev-parse", "--show-cdup", "--show-prefix").split("\n")[:2]
     paths = "\n".join(f"{folder}{name}" for name in listed)
@@ -126,8 +160,8 @@ def not_as_committed(root: Path, names: list[str]) -> dict[str, str]:
     found = dict(zip(listed, digests, strict=True))
     faults = {}
     for name in names:
-        if name not in committed and not name.startswith(in_submodules):
+        if name not in committed and not _submodule_of(name, committed):
             faults[name] = f"git ignores it: git add --force {name}"
-        elif name in found and found[name] != committed[name][1]:
+        elif name in found and found[name] != committed[name].digest:
             faults[name] = f"git takes it for unchanged: touch {name}, then git add it"
     return faults

@@ -17,7 +17,7 @@ def uncommitted_code(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
     if changed is None:
         return None
     told = {line.partition(" (")[0] for line in changed}
-    folders = tuple(name for name in told if name.endswith("/"))  # repositories of their own
+    folders = tuple(name for name in told if name.endswith("/"))
     code = [name for name in conditions_on_disk(root).code if not name.startswith(folders)]
     try:
         others = not_as_committed(root, code)
