@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from repro.core import layout
-from repro.core.errors import refuse
+from repro.core.errors import SHOWN, refuse
 from repro.core.files import JsonObject
 from repro.core.project import MAX_STEPS, RESUME_CHANGED_CODE
+from repro.core.text import listed
 from repro.runs.conditions import differences, seeds_by_hand, without_setting
 from repro.runs.configuration import read_config_used
 from repro.runs.context import read_context
@@ -50,14 +51,17 @@ def refuse_other_training(
     faults = [f"{where} was trained with other settings or data:", *lines] if lines else []
     code = [] if changed_code else differences_of_code(old, new)
     if code:
+        names = listed(code, SHOWN)
         remedy = f"put it back, or {RESUME_CHANGED_CODE}=true goes on as a run of other code"
-        faults += [f"{where} was trained with other code: {remedy}:", *code]
+        faults.append(f"{where} was trained with other code ({names}): {remedy}")
     refuse(faults)
 
 
 def differences_of_code(old: TrainedWith, new: TrainedWith) -> list[str]:
     """Return a line for each file or package that is another one; none if `old` is not known."""
-    return differences(old.on_disk, new.on_disk) if old.on_disk and new.on_disk else []
+    if not old.on_disk or not new.on_disk:
+        return []
+    return [line.removeprefix("code: ") for line in differences(old.on_disk, new.on_disk)]
 
 
 def code_in_contexts(start: Path) -> JsonObject:
