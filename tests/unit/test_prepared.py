@@ -106,6 +106,37 @@ def test_data_are_prepared_anew_for_other_settings_and_other_code(
     assert author.calls == 4
 
 
+@pytest.mark.parametrize("own", ["data/mine", "data", ".", "data/mine/prepared", "link", "linked"])
+def test_the_kit_writes_nothing_among_an_authors_files(
+    tmp_path: Path, code: Path, own: str
+) -> None:
+    """A manifest among images would be one of them, and `prepared` is replaced as a whole."""
+    author = OwnFiles()
+    author.folder = tmp_path / own
+    if own.startswith("link"):
+        target = tmp_path / "elsewhere"
+        target.mkdir()
+        (tmp_path / own).symlink_to(target)
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data/mine").symlink_to(target if own == "link" else tmp_path / own)
+    author.folder.mkdir(parents=True, exist_ok=True)
+    (author.folder / "a.png").write_text("a")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"your own files are in .* move your files elsewhere"):
+        preparation(tmp_path, author).read()
+    assert (author.calls, sorted(tmp_path.rglob("*"))) == (0, before)
+
+
+def test_an_authors_files_may_lie_beside_the_manifest(tmp_path: Path, code: Path) -> None:
+    author = OwnFiles()
+    author.folder = tmp_path / "data/mine/train"
+    author.folder.mkdir(parents=True)
+    (author.folder / "a.png").write_text("a")
+    first = preparation(tmp_path, author).read()
+    assert preparation(tmp_path, author).read() == first
+    assert author.calls == 1
+
+
 def test_each_file_that_is_not_as_it_was_prepared_is_named(tmp_path: Path, code: Path) -> None:
     author = Author()
     folder = preparation(tmp_path, author).read().folder / "below"

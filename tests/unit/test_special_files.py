@@ -12,7 +12,8 @@ from repro.core.files import read_object
 from repro.core.hashing import sha256_file
 from repro.data.manifest import files_below, tree_digests
 from repro.environment.profile import guess_profile
-from repro.runs.conditions import code_files, conditions_on_disk
+from repro.runs.code_files import code_files
+from repro.runs.conditions import conditions_on_disk
 from repro.runs.configuration import Loader
 
 

@@ -31,3 +31,10 @@ if sys.argv[:1] == ["-m"]:
         )
 else:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+
+if sys.version_info >= (3, 11):  # noqa: UP036  # `make image-digest` may find an older one
+    from pathlib import Path
+
+    from repro.core.checked_code import check_by_hash
+
+    check_by_hash(Path(__file__).parent.parent)

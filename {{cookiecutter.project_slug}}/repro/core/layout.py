@@ -101,7 +101,14 @@ def resumed_folder(run: Path, step: int) -> Path:
     return run / f"{_RESUMED}{step}"
 
 
+def resumed_at(folder: Path) -> int:
+    """Return after how many steps the training began whose context a folder holds."""
+    number = folder.name.removeprefix(_RESUMED)
+    return int(number) if folder.name.startswith(_RESUMED) and number.isdecimal() else 0
+
+
 def context_folders(run: Path) -> list[Path]:
     """Return the run's folder, and those with the contexts of the times when it was resumed."""
-    resumed = (path for path in run.glob(f"{_RESUMED}*") if path.is_dir())
-    return [run, *sorted(path for path in resumed if path.name.removeprefix(_RESUMED).isdecimal())]
+    folders = (path for path in run.glob(f"{_RESUMED}*") if path.is_dir())
+    resumed = (path for path in folders if path == resumed_folder(run, resumed_at(path)))
+    return [run, *sorted(resumed, key=resumed_at)]

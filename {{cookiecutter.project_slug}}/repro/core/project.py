@@ -17,6 +17,7 @@ from repro.core.errors import UserError
 
 # Settings of the author's commands that the kit sets by their names.
 MAX_STEPS = "training.max_steps"
+RESUME_CHANGED_CODE = "resume_changed_code"
 WITH_TRACE = "output.trace=true"
 WITHOUT_TRACKER = "tracker=none"
 IN_FP32 = "training.precision=fp32"

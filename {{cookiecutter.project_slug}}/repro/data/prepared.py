@@ -23,6 +23,7 @@ from repro.core.hashing import sha256_file
 from repro.core.layout import MANIFEST, PREPARED, RAW
 from repro.data.manifest import read_json, refuse_changes, tree_digests
 
+_PARTIAL = f"{PREPARED}.partial"
 _OURS = ("code", "dataset", "files")  # what the kit writes into a manifest
 
 
@@ -96,10 +97,25 @@ class Preparation:
         self._place: Path = root / config.data_dir / self._name
         find_own: Callable[[Any], Path | None] = getattr(author, "own_files", lambda config: None)
         self._own = find_own(config)
+        self._refuse_to_write_among_own_files()
         self._made_with: list[Json] = [
             config.dataset.model_dump(mode="json"),
             *map(sha256_file, code),
         ]
+
+    def _refuse_to_write_among_own_files(self) -> None:
+        """Raise UserError if the kit would write into the author's folder, or replace it."""
+        if self._own is None:
+            return
+        own = self._own.resolve()
+        place = self._place.resolve()
+        replaced = (place / PREPARED, place / _PARTIAL)
+        if place.is_relative_to(own) or any(own.is_relative_to(folder) for folder in replaced):
+            raise UserError(
+                f"dataset={self._name}: your own files are in {own}, and the kit keeps the "
+                f"manifest and what it prepares in {place}: move your files elsewhere, such as to "
+                f"{place.with_name('my_files')}, or give another data_dir"
+            )
 
     @property
     def folder(self) -> Path:
@@ -140,7 +156,7 @@ class Preparation:
         return self._own is None and manifest["code"] != self._made_with
 
     def _prepare(self) -> Prepared:
-        partial = self._place / f"{PREPARED}.partial"
+        partial = self._place / _PARTIAL
         shutil.rmtree(partial, ignore_errors=True)  # a killed preparation left it
         partial.mkdir()
         try:

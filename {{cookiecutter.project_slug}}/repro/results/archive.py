@@ -33,6 +33,7 @@ from repro.results.crate import METADATA, PackedTraining, describe, read_about
 from repro.results.document import outdated
 from repro.results.recording import RecordedClaim
 from repro.runs.git import committed_files, get_git_info, uncommitted_changes, uncommitted_files
+from repro.runs.git_index import why_not_archived
 
 _1980 = 315532800  # zip knows no earlier time
 
@@ -65,7 +66,7 @@ def archive(
     if patch:
         files[layout.PATCH] = patch.encode("utf-8", "surrogateescape")
     else:
-        refuse_what_git_left_out(commit.files, claims)
+        refuse_what_git_left_out(root, commit.files, claims)
     trainings = []
     for name, claim in claims.items():
         for seed, run in runs[name].items():
@@ -116,7 +117,7 @@ def read_commit(root: Path) -> Commit:
 
 
 def refuse_what_git_left_out(
-    committed: Mapping[str, bytes], claims: Mapping[str, RecordedClaim]
+    root: Path, committed: Mapping[str, bytes], claims: Mapping[str, RecordedClaim]
 ) -> None:
     """Raise UserError if the commit is not what was recorded: an ignored file is in no commit."""
     recorded: dict[str, str] = {}
@@ -124,7 +125,9 @@ def refuse_what_git_left_out(
         recorded |= {**claim.conditions.code, LOCK: claim.conditions.lock}
     there = {name: sha256_bytes(content) for name, content in committed.items()}
     missing = sorted(name for name in recorded if there.get(name) != recorded[name])
-    refuse([f"{name} was recorded and git ignores it: git add --force" for name in missing])
+    refuse(
+        [f"{name} was recorded and {why_not_archived(root, name, committed)}" for name in missing]
+    )
 
 
 def find_runs(root: Path, name: str, claim: RecordedClaim) -> dict[str, Path]:

@@ -14,13 +14,14 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repro.core import layout
-from repro.core.errors import UserError
+from repro.core.errors import UserError, refuse
 from repro.core.files import Json, parse_object, read_object
 from repro.core.project import MAX_STEPS, run_author_command, tool_settings
 from repro.results.recording import Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
-from repro.runs.context import read_context
+from repro.runs.context import other_code, read_context
 from repro.runs.evaluation import best_step
+from repro.runs.plain_values import odd_numbers
 
 EXPECTED = Path(layout.RESULTS, "expected_metrics.json")
 RECORDED_RUNS = Path(layout.RUNS, layout.RECORDED)  # <claim>/<digest of conditions>/seed-<seed>
@@ -44,6 +45,7 @@ class Claim(BaseModel):
 def read_claims(root: Path) -> list[Claim]:
     """Read and check the claims of configs/claims.yaml."""
     path = root / tool_settings(root)["claims"]
+    refuse(odd_numbers(path))
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
         claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(content)
@@ -80,7 +82,9 @@ def recorded_run(root: Path, name: str, expected: RecordedClaim, seed: int) -> P
         if expected.checkpoint == layout.BEST:  # metrics.json is of that one
             evaluation = layout.evaluation_file(run, layout.LAST)
         bits = read_object(evaluation).get("bits")
-        if context and context.conditions == expected.conditions and bits in known:
+        if not context or context.conditions != expected.conditions or bits not in known:
+            continue
+        if not other_code(run, expected.conditions.on_disk):
             return run
     return None
 
@@ -199,6 +203,7 @@ def _trained_as_recorded(claim: RecordedClaim, now: Situation, run: Path) -> boo
     lines = [
         *differences(recorded, now.conditions.as_json()),
         *differences(recorded, training.conditions.as_json()),
+        *other_code(run, claim.conditions.on_disk),
     ]
     # Where the training was once stopped does not matter: the number of steps is compared.
     same = all(line.startswith(f"config: {MAX_STEPS} ") for line in lines)

@@ -16,7 +16,8 @@ from repro.core.hashing import sha256_json
 from repro.core.layout import USER_CODE
 from repro.environment import packages
 from repro.environment.locks import NOTE
-from repro.runs.git import get_git_info, uncommitted_files
+from repro.runs.git import get_git_info
+from repro.runs.uncommitted import uncommitted_code
 
 PASS = "pass"
 FAIL = "fail"
@@ -94,7 +95,7 @@ def committed(root: Path) -> Answer:
     if not git.commit_hash:
         remedy = "git init, git add --all, git commit"
         return Answer(FAIL, f"no commit is known ({git.note}): {remedy}")
-    faults = [f"{name} is not committed" for name in uncommitted_files(root) or []]
+    faults = [f"{name} is not committed" for name in uncommitted_code(root) or []]
     if git.source == "environment" and git.is_dirty:
         faults = ["the image was built with uncommitted changes"]
     return _pass_without(faults, f"{git.commit_hash[:12]} ({git.source})", ": git commit")

@@ -39,8 +39,9 @@ from repro.results.report import write_report
 from repro.runs.conditions import Conditions, Situation, differences
 from repro.runs.context import read_context
 from repro.runs.figures import draw_seeds
-from repro.runs.git import get_git_info, uncommitted_files
+from repro.runs.git import get_git_info
 from repro.runs.logs import read_lines
+from repro.runs.uncommitted import uncommitted_code
 
 WRITTEN = (layout.RESULTS, DOCUMENT)  # by record itself
 LARGEST_TRACE = 1 << 18  # bytes of a trace that go to results/: for `verify --prefix` in a clone
@@ -81,7 +82,7 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     (root / layout.RESULTS).mkdir(exist_ok=True)
     if not all(os.access(root / name, os.W_OK) for name in WRITTEN):
         raise UserError(f"{' or '.join(WRITTEN)} cannot be written here: record outside")
-    changed = uncommitted_files(root, WRITTEN)
+    changed = uncommitted_code(root, WRITTEN)
     if not allow_dirty:
         _refuse_what_others_lack(root, changed or [])
     git = get_git_info(root)

@@ -46,6 +46,7 @@ from repro.results.verdict import (
     write_verdict,
 )
 from repro.runs.conditions import Situation, differences
+from repro.runs.context import other_code
 from repro.runs.folder import create_folder
 from repro.runs.git import get_git_info
 from repro.runs.logs import read_trace_lines
@@ -220,6 +221,10 @@ class _Training:
         verdict = self.verdict
         result = measure(self.root, self.claim, verdict.seed, self.folder)
         verdict.steps = [(1, result.steps)]
+        verdict.differences = other_code(self.folder, self.expected.conditions.on_disk)
+        if verdict.differences:  # someone edited the project after the conditions were compared
+            verdict.why = f"it was trained with other code ({verdict.differences[0]})"
+            return
         judge_training(verdict, self.expected, result)
         if verdict.verdict != DIFFERENT or verdict.hardware_class not in self.expected.bits:
             return
@@ -276,6 +281,7 @@ class _Training:
             arguments.append(f"resume={place}")
         run_author_command(self.root, "train", arguments)
         self.verdict.steps.append((start + 1, last))
+        self.verdict.differences += other_code(folder, self.expected.conditions.on_disk)
         if parting := self._parting(folder, start + 1, last):
             self.verdict.differences.append(parting)
 

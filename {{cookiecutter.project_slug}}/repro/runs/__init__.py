@@ -17,25 +17,19 @@ _NAMES = {
         "settings_beside",
         "settings_of",
     ),
+    "repro.runs.code_files": ("code_files",),
     "repro.runs.conditions": (
         "Conditions",
         "DatasetFacts",
         "Facts",
         "Situation",
-        "code_files",
         "conditions_here",
     ),
     "repro.runs.context": ("Context", "log_experiment_context", "read_context"),
     "repro.runs.evaluation": ("best_step", "evaluation_places"),
+    "repro.runs.continued": ("refuse_other_run", "refuse_other_training", "trained_with"),
     "repro.runs.git": ("GitInfo", "get_git_info", "uncommitted_changes"),
-    "repro.runs.folder": (
-        "Run",
-        "find_start",
-        "open_run",
-        "refuse_other_run",
-        "refuse_other_training",
-        "trained_with",
-    ),
+    "repro.runs.folder": ("Run", "find_start", "open_run"),
     "repro.runs.session": ("Session",),
     "repro.runs.step": ("Step",),
     "repro.runs.evaluation_session": ("EvaluationSession",),
@@ -47,12 +41,12 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
+    from repro.runs.code_files import code_files as code_files
     from repro.runs.compare import compare_runs as compare_runs
     from repro.runs.conditions import Conditions as Conditions
     from repro.runs.conditions import DatasetFacts as DatasetFacts
     from repro.runs.conditions import Facts as Facts
     from repro.runs.conditions import Situation as Situation
-    from repro.runs.conditions import code_files as code_files
     from repro.runs.conditions import conditions_here as conditions_here
     from repro.runs.configuration import Loader as Loader
     from repro.runs.configuration import power_of_two as power_of_two
@@ -62,6 +56,9 @@ if TYPE_CHECKING:
     from repro.runs.context import Context as Context
     from repro.runs.context import log_experiment_context as log_experiment_context
     from repro.runs.context import read_context as read_context
+    from repro.runs.continued import refuse_other_run as refuse_other_run
+    from repro.runs.continued import refuse_other_training as refuse_other_training
+    from repro.runs.continued import trained_with as trained_with
     from repro.runs.evaluation import best_step as best_step
     from repro.runs.evaluation import evaluation_places as evaluation_places
     from repro.runs.evaluation_session import EvaluationSession as EvaluationSession
@@ -73,9 +70,6 @@ if TYPE_CHECKING:
     from repro.runs.folder import Run as Run
     from repro.runs.folder import find_start as find_start
     from repro.runs.folder import open_run as open_run
-    from repro.runs.folder import refuse_other_run as refuse_other_run
-    from repro.runs.folder import refuse_other_training as refuse_other_training
-    from repro.runs.folder import trained_with as trained_with
     from repro.runs.git import GitInfo as GitInfo
     from repro.runs.git import get_git_info as get_git_info
     from repro.runs.git import uncommitted_changes as uncommitted_changes

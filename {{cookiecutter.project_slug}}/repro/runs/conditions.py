@@ -7,25 +7,20 @@ the seed, because a claim is about several.
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
-from repro.core.errors import refuse
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
-from repro.core.layout import CODE, DATA, RESULTS, RUNS, TESTS
-from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
 from repro.environment.profile import PROFILES
+from repro.runs.code_files import code_files
 
-_NO_CODE = (TESTS, RUNS, DATA, RESULTS)
 # Code that no bits depend on: what to record, and where a run is shown while it trains.
 _NO_CONDITION = ("configs/claims.yaml", "configs/tracker/", "repro/tracking/")
-_OF_AN_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # of venv and of conda
 
 
 class AsItIs:
@@ -69,11 +64,15 @@ class Conditions:
     lock: str
     packages: dict[str, str]
 
+    @property
+    def on_disk(self) -> ConditionsOnDisk:
+        """Those that lie on the disk."""
+        return ConditionsOnDisk(self.code, self.lock, self.packages)
+
     def as_json(self) -> JsonObject:
         """Return the JSON object: kinds of conditions by name, in the order of a trace's header."""
-        on_disk = ConditionsOnDisk(self.code, self.lock, self.packages)
         return {
-            **on_disk.as_json(),
+            **self.on_disk.as_json(),
             "config": self.config,
             "data": self.data,
             "environment": {**self.environment},
@@ -169,52 +168,20 @@ def conditions_on_disk(root: Path) -> ConditionsOnDisk:
     return ConditionsOnDisk(code, sha256_file(lock), not_as_locked(lock))
 
 
-def code_files(root: Path) -> list[str]:
-    """List all files of CODE, and Python files elsewhere in the project that training may import.
-
-    The list is sorted. Caches, hidden files and environments are left out, and bootstrap.py, which
-    only makes those. OSError for a folder of CODE that cannot be read, UserError for what is no
-    file: a named pipe, a socket, a device.
-    """
-    paths: list[Path] = []
-
-    def refuse_unreadable(error: OSError) -> None:
-        if Path(error.filename).relative_to(root).parts[:1] in [(name,) for name in CODE]:
-            raise error  # elsewhere it is no code: nothing can be imported from there
-
-    linked = [
-        os.walk(root / name, onerror=refuse_unreadable)
-        for name in CODE
-        if (root / name).is_symlink()
-    ]
-    for place, folders, files in chain(os.walk(root, onerror=refuse_unreadable), *linked):
-        here = Path(place).relative_to(root)
-        folders[:] = [name for name in folders if _may_hold_code(root, here / name)]
-        is_code = here.parts[:1] in [(name,) for name in CODE]
-        for name in files:
-            hidden = name[0] == "." or here.name == "__pycache__"
-            if not hidden and (is_code or name.endswith(".py")):
-                paths.append(here / name)
-    refuse([fault for path in sorted(paths) if (fault := fault_of_kind(root / path))])
-    paths = [path for path in paths if (root / path).is_file() and path != Path("bootstrap.py")]
-    return sorted(path.as_posix() for path in paths)
-
-
-def _may_hold_code(root: Path, folder: Path) -> bool:
-    if folder.name[0] == "." or str(folder) in _NO_CODE:
-        return False
-    # Path.exists would raise for a folder that may not be looked into, such as lost+found.
-    return not any(os.path.exists(root / folder / mark) for mark in _OF_AN_ENVIRONMENT)
-
-
 def conditions_here(
-    root: Path, config: JsonObject, manifest: Mapping[str, Json], profile: str, device: str
+    root: Path,
+    config: JsonObject,
+    manifest: Mapping[str, Json],
+    profile: str,
+    device: str,
+    on_disk: ConditionsOnDisk | None = None,
 ) -> Situation:
     """Return what a training here would depend on.
 
-    `config`: the settings that may change the bits. `manifest`: of the data.
+    `config`: the settings that may change the bits. `manifest`: of the data. `on_disk`: what was
+    read of the disk when the command started; None reads it now.
     """
-    on_disk = conditions_on_disk(root)
+    on_disk = on_disk or conditions_on_disk(root)
     settings = {name: value for name, value in config.items() if name != "seed"}
     variables = {name: os.environ[name] for name in PROFILES["portable"] if name in os.environ}
     conditions = Conditions(

@@ -36,6 +36,7 @@ from repro.core.redaction import MASK
 from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
+from repro.runs.plain_values import NO_HYDRA, fault_of, is_of_hydra, odd_numbers, settings_of_hydra
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -82,6 +83,7 @@ class Loader(Generic[Model]):
         files = sorted(self.folder.rglob("*"))
         refuse([fault for path in files if (fault := fault_of_kind(path))])
         parsed, faults = self.parse(overrides)
+        faults += self._faults_of_files()
         lines = []
         for override in parsed:
             text = str(override.input_line)
@@ -130,6 +132,9 @@ class Loader(Generic[Model]):
         parsed: list[Override] = []
         faults: list[str] = []
         for text in overrides:
+            if is_of_hydra(text):
+                faults.append(f"{text}: {NO_HYDRA}")
+                continue
             try:
                 override = parser.parse_override(self._quoted(text))
             except HydraException:
@@ -139,9 +144,20 @@ class Loader(Generic[Model]):
             if choices and not override.is_sweep_override() and override.value() not in choices:
                 group = f"{CONFIGS}/{override.key_or_group}/"
                 faults.append(f"{text}: no such choice; {group} has {', '.join(choices)}")
+            elif fault := fault_of(text, override):
+                faults.append(fault)
             else:
                 parsed.append(override)
         return parsed, faults
+
+    def _faults_of_files(self) -> list[str]:
+        """Return a line for each value in config.yaml and the groups that is not what it seems."""
+        faults = []
+        for path in [self.folder / "config.yaml", *sorted(self.folder.glob("*/*.yaml"))]:
+            shown = path.relative_to(self.folder.parent)
+            lines = odd_numbers(path) + settings_of_hydra(path)
+            faults += [f"{shown}{line.removeprefix(str(path))}" for line in lines]
+        return faults
 
     def _quoted(self, text: str) -> str:
         """Put a path into quotes: Hydra's grammar refuses spaces and umlauts."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 from repro.core.files import Json, JsonObject, read_object
-from repro.core.layout import CONTEXT, PATCH
+from repro.core.layout import CONTEXT, PATCH, context_folders
 from repro.core.redaction import redact_mapping
 from repro.environment.cuda import find_foreign
 from repro.environment.locks import LOCK
@@ -24,7 +24,13 @@ from repro.environment.machine import (
     get_software,
     import_torch,
 )
-from repro.runs.conditions import AsItIs, Conditions, DatasetFacts
+from repro.runs.conditions import (
+    AsItIs,
+    Conditions,
+    ConditionsOnDisk,
+    DatasetFacts,
+    differences,
+)
 from repro.runs.git import GitInfo, get_git_info, uncommitted_changes
 
 
@@ -81,6 +87,23 @@ def read_context(folder: Path) -> Context | None:
         return TypeAdapter(Context).validate_python(values)
     except ValidationError:
         return None
+
+
+def other_code(run: Path, code: ConditionsOnDisk) -> list[str]:
+    """Return a line for each file or package that a run ever had otherwise than in `code`.
+
+    A run that was resumed has a context of each of these times.
+    """
+    lines = []
+    for folder in context_folders(run):
+        if not (folder / CONTEXT).is_file():  # a copy of a checkpoint has none around it
+            continue
+        context = read_context(folder)
+        if context is None:
+            lines.append(f"{folder / CONTEXT} is damaged")
+        else:
+            lines += differences(code.as_json(), context.conditions.on_disk.as_json())
+    return list(dict.fromkeys(lines))
 
 
 def log_experiment_context(folder: Path, root: Path, extra: JsonObject) -> JsonObject:

@@ -11,10 +11,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from omegaconf import OmegaConf
 
@@ -22,10 +21,9 @@ from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, write_file
 from repro.core.layout import CHECKPOINTS, CONFIG_USED, METRICS, TRACE
-from repro.core.project import MAX_STEPS
 from repro.core.redaction import redact_command, redact_mapping
-from repro.runs.conditions import Facts, differences, seeds_by_hand, without_setting
-from repro.runs.configuration import RunSettings, read_config_used
+from repro.runs.conditions import Facts
+from repro.runs.configuration import RunSettings
 from repro.runs.context import log_experiment_context
 from repro.runs.evaluation import best_step
 from repro.runs.logs import Entry, line_step, read_lines
@@ -59,7 +57,9 @@ class Run:
         write_file(self.folder / CONFIG_USED, text.encode())
         with (self.folder / layout.COMMAND).open("a") as file:
             file.write(redact_command(["python", *sys.orig_argv[1:]]) + "\n")
-        folder = layout.resumed_folder(self.folder, step) if self.start else self.folder
+        folder = self.folder
+        if self.start and (folder / layout.CONTEXT).is_file():
+            folder = layout.resumed_folder(self.folder, step)
         log_experiment_context(folder, root, facts.as_json())
 
     def name_checkpoints(self, steps: dict[str, int]) -> None:
@@ -72,8 +72,8 @@ class Run:
     def begin(self, step: int) -> None:
         """Make the folder what it was after `step` steps: metrics cut, checkpoints at hand.
 
-        A run that continues another one in a folder of its own gets that one's metrics, its trace
-        and the checkpoints `last` and `best`.
+        A run that continues another one in a folder of its own gets that one's metrics, its trace,
+        its contexts and the checkpoints `last` and `best`.
         """
         source = _run_of(self.start)
         lines = read_lines(source / METRICS) if source else []
@@ -84,14 +84,26 @@ class Run:
             self._take_over(self.start, source, step)
 
     def _take_over(self, start: Path, source: Path | None, step: int) -> None:
-        """Copy the trace and the checkpoints of the run that this one continues."""
-        if source and (source / TRACE).is_file():  # cut when the trace begins
-            shutil.copyfile(source / TRACE, self.folder / TRACE)
+        """Copy the trace, the contexts and the checkpoints of the run that this one continues."""
+        if source:
+            self._take_over_records(source, step)
         best = best_step(start)
         # By the step, because a checkpoint that was set aside or copied may have any name.
         for number, path in {best: layout.step_folder(start.parent, best), step: start}.items():
             if checkpoint.find_fault(path) is None:  # no best one before the first validation
                 checkpoint.copy(path, layout.step_folder(self.checkpoints, number))
+
+    def _take_over_records(self, source: Path, step: int) -> None:
+        """Copy the trace of a run, which is cut when ours begins, and its earlier contexts."""
+        kept = [Path(TRACE)]
+        for old in layout.context_folders(source):
+            if layout.resumed_at(old) < step and (old / layout.CONTEXT).is_file():
+                place = old.relative_to(source)
+                kept += [place / layout.CONTEXT, place / layout.PATCH]
+        for name in kept:
+            if (source / name).is_file():
+                (self.folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source / name, self.folder / name)  # not all disks have modes
 
 
 def find_start(root: Path, config: RunSettings) -> Path | None:
@@ -182,40 +194,6 @@ def _lock(folder: Path) -> None:
         words = f"{error.strerror}; take care that no other training uses it"
         print(f"warning: {folder}: this file system has no locks ({words})", flush=True)
     _locks[folder] = file
-
-
-@dataclass(frozen=True)
-class TrainedWith:
-    """The settings of a training, and the digest of its data; None where it is not known."""
-
-    config: JsonObject
-    data: str | None = None
-
-
-def trained_with(state: Mapping[str, Any]) -> TrainedWith:
-    """Return what the training had whose state this is (a checkpoint's, or a trainer's)."""
-    return TrainedWith(state["config"], state.get("data"))
-
-
-def refuse_other_training(old: TrainedWith, new: TrainedWith, where: Path) -> None:
-    """UserError if the training in `where` had other settings or data; its end may differ."""
-    lines = differences({"config": _comparable(old.config)}, {"config": _comparable(new.config)})
-    if old.data and new.data and old.data != new.data:
-        lines.append("data: not the files that it was trained with: put them back, or train anew")
-    if lines:
-        raise UserError([f"{where} was trained with other settings or data:", *lines])
-
-
-def _comparable(config: JsonObject) -> JsonObject:
-    return {**without_setting(config, MAX_STEPS), "seeds": seeds_by_hand(config)}
-
-
-def refuse_other_run(folder: Path, settings: JsonObject) -> None:
-    """UserError if `folder` holds a run of other settings that saved no checkpoint."""
-    used = read_config_used(folder)
-    if used:
-        known = {name: value for name, value in used.items() if name in settings}
-        refuse_other_training(TrainedWith(known), TrainedWith(settings), folder)
 
 
 def _run_of(start: Path | None) -> Path | None:

@@ -6,58 +6,31 @@ and that no secret that can be recognised gets into the patch.
 
 import os
 import re
-import shutil
-import subprocess
 import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from repro.core.hashing import sha256_file
 from repro.core.redaction import MASK, redact_text, redact_url
+from repro.runs.checkouts import is_worktree
+from repro.runs.git_index import copy_index, hidden_files, nothing_hidden, show_hidden, shown_again
+from repro.runs.git_index import run_git as _git
 
 _MIB = 2**20
-_TIMEOUT = 20.0  # seconds per call of git: a hanging disk stops no run
 
 _SECRET_FILES = """.env .env.* .envrc *.pem *.key *.p12 *.pfx id_rsa* id_dsa* id_ecdsa* id_ed25519*
 .netrc .pypirc .git-credentials credentials* secrets.y*ml secrets.json secrets.toml kaggle.json"""
-
-# Settings of users that change what git prints, or run programs, are overruled.
-_GIT = """git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.quotePath=false
--c core.safecrlf=false -c core.splitIndex=false -c diff.noprefix=false
--c diff.mnemonicPrefix=false -c diff.relative=false -c diff.context=3 -c diff.renames=false
--c diff.submodule=short"""
 
 _STATUS = ("status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".")
 
 _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color")
 
-# Set while git runs a hook or `rebase --exec`: they may point at another repository or index.
-_NOT_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_DIFF_OPTS")
 
-
-def _git(root: Path, *arguments: str, stdin: str = "", **variables: str) -> str:
-    """Return what git prints in `root`, else OSError; bytes that are no UTF-8 are escaped."""
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-    env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"} | variables
-    given = stdin.encode("utf-8", "surrogateescape")  # text mode would turn CRLF into LF
-    command = [*_GIT.split(), *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=root,
-            env=env,
-            input=given,
-            capture_output=True,
-            check=True,
-            timeout=_TIMEOUT,
-        )
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode("utf-8", "replace").split()  # it names the remedy, if any
-        raise OSError(f"git {arguments[0]}: {' '.join(reason)}") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise OSError(f"git is not installed or hangs: {type(error).__name__}") from None
-    return str(done.stdout, "utf-8", "surrogateescape")
+def _top(root: Path) -> Path:
+    return Path(_git(root, "rev-parse", "--show-toplevel").removesuffix("\n"))
 
 
 def _repository(root: Path) -> tuple[Path, str]:
@@ -65,7 +38,7 @@ def _repository(root: Path) -> tuple[Path, str]:
 
     That is HEAD, or the empty tree before the first commit. OSError where git gives no answer.
     """
-    top = Path(_git(root, "rev-parse", "--show-toplevel").removesuffix("\n"))
+    top = _top(root)
     if not top.samefile(root) and not _git(root, "ls-files", "--", "pyproject.toml"):
         raise OSError("no git repository: the one around the project does not track it")
     try:
@@ -101,30 +74,41 @@ def get_git_info(root: Path) -> GitInfo:
         return _info_without_git(root, note=str(error))
     notes: list[str] = []
 
-    def ask(missing: str, *arguments: str) -> str | None:
+    def ask(missing: str, *arguments: str, all_edits: bool = False) -> str | None:
+        edits: AbstractContextManager[dict[str, str]] = nullcontext({})
         try:
-            return _git(root, *arguments).removesuffix("\n")
+            if all_edits:
+                edits = nothing_hidden(root)
+            with edits as variables:
+                return _git(root, *arguments, **variables).removesuffix("\n")
         except OSError as error:
             notes.append(missing or str(error))
             return None
 
     commit = ask("no commit yet", "rev-parse", "--verify", "--quiet", "HEAD")
     branch = ask("detached HEAD", "symbolic-ref", "--short", "--quiet", "HEAD")
-    diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".")
+    diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".", all_edits=True)
     remote = ask("no remote named origin", "remote", "get-url", "origin")
-    status = ask("", *_STATUS)
+    status = ask("", *_STATUS, all_edits=True)
+    changed = _without_worktrees(root, status) if status else []
     known = status is not None  # empty is clean, no answer is unknown
-    files = (status or "").split("\0")
     return GitInfo(
         commit_hash=commit,
         branch=branch,
-        is_dirty=status != "" if known else None,
+        is_dirty=bool(changed) if known else None,
         diff_stat=diff_stat,
         remote_url=redact_url(remote) if remote else remote,
-        untracked=sum(name.startswith("?? ") for name in files) if known else None,
+        untracked=sum(line.startswith("?? ") for line in changed) if known else None,
         source="git",
         note="; ".join(notes) or None,
     )
+
+
+def _without_worktrees(root: Path, status: str) -> list[str]:
+    """Return the lines of `git status`, but other checkouts of this repository (git worktree)."""
+    top = _top(root)
+    lines = filter(None, status.split("\0"))
+    return [line for line in lines if not is_worktree(top, Path(line[3:]))]
 
 
 def _info_without_git(root: Path, note: str) -> GitInfo:
@@ -147,15 +131,29 @@ def committed_files(root: Path) -> bytes:
 
 
 def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
-    """List changed and untracked files below `root` but those in `but`; None if git cannot tell."""
+    """List changed and untracked files below `root` but those in `but`; None if git cannot tell.
+
+    A changed file that git was told not to look at is listed with what makes git see it.
+    """
     leave = [f":(exclude){name}" for name in but]
     try:
         _repository(root)
         folder = _git(root, "rev-parse", "--show-prefix").removesuffix("\n")
-        status = _git(root, *_STATUS, *leave)
+        hidden = hidden_files(root)
+        with nothing_hidden(root) as variables:
+            status = _git(root, *_STATUS, *leave, **variables)
+        lines = _without_worktrees(root, status)
     except OSError:
         return None
-    return [line[3:].removeprefix(folder) for line in status.split("\0") if line]
+    names = [line[3:].removeprefix(folder) for line in lines]
+    return [f"{name}{_remedy(name, hidden)}" for name in names]
+
+
+def _remedy(name: str, hidden: Mapping[str, list[str]]) -> str:
+    """Return what a commit needs before it takes a file; nothing if `git commit` is enough."""
+    if name.endswith("/"):
+        return f" (a repository of its own: delete {name}.git, then git add {name})"
+    return shown_again(name, hidden)
 
 
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
@@ -182,11 +180,10 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
     In the copy untracked files are marked "to be added": one `git diff` then shows everything, and
     the user's index stays as it is.
     """
-    original = root / _git(root, "rev-parse", "--git-path", "index").removesuffix("\n")
-    if original.exists():
-        shutil.copy2(original, index)  # with its time: git compares it with the files' times
+    copy_index(root, index)
+    show_hidden(root, index)
     others = _git(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z")
-    names = [name for name in others.split("\0") if name]
+    names = [name for name in others.split("\0") if name and not is_worktree(top, Path(name))]
     left_out = {name: reason for name in names if (reason := _left_out(top / name, _MIB))}
     not_added = ""
     if new := [name for name in names if name not in left_out]:

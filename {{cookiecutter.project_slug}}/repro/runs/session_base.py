@@ -14,7 +14,7 @@ from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.data.manifest import data_digest
-from repro.runs.conditions import Situation, conditions_here
+from repro.runs.conditions import Situation, conditions_here, conditions_on_disk
 from repro.runs.fingerprints import Quantities
 from repro.runs.plan import Plan
 from repro.runs.registered import Registered
@@ -36,6 +36,8 @@ class SessionBase:
     def __init__(self, root: Path, config: SessionSettings) -> None:
         refuse_missing_settings(config)
         refuse_long_folder(config.num_workers)
+        # At once: whoever edits the code while the data are prepared edits the next training's.
+        self._on_disk = conditions_on_disk(root)
         set_determinism(config.determinism)
         set_threads(config.threads)
         self.root = root
@@ -100,7 +102,9 @@ class SessionBase:
             raise UserError("session.data was not called: what a training depends on is not known")
         settings = config.bits_settings()
         device = self.device.type
-        return conditions_here(self.root, settings, self.facts, config.profile, device)
+        return conditions_here(
+            self.root, settings, self.facts, config.profile, device, self._on_disk
+        )
 
     def state_dict(self) -> JsonObject | dict[str, Any]:
         """Return all that a checkpoint holds."""
@@ -110,6 +114,7 @@ class SessionBase:
             "steps": self._plan.last if self._plan else None,
             "finished": self.finished,
             "data": data_digest(self.facts or {}),
+            "on_disk": self._on_disk.as_json(),
             "best": self.best.as_json() if self.best else None,
             "notes": self.notes,
             **self._known().state_dict(),

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
+from repro.core.project import RESUME_CHANGED_CODE
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.runs.configuration import power_of_two, run_name
 
@@ -95,7 +96,7 @@ class ExperimentConfig(Settings):
     """All settings that the kit reads. `FREE`: those that have no influence on the bits."""
 
     PATHS: ClassVar[tuple[str, ...]] = ("data_dir", "run_dir", "resume")
-    FREE: ClassVar[tuple[str, ...]] = ("output", "num_workers", "tracker")
+    FREE: ClassVar[tuple[str, ...]] = ("output", "num_workers", "tracker", RESUME_CHANGED_CODE)
 
     name: Annotated[str, AfterValidator(run_name)]
     seed: Seed
@@ -112,6 +113,7 @@ class ExperimentConfig(Settings):
     data_dir: PathText
     run_dir: PathText | None
     resume: PathText | None
+    resume_changed_code: bool = False
 
     @model_validator(mode="before")
     @classmethod

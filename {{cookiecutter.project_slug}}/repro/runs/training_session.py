@@ -10,17 +10,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from repro.core import layout
+from repro.core.checked_code import imported_otherwise
+from repro.core.errors import refuse
 from repro.core.files import write_json
 from repro.core.progress import Advance, progress
+from repro.core.project import RESUME_CHANGED_CODE
 from repro.runs.conditions import Facts
-from repro.runs.folder import (
-    Run,
-    find_start,
-    open_run,
+from repro.runs.continued import (
+    code_in_contexts,
+    differences_of_code,
     refuse_other_run,
     refuse_other_training,
     trained_with,
 )
+from repro.runs.folder import Run, find_start, open_run
 from repro.runs.plan import Plan
 from repro.runs.registered import Registered
 from repro.runs.session import Session
@@ -35,7 +38,8 @@ from repro.training.unsaved import refuse_not_restored
 
 # Shows a run, whose folder it gets, for as long as the block lasts.
 Listener = Callable[[Path], AbstractContextManager[None]]
-_OF_THE_END = ("finished", "steps")  # parts of a state that say where the training ends
+# Parts of a state that another start may change: where the training ends, and what code it has.
+_OF_THIS_START = ("finished", "steps", "on_disk")
 
 
 class TrainingSession(Session):
@@ -59,6 +63,7 @@ class TrainingSession(Session):
         self._asked = False
         self._first = 0
         self._last_loss = 0.0
+        self._changed_code: list[str] = []  # since the checkpoint, and the user asked for it
 
     def validated(self, **metrics: Number) -> bool:
         improved = super().validated(**metrics)
@@ -72,9 +77,14 @@ class TrainingSession(Session):
                 refuse_other_run(self.root / config.run_dir, config.bits_settings())
             return
         state = checkpoint.load(self.start)
-        refuse_other_training(trained_with(state), trained_with(self.state_dict()), self.start)
+        old = trained_with({"on_disk": code_in_contexts(self.start), **state})
+        new = trained_with(self.state_dict())
+        # A loop of one's own has the setting if its config has it.
+        changed_code = getattr(config, RESUME_CHANGED_CODE, False) is True
+        refuse_other_training(old, new, self.start, changed_code)
+        self._changed_code = differences_of_code(old, new)
         self._load(state)
-        loaded = {name: part for name, part in state.items() if name not in _OF_THE_END}
+        loaded = {name: part for name, part in state.items() if name not in _OF_THIS_START}
         refuse_not_restored(loaded, self.state_dict(), self.start)
 
     @contextmanager
@@ -84,6 +94,8 @@ class TrainingSession(Session):
             self.finished = self.finished or "max_steps"
             yield range(0)
             return
+        edited = imported_otherwise(self.root, self._on_disk.code)
+        refuse([f"{name} was edited while this command started: start it again" for name in edited])
         self.finished = ""
         self._first = self.step + 1
         self._unregistered = Unregistered(
@@ -111,6 +123,8 @@ class TrainingSession(Session):
         if self.start:
             self._name_checkpoints(run)
             print(f"resuming after step {self.step}")
+            for line in self._changed_code:
+                print(f"with other code than before, so this is a run of other code: {line}")
         facts = Facts(self.situation, flags(), config.seed, config.seeds.model_dump())
         run.describe(self.root, config.model_dump(mode="json"), facts, self.step)
         write_json(run.folder / layout.DATA_FACTS, self.facts)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from repro.core.errors import UserError
 from repro.core.project import author_module, author_object
 from repro.data.prepared import Preparation, Prepared
-from repro.runs.conditions import code_files
+from repro.runs.code_files import code_files
 from repro.tasks.task import Task
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from repro.core.layout import CODE
 from repro.core.redaction import redact_mapping, redact_text
-from repro.runs.conditions import code_files
+from repro.runs.code_files import code_files
 from repro.tracking import FINISHED, TrackerSettings
 from repro.tracking.sender import read_state
 

@@ -1,0 +1,29 @@
+"""Tell another checkout of the project's own repository from code: what `git worktree` made."""
+
+import os
+from pathlib import Path
+
+
+def is_worktree(root: Path, folder: Path) -> bool:
+    """Tell whether `folder`, below `root`, is another checkout of the repository around `root`.
+
+    A submodule or a clone within the project is none: training may import it.
+    """
+    place = root / folder
+    if not os.path.isfile(place / ".git"):  # Path.is_file raises where nobody may look, lost+found
+        return False
+    around = next((above for above in (root, *root.parents) if (above / ".git").exists()), None)
+    return around is not None and _repository(place) == _repository(around)
+
+
+def _repository(checkout: Path) -> Path | None:
+    """Return the folder with the history of a checkout, which its worktrees share."""
+    git = checkout / ".git"
+    try:
+        if git.is_file():
+            text = git.read_text(errors="replace").removeprefix("gitdir:").strip()
+            git = checkout / text
+        common = git / "commondir"
+        return (git / common.read_text().strip() if common.is_file() else git).resolve()
+    except (OSError, ValueError):
+        return None

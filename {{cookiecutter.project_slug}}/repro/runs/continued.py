@@ -1,0 +1,92 @@
+"""Refuse to go on with another training: other settings, other data, or other code.
+
+A run whose files say one thing and whose weights were made by another is worse than none. Settings
+and data can only be put back. Other code may be meant, such as a mended fault after days of
+training: `resume_changed_code=true` goes on, and the contexts of the run then hold both, so that
+`compare`, `record` and `verify` take it for a run of other code.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repro.core import layout
+from repro.core.errors import SHOWN, refuse
+from repro.core.files import JsonObject
+from repro.core.project import MAX_STEPS, RESUME_CHANGED_CODE
+from repro.core.text import listed
+from repro.runs.conditions import differences, seeds_by_hand, without_setting
+from repro.runs.configuration import read_config_used
+from repro.runs.context import read_context
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """The settings of a training, and the digest of its data; None where it is not known.
+
+    `on_disk`: code, lock, and packages that are not as locked; empty where they are not known.
+    """
+
+    config: JsonObject
+    data: str | None = None
+    on_disk: JsonObject = field(default_factory=dict)
+
+
+def trained_with(state: Mapping[str, Any]) -> TrainedWith:
+    """Return what the training had whose state this is (a checkpoint's, or a trainer's)."""
+    return TrainedWith(state["config"], state.get("data"), state.get("on_disk") or {})
+
+
+def refuse_other_training(
+    old: TrainedWith, new: TrainedWith, where: Path, changed_code: bool = False
+) -> None:
+    """UserError if the training in `where` had other settings, data or code; its end may differ.
+
+    `changed_code`: whether other code is what the user asks for.
+    """
+    lines = differences({"config": _comparable(old.config)}, {"config": _comparable(new.config)})
+    if old.data and new.data and old.data != new.data:
+        lines.append("data: not the files that it was trained with: put them back, or train anew")
+    faults = [f"{where} was trained with other settings or data:", *lines] if lines else []
+    code = [] if changed_code else differences_of_code(old, new)
+    if code:
+        names = listed(code, SHOWN)
+        remedy = f"put it back, or {RESUME_CHANGED_CODE}=true goes on as a run of other code"
+        faults.append(f"{where} was trained with other code ({names}): {remedy}")
+    refuse(faults)
+
+
+def differences_of_code(old: TrainedWith, new: TrainedWith) -> list[str]:
+    """Return a line for each file or package that is another one; none if `old` is not known."""
+    if not old.on_disk or not new.on_disk:
+        return []
+    return [line.removeprefix("code: ") for line in differences(old.on_disk, new.on_disk)]
+
+
+def code_in_contexts(start: Path) -> JsonObject:
+    """Return the code with which a run last trained, by its contexts; empty if none tells.
+
+    For a checkpoint of a kit that wrote no code into checkpoints.
+    """
+    run = layout.run_of(start)
+    folders = layout.context_folders(run) if run else []
+    for folder in reversed(folders):
+        context = read_context(folder)
+        if context and context.conditions.lock:
+            return context.conditions.on_disk.as_json()
+    return {}
+
+
+def _comparable(config: JsonObject) -> JsonObject:
+    """Return the settings that must be equal: not where it ends, nor whether code may differ."""
+    settings = without_setting(without_setting(config, MAX_STEPS), RESUME_CHANGED_CODE)
+    return {**settings, "seeds": seeds_by_hand(config)}
+
+
+def refuse_other_run(folder: Path, settings: JsonObject) -> None:
+    """UserError if `folder` holds a run of other settings that saved no checkpoint."""
+    used = read_config_used(folder)
+    if used:
+        known = {name: value for name, value in used.items() if name in settings}
+        refuse_other_training(TrainedWith(known), TrainedWith(settings), folder)
