@@ -10,17 +10,13 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from repro.core.hashing import sha256_file
-from repro.core.redaction import MASK, redact_text, redact_url
+from repro.core.redaction import MASK, is_secret_file, redact_text, redact_url
 
 _MIB = 2**20
 _TIMEOUT = 20.0  # seconds per call of git: a hanging disk stops no run
-
-_SECRET_FILES = """.env .env.* .envrc *.pem *.key *.p12 *.pfx id_rsa* id_dsa* id_ecdsa* id_ed25519*
-.netrc .pypirc .git-credentials credentials* secrets.y*ml secrets.json secrets.toml kaggle.json"""
 
 # Settings of users that change what git prints, or run programs, are overruled.
 _GIT = """git -c core.fsmonitor=false -c core.hooksPath=/dev/null -c core.quotePath=false
@@ -109,7 +105,8 @@ def get_git_info(root: Path) -> GitInfo:
 
     commit = ask("no commit yet", "rev-parse", "--verify", "--quiet", "HEAD")
     branch = ask("detached HEAD", "symbolic-ref", "--short", "--quiet", "HEAD")
-    diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".")
+    # Names in full: a part of a token is not recognised as one.
+    diff_stat = ask("", *_DIFF, "--stat=5000", "--stat-graph-width=20", base, "--", ".")
     remote = ask("no remote named origin", "remote", "get-url", "origin")
     status = ask("", *_STATUS)
     known = status is not None  # empty is clean, no answer is unknown
@@ -159,7 +156,7 @@ def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None
 
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
     """Say why a changed file stays out of the patch; None if it goes in."""
-    if any(fnmatchcase(path.name.lower(), pattern) for pattern in _SECRET_FILES.split()):
+    if is_secret_file(path.name):
         return "secret by its name"  # no digest: that of a short secret can be guessed
     if path.is_symlink() or not path.exists():  # the text of a link; a deletion
         return None
