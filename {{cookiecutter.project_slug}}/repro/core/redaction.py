@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from repro.core.secret_masks import MASK as MASK
 from repro.core.secret_masks import is_placeholder, mask_contexts, mask_tokens
 
+SHORTEST = 8  # characters of a secret that is looked for in texts: shorter ones are words
 # Patterns are compiled when they are first used: a message about a typo needs none of them.
 
 # Searched in a name's words, lower case, joined by "_". `token` counts as the last word alone, and
@@ -93,18 +94,30 @@ def redact_url(url: str) -> str:
     return scheme + ssh_user + rest
 
 
-def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return values of variables with secret names, and logins in URLs: of 8 characters or more."""
-    values: set[str] = set()
+def secret_variables(
+    environ: Mapping[str, str] = os.environ, shortest: int = SHORTEST
+) -> dict[str, str]:
+    """Return each secret of the environment, the longest first, with its variable's name.
+
+    Secrets are values of variables with secret names, and logins in URLs.
+    """
+    found: dict[str, str] = {}
     for name, value in environ.items():
+        values: set[str] = set()
         if is_secret_name(name):  # by line: in a diff every line of a key has a "+" before it
             values.update(line.strip() for line in value.splitlines())
         for user, password in re.findall(r"(?<!ssh)://([^\s/@:]*)(?::([^\s/]*))?@", value):
             secret = user if password in ("", "x-oauth-basic") else password
             values.update((secret, unquote(secret)))
+        found.update(dict.fromkeys(values, name))
     # Longest first: a secret inside another one must not leave the rest of it.
-    long = [value for value in values if len(value) >= 8]
-    return tuple(sorted(long, key=lambda value: (-len(value), value)))
+    long = [value for value in found if len(value) >= shortest]
+    return {value: found[value] for value in sorted(long, key=lambda value: (-len(value), value))}
+
+
+def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the environment's secrets of SHORTEST characters or more, the longest first."""
+    return tuple(secret_variables(environ))
 
 
 def redact_text(text: str) -> str:
@@ -168,12 +181,12 @@ def redact_mapping(value: Any, clean: Callable[[str], str] | None = None) -> Any
         return clean(str(value))
     copy = {clean(str(key)): redact_mapping(item, clean) for key, item in value.items()}
     hidden = {
-        name for name, item in copy.items() if is_secret_name(name) and not _is_setting(name, item)
+        name for name, item in copy.items() if is_secret_name(name) and not is_setting(name, item)
     }
     return copy | dict.fromkeys(hidden, MASK)
 
 
-def _is_setting(name: str, value: Any) -> bool:
+def is_setting(name: str, value: Any) -> bool:
     """Whether a value is no secret: nothing, a switch, or a token of a vocabulary (bot_token: 7)."""
     if value is None or value == "" or isinstance(value, bool):
         return True

@@ -14,6 +14,8 @@ from typing import Annotated
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
 from repro.core.layout import CODE, DATA, RESULTS, RUNS, TESTS
+from repro.core.redaction import is_secret_file
+from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
@@ -160,7 +162,11 @@ def seeds_by_hand(config: JsonObject) -> JsonObject:
 
 
 def conditions_on_disk(root: Path) -> ConditionsOnDisk:
-    """Read the conditions that lie on the disk: code, lock, packages that are not as locked."""
+    """Read the conditions that lie on the disk: code, lock, packages that are not as locked.
+
+    UserError for a file of code with a secret in its name.
+    """
+    refuse_secret_names(code_files(root), " of code")
     names = [name for name in code_files(root) if not name.startswith(_NO_CONDITION)]
     code = {name: sha256_file(root / name) for name in names}
     lock = root / LOCK
@@ -171,7 +177,8 @@ def code_files(root: Path) -> list[str]:
     """List all files of CODE, and Python files elsewhere in the project that training may import.
 
     The list is sorted. Caches, hidden files and environments are left out, and bootstrap.py, which
-    only makes those.
+    only makes those. So are files of secrets: the digest of a short one can be guessed, and images
+    have none of them.
     """
     paths: list[Path] = []
     linked = [os.walk(root / name) for name in CODE if (root / name).is_symlink()]
@@ -181,7 +188,7 @@ def code_files(root: Path) -> list[str]:
         is_code = here.parts[:1] in [(name,) for name in CODE]
         for name in files:
             hidden = name[0] == "." or here.name == "__pycache__"
-            if not hidden and (is_code or name.endswith(".py")):
+            if not hidden and not is_secret_file(name) and (is_code or name.endswith(".py")):
                 paths.append(here / name)
     paths = [path for path in paths if (root / path).is_file() and path != Path("bootstrap.py")]
     return sorted(path.as_posix() for path in paths)

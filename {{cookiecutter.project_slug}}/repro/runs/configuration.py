@@ -33,6 +33,7 @@ from repro.core.layout import (
     run_of,
 )
 from repro.core.redaction import MASK
+from repro.core.secret_values import refuse_secret_settings
 from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
 
@@ -68,10 +69,13 @@ class Loader(Generic[Model]):
     def load(self, overrides: list[str]) -> Model:
         """Compose config.yaml with `overrides` in Hydra's grammar and validate the result.
 
-        Raises UserError with one line per fault.
+        Raises UserError with one line per fault, and for each setting that is a secret: settings
+        are written into the run, its checkpoints, the results and the archive.
         """
         values, faults = self.compose(overrides)
-        return self.validate(values, faults)
+        config = self.validate(values, faults)
+        refuse_secret_settings(config.model_dump(mode="json"))
+        return config
 
     def compose(self, overrides: list[str]) -> tuple[Any, list[str]]:
         """Return the values, not validated yet, and a line for each fault of `overrides`.
