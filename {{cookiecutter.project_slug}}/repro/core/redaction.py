@@ -37,8 +37,8 @@ _LITERALS = (  # the values go, if is_secret_name(key)
     rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?[\w.|\[\] ]{{1,40}}?)?[ \t]*[:=][=>]?[ \t]*"""
     r"""[bfruBFRU]{0,2}(?P<quote>\\?["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
     # key: value of YAML, key = value of INI; a type or a variable in that place is code
-    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?(:[ \t]+(?!([a-z]+\.)*(Tensor|Secret[A-Z]\w*|string"""
-    r"""|object|Callable)[ \t\r]*$)|[ \t]+=[ \t]*(?![A-Za-z_.]+[ \t\r]*$))"""
+    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?(:[ \t]+(?!([a-z]+\.)*(Tensor|Secret[A-Z]\w*"""
+    r"""|string|object|Callable)[ \t\r]*$)|[ \t]+=[ \t]*(?![A-Za-z_.]+[ \t\r]*$))"""
     r"""(?P<value>[^\s"'()\[\]{},;<>$]{6,})(?=[ \t\r]*$|[ \t]+#)""",
     # KEY=value of a shell or of a URL's query
     rf"""(?<![\w.-]){_KEY}=(?![$=])"""
@@ -54,21 +54,45 @@ _LITERALS = (  # the values go, if is_secret_name(key)
     r"""(?P<value>[^\s"'$<{}\[\],()\\-][^\s"',()\[\]{}\\]{5,})""",
     # A variable's name before its value: setenv, ENV of a Dockerfile, os.environ.setdefault
     rf"""(?m)^[+\- ]?[ \t]*(?:setenv|ENV|setx)[ \t]+{_KEY}[ \t]+["']?(?P<value>[^\s"'$]{{6,}})""",
-    rf"""(?:setdefault|putenv|setenv|getenv|environ\.get|add_header|userdata\.get)\([ \t]*["']{_KEY}["'],"""
-    r"""[ \t]*(?P<quote>["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
+    rf"""(?:setdefault|putenv|setenv|getenv|environ\.get|add_header)\([ \t]*["']{_KEY}["'],[ \t]*"""
+    r"""(?P<quote>["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
 )
 _NAMES = ("secret", "passw", "passph", "credential", "auth", "token", "key")  # one is in each key
 
 # Files that hold secrets: they stay out of patches, images, archives and the conditions. The same
-# patterns stand in .dockerignore and .gitignore (test_the_files_of_secrets_are_the_same_everywhere).
+# patterns stand in .dockerignore and .gitignore (test_there_is_one_list_of_files_of_secrets).
 SECRET_FILES = (
     *(".env", ".env.*", ".envrc", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".pypirc", ".npmrc"),
     *(".git-credentials", ".htpasswd", ".dockercfg", ".s3cfg", ".boto"),
-    *("*.pem", "*.key", "*.p12", "*.pfx", "*.p8", "*.ppk", "*.jks", "*.keystore", "*.kdbx", "*.ovpn"),
+    *(
+        "*.pem",
+        "*.key",
+        "*.p12",
+        "*.pfx",
+        "*.p8",
+        "*.ppk",
+        "*.jks",
+        "*.keystore",
+        "*.kdbx",
+        "*.ovpn",
+    ),
     *("id_rsa", "id_rsa.*", "id_dsa", "id_dsa.*", "id_ecdsa", "id_ecdsa.*"),
     *("id_ed25519", "id_ed25519.*", "kaggle.json", "credentials", "credentials.json"),
-    *("credentials.y*ml", "credentials.toml", "credentials.ini", "credentials.csv", "credentials.txt"),
-    *("credentials.db", "secrets.json", "secrets.y*ml", "secrets.toml", "secrets.ini", "secrets.txt"),
+    *(
+        "credentials.y*ml",
+        "credentials.toml",
+        "credentials.ini",
+        "credentials.csv",
+        "credentials.txt",
+    ),
+    *(
+        "credentials.db",
+        "secrets.json",
+        "secrets.y*ml",
+        "secrets.toml",
+        "secrets.ini",
+        "secrets.txt",
+    ),
     *("client_secret*.json", "service_account*.json", "service-account*.json"),
 )
 
@@ -187,7 +211,7 @@ def redact_mapping(value: Any, clean: Callable[[str], str] | None = None) -> Any
 
 
 def is_setting(name: str, value: Any) -> bool:
-    """Whether a value is no secret: nothing, a switch, or a token of a vocabulary (bot_token: 7)."""
+    """Whether a value is no secret: none, a switch, a token of a vocabulary (bot_token: 7)."""
     if value is None or value == "" or isinstance(value, bool):
         return True
     is_short = isinstance(value, int | str) and len(str(value)) < 8

@@ -3,7 +3,7 @@
 import re
 from functools import cache
 
-from repro.core.secret_contexts import COMMANDS, CONTEXTS, Context
+from repro.core.secret_contexts import COMMANDS, CONTEXTS, Rule
 from repro.core.secret_tokens import TOKENS, Token
 
 MASK = "***"
@@ -11,9 +11,12 @@ MASK = "***"
 # Lines of a private key after its first one, as they stand in a patch or in a list of texts.
 _KEY_BEGINS = re.compile(r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY|Private-Lines: \d|PuTTY-User-Key-File")
 _KEY_ENDS = re.compile(r"END [A-Z0-9 ]{0,40}PRIVATE KEY|Private-MAC: ")
-_KEY_HEAD = re.compile(r"[+\- ]?[ \t]*(?:Proc-Type|DEK-Info|Version|Comment|Encryption|Public-Lines)")
+_KEY_HEAD = re.compile(
+    r"[+\- ]?[ \t]*(?:Proc-Type|DEK-Info|Version|Comment|Encryption|Public-Lines)"
+)
 _KEY_LINE = re.compile(
-    r"""([+\- ]?[ \t]*(?:[-|>][ \t]+)?[bru]?["']?)([A-Za-z0-9+/=]{4,})((?:\\r)?(?:\\n)?["']?[,+\\]?\s*)"""
+    r"""([+\- ]?[ \t]*(?:[-|>][ \t]+)?[bru]?["']?)([A-Za-z0-9+/=]{4,})"""
+    r"""((?:\\r)?(?:\\n)?["']?[,+\\]?\s*)"""
 )
 _KEY_INLINE = re.compile(
     r"(BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-{0,5})([^-\n\"']{16,})(?=-|\"|'|$)"
@@ -76,7 +79,7 @@ def _whole(match: re.Match[str]) -> str:
     return match[0] if is_end else MASK
 
 
-def _mask_commands(text: str, rules: list[Context]) -> str:
+def _mask_commands(text: str, rules: list[Rule]) -> str:
     """Mask the secrets in each line, taken together with those that it goes on in."""
 
     def mask(line: re.Match[str]) -> str:

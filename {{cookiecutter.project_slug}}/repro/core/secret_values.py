@@ -53,9 +53,12 @@ def _secret_in(value: Json, variables: Mapping[str, str]) -> str | None:
     """Say what secret a setting's value is or holds; a URL's login is masked and no fault."""
     if value is None or isinstance(value, bool):
         return None
-    if isinstance(value, dict | list):  # deep in a list of groups
-        parts = [*value, *value.values()] if isinstance(value, dict) else value
-        return next((found for part in parts if (found := _secret_in(part, variables))), None)
+    if isinstance(value, dict):  # a group in a list
+        if any(is_secret_name(name) and not is_setting(name, part) for name, part in value.items()):
+            return "it has a part that is named like a secret"
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        return next((found for part in value if (found := _secret_in(part, variables))), None)
     text = str(value)
     masked = redact_shapes(text)
     if "://" not in text and (masked == MASK or mask_tokens(text) != text):
