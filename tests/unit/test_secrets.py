@@ -421,7 +421,8 @@ def test_there_is_one_list_of_files_of_secrets() -> None:
 def test_an_archive_of_secrets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_PASSWORD", "PLANTED-VALUE")
     good = {"a.py": b'password = "an-example"\n', "x.png": bytes(range(256)), "b.py": b"x = 1\n"}
-    refuse_secrets(good)
+    monkeypatch.setenv("WORD_PASSWORD", "portable")  # a word of the project's own
+    refuse_secrets(good | {"repro/portable.py": b"portable"})
     bad = {
         "configs/key.pem": b"x",
         "a.py": f"x = '{SECRET}'".encode(),
