@@ -39,9 +39,8 @@ SECRETS |= {"WANDB_API_KEY": f"planted-{'k' * 40}", "MLFLOW_TRACKING_TOKEN": "pl
 
 
 def plant(project: Project) -> None:
-    """Secrets in the code, in the config by name, in git, in what is not committed."""
-    settings, uri = "repro/runs/settings.py", "    uri: Path"
-    project.edit(settings, uri, f"    api_key: str = ''\n{uri}")
+    """Secrets in the code, in files among it, in git, in what is not committed and its names."""
+    (project.path / "configs" / "key.pem").write_text("planted-key\n")
     with (project.path / "experiment" / "model.py").open("a") as file:
         file.write('\nHF_TOKEN = "planted-literal"  # planted-variable\n')
     if project.path.parent.name.startswith("tensorboard"):  # an adapter that shows all that it sees
@@ -55,7 +54,10 @@ def plant(project: Project) -> None:
     subprocess.run(["git", "remote", "add", "origin", origin], cwd=project.path, check=True)
     subprocess.run(["git", "add", "-A"], cwd=project.path, check=True)
     subprocess.run([*git, "commit", "-qm", "x"], cwd=project.path, check=True)
-    (project.path / "note.yaml").write_text("password: planted-uncommitted\n")
+    note = "password: planted-uncommitted\nother:\n  token: |\n    planted-next-line\n"
+    (project.path / "note.yaml").write_text(note)
+    # A token as the name of a file: of no code, for such a one is refused.
+    (project.path / ("gh" + "p_" + "planted" * 6)).write_text("x\n")
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,7 @@ def tracked(projects: dict[str, Project]) -> dict[str, Project]:
     for project in projects.values():
         planted = project.copy(project.path.with_name("planted"))
         plant(planted)
-        settings = ("run_dir=runs/a", *SETTINGS, "+tracker.api_key=planted-config")
-        settings = (*settings, "output.checkpoint_every=10")
+        settings = ("run_dir=runs/a", *SETTINGS, "output.checkpoint_every=10")
         run = planted.path / "runs" / "a"
         process = start(planted, *settings, **SECRETS)
         pause_when_tracked(process, run)
@@ -100,10 +101,11 @@ def test_no_secret_reaches_a_tracker(tracked: dict[str, Project], tracker: str) 
     assert b"planted-literal" in (project.path / "experiment" / "model.py").read_bytes()
     model = (project.path / "runs" / "a" / "code" / "experiment" / "model.py").read_text()
     assert model.endswith('HF_TOKEN = "***"  # ***\n')
-    files = [path for path in (project.path / "runs").rglob("*") if path.is_file()]
+    written = [*(project.path / "runs").rglob("*"), *(project.path / "data").rglob("*")]
+    files = [path for path in written if path.is_file()]
     assert len(files) > 20
     for path in files:
-        assert re.findall(rb"planted-\w+", path.read_bytes()) == [], path
+        assert re.findall(rb"planted[-p]\w+", path.read_bytes()) == [], path
 
 
 def test_tensorboard_shows_the_run(tracked: dict[str, Project]) -> None:

@@ -11,7 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import HANGS, VENV, Project, clean_environ, commit, faults, git, last_line, weights
+from conftest import (
+    CLAIMS,
+    HANGS,
+    VENV,
+    Project,
+    clean_environ,
+    commit,
+    faults,
+    git,
+    last_line,
+    weights,
+)
 from forks import forking_environment
 
 SHORT = ("training.max_steps=25", "output.log_every=1")
@@ -211,15 +222,61 @@ def test_an_older_run_needs_no_default_that_is_whole(own_project: Project, tmp_p
 SECRET = "hunter2secret"
 
 
-def test_a_setting_that_was_masked_as_a_secret_is_not_evaluated(own_project: Project) -> None:
+def test_a_setting_that_is_a_secret_is_refused_before_anything_is_written(
+    own_project: Project,
+) -> None:
+    """By its name, by its value, by the name of a file of code; nothing says the secret itself."""
     old = '    name: Literal["small_cnn"]\n'
-    own_project.edit("experiment/config.py", old, f"{old}    password: str\n")
-    model = own_project.path / "configs" / "model" / "small_cnn.yaml"
-    model.write_text(f"{model.read_text()}password: {SECRET}\n")
-    assert own_project.train("training.max_steps=1").returncode == 0
-    (line,) = faults(own_project.module("experiment.evaluate"))
-    assert "model: password: " in line
-    assert "rename the setting" in line
+    new = f"{old}    password: str = ''\n    note: str = ''\n"
+    own_project.edit("experiment/config.py", old, new)
+    variables = {"DB_PASSWORD": SECRET}
+    settings = ("run_dir=runs/a", "training.max_steps=1")
+    code = own_project.path / "configs" / f"{SECRET}.yaml"
+    for setting, words in (
+        (f"model.password={SECRET}1", "model.password: named like a secret"),
+        (f"model.note={SECRET}", "model.note: it holds the value of DB_PASSWORD"),
+        (f"data_dir=data/{SECRET}", "data_dir: it holds the value of DB_PASSWORD"),
+        (f"name={SECRET}", "name: it holds the value of DB_PASSWORD"),
+        ("seed=1", "configs/***.yaml: the name of this file of code holds a secret"),
+    ):
+        if setting == "seed=1":
+            code.write_text("x: 1\n")
+        for command in ("experiment.train", "experiment.prepare"):
+            if (command, setting) == ("experiment.prepare", "seed=1"):
+                continue  # data may be prepared: their manifest has no name of code
+            given = settings if command == "experiment.train" else ()
+            (line,) = faults(own_project.module(command, *given, setting, **variables))
+            assert words in line
+            assert SECRET not in line
+    assert not (own_project.path / "runs").exists()
+    assert not (own_project.path / "data").exists()
+    code.unlink()
+    assert own_project.train(*settings, **variables).returncode == 0
+
+
+def test_a_value_of_the_environment_reaches_no_run_no_result_and_no_archive(
+    own_project: Project,
+) -> None:
+    """A data set's setting with a login, a variable that nobody asks for, a file of secrets."""
+    old = '    name: Literal["digits"]\n'
+    own_project.edit("experiment/config.py", old, f"{old}    url: str\n")
+    digits = own_project.path / "configs" / "dataset" / "digits.yaml"
+    digits.write_text(f"{digits.read_text()}url: ${{oc.env:DATA_URL}}\n")
+    (own_project.path / "configs" / "claims.yaml").write_text(CLAIMS)
+    (own_project.path / "configs" / "key.pem").write_text(f"{SECRET}-file\n")
+    git(own_project, "init", "--quiet")
+    commit(own_project)
+    url = f"https://me:{SECRET}@host/x?X-Amz-Signature={SECRET}{'0f' * 20}"
+    variables = {"DATA_URL": url, "DB_PASSWORD": f"{SECRET}-word"}
+    done = own_project.module("repro", "record", **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    commit(own_project)
+    done = own_project.module("repro", "archive", "--output", "a.zip", **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (own_project.path / "configs" / "key.pem").unlink()
+    files = [path for path in own_project.path.rglob("*") if path.is_file()]
+    assert {"manifest.json", "data.json", "a.zip", "trace.jsonl"} <= {path.name for path in files}
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []  # none is packed
 
 
 def test_settings_that_only_look_like_secrets_count_and_logins_reach_no_file(

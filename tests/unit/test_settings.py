@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
+from repro.core.secret_values import refuse_secret_settings
+from repro.runs.configuration import _without_choices
 from repro.runs.settings import ExperimentConfig, Training
 
 TRAINING = {"epochs": None, "batch_size": 8, "shards": 1, "max_steps": None}
@@ -83,3 +86,13 @@ def test_settings_of_places_and_of_output_have_no_influence_on_the_bits() -> Non
     told = ExperimentConfig.model_validate(CONFIG).bits_settings()
     assert not told.keys() & {"output", "num_workers", "tracker", "data_dir", "run_dir", "resume"}
     assert told.keys() >= {"seed", "seeds", "training", "evaluation", "profile", "name"}
+
+
+def test_a_choice_of_fixed_words_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that is also one of the kit's words changes nothing; free text is refused."""
+    monkeypatch.setenv("DB_PASSWORD", "portable")
+    config = ExperimentConfig.model_validate(CONFIG)
+    refuse_secret_settings(_without_choices(config))
+    named = ExperimentConfig.model_validate({**CONFIG, "name": "portable"})
+    with pytest.raises(UserError, match="name: it holds the value of DB_PASSWORD"):
+        refuse_secret_settings(_without_choices(named))

@@ -98,8 +98,10 @@ def _refuse(fault: UserError) -> int:
     """Print the lines of a fault and return 2; of several processes the first one prints."""
     if os.environ.get("RANK", "0") != "0":
         time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
-    for line in fault.lines:
-        print("error: " + " ".join(line.splitlines()), file=sys.stderr, flush=True)
+    from repro.core.redaction import redact_text  # only here: most commands find no fault
+
+    for line in fault.lines:  # the log of a cluster's job is read by others, too
+        print("error: " + redact_text(" ".join(line.splitlines())), file=sys.stderr, flush=True)
     if "RANK" in os.environ:  # at once: an ordinary end would wait for the other processes
         sys.stdout.flush()
         os._exit(2)

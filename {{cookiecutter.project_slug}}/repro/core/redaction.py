@@ -1,18 +1,23 @@
 """Keep secrets out of what is written.
 
-Recognises a secret by its name, its shape, as a value of the environment or in a URL. Does not see
-into compressed data, nor a secret that looks like any other word.
+Recognises a secret by its name, its shape (secret_tokens.py, secret_contexts.py), as a value of the
+environment or in a URL, and files of secrets by their names. Does not see into compressed data, nor
+a secret that looks like any other word.
 """
 
 import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-MASK = "***"
+from repro.core.secret_masks import MASK as MASK
+from repro.core.secret_masks import is_placeholder, mask_contexts, mask_tokens
+
+SHORTEST = 8  # characters of a secret that is looked for in texts: shorter ones are words
 # Patterns are compiled when they are first used: a message about a typo needs none of them.
 
 # Searched in a name's words, lower case, joined by "_". `token` counts as the last word alone, and
@@ -20,31 +25,82 @@ MASK = "***"
 _SECRET_NAME = (
     r"secret|passw(or)?d|passphrase|credential|(^|_)authorization(_|$)|(^|_)auth$"
     r"|(api|access|auth|private|account|storage|encryption|kaggle)_?(key|token)s?(_|$)"
+    r"|(wandb|openai|anthropic|huggingface|azure|groq|nvidia|cohere|subscription|signing|ssh)_?keys?$"
     r"|(^|_)(?<!(?:pad|eos|bos|sos|cls|sep|unk|per|max|num|end)_)(?<!(?:mask|stop|text|word)_)"
     r"(?<!(?:start|begin|blank|image|class|audio|query|patch|first)_)(?<!special_)token$"
 )
-# Patterns start at a boundary and repeat boundedly: a line of a megabyte must not take minutes.
-_SHAPES = (
-    r"(?<![A-Za-z0-9])(gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_[A-Za-z0-9]{20,}"
-    r"|sk-(?=[a-z-]{0,40}[A-Z0-9])[\w-]{20,}|A[KS]IA[0-9A-Z]{16}|xox[a-z]-[\w-]{10,}"
-    r"|eyJ[\w-]{8,999}\.[\w-]{8,}\.[\w-]{8,})"  # a JSON Web Token
-    r"|(?<=[Bb]earer )[\w.~+/=-]{8,}|(?<=uthorization: Basic )[\w+/=-]{8,}"
-    r"|(?<=://)(?!git@|(\$?\{\w*\}:?)+@)[^\s/\"'<>]{1,512}(?=@)"  # not f"https://{user}:{token}@"
-)
 # Keys that may be secret names, so that a match of any other key hides none: text = 'api_key="..."'
 _KEY = r"(?P<key>[\w.-]{0,60}(?i:secret|passw|passph|credential|auth|token|key)[\w.-]{0,60})"
+_NEXT = r"[ \t]*\r?\n[+\- ]?[ \t]*"  # the end of a line, and what a patch puts before the next one
 _LITERALS = (  # the values go, if is_secret_name(key)
     # key = "value", "key": "value", key: str = "value"; in a notebook's JSON quotes follow a "\"
     rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?[\w.|\[\] ]{{1,40}}?)?[ \t]*[:=][=>]?[ \t]*"""
     r"""[bfruBFRU]{0,2}(?P<quote>\\?["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
     # key: value of YAML, key = value of INI; a type or a variable in that place is code
-    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?(:[ \t]+(?!([a-z]+\.)*(Tensor|SecretStr|string"""
-    r"""|object|Callable)[ \t\r]*$)|[ \t]+=[ \t]*(?![A-Za-z_.]+[ \t\r]*$))"""
+    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?(:[ \t]+(?!([a-z]+\.)*(Tensor|Secret[A-Z]\w*"""
+    r"""|string|object|Callable)[ \t\r]*$)|[ \t]+=[ \t]*(?![A-Za-z_.]+[ \t\r]*$))"""
     r"""(?P<value>[^\s"'()\[\]{},;<>$]{6,})(?=[ \t\r]*$|[ \t]+#)""",
     # KEY=value of a shell or of a URL's query
     rf"""(?<![\w.-]){_KEY}=(?![$=])"""
     r"""(?P<value>[^\s"'()\[\]{},;<>&\\]{6,})(?=[\s"'&\\;]|$)""",
+    # The value on the next line: a text in quotes, or a word alone
+    rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?\w{{1,20}})?[ \t]*[:=][ \t]*[(\\|>+-]{{0,3}}{_NEXT}"""
+    r"""[bfruBFRU]{0,2}(?P<quote>["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
+    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?:[ \t]*[|>]?[+-]?{_NEXT}"""
+    r"""(?P<value>[^\s"'()\[\]{},;<>$#:=@-][^\s"'()\[\]{},;<>:]{5,})(?=[ \t\r]*$)""",
+    rf"""(?<![\w.-]){_KEY}=\\{_NEXT}(?P<value>[^\s"'()\[\]{{}},;<>$=-][^\s"'()\[\]{{}},;<>]{{5,}})""",
+    # An option of a command, also in a list of texts: --password VALUE, "--token", "VALUE"
+    rf"""(?<![\w-])--{_KEY}(["'],[ \t]{{0,4}}["']|[ \t]{{1,4}}["']?)"""
+    r"""(?P<value>[^\s"'$<{}\[\],()\\-][^\s"',()\[\]{}\\]{5,})""",
+    # A variable's name before its value: setenv, ENV of a Dockerfile, os.environ.setdefault
+    rf"""(?m)^[+\- ]?[ \t]*(?:setenv|ENV|setx)[ \t]+{_KEY}[ \t]+["']?(?P<value>[^\s"'$]{{6,}})""",
+    rf"""(?:setdefault|putenv|setenv|getenv|environ\.get|add_header)\([ \t]*["']{_KEY}["'],[ \t]*"""
+    r"""(?P<quote>["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
 )
+_NAMES = ("secret", "passw", "passph", "credential", "auth", "token", "key")  # one is in each key
+
+# Files that hold secrets: they stay out of patches, images, archives and the conditions. The same
+# patterns stand in .dockerignore and .gitignore (test_there_is_one_list_of_files_of_secrets).
+SECRET_FILES = (
+    *(".env", ".env.*", ".envrc", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".pypirc", ".npmrc"),
+    *(".git-credentials", ".htpasswd", ".dockercfg", ".s3cfg", ".boto"),
+    *(
+        "*.pem",
+        "*.key",
+        "*.p12",
+        "*.pfx",
+        "*.p8",
+        "*.ppk",
+        "*.jks",
+        "*.keystore",
+        "*.kdbx",
+        "*.ovpn",
+    ),
+    *("id_rsa", "id_rsa.*", "id_dsa", "id_dsa.*", "id_ecdsa", "id_ecdsa.*"),
+    *("id_ed25519", "id_ed25519.*", "kaggle.json", "credentials", "credentials.json"),
+    *(
+        "credentials.y*ml",
+        "credentials.toml",
+        "credentials.ini",
+        "credentials.csv",
+        "credentials.txt",
+    ),
+    *(
+        "credentials.db",
+        "secrets.json",
+        "secrets.y*ml",
+        "secrets.toml",
+        "secrets.ini",
+        "secrets.txt",
+    ),
+    *("client_secret*.json", "service_account*.json", "service-account*.json"),
+)
+
+
+def is_secret_file(name: str) -> bool:
+    """Whether a file holds secrets by the last part of its name; .env.example holds none."""
+    last = name.rpartition("/")[2].lower()
+    return last != ".env.example" and any(fnmatchcase(last, form) for form in SECRET_FILES)
 
 
 def is_secret_name(name: str) -> bool:
@@ -62,18 +118,30 @@ def redact_url(url: str) -> str:
     return scheme + ssh_user + rest
 
 
-def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return values of variables with secret names, and logins in URLs: of 8 characters or more."""
-    values: set[str] = set()
+def secret_variables(
+    environ: Mapping[str, str] = os.environ, shortest: int = SHORTEST
+) -> dict[str, str]:
+    """Return each secret of the environment, the longest first, with its variable's name.
+
+    Secrets are values of variables with secret names, and logins in URLs.
+    """
+    found: dict[str, str] = {}
     for name, value in environ.items():
+        values: set[str] = set()
         if is_secret_name(name):  # by line: in a diff every line of a key has a "+" before it
             values.update(line.strip() for line in value.splitlines())
         for user, password in re.findall(r"(?<!ssh)://([^\s/@:]*)(?::([^\s/]*))?@", value):
             secret = user if password in ("", "x-oauth-basic") else password
             values.update((secret, unquote(secret)))
+        found.update(dict.fromkeys(values, name))
     # Longest first: a secret inside another one must not leave the rest of it.
-    long = [value for value in values if len(value) >= 8]
-    return tuple(sorted(long, key=lambda value: (-len(value), value)))
+    long = [value for value in found if len(value) >= shortest]
+    return {value: found[value] for value in sorted(long, key=lambda value: (-len(value), value))}
+
+
+def known_secrets(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the environment's secrets of SHORTEST characters or more, the longest first."""
+    return tuple(secret_variables(environ))
 
 
 def redact_text(text: str) -> str:
@@ -92,15 +160,35 @@ def redact_shapes(text: str) -> str:
 
     `redact_text` also knows the secrets of this machine's environment.
     """
-
-    def mask(match: re.Match[str]) -> str:
-        kept = match[0][: match.start("value") - match.start()]
-        return kept + MASK if is_secret_name(match["key"]) else match[0]
-
-    text = re.sub(_SHAPES, MASK, text)
-    for literal in _LITERALS:
-        text = re.sub(literal, mask, text)
+    text = mask_contexts(mask_tokens(text))
+    lower = text.lower()
+    if any(name in lower for name in _NAMES):
+        for literal in _LITERALS:
+            text = re.sub(literal, _mask_literal, text)
     return text
+
+
+def _mask_literal(match: re.Match[str]) -> str:
+    """Mask the value of a key that names a secret, unless it only repeats the key."""
+    key, value = match["key"], match["value"]
+    letters = re.sub(r"[\W_]", "", key).lower()
+    repeats = re.sub(r"[\W_]", "", value).lower() == letters
+    if repeats or is_placeholder(value) or not is_secret_name(key):
+        return match[0]
+    before = match[0][: match.start("value") - match.start()]
+    return before + MASK + match[0][match.end("value") - match.start() :]
+
+
+def redact_name(name: str) -> str:
+    """Replace each secret in the name of a file or a folder by ***: tokens, and the environment's.
+
+    Names of settings tell nothing in it: token=5.txt stays. Neither does a secret that is one word
+    of lower-case letters: with the password "portable" repro/tasks/portable.py is no secret.
+    """
+    for secret in known_secrets():
+        if not re.fullmatch("[a-z]+", secret):
+            name = name.replace(secret, MASK)
+    return mask_tokens(name)
 
 
 def redact_mapping(value: Any, clean: Callable[[str], str] | None = None) -> Any:
@@ -119,14 +207,14 @@ def redact_mapping(value: Any, clean: Callable[[str], str] | None = None) -> Any
         return clean(str(value))
     copy = {clean(str(key)): redact_mapping(item, clean) for key, item in value.items()}
     hidden = {
-        name for name, item in copy.items() if is_secret_name(name) and not _is_setting(name, item)
+        name for name, item in copy.items() if is_secret_name(name) and not is_setting(name, item)
     }
     return copy | dict.fromkeys(hidden, MASK)
 
 
-def _is_setting(name: str, value: Any) -> bool:
-    """Whether a value is no secret: None, a switch, or a token of a vocabulary (bot_token: 7)."""
-    if value is None or isinstance(value, bool):
+def is_setting(name: str, value: Any) -> bool:
+    """Whether a value is no secret: none, a switch, a token of a vocabulary (bot_token: 7)."""
+    if value is None or value == "" or isinstance(value, bool):
         return True
     is_short = isinstance(value, int | str) and len(str(value)) < 8
     return is_short and name.lower().endswith("token")

@@ -19,8 +19,10 @@ from typing import Any, NamedTuple, Protocol
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject, write_json
-from repro.core.hashing import sha256_file
+from repro.core.hashing import sha256_file, sha256_json
 from repro.core.layout import MANIFEST, PREPARED, RAW
+from repro.core.redaction import redact_mapping, redact_shapes
+from repro.core.secret_values import refuse_secret_names, without_secrets
 from repro.data.manifest import read_json, refuse_changes, tree_digests
 
 _PARTIAL = f"{PREPARED}.partial"
@@ -98,10 +100,11 @@ class Preparation:
         find_own: Callable[[Any], Path | None] = getattr(author, "own_files", lambda config: None)
         self._own = find_own(config)
         self._refuse_to_write_among_own_files()
-        self._made_with: list[Json] = [
-            config.dataset.model_dump(mode="json"),
-            *map(sha256_file, code),
-        ]
+        # The digest of the settings, for the manifest goes into runs and archives: a value that
+        # comes from the environment (${oc.env:DATA_URL}) is in no commit. And that of masked ones,
+        # for the digest of a short secret can be guessed.
+        settings = redact_mapping(config.dataset.model_dump(mode="json"), clean=redact_shapes)
+        self._made_with: list[Json] = [sha256_json(settings), *map(sha256_file, code)]
 
     def _refuse_to_write_among_own_files(self) -> None:
         """Raise UserError if the kit would write into the author's folder, or replace it."""
@@ -165,6 +168,7 @@ class Preparation:
             )
             facts = _as_json(given)
             files: JsonObject = {**tree_digests(self._own or partial)}
+            refuse_secret_names(files, f" of dataset={self._name}")
             if not files:
                 raise UserError(f"dataset={self._name}: prepare wrote no file into folders.out")
             self.path.unlink(missing_ok=True)  # first: who reads the files meanwhile finds none
@@ -215,9 +219,10 @@ def _as_json(facts: object) -> JsonObject:
             "another name"
         )
     try:
-        return dict(json.loads(json.dumps(facts, allow_nan=False)))
+        facts = dict(json.loads(json.dumps(facts, allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"prepare(settings, folders) returned what no manifest can hold: {error}; expected "
             "text, finite numbers, lists and dicts of them"
         ) from error
+    return without_secrets(facts, "the facts that prepare(settings, folders) returned")

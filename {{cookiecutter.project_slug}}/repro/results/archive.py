@@ -25,6 +25,8 @@ from repro.core import layout
 from repro.core.errors import UserError, refuse
 from repro.core.files import JsonObject, read_object, replacing
 from repro.core.hashing import sha256_bytes
+from repro.core.redaction import is_secret_file, redact_name
+from repro.core.secret_values import refuse_secret_names
 from repro.core.text import listed
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK
@@ -61,6 +63,7 @@ def archive(
     commit = read_commit(root)
     runs = {name: find_runs(root, name, claim) for name, claim in claims.items()}
     refuse([f"{line}: make record" for line in (*stale(root), *outdated(root))])
+    refuse_secrets(commit.files)
     files: Files = {**commit.files}
     patch = uncommitted_changes(root)
     if patch:
@@ -128,6 +131,22 @@ def refuse_what_git_left_out(
     refuse(
         [f"{name} was recorded and {why_not_archived(root, name, committed)}" for name in missing]
     )
+
+
+def refuse_secrets(committed: Mapping[str, bytes]) -> None:
+    """Raise UserError for each file of the commit that is, or holds, a secret: others get it.
+
+    Looked for are tokens and private keys by their shape, the logins of URLs that are the
+    environment's, and its other secrets; not what is only named like a secret, as in an example.
+    """
+    refuse_secret_names(committed, " of the commit")
+    faults = []
+    for name, content in committed.items():
+        if is_secret_file(name):
+            faults.append(f"{name} holds secrets, by its name, and others get the archive: git rm")
+        elif redact_name(text := content.decode("utf-8", "surrogateescape")) != text:
+            faults.append(f"{name} holds a secret, and others get the archive: take it out")
+    refuse(faults)
 
 
 def find_runs(root: Path, name: str, claim: RecordedClaim) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from repro.core.errors import refuse
 from repro.core.layout import CODE, DATA, RESULTS, RUNS, TESTS
+from repro.core.redaction import is_secret_file
 from repro.core.special_files import fault_of_kind
 from repro.runs.checkouts import is_worktree
 
@@ -26,8 +27,9 @@ def code_files(root: Path) -> list[str]:
 
     The list is sorted. Caches, hidden files, environments, copies that editors and patches leave,
     and other checkouts of the same repository (git worktree) are left out; and bootstrap.py, which
-    only makes environments. OSError for a folder of CODE that cannot be read, UserError for what is
-    no file: a named pipe, a socket, a device.
+    only makes environments. So are files of secrets: the digest of a short one can be guessed, and
+    images have none of them. OSError for a folder of CODE that cannot be read, UserError for what
+    is no file: a named pipe, a socket, a device.
     """
     paths: list[Path] = []
 
@@ -43,7 +45,8 @@ def code_files(root: Path) -> list[str]:
         if here.name == "__pycache__":
             continue
         for name in files:
-            if not _is_left_behind(name) and (_is_of_code(here) or name.endswith(".py")):
+            is_no_code = _is_left_behind(name) or is_secret_file(name)
+            if not is_no_code and (_is_of_code(here) or name.endswith(".py")):
                 paths.append(here / name)
     refuse([fault for path in sorted(paths) if (fault := fault_of_kind(root / path))])
     paths = [path for path in paths if (root / path).is_file() and path != Path("bootstrap.py")]

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
+from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
@@ -161,9 +162,13 @@ def seeds_by_hand(config: JsonObject) -> JsonObject:
 
 
 def conditions_on_disk(root: Path) -> ConditionsOnDisk:
-    """Read the conditions that lie on the disk: code, lock, packages that are not as locked."""
-    names = [name for name in code_files(root) if not name.startswith(_NO_CONDITION)]
-    code = {name: sha256_file(root / name) for name in names}
+    """Read the conditions that lie on the disk: code, lock, packages that are not as locked.
+
+    UserError for a file of code with a secret in its name.
+    """
+    files = code_files(root)
+    refuse_secret_names(files, " of code")
+    code = {name: sha256_file(root / name) for name in files if not name.startswith(_NO_CONDITION)}
     lock = root / LOCK
     return ConditionsOnDisk(code, sha256_file(lock), not_as_locked(lock))
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_origin
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
 from hydra import compose, initialize_config_dir
@@ -32,7 +32,8 @@ from repro.core.layout import (
     VERIFIED,
     run_of,
 )
-from repro.core.redaction import MASK
+from repro.core.redaction import MASK, is_secret_name
+from repro.core.secret_values import refuse_secret_settings
 from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
@@ -70,10 +71,13 @@ class Loader(Generic[Model]):
     def load(self, overrides: list[str]) -> Model:
         """Compose config.yaml with `overrides` in Hydra's grammar and validate the result.
 
-        Raises UserError with one line per fault.
+        Raises UserError with one line per fault, and for each setting that is a secret: settings
+        are written into the run, its checkpoints, the results and the archive.
         """
         values, faults = self.compose(overrides)
-        return self.validate(values, faults)
+        config = self.validate(values, faults)
+        refuse_secret_settings(_without_choices(config))
+        return config
 
     def compose(self, overrides: list[str]) -> tuple[Any, list[str]]:
         """Return the values, not validated yet, and a line for each fault of `overrides`.
@@ -170,6 +174,18 @@ class Loader(Generic[Model]):
     def _choices(self, override: Override) -> list[str]:
         """Return the files to choose from if the override names a group's folder."""
         return sorted(path.stem for path in (self.folder / override.key_or_group).glob("*.yaml"))
+
+
+def _without_choices(settings: BaseModel) -> JsonObject:
+    """Return settings as JSON; one that is a choice of fixed words holds no secret, and is None."""
+    values: JsonObject = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            values[name] = _without_choices(value)
+        elif get_origin(field.annotation) is Literal and not is_secret_name(name):
+            values[name] = None
+    return values
 
 
 def settings_of(checkpoint: Path) -> JsonObject:

@@ -10,19 +10,16 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from repro.core.hashing import sha256_file
-from repro.core.redaction import MASK, redact_text, redact_url
+from repro.core.redaction import MASK, is_secret_file, redact_text, redact_url
 from repro.runs.checkouts import is_worktree
 from repro.runs.git_index import copy_index, hidden_files, nothing_hidden, show_hidden, shown_again
 from repro.runs.git_index import run_git as _git
 
 _MIB = 2**20
 
-_SECRET_FILES = """.env .env.* .envrc *.pem *.key *.p12 *.pfx id_rsa* id_dsa* id_ecdsa* id_ed25519*
-.netrc .pypirc .git-credentials credentials* secrets.y*ml secrets.json secrets.toml kaggle.json"""
 
 _STATUS = ("status", "--porcelain", "-z", "-uall", "--no-renames", "--", ".")
 
@@ -87,7 +84,9 @@ def get_git_info(root: Path) -> GitInfo:
 
     commit = ask("no commit yet", "rev-parse", "--verify", "--quiet", "HEAD")
     branch = ask("detached HEAD", "symbolic-ref", "--short", "--quiet", "HEAD")
-    diff_stat = ask("", *_DIFF, "--stat=100", base, "--", ".", all_edits=True)
+    # Names in full: a part of a token is not recognised as one.
+    stat = ("--stat=5000", "--stat-graph-width=20")
+    diff_stat = ask("", *_DIFF, *stat, base, "--", ".", all_edits=True)
     remote = ask("no remote named origin", "remote", "get-url", "origin")
     status = ask("", *_STATUS, all_edits=True)
     changed = _without_worktrees(root, status) if status else []
@@ -158,7 +157,7 @@ def _remedy(name: str, hidden: Mapping[str, list[str]]) -> str:
 
 def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
     """Say why a changed file stays out of the patch; None if it goes in."""
-    if any(fnmatchcase(path.name.lower(), pattern) for pattern in _SECRET_FILES.split()):
+    if is_secret_file(path.name):
         return "secret by its name"  # no digest: that of a short secret can be guessed
     if path.is_symlink() or not path.exists():  # the text of a link; a deletion
         return None

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset, default_collate
 
 from repro.core.errors import UserError
+from repro.core.secret_values import without_secrets
 from repro.runs.plan import Wanted, sized
 from repro.runs.registered import Stateful, registered
 from repro.runs.session_base import SessionBase
@@ -55,7 +56,7 @@ class Session(SessionBase):
                 f"session.data(facts): {error}; expected what JSON can hold: text, numbers, lists "
                 "and dicts of them"
             ) from error
-        self.facts = dict(facts)
+        self.facts = without_secrets(dict(facts), "the facts of session.data(facts)")
 
     def first(self, work: Callable[[], Result]) -> Result:
         """Let process 0 do `work`, such as to prepare data, before the others do it."""
