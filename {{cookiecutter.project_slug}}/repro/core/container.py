@@ -78,7 +78,7 @@ def _of_another(folder: Path) -> str:
     owner = folder.stat()
     said = f": it is of user {owner.st_uid}:{owner.st_gid}, and this container is {os.geteuid()}"
     if owner.st_uid == 0:  # docker makes a folder that is not there yet
-        return f'{said}: give it to you (sudo chown "$(id -u):$(id -g)" it), then {_command()}'
+        return f'{said}: give it to yourself (sudo chown "$(id -u):$(id -g)"), then {_command()}'
     return f"{said}: start it with --user {owner.st_uid}:{owner.st_gid}"
 
 
