@@ -59,5 +59,10 @@ def collate_of(dataset: Dataset[Any]) -> Collate:
 
 
 def samplers_of(dataset: Dataset[Any]) -> dict[str, Any]:
-    """Return how a data set chooses the samples of a step, by the names that `steps` has."""
+    """Return how a data set chooses the samples of a step, by the names that `steps` has.
+
+    Data sets of Hugging Face's `datasets` package choose none: their own `batch` groups rows.
+    """
+    if type(dataset).__module__.startswith("datasets."):
+        return {}
     return {name: getattr(dataset, name) for name in _SAMPLERS if hasattr(dataset, name)}
