@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_json
+from repro.results import archive
 from repro.results.archive import find_data, write_zip
 
 
@@ -33,3 +34,33 @@ def test_a_folder_of_images_goes_in_with_the_data(tmp_path: Path) -> None:
     assert files == {name: place, "image_dir/cat/1.png": images / "cat" / "1.png"}
     aside = find_data(tmp_path, run, digest, with_data=False)
     assert aside == ("data-manifest/image_folder/manifest.json", {aside[0]: place})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1, 2]",
+        "no JSON",
+        '{"name": "\\ud800"}',  # half of a pair: no text that has a digest
+        "[" * 200_000,
+        '{"a": ' * 900 + "1" + "}" * 900,
+        json.dumps({"icons": "x" * 5000}),  # larger than any that is read, here
+    ],
+)
+def test_an_authors_own_manifest_refuses_no_archive(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, place = tmp_path / "run", tmp_path / "data" / "mine" / "manifest.json"
+    own = tmp_path / "data" / "a_web_page" / "manifest.json"  # found before the kit's
+    for path in (run, place.parent, own.parent):
+        path.mkdir(parents=True)
+    manifest = {"dataset": "mine", "files": {}}
+    place.write_text(json.dumps(manifest))
+    own.write_text(content)
+    (run / "config_used.yaml").write_text("data_dir: data\n")
+    monkeypatch.setattr(archive, "_LARGEST_MANIFEST", 4096 if "icons" in content else 2**28)
+    name, _ = find_data(tmp_path, run, sha256_json(manifest), with_data=False)
+    assert name == "data-manifest/mine/manifest.json"
+    (run / "data.json").write_text("{}")  # the facts of a loop that tells none
+    assert find_data(tmp_path, run, sha256_json({}), with_data=False) == ("run/data.json", {})

@@ -38,6 +38,7 @@ from repro.runs.git import committed_files, get_git_info, uncommitted_changes, u
 from repro.runs.git_index import why_not_archived
 
 _1980 = 315532800  # zip knows no earlier time
+_LARGEST_MANIFEST = 2**28  # bytes, for some two million files; to parse it takes ten times that
 
 Files: TypeAlias = dict[str, bytes | Path]  # by their names in the archive
 
@@ -201,8 +202,8 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise UserError(f"{used} is damaged: delete {run}, make record") from error
     for path in sorted(folder.rglob(layout.MANIFEST)):
-        manifest = read_object(path)
-        if data_digest(manifest) != digest:
+        manifest = _read_manifest(path, digest)
+        if not manifest:
             continue
         top = PurePosixPath(layout.DATA if with_data else "data-manifest")
         name = str(top / path.relative_to(folder).as_posix())
@@ -212,7 +213,24 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     facts = run / layout.DATA_FACTS
     if data_digest(read_object(facts)) == digest:  # of an own loop; it is packed with its run
         return facts.relative_to(root).as_posix(), {}
-    raise UserError(f"{folder} has no {layout.MANIFEST} of the recorded data: make record")
+    raise UserError(
+        f"{folder} has no {layout.MANIFEST} of the recorded data, of at most "
+        f"{_LARGEST_MANIFEST >> 20} MiB: make record"
+    )
+
+
+def _read_manifest(path: Path, digest: str) -> JsonObject | None:
+    """Read the manifest of data by their digest; None for another, and for what is no manifest.
+
+    Authors have files of that name, too: of any content and size.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_MANIFEST:
+            return None
+        manifest = read_object(path)
+        return manifest if data_digest(manifest) == digest else None
+    except (OSError, UserError, ValueError, RecursionError):  # no text, nested very deeply
+        return None
 
 
 def _own_files(root: Path, path: Path, manifest: JsonObject, settings: JsonObject) -> Files:
