@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from repro.runs.logs import read_lines
 from repro.runs.registered import Registered
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
-from repro.runs.step import Step, number_of
+from repro.runs.step import Step, one_number
 from repro.training import checkpoint
 
 _OURS = ("step", "steps", "seed", "bits")  # what the kit says of an evaluation
@@ -75,7 +76,7 @@ class EvaluationSession(Session):
             )
         if clash := sorted(given.keys() & {*_OURS}):
             raise UserError(f"evaluate(session) returned {', '.join(clash)}, which the kit writes")
-        metrics: JsonObject = {str(name): _plain(name, value) for name, value in given.items()}
+        metrics = plain_values("evaluate(session)", given)
         steps = self.step if self.finished == "early" else self._planned
         own: JsonObject = {
             "step": self.step,
@@ -86,10 +87,19 @@ class EvaluationSession(Session):
         return {**metrics, **own}
 
 
-def _plain(name: object, value: Any) -> Any:
-    """Return a value as JSON has it; UserError for one that JSON cannot hold."""
-    try:
+def plain_values(call: str, given: Mapping[Any, Any]) -> JsonObject:
+    """Return what a call gave as JSON has it; UserError for what JSON cannot hold."""
+    return {str(name): _plain(call, str(name), value) for name, value in given.items()}
+
+
+def _plain(call: str, name: str, value: Any) -> Any:
+    with suppress(TypeError, ValueError, RecursionError):  # the last of these: nested very deeply
         json.dumps(value)
-    except (TypeError, ValueError):
-        return number_of("evaluate: metrics", str(name), value)
-    return value
+        return value
+    number = one_number(value)
+    if number is None:
+        raise UserError(
+            f"{call} returned {name}, which is {type(value).__name__}: expected what JSON can "
+            "hold: numbers, text, lists and dicts of them (.tolist() makes them of a tensor)"
+        )
+    return number

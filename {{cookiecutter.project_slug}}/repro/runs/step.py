@@ -245,12 +245,20 @@ def number_of(call: str, name: str, value: object) -> float:
     """Return a number that a loop tells; UserError for none, and for a name of the kit's own."""
     if name in _TAKEN or name.startswith(f"{_GRADIENTS}."):
         raise UserError(f"{call}({name}=...): the kit writes {name} itself: choose another name")
+    number = one_number(value)
+    if number is None:
+        raise UserError(f"{call}({name}=...) is a {type(value).__name__}: expected one number")
+    return number
+
+
+def one_number(value: object) -> float | None:
+    """Return a number as a float, also one that a tensor or NumPy holds; None for anything else."""
     if isinstance(value, Tensor | np.generic):
         with suppress(RuntimeError, TypeError, ValueError):  # of several values, complex, on meta
             return float(value.item())
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    raise UserError(f"{call}({name}=...) is a {type(value).__name__}: expected one number")
+    return None
 
 
 def _size_if_equal(batch: Any) -> int:

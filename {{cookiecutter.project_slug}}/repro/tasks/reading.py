@@ -1,13 +1,10 @@
 """Read the numbers that an author's task returns, and refuse what is none."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from repro.core.errors import UserError
+from repro.runs.step import one_number
 
 
 def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, float]:
@@ -32,9 +29,7 @@ def numbers_from(method: str, given: object) -> dict[str, float]:
 
 
 def _float(method: str, name: object, value: Any) -> float:
-    if isinstance(value, Tensor | np.generic):
-        with suppress(RuntimeError, TypeError, ValueError):  # of several values
-            return float(value.item())
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    raise UserError(f"{method}: {name} is {type(value).__name__}: expected one number")
+    number = one_number(value)
+    if number is None:
+        raise UserError(f"{method}: {name} is {type(value).__name__}: expected one number")
+    return number

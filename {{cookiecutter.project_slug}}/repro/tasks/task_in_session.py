@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
+from repro.runs.evaluation_session import plain_values
 from repro.runs.plan import sized
 from repro.runs.registered import ONLY
 from repro.runs.session import Session
@@ -122,9 +123,15 @@ class TaskInSession:
             self.task.figures(outputs, folder)
 
     def details(self, outputs: Outputs) -> JsonObject:
-        """Return what else the task tells of an evaluation."""
+        """Return what else the task tells of an evaluation; UserError for what is no JSON."""
         with self._asking("details"):
-            return self.task.details(outputs)
+            given: object = self.task.details(outputs)
+        if not isinstance(given, Mapping):
+            raise UserError(
+                f"details(outputs) returned {given!r:.80}: expected values by name, such as "
+                '{"confusion": [[5, 0], [1, 4]]}'
+            )
+        return plain_values("details(outputs)", given)
 
     def _dataset(self, split: str) -> Dataset[Any]:
         if split not in self.datasets:
