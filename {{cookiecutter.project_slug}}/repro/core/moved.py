@@ -93,6 +93,7 @@ _MOVED = (
         "get_environment_variables get_hardware get_software",
     ),
     ("repro.provenance", "repro.core.text", "listed"),
+    ("repro.run", "repro.runs.continued", "refuse_other_run refuse_other_training trained_with"),
     (
         "repro.sampling",
         "repro.training.loading",

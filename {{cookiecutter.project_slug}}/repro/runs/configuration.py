@@ -157,7 +157,7 @@ class Loader(Generic[Model]):
     def _faults_of_files(self) -> list[str]:
         """Return a line for each value in config.yaml and the groups that is not what it seems."""
         faults = []
-        for path in [self.folder / "config.yaml", *sorted(self.folder.glob("*/*.yaml"))]:
+        for path in [self.folder / "config.yaml", *sorted(self.folder.glob("*/**/*.yaml"))]:
             shown = path.relative_to(self.folder.parent)
             lines = odd_numbers(path) + settings_of_hydra(path)
             faults += [f"{shown}{line.removeprefix(str(path))}" for line in lines]
