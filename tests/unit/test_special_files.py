@@ -12,6 +12,7 @@ from repro.core.files import read_object
 from repro.core.hashing import sha256_file
 from repro.data.manifest import files_below, tree_digests
 from repro.environment.profile import guess_profile
+from repro.results.claims import read_claims
 from repro.runs.code_files import code_files
 from repro.runs.conditions import conditions_on_disk
 from repro.runs.configuration import Loader
@@ -117,6 +118,10 @@ def test_a_pipe_among_the_settings_is_named_before_they_are_read(tmp_path: Path,
     if name == "config.yaml":
         with pytest.raises(UserError, match="is a named pipe"):
             guess_profile(tmp_path, [])
+    if name == "claims.yaml":
+        (tmp_path / "pyproject.toml").write_text('[tool.repro]\nclaims = "configs/claims.yaml"\n')
+        with pytest.raises(UserError, match="is a named pipe"):
+            read_claims(tmp_path)
 
 
 def test_a_folder_of_code_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ _MOVED = (
     ("repro.checkpoint", "repro.training.model_state", "restore_optimizer weights_digest"),
     ("repro.command", "repro.core.errors", "UserError"),
     ("repro.conditions", "repro.core.layout", "CODE"),
+    ("repro.conditions", "repro.runs.code_files", "code_files"),
     ("repro.conditions", "repro.environment.locks", "LOCK not_as_locked"),
     ("repro.conditions", "repro.core.text", "flatten"),
     ("repro.configuration", "repro.core.layout", "STATE"),

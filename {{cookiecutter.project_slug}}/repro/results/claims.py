@@ -17,6 +17,7 @@ from repro.core import layout
 from repro.core.errors import UserError, refuse
 from repro.core.files import Json, parse_object, read_object
 from repro.core.project import MAX_STEPS, run_author_command, tool_settings
+from repro.core.special_files import fault_of_kind
 from repro.results.recording import Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
 from repro.runs.context import other_code, read_context
@@ -45,7 +46,8 @@ class Claim(BaseModel):
 def read_claims(root: Path) -> list[Claim]:
     """Read and check the claims of configs/claims.yaml."""
     path = root / tool_settings(root)["claims"]
-    refuse(odd_numbers(path))
+    fault = fault_of_kind(path)
+    refuse([fault] if fault else odd_numbers(path))
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
         claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(content)
