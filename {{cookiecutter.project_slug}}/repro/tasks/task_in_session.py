@@ -129,7 +129,7 @@ class TaskInSession:
         if not isinstance(given, Mapping):
             raise UserError(
                 f"details(outputs) returned {given!r:.80}: expected values by name, such as "
-                '{"confusion": [[5, 0], [1, 4]]}'
+                '{"counts": [5, 0, 4]}'
             )
         return plain_values("details(outputs)", given)
 
