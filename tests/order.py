@@ -7,7 +7,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Files whose tests share something expensive: one worker does all of a file. Of the others any
 # worker does any test. Both in this order, by their time: the last ones to start have to be short.
-TOGETHER = ["tracking", "verify", "archive", "compare", "generation", "doctor", "forks"]
+TOGETHER = [
+    *("tracking", "verify", "archive", "compare", "generation", "doctor", "forks"),
+    *("text_and_table", "own_tasks"),
+]
 SHARING = {  # tests of a fixture that takes long, in files whose others do not need it
     "test_ten_kills_at_random_moments_change_nothing": "uninterrupted",
     "test_sigterm_saves_marks_and_goes_on_with_the_same_bits": "uninterrupted",
@@ -31,6 +34,8 @@ LONGEST = [
     "doctor",
     "compare",
     "archive",
+    "own_tasks",
+    "text_and_table",
     "data",
 ]
 

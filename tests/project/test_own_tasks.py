@@ -98,7 +98,10 @@ def test_patience_without_a_validation_is_refused_before_the_first_step(
     assert "training.patience=3 counts validations without a better one: expected Class" in line
     own_project.edit(task, "    def initialize(", '    validate_on = "dev"\n\n    def initialize(')
     (line,) = faults(own_project.train())
-    assert line == "error: there is no data set dev: datasets() returns test, validation, train"
+    told = (
+        "error: there is no data set dev: datasets() returns test, validation, train; the task's "
+    )
+    assert line == f"{told}validate_on and test_on name those that it takes"
     assert not (own_project.path / "runs").exists()
 
 
@@ -325,7 +328,7 @@ def found_task(project: Project) -> str:
             "boxes",
             'rows={"distances": near, "found": self.found(images)}',
             'counts={"near": torch.ones(1)}',
-            "evaluate(batch): the count near is torch.float32: expected a tensor of whole numbers",
+            "evaluate(batch): the count near is torch.float32: expected a whole number",
         ),
     ],
 )

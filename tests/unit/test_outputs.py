@@ -1,6 +1,6 @@
 """What an evaluation gives chunk by chunk is put together exactly, or refused in one line.
 
-tests/project/test_tasks.py does it in two processes.
+tests/project/test_own_tasks.py does it in two processes.
 """
 
 from typing import Any

@@ -288,3 +288,10 @@ def test_a_task_of_another_signature_is_one_line() -> None:
 
     with pytest.raises(UserError, match=r"Wrong\(config, facts\): too many positional arguments"):
         made_task(Wrong, None, {})
+
+
+def test_a_variable_that_the_loop_binds_is_no_state() -> None:
+    kept = Unregistered([], sys._getframe(), {})
+    for norm in (0.5, 0.25, 0.125):
+        kept.refuse_changed({})
+        assert norm

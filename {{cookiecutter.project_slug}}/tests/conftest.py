@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from experiment.config import LOADER
 
+from experiment.config import LOADER
 from repro.core.errors import UserError
 from repro.core.layout import CHECKPOINTS, LAST, METRICS, TRACE
 from repro.core.text import listed

@@ -115,8 +115,9 @@ class Unregistered:
         """
         before = self._values
         now = {str(variable): variable.value for variable in self._with_attributes()}
-        # What is new now, such as an attribute that the first step has made, may change later.
-        self._values = {**now, **before}
+        # An attribute that a step has made may change later; a new variable is one of the loop.
+        new = {name: value for name, value in now.items() if name.startswith("self.")}
+        self._values = {**new, **before}
         return [
             name for name, value in now.items() if name in before and _is_other(value, before[name])
         ]

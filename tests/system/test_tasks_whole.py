@@ -1,4 +1,4 @@
-"""The tests that a project of a text or of a table brings: `make test` in it."""
+"""Projects of a text and of a table as a whole: their own tests, and their recorded results."""
 
 from pathlib import Path
 
@@ -13,3 +13,11 @@ def test_the_own_tests_of_a_task_pass(task: str, tmp_path: Path) -> None:
     done = Project(project.path, forking_environment(tmp_path / "venv")).make("test")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in last_line(done.stdout)
+
+
+@pytest.mark.parametrize("task", ["text", "table"])
+def test_a_fresh_project_of_a_task_is_identical(task: str, tmp_path: Path) -> None:
+    project = generate(tmp_path, f"task={task}")
+    done = project.module("repro", "verify", "--require", "identical")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert last_line(done.stdout) == "IDENTICAL"
