@@ -84,7 +84,11 @@ def test_other_settings_and_other_data_are_refused(own_loop: Project) -> None:
     lines = faults(own_loop.train(*again, "determinism=warn"))
     assert lines[-1] == "error: config: determinism is warn, recorded strict"
     own_loop.edit("experiment/trainer.py", '"digits of scikit-learn"', '"other digits"')
-    assert faults(own_loop.train(*again))[-1].startswith("error: data: not the files that it was")
+    asked = "resume_changed_code=true"
+    *_, data, code = faults(own_loop.train(*again))
+    assert data.startswith("error: data: not the files that it was")
+    assert f"other code (experiment/trainer.py changed): put it back, or {asked}" in code
+    assert faults(own_loop.train(*again, asked))[-1] == data
 
 
 RANDOM = """GENERATOR = torch.Generator().manual_seed(uuid4().int % 2**31)

@@ -768,7 +768,9 @@ def test_prepared_data_follow_the_code_that_makes_them(own_project: Project) -> 
 def test_a_checkpoint_of_another_model_is_one_line(own_project: Project) -> None:
     assert own_project.train("run_dir=runs/a", *SHORT).returncode == 0
     own_project.edit("experiment/model.py", "nn.Flatten(), ", "nn.Flatten(), nn.Identity(), ")
-    done = own_project.train("run_dir=runs/a", "resume=auto")
+    (line,) = faults(own_project.train("run_dir=runs/a", "resume=auto"))
+    assert "other code (experiment/model.py changed)" in line
+    done = own_project.train("run_dir=runs/a", "resume=auto", "resume_changed_code=true")
     assert "is of another model" in faults(done)[0]
 
 
