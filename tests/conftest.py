@@ -198,6 +198,14 @@ class Project:
         return Project(target, self.venv)
 
 
+def open_to_all(place: Path) -> None:
+    """Let other users look into a folder, and into those above it: pytest's are closed to them."""
+    for folder in (place, *place.parents):
+        mode = folder.stat().st_mode
+        if not mode & 0o001:
+            folder.chmod(mode | 0o755)
+
+
 def generate(folder: Path, *answers: str) -> Project:
     """Run cookiecutter with the defaults, and with `answers` such as license=MIT."""
     done = subprocess.run(

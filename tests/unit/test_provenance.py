@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import open_to_all
 
 PROJECT = Path(__file__).parents[2] / "{{cookiecutter.project_slug}}"
 sys.path.insert(0, str(PROJECT))
@@ -474,8 +475,7 @@ def test_a_read_only_repository_loses_no_part_of_the_patch(tmp_path: Path, place
     for place in places:
         if user == 0 and not place.is_symlink():  # root may write everywhere
             os.chown(place, 65534, 65534)
-    for folder in (root.parent, *root.parents[1:3]):
-        folder.chmod(0o755)
+    open_to_all(root.parent)
     closed = [p for p in (root / ".git", *(root / ".git").rglob("*")) if p.is_dir()]
     for folder in closed:
         folder.chmod(0o555)

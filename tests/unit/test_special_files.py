@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import open_to_all
 from repro.core.errors import UserError
 from repro.core.files import read_object
 from repro.core.hashing import sha256_file
@@ -128,8 +129,7 @@ def test_a_folder_of_code_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     for name in ("experiment/closed", "lost+found"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name).chmod(0)
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
+    open_to_all(tmp_path)
     user = os.geteuid()
     if user == 0:  # root may read everything
         os.seteuid(65534)
