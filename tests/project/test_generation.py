@@ -35,6 +35,7 @@ STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]
 
 # What post_gen_project.py takes away again.
 OF_A_TRACKER = ["configs/tracker/{}.yaml", "repro/tracking/{}.py"]
+OF_SECRETS = ("repro/core/secret_", "repro/core/redaction.py")
 OF_ANY_TRACKER = [f"repro/tracking/{name}.py" for name in ("__main__", "mirror", "sender")]
 
 
@@ -113,7 +114,7 @@ def test_every_pair_of_options_has_exactly_its_files(
 
 def test_without_a_tracker_nothing_of_one_is_in_the_project(fresh: Project) -> None:
     for name, content in files_of(fresh).items():
-        known = ("repro/runs/settings.py", "repro/tracking/__init__.py", "repro/core/secret_")
+        known = ("repro/runs/settings.py", "repro/tracking/__init__.py", *OF_SECRETS)
         if not name.startswith(known):  # tokens of trackers are secrets in every project
             assert not re.search(rb"(?i)tensorboard|mlflow|wandb", content), name
 
