@@ -25,6 +25,7 @@ runner := .build/runner
 frameworks := .build/frameworks
 venv := .build/venv
 project := {{cookiecutter.project_slug}}
+starts := $(notdir $(wildcard templates/tasks/*))
 pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed \
 	-o console_output_style=classic --no-loadscope-reorder
 
@@ -59,7 +60,7 @@ lint: venv ## check style and types, of the template and of the project
 	@$(venv)/bin/python -m mypy --strict --ignore-missing-imports --cache-dir .build/mypy \
 		local_extensions.py tools hooks
 	@cd '$(project)' && ../$(venv)/bin/python -m mypy --cache-dir ../.build/mypy-project bootstrap.py repro
-	@rm -rf .build/lint && for task in images text table; do \
+	@rm -rf .build/lint && for task in $(starts); do \
 		$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/lint . \
 			task=$$task project_slug=$$task 2> /dev/null && \
 		(cd .build/lint/$$task && ../../../$(venv)/bin/python -m mypy --cache-dir ../../mypy-$$task) || exit 1; \
@@ -80,7 +81,7 @@ recordings: venv ## record the pictures of the README anew
 bench: venv ## measure overhead and costs, each beside a baseline of the same minute
 	@$(venv)/bin/python benchmarks/start.py .build/project/*
 	@$(venv)/bin/python benchmarks/throughput.py .build/project/* $(ARGS)
-	@rm -rf .build/bench && for task in text table; do \
+	@rm -rf .build/bench && for task in $(filter-out images,$(starts)); do \
 		$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/bench . \
 			task=$$task project_slug=$$task 2> /dev/null && echo "$$task:" && \
 		$(venv)/bin/python benchmarks/throughput.py .build/bench/$$task || exit 1; \

@@ -1,7 +1,8 @@
 """Show the template at work: a project with the defaults, trained on real data, and its verdict.
 
 Generates into the next free folder (demo, demo-2, ...), then does what a person would do there. The
-packages are installed once, into .build/venv, which every demo shares.
+packages are installed once for each task, into .build/venv (images) or .build/venv-TASK, which its
+demos share.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT / ".build" / "venv"
+SHARED = ROOT / ".build"
 STEPS = {
     "setup": "install the lock, every file checked by its hash",
     "data": "the data: real ones, from the packages of the lock",
@@ -37,7 +38,9 @@ def main() -> int:
         output_dir=str(ROOT),
     )
     project = ROOT / name
-    (project / ".venv").symlink_to(os.path.relpath(SHARED, project))
+    # Another lock would replace the environment of the images, which the tests share, too.
+    environment = SHARED / ("venv" if task == "images" else f"venv-{task}")
+    (project / ".venv").symlink_to(os.path.relpath(environment, project))
     commit(project)
     for verb, meaning in STEPS.items():
         heading(f"make {verb}: {meaning}")

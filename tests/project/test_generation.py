@@ -255,15 +255,6 @@ def test_python_and_configs_are_copied_as_they_stand(tmp_path: Path, task: str) 
             assert content == (own if own.is_file() else TEMPLATE / name).read_bytes(), name
 
 
-def test_without_the_hook_the_conditions_are_the_same(fresh: Project, tmp_path: Path) -> None:
-    """What it takes away is code of trackers, which no bits depend on."""
-    command = [COOKIECUTTER, "--no-input", "--default-config", "--accept-hooks", "no"]
-    subprocess.run([*command, "-o", tmp_path, ROOT], check=True)
-    (path,) = tmp_path.iterdir()
-    assert len(files_of(Project(path))) > len(files_of(fresh))
-    assert conditions_on_disk(path) == conditions_on_disk(fresh.path)
-
-
 @pytest.mark.parametrize("tracker", CHOICES["tracker"])
 def test_a_tracker_is_no_condition(fresh: Project, tmp_path: Path, tracker: str) -> None:
     project = generate(tmp_path, f"tracker={tracker}")

@@ -17,16 +17,14 @@ MOST_LINES = 250  # of code, in what a task has beside the images' config.py
 
 
 class Start(NamedTuple):
-    """What a task is called, how its tests train it in seconds, and what it measures."""
+    """How the tests of a task train it in seconds, and what it measures."""
 
-    kind: str
     short: tuple[str, ...]
     metrics: set[str]
 
 
 STARTS = {
     "text": Start(
-        "LanguageModel",
         (
             "training.steps=24",
             "training.warmup_steps=4",
@@ -42,16 +40,10 @@ STARTS = {
         {"loss", "bigram_loss"},
     ),
     "table": Start(
-        "Regression",
         ("training.epochs=3", "training.batch_size=31"),
         {"loss", "mae", "ridge_mae", "mean_mae"},
     ),
 }
-
-
-def project_of(task: str, folder: Path) -> Project:
-    """Generate a project that starts from a task."""
-    return generate(folder, f"task={task}")
 
 
 @pytest.fixture(scope="module", params=STARTS)
@@ -63,7 +55,7 @@ def task(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def started(task: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project of a task; tests train in it with names of their own."""
-    return project_of(task, tmp_path_factory.mktemp(task))
+    return generate(tmp_path_factory.mktemp(task), f"task={task}")
 
 
 def train(project: Project, task: str, name: str, *settings: str, processes: int = 1) -> Path:
