@@ -40,8 +40,8 @@ CHOSEN = ("license", "task", "tracker", "base_image")
 # What a folder, a Python package and (in lower case) a container image may all be called.
 SLUG = re.compile(r"[A-Za-z0-9]+(?:(?:[._]|__|-+)[A-Za-z0-9]+)*")
 
-# Names that Docker and conda keep for themselves.
-TAKEN = re.compile("(?i)scratch|base|[0-9a-f]{64}")
+# Names that Docker, conda and Windows keep for themselves; Windows also with an extension.
+TAKEN = re.compile(r"(?i)scratch|base|[0-9a-f]{64}|(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?")
 
 # Control characters, lone surrogates (no UTF-8 for them), line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
@@ -76,7 +76,7 @@ def _fault(name: str, value: str) -> str | None:
         if not SLUG.fullmatch(value):
             return "must be letters and digits, with single . _ or - between them"
         if TAKEN.fullmatch(value):
-            return "is a name that Docker or conda keeps for itself"
+            return "is a name that Docker, conda or Windows keeps for itself"
     if len(value) > LONGEST:
         return f"has {len(value)} characters, at most {LONGEST} are allowed"
     if name == "repository_url" and re.match("[^/]*/{2,}[^/?#]*@", value):

@@ -223,6 +223,40 @@ def test_what_the_commit_lacks_is_refused(own: Project) -> None:
     assert "out.txt is a link to no file of the commit" in refused(own)
 
 
+def test_names_that_other_systems_cannot_have_are_each_named(own: Project) -> None:
+    folder = own.path / "notes"
+    for name in ("aux.py", "x:y.txt", "A.txt", "a.txt", "Dir/one", "dir/two", "e\u0301", "\u00e9"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "x\udcff.txt").write_text("no UTF-8 in its name")
+    commit(own)
+    done = own.module("repro", "archive")
+    assert faults(done) == [
+        *(
+            f"error: 'notes/{name}' is no name for every system ({why}): rename it"
+            for name, why in [
+                ("aux.py", "aux is a device of Windows"),
+                ("x:y.txt", "no name on Windows has :"),
+                ("x\\xff.txt", "it is not UTF-8"),
+            ]
+        ),
+        *(
+            f"error: {pair} are one name on Windows or macOS: rename one"
+            for pair in [
+                "'notes/A.txt' and 'notes/a.txt'",
+                "'notes/Dir' and 'notes/dir'",
+                r"'notes/e\u0301' and 'notes/\xe9'",
+            ]
+        ),
+    ]
+    assert list(own.path.glob("*.zip")) == []
+    words = next(
+        line for line in own.module("repro", "doctor").stdout.splitlines() if "aux.py" in line
+    )
+    assert words.split()[:2] == ["fail", "committed:"]
+    assert words.endswith("rename it and 5 more")
+
+
 def test_a_missing_changed_or_damaged_run_is_refused(own: Project) -> None:
     run = run_folder(own)
     run.rename(run.with_name("elsewhere"))

@@ -549,6 +549,8 @@ def test_a_new_project_says_what_comes_next(tmp_path: Path) -> None:
         "project_slug=" + "x" * 81,
         "project_slug=Scratch",
         "project_slug=base",
+        "project_slug=Con",
+        "project_slug=lpt1.study",
         "author_name=\u200b\u202e",
         "repository_url=https:///someone:token@example.org/study",
         "project_name=" + "x" * 400,

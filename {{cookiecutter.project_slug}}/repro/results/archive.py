@@ -3,9 +3,9 @@
 Promises the same bytes for the same commit and runs, on every machine: names sorted, the commit's
 time, fixed permissions, nothing compressed (compressors differ). Every path lies below one folder
 and nothing is a link, so every tool unpacks it, and nothing elsewhere: `last` and `best` of a run
-stay out, a link in the repository becomes the file that it points to. The unpacked folder is a
-project that knows its commit. An archive that could not reproduce the results is refused. Packages
-are not in it: the lock names them.
+stay out, a link in the repository becomes the file that it points to, and a name that Windows or
+macOS cannot have is refused. The unpacked folder is a project that knows its commit. An archive
+that could not reproduce the results is refused. Packages are not in it: the lock names them.
 """
 
 import io
@@ -23,6 +23,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
 from repro.core import layout
 from repro.core.errors import UserError, refuse
+from repro.core.file_names import fault_of_name, faults_of_names, shown
 from repro.core.files import JsonObject, read_object, replacing
 from repro.core.hashing import sha256_bytes
 from repro.core.redaction import is_secret_file, redact_name
@@ -62,6 +63,7 @@ def archive(
     claims = read_recording(root).claims
     commit_hash = _find_commit(root, allow_dirty)
     commit = read_commit(root)
+    refuse(faults_of_names(commit.files))  # before anything that would train anew in vain
     runs = {name: find_runs(root, name, claim) for name, claim in claims.items()}
     refuse([f"{line}: make record" for line in (*stale(root), *outdated(root))])
     refuse_secrets(commit.files)
@@ -263,8 +265,9 @@ def tree(folder: Path, top: PurePosixPath) -> Files:
 
 def write_zip(path: Path, top: str, files: Files, executable: set[str], moment: int) -> None:
     """Write the files into a zip file below the folder `top`, as a whole or not at all."""
-    unsafe = [name for name in sorted(files) if not _is_safe(f"{top}/{name}")]
-    refuse([f"{name!a} is no name for every system: rename it" for name in unsafe])
+    if fault := fault_of_name(top):
+        raise UserError(f"{shown(top)}, the archive's folder: {fault}: rename it in pyproject.toml")
+    refuse(faults_of_names(files, top))
     date = time.gmtime(max(moment, _1980))[:6]
     with replacing(path) as temporary, ZipFile(temporary, "w") as packed:
         for name in sorted(files):
@@ -277,11 +280,3 @@ def write_zip(path: Path, top: str, files: Files, executable: set[str], moment: 
                 source.seek(0)
                 with packed.open(info, "w") as target:
                     shutil.copyfileobj(source, target)
-
-
-def _is_safe(name: str) -> bool:
-    """Return whether every unpacker understands a path in the same way, on Windows too.
-
-    git lets most of it through.
-    """
-    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & {*name.split("/")}

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repro.core import layout
 from repro.core.errors import UserError, refuse
+from repro.core.file_names import fault_of_name, taken_for_one
 from repro.core.files import Json, parse_object, read_object
 from repro.core.project import MAX_STEPS, run_author_command, tool_settings
 from repro.core.special_files import fault_of_kind
@@ -56,9 +57,18 @@ def read_claims(root: Path) -> list[Claim]:
         raise UserError([f"{path}: {place}: {reason}" for place, reason in faults]) from error
     except (yaml.YAMLError, OSError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
-    if len({claim.name for claim in claims}) < len(claims):
-        raise UserError(f"{path}: two claims have the same name")
+    _refuse_names(path, [claim.name for claim in claims])
     return claims
+
+
+def _refuse_names(path: Path, names: list[str]) -> None:
+    """Raise UserError for names of claims that cannot be those of their folders everywhere."""
+    if len({*names}) < len(names):
+        raise UserError(f"{path}: two claims have the same name")
+    faults = [f"{path}: {name}: {fault}" for name in names if (fault := fault_of_name(name))]
+    for first, second in taken_for_one(names):
+        faults.append(f"{path}: {first} and {second} are one name on Windows or macOS")
+    refuse([f"{fault}: rename the claim, whose folders have its name" for fault in faults])
 
 
 def read_recording(root: Path) -> Recording:

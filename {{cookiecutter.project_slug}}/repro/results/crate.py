@@ -187,5 +187,5 @@ def _some(entities: list[Entity]) -> Json:
 
 
 def _reference(name: str) -> Entity:
-    """Return how a file of the archive is named."""
-    return {"@id": quote(name)}
+    """Return how a file of the archive is named; one that is not UTF-8 is refused elsewhere."""
+    return {"@id": quote(name, errors="surrogateescape")}

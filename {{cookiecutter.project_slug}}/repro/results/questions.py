@@ -11,12 +11,13 @@ from typing import NamedTuple, Protocol
 from zipfile import BadZipFile, ZipFile
 
 from repro.core import layout
+from repro.core.file_names import faults_of_names
 from repro.core.files import read_object
 from repro.core.hashing import sha256_json
 from repro.core.layout import USER_CODE
 from repro.environment import packages
 from repro.environment.locks import NOTE
-from repro.runs.git import get_git_info
+from repro.runs.git import committed_names, get_git_info
 from repro.runs.uncommitted import uncommitted_code
 
 PASS = "pass"
@@ -90,7 +91,7 @@ def locked(root: Path) -> Answer:
 
 
 def committed(root: Path) -> Answer:
-    """Check that the code is committed."""
+    """Check that the code is committed, under names that an archive of it can have."""
     git = get_git_info(root)
     if not git.commit_hash:
         remedy = "git init, git add --all, git commit"
@@ -98,6 +99,8 @@ def committed(root: Path) -> Answer:
     faults = [f"{name} is not committed" for name in uncommitted_code(root) or []]
     if git.source == "environment" and git.is_dirty:
         faults = ["the image was built with uncommitted changes"]
+    if not faults and git.source == "git" and (names := faults_of_names(committed_names(root))):
+        return _pass_without(names, "")
     return _pass_without(faults, f"{git.commit_hash[:12]} ({git.source})", ": git commit")
 
 

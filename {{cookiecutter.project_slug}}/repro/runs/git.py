@@ -129,6 +129,11 @@ def committed_files(root: Path) -> bytes:
     return _git(root, "archive", "--format=tar", "HEAD").encode("utf-8", "surrogateescape")
 
 
+def committed_names(root: Path) -> list[str]:
+    """List the files of HEAD below `root`; OSError without one."""
+    return _git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")[:-1]
+
+
 def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
     """List changed and untracked files below `root` but those in `but`; None if git cannot tell.
 
