@@ -228,6 +228,36 @@ def test_pre_commit_passes_a_fresh_project_and_stops_a_bad_change(
     assert "runs, data and .venv belong into .gitignore" in done.stdout
 
 
+def test_cudnn_comes_from_the_lock_by_its_hash_on_every_base(
+    variants: dict[tuple[str, ...], Project],
+) -> None:
+    """The default base is CUDA's without cuDNN; of no lock is a package from a second index."""
+    bases = set()
+    for project in variants.values():
+        dockerfile = (project.path / "Dockerfile").read_text()
+        bases |= {*re.findall(r"(?m)^ARG BASE_IMAGE=(\S+)@sha256:[0-9a-f]{64}$", dockerfile)}
+        assert "packages of requirements.lock (nvidia-cudnn-cu13," in dockerfile
+        assert (
+            "--require-hashes --no-deps --only-binary=:all: --requirement /tmp/requ" in dockerfile
+        )
+        lock = (project.path / "requirements.lock").read_text()
+        assert re.search(r"(?m)^nvidia-cudnn-cu13==[\d.]+ \\\n    --hash=sha256:[0-9a-f]{64}", lock)
+        assert not re.search(r"(?m)^\S+ @ |index-url|find-links|==\S+\+", lock)
+    assert len(bases) == len(CHOICES["base_image"])
+    first, *_ = CHOICES["base_image"]
+    assert re.fullmatch(
+        r"nvidia/cuda:[\d.]+-base-ubuntu[\d.]+", STACK["base_images"][first].partition("@")[0]
+    )
+
+
+def test_each_choice_of_a_base_says_what_it_brings() -> None:
+    prompts = json.loads((ROOT / "cookiecutter.json").read_text())["__prompts__"]["base_image"]
+    assert list(prompts)[1:] == list(STACK["base_images"]) == CHOICES["base_image"]
+    assert all(prompts[name].startswith(f"{name} ") for name in CHOICES["base_image"])
+    assert "CUDA packages stay" in prompts["cpu"]
+    assert "has no CPU build" in prompts["cpu"]
+
+
 def test_hadolint_finds_nothing(variants: dict[tuple[str, ...], Project]) -> None:
     """One rule is left out, at two instructions, with the reason beside it."""
     texts = {(project.path / "Dockerfile").read_text() for project in variants.values()}
@@ -315,9 +345,11 @@ def test_versions_and_digests_agree_with_the_single_source(fresh: Project) -> No
     }
     assert conda["channels"] == ["conda-forge", "nodefaults"]
     dockerfile = (fresh.path / "Dockerfile").read_text()
-    assert f"ARG BASE_IMAGE={STACK['base_images']['cuda-cudnn']}\n" in dockerfile
+    base = STACK["base_images"]["cuda-base"]
+    assert f"ARG BASE_IMAGE={base}\n" in dockerfile
     assert re.search(r"@sha256:[0-9a-f]{64}\n", dockerfile)
-    assert STACK["base_images"]["cuda-cudnn"] in (fresh.path / "REPRODUCE.md").read_text()
+    assert base in (fresh.path / "REPRODUCE.md").read_text()
+    assert base.partition("@")[0] in (fresh.path / "README.md").read_text()
     metadata = tomllib.loads((fresh.path / "pyproject.toml").read_text())["project"]
     lowest, (major, minor) = STACK["python_lowest"], STACK["python_highest"].split(".")
     assert metadata["requires-python"] == f">={lowest},<{major}.{int(minor) + 1}"

@@ -42,6 +42,8 @@ def built(engine: Engine, project: Project, tmp_path_factory: pytest.TempPathFac
         path = own.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("secret")
+    (own.path / "experiment" / "model.py").chmod(0o600)  # of a checkout with umask 077
+    (own.path / "configs").chmod(0o700)
     build(engine, own)
     return own
 
@@ -196,6 +198,24 @@ def test_the_image_holds_what_it_needs_and_nothing_else(engine: Engine, built: P
     script = "find / -xdev -path '*/pip/http*' -o -path /root/.cache/pip | head; pip check"
     done = engine.docker("run", "--rm", "--user", "0", image(built), "bash", "-c", script)
     assert done.stdout.strip() == "No broken requirements found.", done.stdout
+
+
+def test_the_code_is_one_layer_that_every_user_may_read(engine: Engine, built: Project) -> None:
+    """Also of a checkout that only its owner may read; nobody but root may write there."""
+    script = "find /work ! -readable; find /work -writable; stat -c %a-%n runs data configs"
+    words = ("run", "--rm", "--user", "12345:12345", "--network", "none", image(built))
+    done = engine.docker(*words, "bash", "-c", script)
+    assert done.stdout.split() == [
+        "/work/runs",
+        "/work/data",
+        "1777-runs",
+        "1777-data",
+        "755-configs",
+    ]
+    format_ = "{{.CreatedBy}}"
+    done = engine.docker("history", "--no-trunc", "--format", format_, image(built))
+    assert "COPY . ." in done.stdout
+    assert "chmod" not in done.stdout
 
 
 def test_a_change_of_the_code_installs_nothing_anew(engine: Engine, built: Project) -> None:
