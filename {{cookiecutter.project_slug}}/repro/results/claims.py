@@ -18,6 +18,7 @@ from repro.core.errors import UserError, refuse
 from repro.core.files import Json, JsonObject, parse_object, read_object
 from repro.core.project import MAX_STEPS, run_author_command, tool_settings
 from repro.core.special_files import fault_of_kind
+from repro.core.stand_ins import stand_in
 from repro.results.recording import Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
 from repro.runs.context import other_code, read_context
@@ -68,7 +69,9 @@ def read_recording(root: Path) -> Recording:
         raise UserError(f"{EXPECTED}: nothing is recorded yet: make record")
     recording = parse_recording(parse_object(path))
     if recording is None:
-        raise UserError(f"{EXPECTED} is damaged: restore it, or make record")
+        what = stand_in(path)
+        fault = f"is {what}" if what else "is damaged: restore it, or make record"
+        raise UserError(f"{EXPECTED} {fault}")
     return recording
 
 
