@@ -36,7 +36,7 @@ from repro.results.judge import (
 from repro.results.measure import find_best, measure
 from repro.results.record import trace_file
 from repro.results.recording import RecordedCheckpoint, RecordedClaim
-from repro.results.report import write_report
+from repro.results.report import refresh_report, write_report
 from repro.results.verdict import (
     DIFFERENT,
     PREFIX,
@@ -111,6 +111,7 @@ def verify(
         print(f"\n{verdict.why}")
     write_verdict(folder, verdict)
     page = write_report(root, folder / "report.html")
+    refresh_report(root)
     print(f"\nto look at: {page.relative_to(root)}")
     return verdict
 

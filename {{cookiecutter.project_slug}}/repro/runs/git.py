@@ -129,6 +129,15 @@ def committed_files(root: Path) -> bytes:
     return _git(root, "archive", "--format=tar", "HEAD").encode("utf-8", "surrogateescape")
 
 
+def is_tracked(root: Path, path: Path) -> bool:
+    """Tell whether git has a file of the project, or would take it with the next commit."""
+    try:
+        _repository(root)
+        return bool(_git(root, "ls-files", "--", str(path)))
+    except OSError:  # no repository, or no git
+        return False
+
+
 def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
     """List changed and untracked files below `root` but those in `but`; None if git cannot tell.
 
