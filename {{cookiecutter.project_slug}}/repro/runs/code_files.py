@@ -45,7 +45,7 @@ def code_files(root: Path) -> list[str]:
         if here.name == "__pycache__":
             continue
         for name in files:
-            is_no_code = _is_left_behind(name) or is_secret_file(name)
+            is_no_code = _is_left_behind(name) or is_secret_file((here / name).as_posix())
             if not is_no_code and (_is_of_code(here) or name.endswith(".py")):
                 paths.append(here / name)
     refuse([fault for path in sorted(paths) if (fault := fault_of_kind(root / path))])
