@@ -2,11 +2,14 @@
 
 Promises: what does not fit the lock ends in one line (exit code 2) before anything is written;
 every file is checked by its hash; an environment that is up to date costs a fraction of a second;
-after a changed lock or an interrupted installation it is made anew, from nothing. Only a folder
-that this program made is ever deleted. Python 3.6 can still run it, to find a newer one.
+after a changed lock it is made anew, from nothing. What was there stays in use until the new one is
+whole, whatever ends this program before. Only what it made itself is ever deleted. Python 3.6 can
+still run it, to find a newer one.
 """
 
 import argparse
+import ctypes
+import fcntl
 import hashlib
 import json
 import os
@@ -15,18 +18,26 @@ import re
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
 
 ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-tracker.lock", "requirements-dev.lock")
 OPTIONAL = "requirements-tracker.lock"  # a project without a tracker has none
+PR_SET_PDEATHSIG = 1  # of prctl(2): pip would go on after a kill -9, and write into what comes next
 FREE_GB = 7  # 5.9 GB when installed
 STAMP = "repro-setup.json"
-UNFINISHED = "repro-setup.unfinished"
+# Inside of the environment, whose folder may be a mount, or lie in a folder of somebody else.
+NEW = "repro-setup.new"  # the one that is being made
+OLD = "repro-setup.old"  # the one that it replaced
+UNFINISHED = "repro-setup.unfinished"  # they change places: holds the names of the new parts
+OURS = {NEW, OLD, UNFINISHED}
+RELOCATED = "repro/environment/relocated.py"
 RECORDS = "repro-records.json"  # for repro/environment/installed_files.py
 CONTAINER = "use the container: make image, then make image-run"
 ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
+UNCHANGED = "nothing is changed"
 
 # The user's index, proxy and certificates stay; settings that would send the packages elsewhere or
 # judge them otherwise do not. (Values, not gaps, where a pip.conf may say something too.)
@@ -68,6 +79,7 @@ def check_platform() -> None:
 
 def fitting_python() -> "tuple[str, str]":
     """Return path and version of the running Python if it fits, else of the newest that does."""
+    check_platform()
     minors = locked_minors()
     kinds = [f"CPython 3.{minor} True" for minor in minors]
     running = getattr(sys, "_base_executable", "") or sys.executable  # not that of a venv
@@ -101,33 +113,62 @@ def locked_minors() -> "list[int]":
 
 
 def check_folder(venv: Path) -> None:
-    """Refuse a folder that is not ours to replace, and a disk that is too full for a new one."""
+    """Refuse a folder that is not ours to replace."""
     inside = {path.name for path in venv.iterdir()} if venv.is_dir() else set()
-    ours = inside & {STAMP, UNFINISHED} and ("pyvenv.cfg" in inside or inside == {UNFINISHED})
-    if (inside and not ours) or (venv.exists() and not venv.is_dir()):
+    ours = inside <= OURS or (inside & {STAMP, UNFINISHED} and inside & {"pyvenv.cfg", NEW})
+    if not ours or (venv.exists() and not venv.is_dir()):
         raise Refused(f"{venv} was not made by make setup, so it stays: delete it or {ELSEWHERE}")
-    free = shutil.disk_usage(next(path for path in venv.parents if path.exists())).free / 1e9
-    if not inside and free < FREE_GB:
-        raise Refused(f"{venv}: {free:.1f} GB are free, {FREE_GB} are needed: {ELSEWHERE}")
+
+
+def check_space(venv: Path) -> None:
+    """Refuse a disk that is too full for a new environment beside what is there."""
+    free = shutil.disk_usage(str(venv)).free / 1e9
+    first = f"delete {venv} first, or " if (venv / STAMP).exists() else ""
+    if free < FREE_GB:
+        raise Refused(f"{venv}: {free:.1f} GB are free, {FREE_GB} are needed: {first}{ELSEWHERE}")
+    if (venv / OLD).exists():  # NFS keeps files that are in use
+        raise Refused(f"{venv / OLD} cannot be deleted: end what still runs in it, or delete it")
 
 
 def build(venv: Path, python: str, stamp: str) -> None:
-    """Make the environment from nothing; after a failure nothing of it stays."""
-    remove(venv)
-    venv.mkdir(parents=True)
-    (venv / UNFINISHED).touch()
-    try:
-        pip = [str(venv / "bin" / "python"), "-I", "-m", "pip", "--disable-pip-version-check"]
-        options = "--require-hashes --no-deps --only-binary=:all: --no-input --progress-bar=off"
-        run([python, "-I", "-m", "venv", str(venv)])
-        run([*pip, "install", *options.split(), *(f"--requirement={lock}" for lock in locks())])
-        run([*pip, "check"])
-        write_records(venv)
-        (venv / STAMP).write_text(stamp + "\n", encoding="utf-8")
-        (venv / UNFINISHED).unlink()
-    except BaseException:
-        remove(venv)
-        raise
+    """Make the environment from nothing; what was there stays until the new one is whole."""
+    new = venv / NEW
+    new.mkdir()
+    pip = [str(new / "bin" / "python"), "-I", "-m", "pip", "--disable-pip-version-check"]
+    options = "--require-hashes --no-deps --only-binary=:all: --no-input --progress-bar=off"
+    run([python, "-I", "-m", "venv", "--prompt", venv.name, str(new)])
+    run([*pip, "install", *options.split(), *(f"--requirement={lock}" for lock in locks())])
+    run([*pip, "check"])
+    run([pip[0], "-I", str(ROOT / RELOCATED), str(new)])
+    write_records(new)
+    (new / STAMP).write_text(stamp + "\n", encoding="utf-8")
+    (new / UNFINISHED).write_text("\n".join(path.name for path in new.iterdir()))
+    (new / UNFINISHED).rename(venv / UNFINISHED)  # from here on it takes the place
+    change_places(venv)
+
+
+def whole_parts(venv: Path) -> "list[str]":
+    """Return the names of the parts of a whole new environment that has to take its place."""
+    path = str(venv / UNFINISHED)  # empty after an older version of this program
+    return text(path).splitlines() if os.path.exists(path) else []
+
+
+def change_places(venv: Path) -> None:
+    """Let a new environment take its place; this may have been cut short before."""
+    names = whole_parts(venv)
+    (venv / OLD).mkdir(exist_ok=True)
+    for path in sorted(venv.iterdir()):
+        if path.name not in OURS and (path.name not in names or (venv / NEW / path.name).exists()):
+            path.rename(venv / OLD / path.name)
+    for path in sorted((venv / NEW).iterdir()):
+        path.rename(venv / path.name)
+    (venv / UNFINISHED).unlink()
+
+
+def clean(venv: Path) -> None:
+    """Delete an environment that was replaced, and a part of one that came to no end."""
+    for name in (NEW, OLD):
+        shutil.rmtree(str(venv / name), ignore_errors=True)
 
 
 def write_records(venv: Path) -> None:
@@ -137,24 +178,20 @@ def write_records(venv: Path) -> None:
     (venv / RECORDS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
-def remove(venv: Path) -> None:
-    """Delete an environment that this program made, if there is one."""
-    if venv.exists():
-        (venv / UNFINISHED).touch()  # when this is cut short it is still known as ours
-        shutil.rmtree(venv / "lib", ignore_errors=True)
-        shutil.rmtree(venv)
-
-
 def run(command: "list[str]", quiet: bool = False) -> "list[str]":
     """Run a command and return its last lines of output; show pip's progress, and a failure."""
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PYTHON") and name not in DROPPED
-    }
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in DROPPED}
     env.update(OVERRULED)
     lines: list[str] = []
-    with Popen(command, cwd=ROOT, env=env, stdout=PIPE, stderr=STDOUT, errors="replace") as process:
+    with Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=PIPE,
+        stderr=STDOUT,
+        errors="replace",
+        preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+    ) as process:
         try:
             for line in process.stdout or ():
                 lines.append(line.rstrip())
@@ -170,7 +207,7 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
             print("", *what_failed(lines), sep="\n", file=sys.stderr)
         wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", "\n".join(lines), re.MULTILINE)
         cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
-        raise Refused(f"{cause} (see above); nothing is installed, nothing is left", exit_code=1)
+        raise Refused(f"{cause} (see above); {UNCHANGED}", exit_code=1)
     return lines
 
 
@@ -202,25 +239,21 @@ def text(name: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="make the environment from the locks")
     parser.add_argument("--venv", default=".venv", help="its folder (default: .venv)")
-    only_print = "make nothing, print a Python that fits the locks"
-    parser.add_argument("--check", action="store_true", help=only_print)
+    parser.add_argument("--check", action="store_true", help="only print a Python that fits")
     parser.add_argument("--records", action="store_true", help="only write its " + RECORDS)
     options = parser.parse_args()
     try:
         if options.records:  # the Dockerfile installs by itself
             write_records(ROOT / options.venv)
-            return 0
-        check_platform()
-        python, version = fitting_python()
-        if options.check:
-            print(python)
+        elif options.check:
+            print(fitting_python()[0])
         else:
-            set_up(options.venv, python, version)
+            set_up(options.venv, *fitting_python())
     except (Refused, OSError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
-        print("setup: interrupted; nothing is installed", file=sys.stderr)
+        print(f"setup: interrupted; {UNCHANGED}", file=sys.stderr)
         return 130
     return 0
 
@@ -231,14 +264,36 @@ def set_up(folder: str, python: str, version: str) -> None:
     digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in locks()]
     stamp = json.dumps({"locks": digests, "Python": version, "folder": str(venv)})
     check_folder(venv)
-    is_whole = os.access(venv / "bin" / "python", os.X_OK) and not (venv / UNFINISHED).exists()
+    venv.mkdir(parents=True, exist_ok=True)
+    be_alone(venv)
+    if whole_parts(venv):
+        change_places(venv)
+    clean(venv)
+    is_whole = os.access(str(venv / "bin" / "python"), os.X_OK) and not (venv / UNFINISHED).exists()
     if is_whole and text(str(venv / STAMP)).strip() == stamp:
         show(f"{folder} is up to date")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends pip too
-    show(f"making {folder} with Python {version}; takes minutes the first time")
-    build(venv, python, stamp)
-    show(f"{folder} is ready")
+    try:
+        check_space(venv)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends pip too
+        show(f"making {folder} with Python {version}; takes minutes the first time")
+        build(venv, python, stamp)
+        show(f"{folder} is ready")
+    finally:
+        if not whole_parts(venv):
+            clean(venv)
+            with suppress(OSError):  # there is something in it, unless it failed
+                venv.rmdir()
+
+
+def be_alone(venv: Path) -> None:
+    """Refuse a second `make setup` in a folder, where the file system has locks."""
+    handle = os.open(str(venv), os.O_RDONLY)  # open until this program ends
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if isinstance(error, BlockingIOError):
+            raise Refused(f"another make setup is at work in {venv}: wait for its end") from None
 
 
 if __name__ == "__main__":

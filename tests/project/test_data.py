@@ -322,6 +322,36 @@ def test_what_is_no_image_is_named(own_project: Project, pictures: Path) -> None
     assert "no such folder" in line
 
 
+def test_what_desktops_and_git_leave_among_images_is_named_with_the_remedy(
+    own_project: Project, pictures: Path
+) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
+    for place in (pictures, pictures / "cat"):
+        (place / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    for name in ("010.jpg", "012.jpg"):
+        (pictures / "cat" / name).write_text(pointer)
+    settings = ("dataset=image_folder", f"image_dir={pictures}")
+    lines = faults(own_project.module("experiment.prepare", *settings))
+    assert len(lines) == 2
+    (windows,) = [line for line in lines if "Thumbs.db" in line]
+    assert windows.endswith("left by a file manager, and no data: delete it")
+    (lfs,) = [line for line in lines if "010.jpg" in line]
+    assert "012.jpg" in lfs
+    assert "a pointer of git LFS in the place of the content: git lfs pull gets it" in lfs
+
+
+def test_another_image_dir_is_told_by_its_name(own_project: Project, pictures: Path) -> None:
+    settings = ("dataset=image_folder", "model.width=4", *SHORT)
+    assert own_project.train(*settings, f"image_dir={pictures}").returncode == 0
+    other = pictures.parent / "other"
+    shutil.copytree(pictures, other)
+    for path in other.rglob("*.jpg"):
+        path.rename(path.with_suffix(".jpeg"))
+    (line,) = faults(own_project.train(*settings, f"image_dir={other}"))
+    assert line.startswith(f"error: image_dir={other} has other files (")
+    assert f"than {pictures}, which " in line
+
+
 def test_resuming_with_other_images_is_refused(own_project: Project, pictures: Path) -> None:
     """The split would be another one: some that were trained with would be tested with."""
     settings = ("dataset=image_folder", f"image_dir={pictures}", "model.width=4", *SHORT)

@@ -734,7 +734,47 @@ def test_what_torch_tells_of_a_users_fault_is_a_line_with_the_remedy(own_project
     own_project.edit("experiment/task.py", old, f"{old[:-1]} + torch.empty(10**15)[0]\n")
     (line,) = faults(own_project.train("training.max_steps=1"))
     assert "t allocate memory" in line
-    assert line.endswith("smaller training.batch_size, or more training.shards")
+    assert "in a training step: smaller training.batch_size, or more training.shards" in line
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "remedy"),
+    [
+        ("task.py", "logits = self.model(images).float()\n", "smaller evaluation.batch_size"),
+        ("task.py", '        self.classes: list[str] = facts["classes"]\n', "a smaller model"),
+        ("sources.py", '    facts: Facts = {\n        "source": "scikit', "in preparing the data"),
+    ],
+)
+def test_too_little_memory_is_told_with_the_setting_that_helps(
+    own_project: Project, file: str, old: str, remedy: str
+) -> None:
+    too_large = "torch.empty(10**15)\n"
+    indented = " " * (len(old) - len(old.lstrip()) or 8) + too_large
+    new = old + indented if old.endswith("\n") else indented + old
+    own_project.edit(f"experiment/{file}", old, new)
+    (line,) = faults(own_project.train("training.max_steps=2", "evaluation.every=1"))
+    assert "t allocate memory" in line
+    assert remedy in line
+
+
+def test_a_resume_with_nothing_to_resume_says_so_and_starts_anew(own_project: Project) -> None:
+    settings = ("training.max_steps=1", "output.trace=false")
+    new = "a new training starts\n"
+    done = own_project.train(*settings, "resume=auto", "run_dir=runs/mispelt")
+    path = own_project.path / "runs"
+    assert done.returncode == 0
+    assert f"resume=auto: there is no {path}/mispelt: {new}" in done.stdout
+    (path / "empty").mkdir()
+    done = own_project.train(*settings, "resume=auto", "run_dir=runs/empty")
+    assert f"resume=auto: {path}/empty has no checkpoint: {new}" in done.stdout
+    (path / "latest").unlink()
+    (path / "latest").symlink_to("gone/run")
+    done = own_project.train(*settings, "resume=auto")
+    assert done.returncode == 0
+    assert f"resume=auto: {path}/latest leads to gone/run, which is not there: {new}" in done.stdout
+    done = own_project.train("training.max_steps=2", "output.trace=false", "resume=auto")
+    assert "resuming after step 1" in done.stdout
+    assert "resume=auto: " not in done.stdout
 
 
 def test_prepared_data_follow_a_setting_and_a_module_that_make_them(own_project: Project) -> None:

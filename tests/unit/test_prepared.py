@@ -23,6 +23,7 @@ class Dataset(Settings):
 class Config(Settings):
     dataset: Dataset = Dataset()
     data_dir: str = "data"
+    image_dir: str | None = None
 
 
 class Author:
@@ -67,8 +68,8 @@ def code(tmp_path: Path) -> Path:
     return path
 
 
-def preparation(root: Path, author: Author, size: int = 3) -> Preparation:
-    config = Config(dataset=Dataset(size=size))
+def preparation(root: Path, author: Author, own: Path | None = None, size: int = 3) -> Preparation:
+    config = Config(dataset=Dataset(size=size), image_dir=str(own) if own else None)
     return Preparation(root, config, author, [root / "data.py"])
 
 
@@ -236,6 +237,87 @@ def test_an_authors_own_files_stay_where_they_are(tmp_path: Path, code: Path) ->
     (author.folder / "b").write_text("b")
     preparation(tmp_path, author, size=4).read()
     assert author.calls == 2
+
+
+def folder_of(place: Path, *names: str) -> Path:
+    place.mkdir()
+    for name in names:
+        (place / name).write_text(f"{place.name} {name}")
+    return place
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_another_folder_is_told_by_its_setting_and_not_by_its_files(
+    tmp_path: Path, code: Path, is_noted: bool
+) -> None:
+    """Also of data whose manifest an older kit wrote, which did not note the folder."""
+    author = OwnFiles()
+    author.folder = first = folder_of(tmp_path / "first", *"abc")
+    preparation(tmp_path, author, first).read()
+    if not is_noted:
+        (tmp_path / "data/mine/.own_files").unlink()
+    author.folder = second = folder_of(tmp_path / "second", *"bcd")
+    with pytest.raises(UserError) as refused:
+        preparation(tmp_path, author, second).read()
+    (line,) = refused.value.lines
+    assert line.startswith(f"image_dir={second} has other files (a, b and 2 more) than ")
+    assert (str(first) in line) == is_noted
+    assert f'make data ARGS="dataset=mine image_dir={second}"' in line
+    preparation(tmp_path, author, second).prepare()
+    preparation(tmp_path, author, second).read()
+
+
+def test_the_same_files_elsewhere_are_no_fault(tmp_path: Path, code: Path) -> None:
+    author = OwnFiles()
+    author.folder = folder_of(tmp_path / "first", *"abc")
+    before = preparation(tmp_path, author).read()
+    author.folder = author.folder.rename(tmp_path / "moved")
+    assert preparation(tmp_path, author).read().manifest == before.manifest
+    (author.folder / "a").write_text("other")
+    with pytest.raises(UserError, match="moved has other files"):
+        preparation(tmp_path, author).read()
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12345\n"
+
+
+def test_what_stands_for_content_or_comes_from_a_desktop_is_named(
+    tmp_path: Path, code: Path
+) -> None:
+    """Each kind in one line: a clone without git LFS has a pointer for every file."""
+    author = OwnFiles()
+    author.folder = folder_of(tmp_path / "mine", *"abcd")
+    preparation(tmp_path, author).read()
+    for name in "abc":
+        (author.folder / name).write_text(POINTER.format("0" * 64))
+    (author.folder / "d").write_text("/annex/objects/SHA256E-s1--0\n")
+    for name in ("Thumbs.db", "desktop.ini", "e.dvc"):
+        (author.folder / name).write_bytes(b"\xd0\xcf")
+    (author.folder / ".DS_Store").write_text("hidden files are no data")
+    with pytest.raises(UserError) as refused:
+        preparation(tmp_path, author).read()
+    told = {line.partition(": ")[2]: line.partition(": ")[0] for line in refused.value.lines}
+    place = author.folder
+    assert told == {
+        "left by a file manager, and no data: delete it": f"{place}/Thumbs.db, {place}/desktop.ini",
+        "a pointer of git LFS in the place of the content: git lfs pull gets it": (
+            f"{place}/a, {place}/b, {place}/c"
+        ),
+        "a pointer of git-annex in the place of the content: git annex get . gets it": (
+            f"{place}/d"
+        ),
+        "a note of DVC and no data: dvc pull gets them; keep the note outside of them": (
+            f"{place}/e.dvc"
+        ),
+    }
+
+
+def test_a_link_of_git_annex_without_its_content_is_named(tmp_path: Path, code: Path) -> None:
+    author = OwnFiles()
+    author.folder = folder_of(tmp_path / "mine", "a")
+    (author.folder / "b").symlink_to("../.git/annex/objects/x/SHA256E-s1--0")
+    with pytest.raises(UserError, match="mine/b: a link of git-annex, whose content is not there"):
+        preparation(tmp_path, author).read()
 
 
 class Slow(Author):

@@ -1,6 +1,7 @@
 """Recorded results and verdicts: single functions of repro/results, in process."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from repro.results.recording import (
     Recording,
     parse_recording,
 )
-from repro.results.report import write_report
-from repro.results.verdict import Verdict
+from repro.results.report import REPORT, refresh_report, write_report
+from repro.results.verdict import Verdict, write_verdict
 from repro.runs.conditions import Conditions
 from repro.training import checkpoint
 
@@ -392,6 +393,51 @@ def test_texts_on_the_page_are_escaped(root: Path) -> None:
     assert page.count("<img ") == 2
     assert "python -m mine.fit" in page
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
+
+
+@pytest.mark.parametrize(
+    ("citation", "title"),
+    [
+        ("title: 'Seeing <digits>: a study'\n", "Seeing &lt;digits&gt;: a study"),
+        ("title:\n", "p"),
+        ("", "p"),
+        ("title: [\n", "p"),
+        ("- a list\n", "p"),
+        (None, "p"),
+    ],
+)
+def test_the_page_has_the_projects_name_and_not_that_of_its_folder(
+    root: Path, citation: str | None, title: str
+) -> None:
+    publish(root, Recording({"first": claim(mean=0.5)}))
+    if citation is not None:
+        (root / "CITATION.cff").write_text(citation)
+    page = write_report(root).read_text()
+    assert f"<h1>{title}</h1>" in page
+    assert f"<title>{title}: results</title>" in page
+
+
+@pytest.mark.parametrize("has_git", ["untracked", "tracked", None])
+def test_the_page_is_written_anew_after_a_verdict_unless_git_has_it(
+    root: Path, has_git: str | None
+) -> None:
+    publish(root, Recording({"first": claim(mean=0.5)}))
+    refresh_report(root)
+    assert not (root / REPORT).exists()  # nobody has asked for a page yet
+    before = write_report(root).read_text()
+    assert "erified here" not in before
+    assert "No verdict is on this page" in before
+    if has_git:
+        subprocess.run(["git", "init", "--quiet", root], check=True)
+        names = ["pyproject.toml", *([REPORT] if has_git == "tracked" else [])]
+        subprocess.run(["git", "add", "--force", *names], cwd=root, check=True)
+    found = Verdict("first", 1, verdict="IDENTICAL", why="the same bits")
+    folder = root / "runs" / "verify" / "first_seed1"
+    folder.mkdir(parents=True)
+    write_verdict(folder, found)
+    refresh_report(root)
+    assert ((root / REPORT).read_text() == before) == (has_git == "tracked")
+    assert ("IDENTICAL" in (root / REPORT).read_text()) == (has_git != "tracked")
 
 
 def test_small_values_keep_their_digits() -> None:

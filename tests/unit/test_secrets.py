@@ -5,6 +5,7 @@ Examples are built here, from parts: scanners of repositories are to find no tok
 
 import itertools
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -409,14 +410,49 @@ def test_files_of_secrets_are_known_by_their_names(tmp_path: Path) -> None:
     assert code_files(tmp_path) == ["configs/credentials.py", "configs/model.yaml"]
 
 
+FOLDERS = (
+    "# Of folders called credentials, Python files alone are code: all else in them stays out.\n"
+)
+
+
 def test_there_is_one_list_of_files_of_secrets() -> None:
     upper = [form.upper() for form in redaction.SECRET_FILES if form.startswith("*.")]
     forms = [*redaction.SECRET_FILES, *upper]
     title = "SECRET_FILES in repro/core/redaction.py\n"
     _, _, ignored = (TEMPLATE / ".gitignore").read_text().partition(title)
+    ignored, _, of_folders = ignored.partition(FOLDERS)
     assert ignored.split() == [*forms, "!.env.example"]
+    assert of_folders.split() == [
+        *("!credentials/", "**/credentials/**", "!**/credentials/**/", "!**/credentials/**/*.py")
+    ]
     _, _, ignored = (TEMPLATE / ".dockerignore").read_text().partition(title)
-    assert ignored.split() == [f"**/{form}" for form in forms]  # last: nothing takes them in again
+    ignored, _, of_folders = ignored.partition(FOLDERS)
+    assert ignored.split() == [f"**/{form}" for form in forms]
+    assert of_folders.split() == [  # last: takes in nothing but code, and none of an environment
+        f"!{folder}/**/credentials/**/*.py" for folder in ("configs", "experiment")
+    ]
+
+
+def test_python_files_in_a_folder_called_credentials_are_code_and_all_else_is_secret(
+    tmp_path: Path,
+) -> None:
+    """git, the conditions and the patch agree; without a package's code no bits come again."""
+    (tmp_path / ".gitignore").write_text((TEMPLATE / ".gitignore").read_text())
+    code = ["experiment/credentials/__init__.py", "experiment/credentials/deep/vault.py"]
+    secret = [
+        *("configs/credentials", "experiment/credentials/aws", "experiment/credentials/notes.md"),
+        *("experiment/credentials/deep/key.json", "experiment/x/credentials", "credentials/token"),
+        "experiment/credentials/key.pem",
+    ]
+    for name in (*code, *secret):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert code_files(tmp_path) == code
+    assert [name for name in (*code, *secret) if redaction.is_secret_file(name)] == secret
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    listing = ["git", "ls-files", "--others", "--exclude-standard"]
+    found = subprocess.check_output(listing, cwd=tmp_path, text=True).split()
+    assert found == [".gitignore", *code]
 
 
 def test_an_archive_of_secrets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

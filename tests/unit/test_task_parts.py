@@ -15,13 +15,13 @@ from repro.tasks.samples import samplers_of
 from repro.tasks.task_in_session import TaskInSession
 
 
-def details_of(given: object) -> dict[str, Any]:
+def details_of(given: object, *metrics: str) -> dict[str, Any]:
     """What the kit makes of that which a task's `details` returns."""
     trained: Any = TaskInSession.__new__(TaskInSession)
     seeds = SimpleNamespace(evaluation=1)
     trained.session = SimpleNamespace(evaluating=nullcontext, seeds=seeds)
     trained.task = SimpleNamespace(details=lambda outputs: given)
-    return dict(trained.details(Outputs()))
+    return dict(trained.details(Outputs(), metrics))
 
 
 def test_details_are_written_as_json_has_them() -> None:
@@ -30,6 +30,15 @@ def test_details_are_written_as_json_has_them() -> None:
     )
     expected = {"text": "a", "matrix": [[1, 2]], "one": 1.0, "half": 0.5, "7": None}
     assert found == json.loads(json.dumps(found)) == expected
+
+
+@pytest.mark.parametrize("name", ["accuracy", np.str_("accuracy")])
+def test_details_that_would_replace_a_metric_are_refused_by_name(name: str) -> None:
+    assert details_of({"samples": 3}, "loss", "accuracy") == {"samples": 3}
+    with pytest.raises(UserError, match=r"returned accuracy, which metrics\(outputs\) returned"):
+        details_of({"samples": 3, name: 0.25}, "loss", "accuracy")
+    with pytest.raises(UserError, match="the same as text"):
+        details_of({7: 1, "7": 2})
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from typing import NoReturn
 
 from repro.core.container import remedy_of_permission
 from repro.core.errors import UserError
+from repro.core.memory import line_of_short_memory
 
 INTERRUPTED = "interrupted (a training goes on with resume=auto)"
 # What to do about faults that torch reports, by patterns of its messages.
 _REMEDIES = {
     r"^DataLoader worker \(": "was memory short? fewer num_workers; in Docker a larger --shm-size",
     "more than 1 value per channel": "one sample for BatchNorm: other batch_size, drop_last=true",
-    "out of memory|t allocate memory": "smaller training.batch_size, or more training.shards",
 }
 
 
@@ -87,6 +87,8 @@ def _report(error: BaseException) -> int:
 
 def _with_remedy(error: BaseException) -> BaseException:
     """Return a UserError for a fault that torch reports and that the user can mend."""
+    if line := line_of_short_memory(error):
+        return UserError(line)
     first_line = str(error).partition("\n")[0].strip()
     for pattern, remedy in _REMEDIES.items():
         if isinstance(error, (RuntimeError, ValueError)) and re.search(pattern, first_line):

@@ -97,9 +97,17 @@ SECRET_FILES = (
 )
 
 
+# A folder of this name may be a package, and bits depend on its Python files: those are code. All
+# else in it is taken for secrets, whatever it is called.
+SECRET_FOLDER = "credentials"
+CODE_THERE = "*.py"
+
+
 def is_secret_file(name: str) -> bool:
-    """Whether a file holds secrets by the last part of its name; .env.example holds none."""
-    last = name.rpartition("/")[2].lower()
+    """Whether a file holds secrets by its name, in a project or alone; .env.example holds none."""
+    *folders, last = name.lower().split("/")
+    if SECRET_FOLDER in folders and not fnmatchcase(last, CODE_THERE):
+        return True
     return last != ".env.example" and any(fnmatchcase(last, form) for form in SECRET_FILES)
 
 

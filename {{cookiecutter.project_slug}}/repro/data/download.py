@@ -16,6 +16,7 @@ from repro.core.errors import UserError
 from repro.core.files import partial_files, replacing
 from repro.core.hashing import sha256_file
 from repro.core.progress import progress
+from repro.core.stand_ins import stand_in
 
 BROKEN = (URLError, ConnectionError, TimeoutError, http.client.HTTPException)
 ATTEMPTS = 3
@@ -27,7 +28,8 @@ def fetch(url: str, sha256: str, path: Path) -> Path:
     """Download `url` to `path`, unless it is there, and return `path`. UserError if that fails."""
     if path.is_file():
         if (there := sha256_file(path)) != sha256:
-            raise UserError(f"{path}: SHA-256 {there}, expected {sha256}: move the file away")
+            remedy = stand_in(path) or "move the file away"
+            raise UserError(f"{path}: SHA-256 {there}, expected {sha256}: {remedy}")
         return path
     for left in partial_files(path):  # a killed download left it
         if time.time() - left.stat().st_mtime > 10 * TIMEOUT:

@@ -14,6 +14,7 @@ from repro.core.files import Json, read_object
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.progress import progress
 from repro.core.special_files import fault_of_kind
+from repro.core.stand_ins import faults_of_stand_ins, stand_in, stand_ins
 
 
 def files_below(root: Path) -> list[str]:
@@ -47,6 +48,8 @@ def files_below(root: Path) -> list[str]:
 def _fault_of(path: Path) -> str | None:
     """Say why a path of a listing cannot be read as a file; None if it can."""
     if not path.exists():
+        if what := stand_in(path):
+            return f"{path}: {what}"
         return f"{path} is a link that leads nowhere: expected a file; remove it, or mend it"
     return fault_of_kind(path)
 
@@ -65,10 +68,15 @@ def tree_digests(root: Path) -> dict[str, str]:
 def refuse_changes(
     root: Path, recorded: Mapping[str, str], found: Mapping[str, str], manifest: Path
 ) -> None:
-    """Raise UserError with a line for each file that is not as `recorded` in `manifest`."""
-    faults = []
+    """Raise UserError with a line for each file that is not as `recorded` in `manifest`.
+
+    Files that stand for content which is not there, and what desktops leave, have a line a kind.
+    """
+    others = {name for name, digest in found.items() if recorded.get(name) != digest}
+    without_content = stand_ins(root, sorted(others))
+    faults = faults_of_stand_ins(root, without_content)
     for name in sorted(recorded.keys() | found.keys()):
-        if recorded.get(name) == found.get(name):
+        if recorded.get(name) == found.get(name) or name in without_content:
             continue
         if name not in found:
             state = "missing"

@@ -12,20 +12,22 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from repro.core.errors import UserError
-from repro.core.files import Json, JsonObject, write_json
+from repro.core.files import Json, JsonObject, write_file, write_json
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.layout import MANIFEST, PREPARED, RAW
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.core.secret_values import refuse_secret_names, without_secrets
+from repro.core.text import listed
 from repro.data.manifest import read_json, refuse_changes, tree_digests
 
 _PARTIAL = f"{PREPARED}.partial"
+_OWN = ".own_files"  # where the author's files were; hidden, so that no archive has it
 _OURS = ("code", "dataset", "files")  # what the kit writes into a manifest
 
 
@@ -99,6 +101,7 @@ class Preparation:
         self._place: Path = root / config.data_dir / self._name
         find_own: Callable[[Any], Path | None] = getattr(author, "own_files", lambda config: None)
         self._own = find_own(config)
+        self._own_setting = _setting_of(root, config, self._own)
         self._refuse_to_write_among_own_files()
         # The digest of the settings, for the manifest goes into runs and archives: a value that
         # comes from the environment (${oc.env:DATA_URL}) is in no commit. And that of masked ones,
@@ -146,10 +149,28 @@ class Preparation:
                     return self._prepare()  # the raw data are kept, and checked
         manifest = read_json(self.path, {"files", "code"})
         there = tree_digests(self.folder) if self.folder.is_dir() else {}
+        self._refuse_another_folder(manifest["files"], there)
         refuse_changes(self.folder, manifest["files"], there, self.path)
         if manifest["code"][:1] != self._made_with[:1]:  # to read all of them again takes minutes
             return self.prepare()
         return Prepared(self.folder, manifest)
+
+    def _refuse_another_folder(self, recorded: Mapping[str, str], found: Mapping[str, str]) -> None:
+        """Raise UserError if the author's folder is another one than before, with other files."""
+        if self._own is None or recorded == found:
+            return
+        own = self._own.resolve()
+        note = self._place / _OWN
+        before = note.read_text(errors="replace") if note.is_file() else ""
+        is_another = before != str(own) if before else not {*recorded.items()} & {*found.items()}
+        if is_another:
+            others = sorted({name for name, _ in {*recorded.items()} ^ {*found.items()}})
+            raise UserError(
+                f"{self._own_setting}={own} has other files ({listed(others, 2)}) than "
+                f"{before or 'the folder before'}, which {self.path} is of: set it back; or "
+                f'prepare these: make data ARGS="dataset={self._name} {self._own_setting}={own}"; '
+                "or keep both: give these another data_dir"
+            )
 
     def _is_due(self) -> bool:
         """Tell whether there are no data, or those that other settings or other code made."""
@@ -179,6 +200,8 @@ class Preparation:
             shutil.rmtree(partial, ignore_errors=True)
         manifest = {**facts, "dataset": self._name, "files": files, "code": self._made_with}
         write_json(self.path, manifest)
+        if self._own:
+            write_file(self._place / _OWN, os.fsencode(self._own.resolve()))
         return Prepared(self.folder, manifest)
 
     @contextmanager
@@ -204,6 +227,12 @@ class Preparation:
                 f"{self.path} was written anew while its data were read: another job has other "
                 "settings or code; give this one a data_dir of its own, or start it again"
             )
+
+
+def _setting_of(root: Path, config: Any, folder: Path | None) -> str:
+    """Return the name of the setting that says where a folder is."""
+    named = (name for name, value in config if isinstance(value, str) and root / value == folder)
+    return next(named, "own_files")
 
 
 def _as_json(facts: object) -> JsonObject:

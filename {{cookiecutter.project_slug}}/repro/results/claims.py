@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from repro.core import layout
 from repro.core.errors import UserError, refuse
 from repro.core.file_names import fault_of_name, taken_for_one
-from repro.core.files import Json, parse_object, read_object
+from repro.core.files import Json, JsonObject, parse_object, read_object
 from repro.core.project import MAX_STEPS, run_author_command, tool_settings
 from repro.core.special_files import fault_of_kind
+from repro.core.stand_ins import stand_in
 from repro.results.recording import Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
 from repro.runs.context import other_code, read_context
@@ -78,7 +79,9 @@ def read_recording(root: Path) -> Recording:
         raise UserError(f"{EXPECTED}: nothing is recorded yet: make record")
     recording = parse_recording(parse_object(path))
     if recording is None:
-        raise UserError(f"{EXPECTED} is damaged: restore it, or make record")
+        what = stand_in(path)
+        fault = f"is {what}" if what else "is damaged: restore it, or make record"
+        raise UserError(f"{EXPECTED} {fault}")
     return recording
 
 
@@ -146,9 +149,14 @@ def _changed_claims(
 
 def conditions_now(root: Path, arguments: list[str]) -> Situation:
     """Ask the author's command what a training with these arguments would depend on here."""
-    output, _ = run_author_command(root, "train", [*arguments, "--conditions"], capture=True)
+    return TypeAdapter(Situation).validate_python(asked(root, [*arguments, "--conditions"]))
+
+
+def asked(root: Path, arguments: list[str]) -> JsonObject:
+    """Return the JSON object that the author's training command prints at its end."""
+    output, _ = run_author_command(root, "train", arguments, capture=True)
     last_line = output.strip().rpartition("\n")[2]  # the author's code may print, too
-    return TypeAdapter(Situation).validate_python(json.loads(last_line))
+    return dict(json.loads(last_line))
 
 
 def compare_with_recorded(

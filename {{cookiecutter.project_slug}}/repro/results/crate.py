@@ -101,10 +101,12 @@ def read_about(code: Mapping[str, bytes]) -> About:
     try:
         project = tomllib.loads(code["pyproject.toml"].decode())["project"]
         citation = yaml.safe_load(code.get("CITATION.cff", b"")) or {}
-    except (yaml.YAMLError, ValueError, KeyError) as error:
+        if not isinstance(citation, dict):
+            raise ValueError("expected names with values in CITATION.cff")
+    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"pyproject.toml or CITATION.cff: {reason}") from error
-    title = str(citation.get("title", project["name"]))
+    title = str(citation.get("title") or project["name"])
     terms = project.get("license")
     return About(
         name=project["name"],

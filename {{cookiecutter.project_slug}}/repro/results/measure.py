@@ -55,7 +55,9 @@ def measure(root: Path, claim: Claim, seed: int, folder: Path) -> SeedResult:
     too, and metrics.json becomes a copy of its metrics.
     """
     # Without a tracker: whoever repeats a result need not reach the author's server.
-    arguments = [f"seed={seed}", f"run_dir={folder}", "resume=auto", WITHOUT_TRACKER]
+    arguments = [f"seed={seed}", f"run_dir={folder}", WITHOUT_TRACKER]
+    if folder.is_dir() and any(folder.iterdir()):  # it was stopped
+        arguments.append("resume=auto")
     spent = _train(root, [*claim.arguments, *arguments], folder)
     from repro.training.checkpoint import newest_whole  # here: it imports torch
 

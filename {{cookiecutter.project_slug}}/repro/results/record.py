@@ -28,11 +28,11 @@ from repro.results.claims import (
     EXPECTED,
     RECORDED_RUNS,
     Claim,
-    conditions_now,
     read_claims,
     read_recording,
 )
 from repro.results.document import DOCUMENT, read_document, write_document
+from repro.results.foreseen import foresee
 from repro.results.measure import SeedResult, measure
 from repro.results.recording import Cost, Interval, RecordedClaim, Recording
 from repro.results.report import write_report
@@ -89,7 +89,12 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     if git.source == "none":
         print(f"warning: the results will name no commit: {git.note}", flush=True)
     schedule = _Schedule(sum(len(claim.seeds) for claim in claims))
-    recorded = {claim.name: _record_claim(root, claim, schedule) for claim in claims}
+    foreseen = [foresee(root, claim, claim.arguments) for claim in claims]
+    refuse([fault for each in foreseen for fault in each.faults])
+    recorded = {
+        claim.name: _record_claim(root, claim, each.situation, schedule)
+        for claim, each in zip(claims, foreseen, strict=True)
+    }
     _remove_old_traces(root, claims)
     _name_old_figures(root, claims)
     dirty = git.is_dirty if changed is None else bool(changed)
@@ -133,9 +138,8 @@ def refuse_paths(root: Path, claims: list[Claim]) -> None:
     )
 
 
-def _record_claim(root: Path, claim: Claim, schedule: _Schedule) -> RecordedClaim:
+def _record_claim(root: Path, claim: Claim, now: Situation, schedule: _Schedule) -> RecordedClaim:
     """Train and evaluate every seed of a claim; copy figures and a trace to results/."""
-    now = conditions_now(root, claim.arguments)
     folder = run_folder(root, claim, now)
     results = {}
     for seed in claim.seeds:

@@ -9,6 +9,7 @@ escapes every text, whoever wrote it.
 import shlex
 import tomllib
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +17,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from repro.core import layout
+from repro.core.errors import UserError
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.project import command_line
 from repro.environment.locks import LOCK, read_lock
 from repro.results.claims import read_recording
+from repro.results.crate import read_about
 from repro.results.document import number
 from repro.results.recording import RecordedClaim, Recording, value_name
 from repro.results.verdict import PREFIX, SEGMENTS, WHOLE, Verdict, verdicts_newest_first
+from repro.runs.git import is_tracked
 
 REPORT = Path(layout.RESULTS, "report.html")
 _HERE = Path(__file__).parent
@@ -36,9 +40,9 @@ _FIGURES = {  # said below them, and to those who do not see them
 
 
 class Project(NamedTuple):
-    """What pyproject.toml says of the project."""
+    """What CITATION.cff and pyproject.toml say of the project."""
 
-    name: str
+    title: str
     description: str
     python: str
 
@@ -57,6 +61,13 @@ class Evidence(NamedTuple):
     label: str
     here: str | float
     recorded: str | float | None
+
+
+def refresh_report(root: Path) -> None:
+    """Write results/report.html anew if it is there, unless git has it: a commit stays as it is."""
+    if (root / REPORT).is_file() and not is_tracked(root, REPORT):
+        with suppress(OSError):  # an image that cannot be written: the verdict's own page has all
+            write_report(root)
 
 
 def write_report(root: Path, path: Path | None = None) -> Path:
@@ -102,9 +113,13 @@ def _template(root: Path) -> Template:
 
 
 def _read_project(root: Path) -> Project:
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    python = project.get("requires-python", "")
-    return Project(project["name"], project.get("description", ""), python)
+    files = {name: root / name for name in ("pyproject.toml", "CITATION.cff")}
+    texts = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    project = tomllib.loads(texts["pyproject.toml"].decode())["project"]
+    title = project["name"]  # for machines: that of the folder
+    with suppress(UserError):  # a fault in CITATION.cff is no reason to lose the page
+        title = read_about(texts).title
+    return Project(title, project.get("description", ""), project.get("requires-python", ""))
 
 
 def _verdicts_by_claim(root: Path, recording: Recording) -> dict[str, list[Verdict]]:

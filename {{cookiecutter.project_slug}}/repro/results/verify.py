@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.core import layout
-from repro.core.errors import UserError
+from repro.core.errors import UserError, refuse
 from repro.core.hashing import sha256_json
 from repro.core.project import MAX_STEPS, WITH_TRACE, WITHOUT_TRACKER, run_author_command
 from repro.environment.import_paths import shadows
 from repro.results.claims import (
     RECORDED_RUNS,
     Claim,
-    conditions_now,
     read_claims,
     read_recording,
     recorded_run,
 )
+from repro.results.foreseen import foresee
 from repro.results.judge import (
     differences_of_best,
     differences_of_evaluation,
@@ -36,7 +36,7 @@ from repro.results.judge import (
 from repro.results.measure import find_best, measure
 from repro.results.record import trace_file
 from repro.results.recording import RecordedCheckpoint, RecordedClaim
-from repro.results.report import write_report
+from repro.results.report import refresh_report, write_report
 from repro.results.verdict import (
     DIFFERENT,
     PREFIX,
@@ -85,7 +85,7 @@ def verify(
     claim, expected = _find_claim(root, name)
     seed = _find_seed(claim, expected, seed)
     print(f"claim      {claim.name}: {expected.text}")
-    now = conditions_now(root, expected.arguments)
+    now, faults = foresee(root, claim, expected.arguments)
     verdict = Verdict(
         claim.name,
         seed,
@@ -104,12 +104,14 @@ def verify(
     else:
         kinds = sorted(expected.conditions.as_json())
         print(f"conditions {', '.join(kinds)}: as recorded", flush=True)
+        refuse(faults if part.what == WHOLE else [])  # a part is not evaluated
         training = _Training(root, claim, expected, verdict)
         folder = training.folder
         training.repeat(part)
         print(f"\n{verdict.why}")
     write_verdict(folder, verdict)
     page = write_report(root, folder / "report.html")
+    refresh_report(root)
     print(f"\nto look at: {page.relative_to(root)}")
     return verdict
 

@@ -13,13 +13,13 @@ from repro.core.errors import refuse
 from repro.core.layout import CODE, DATA, RESULTS, RUNS, TESTS
 from repro.core.redaction import is_secret_file
 from repro.core.special_files import fault_of_kind
+from repro.core.stand_ins import OF_THE_DESKTOP
 from repro.runs.checkouts import is_worktree
 
 _NO_CODE = (TESTS, RUNS, DATA, RESULTS)
 _OF_AN_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # of venv and of conda
 # What editors, merges and patches leave beside a file: nothing reads it.
 _LEFT_BEHIND = re.compile(r".*~|#.*#|.*\.(orig|rej|bak|swp|swo)", re.IGNORECASE)
-_OF_THE_DESKTOP = ("Thumbs.db", "desktop.ini", "Icon\r")  # others of the kind are hidden files
 
 
 def code_files(root: Path) -> list[str]:
@@ -45,7 +45,7 @@ def code_files(root: Path) -> list[str]:
         if here.name == "__pycache__":
             continue
         for name in files:
-            is_no_code = _is_left_behind(name) or is_secret_file(name)
+            is_no_code = _is_left_behind(name) or is_secret_file((here / name).as_posix())
             if not is_no_code and (_is_of_code(here) or name.endswith(".py")):
                 paths.append(here / name)
     refuse([fault for path in sorted(paths) if (fault := fault_of_kind(root / path))])
@@ -65,4 +65,5 @@ def _may_hold_code(root: Path, folder: Path) -> bool:
 
 
 def _is_left_behind(name: str) -> bool:
-    return name[0] == "." or name in _OF_THE_DESKTOP or _LEFT_BEHIND.fullmatch(name) is not None
+    is_of_desktop = name[0] == "." or name.lower() in OF_THE_DESKTOP
+    return is_of_desktop or _LEFT_BEHIND.fullmatch(name) is not None

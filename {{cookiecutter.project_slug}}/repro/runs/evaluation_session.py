@@ -89,7 +89,10 @@ class EvaluationSession(Session):
 
 def plain_values(call: str, given: Mapping[Any, Any]) -> JsonObject:
     """Return what a call gave as JSON has it; UserError for what JSON cannot hold."""
-    return {str(name): _plain(call, str(name), value) for name, value in given.items()}
+    plain = {str(name): _plain(call, str(name), value) for name, value in given.items()}
+    if len(plain) < len(given):
+        raise UserError(f"{call} returned names that are the same as text, such as 7 and '7'")
+    return plain
 
 
 def _plain(call: str, name: str, value: Any) -> Any:

@@ -119,6 +119,7 @@ def find_start(root: Path, config: RunSettings) -> Path | None:
         wanted = config.run_dir or f"{layout.RUNS}/{layout.LATEST}"
         run = (root / wanted).resolve()  # once: the link may move
         if not layout.steps_newest_first(run / CHECKPOINTS):
+            _say_that_it_starts_anew(root / wanted)
             return None
         _lock(run)  # first: another training there would move on while we search
         return checkpoint.newest_whole(run / CHECKPOINTS)
@@ -128,6 +129,19 @@ def find_start(root: Path, config: RunSettings) -> Path | None:
     if fault := checkpoint.find_fault(path):
         raise UserError(f"resume={path}: neither a run nor a whole checkpoint ({fault})")
     return path.resolve()
+
+
+def _say_that_it_starts_anew(run: Path) -> None:
+    """Say why there is nothing to resume: a name may be misspelt, a disk may be missing."""
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one tells
+        return
+    if run.is_dir():
+        why = f"{run} has no checkpoint"
+    elif run.is_symlink():
+        why = f"{run} leads to {run.readlink()}, which is not there"
+    else:
+        why = f"there is no {run}"
+    print(f"resume=auto: {why}: a new training starts", flush=True)
 
 
 def open_run(root: Path, config: RunSettings, start: Path | None) -> Run:

@@ -134,6 +134,15 @@ def committed_names(root: Path) -> list[str]:
     return _git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")[:-1]
 
 
+def is_tracked(root: Path, path: Path) -> bool:
+    """Tell whether git has a file of the project, or would take it with the next commit."""
+    try:
+        _repository(root)
+        return bool(_git(root, "ls-files", "--", str(path)))
+    except OSError:  # no repository, or no git
+        return False
+
+
 def uncommitted_files(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
     """List changed and untracked files below `root` but those in `but`; None if git cannot tell.
 
@@ -160,9 +169,10 @@ def _remedy(name: str, hidden: Mapping[str, list[str]]) -> str:
     return shown_again(name, hidden)
 
 
-def _left_out(path: Path, limit: int, is_binary: bool = False) -> str | None:
+def _left_out(top: Path, name: str, limit: int, is_binary: bool = False) -> str | None:
     """Say why a changed file stays out of the patch; None if it goes in."""
-    if is_secret_file(path.name):
+    path = top / name
+    if is_secret_file(name):
         return "secret by its name"  # no digest: that of a short secret can be guessed
     if path.is_symlink() or not path.exists():  # the text of a link; a deletion
         return None
@@ -188,7 +198,7 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
     show_hidden(root, index)
     others = _git(root, "ls-files", "--others", "--exclude-standard", "--full-name", "-z")
     names = [name for name in others.split("\0") if name and not is_worktree(top, Path(name))]
-    left_out = {name: reason for name in names if (reason := _left_out(top / name, _MIB))}
+    left_out = {name: reason for name in names if (reason := _left_out(top, name, _MIB))}
     not_added = ""
     if new := [name for name in names if name not in left_out]:
         try:
@@ -199,7 +209,7 @@ def _read_changes(root: Path, top: Path, base: str, index: Path) -> tuple[str, s
     excluded = []
     for change in filter(None, _git(root, *numstat, GIT_INDEX_FILE=str(index)).split("\0")):
         added, _, name = change.split("\t", 2)  # git counts "-" lines in a binary file
-        if reason := _left_out(top / name, 8 * _MIB, is_binary=added == "-"):
+        if reason := _left_out(top, name, 8 * _MIB, is_binary=added == "-"):
             left_out[name] = reason
             excluded.append(f":(top,exclude,literal){name}")
     diff = (*_DIFF, "--binary", "--full-index", base, "--", ".", *excluded)

@@ -92,6 +92,10 @@ class SessionBase:
     def _log_validation(self, numbers: dict[str, float]) -> None:
         """Take note of a validation."""
 
+    def evaluated_samples(self, samples: int, chunk: int) -> int:
+        """Return how many of the samples of a task's data set are evaluated."""
+        return samples
+
     # What all modes share ------------------------------------------------------------------------
 
     @property

@@ -28,6 +28,7 @@ def train_command(root: Path, description: str | None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination")
     parser.add_argument("--conditions", action="store_true", help="print what bits depend on")
+    parser.add_argument("--foresee", action="store_true", help="the same, and what is measured")
     arguments = parser.parse_intermixed_args()
     if not arguments.multirun:  # each run of a sweep is a process of its own
         environment.enter_early(root, arguments.settings)
@@ -39,7 +40,9 @@ def train_command(root: Path, description: str | None) -> int:
     config = loader.load(arguments.settings)
     _refuse_secret_names(root)
     environment.enter(config.profile, config.threads)
-    return _print_conditions(root, config) if arguments.conditions else _train(root, config)
+    if arguments.conditions or arguments.foresee:
+        return _print_conditions(root, config, arguments.foresee)
+    return _train(root, config)
 
 
 def _refuse_secret_names(root: Path) -> None:
@@ -50,11 +53,16 @@ def _refuse_secret_names(root: Path) -> None:
     refuse_secret_names(code_files(root), " of code")
 
 
-def _print_conditions(root: Path, config: Any) -> int:
-    """Call the author's function until it has said what the data are."""
-    from repro.tasks.asking import situation_of
+def _print_conditions(root: Path, config: Any, foresee: bool) -> int:
+    """Call the author's functions until they have said what the data are, and what they measure."""
+    from repro.tasks.asking import foreseen_of, situation_of
 
-    print(json.dumps(situation_of(root, config, author_object(root, "train")).as_json()))
+    train = author_object(root, "train")
+    if foresee:
+        told = foreseen_of(root, config, train, lambda: author_object(root, "evaluate"))
+    else:
+        told = situation_of(root, config, train).as_json()
+    print(json.dumps(told))
     return 0
 
 

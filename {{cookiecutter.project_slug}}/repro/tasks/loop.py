@@ -51,7 +51,7 @@ def evaluate_task(session: EvaluationSession) -> JsonObject:
         folder.mkdir(exist_ok=True)
         trained.draw(outputs, folder)
     session.draw_curves()
-    return {**metrics, **trained.details(outputs)}
+    return {**metrics, **trained.details(outputs, metrics)}
 
 
 def lost_patience(session: Session, is_better: bool, patience: int | None) -> bool:

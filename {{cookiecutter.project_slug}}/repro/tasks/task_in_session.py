@@ -6,7 +6,7 @@ draws while it is measured follows from seeds.evaluation.
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,9 @@ class TaskInSession:
         """Return the outputs of a data set, and its metrics, the same in all processes."""
         session = self.session
         dataset = self._dataset(split)
-        chunks = Chunks(
-            dataset, sized(dataset), self.config.evaluation.batch_size, collate_of(dataset)
-        )
+        size = self.config.evaluation.batch_size
+        samples = session.evaluated_samples(sized(dataset), size)
+        chunks = Chunks(dataset, samples, size, collate_of(dataset))
         collected = Collected()
         with session.evaluating():
             for batch in chunks.batches(
@@ -122,8 +122,12 @@ class TaskInSession:
         with self._asking("figures"):
             self.task.figures(outputs, folder)
 
-    def details(self, outputs: Outputs) -> JsonObject:
-        """Return what else the task tells of an evaluation; UserError for what is no JSON."""
+    def details(self, outputs: Outputs, metrics: Collection[str] = ()) -> JsonObject:
+        """Return what else the task tells of an evaluation.
+
+        UserError for what is no JSON, and for a name of `metrics`, which it would take the place
+        of.
+        """
         with self._asking("details"):
             given: object = self.task.details(outputs)
         if not isinstance(given, Mapping):
@@ -131,7 +135,13 @@ class TaskInSession:
                 f"details(outputs) returned {given!r:.80}: expected values by name, such as "
                 '{"counts": [5, 0, 4]}'
             )
-        return plain_values("details(outputs)", given)
+        details = plain_values("details(outputs)", given)
+        if taken := [name for name in details if name in metrics]:
+            raise UserError(
+                f"details(outputs) returned {', '.join(taken)}, which metrics(outputs) returned, "
+                "too: choose another name"
+            )
+        return details
 
     def _dataset(self, split: str) -> Dataset[Any]:
         if split not in self.datasets:

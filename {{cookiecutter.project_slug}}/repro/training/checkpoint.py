@@ -38,6 +38,7 @@ from repro.core.layout import (
     step_of,
     steps_newest_first,
 )
+from repro.core.stand_ins import stand_in
 
 _FILES = (STATE, TENSORS)
 
@@ -140,6 +141,8 @@ def find_fault(folder: Path) -> str | None:
     for name in (SUMS, *_FILES):
         if not (folder / name).is_file():
             return f"{name} is missing"
+        if what := stand_in(folder / name):
+            return f"{name} is {what}"
     if (folder / SUMS).read_text(errors="replace") != _sums(folder):
         return f"changed or cut: its files and {SUMS} do not agree"
     step = read_object(folder / STATE).get("step")

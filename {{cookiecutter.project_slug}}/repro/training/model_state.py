@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_bytes, sha256_file
+from repro.core.stand_ins import stand_in
 from repro.training.seeding import set_seed_state
 
 
@@ -24,7 +25,9 @@ def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
     """
     there = f"SHA-256 {sha256_file(path)}" if path.is_file() else "there is no such file"
     if there != f"SHA-256 {expected}":
-        raise UserError(f"weights={path}: {there}, expected SHA-256 {expected}")
+        what = stand_in(path)
+        remedy = f"; this is {what}" if what else ""
+        raise UserError(f"weights={path}: {there}, expected SHA-256 {expected}{remedy}")
     try:
         given = load_file(path)
     except SafetensorError as error:

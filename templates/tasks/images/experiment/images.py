@@ -12,6 +12,7 @@ from torch import Tensor
 
 from repro.core.errors import UserError, refuse
 from repro.core.progress import progress
+from repro.core.stand_ins import faults_of_stand_ins, stand_ins
 
 Facts = TypeVar("Facts", bound=Mapping[str, object])  # of the author's own
 
@@ -25,7 +26,11 @@ def refuse_what_is_no_image(root: Path, names: list[str]) -> None:
     """Name all files that are no whole images or lie outside a class's folder."""
     if not names:
         raise UserError(f"{root}: no files; expected a folder of images per class")
-    faults = _faults_of_folders(root, names)
+    no_data = stand_ins(root, names)  # such as pointers of git LFS
+    faults = faults_of_stand_ins(root, no_data)
+    in_their_place = [name for name in names if "/" in name or name not in no_data]
+    faults += _faults_of_folders(root, in_their_place)
+    names = [name for name in names if name not in no_data]
     with progress(f"reading {len(names)} images", len(names)) as advance:
         for name in names:
             faults += [f"{root / name}: {fault}" for fault in _faults_of_image(root / name)]
