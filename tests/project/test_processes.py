@@ -304,10 +304,27 @@ EXCHANGE = """
 import json, sys
 import torch
 from repro.core.errors import UserError
+from repro.tasks.outputs import Collected, Outputs
 from repro.training.processes import Processes
+from repro.training.rows import joined
 
 calls = sys.argv[1:]  # what each process does
 processes = Processes(len(calls), torch.device("cpu"))
+
+
+def boxes(*widths):
+    # Evaluates a sample for each width; 0 stands for what is no Outputs at all.
+
+    def own():
+        collected = Collected()
+        for width in widths:
+            collected.add(Outputs(rows={"boxes": [torch.ones(2, width)]}) if width else "none")
+        return collected
+
+    found = processes.together(own).joined([2] * len(calls), processes)
+    return torch.cat(found.rows["boxes"])
+
+
 try:
     tensor = eval(calls[processes.rank])
     told = {"dtype": str(tensor.dtype), "shape": [*tensor.shape], "values": tensor.tolist()}
@@ -388,6 +405,53 @@ def test_rows_that_do_not_fit_are_refused_by_all_processes(
     lines = told["lines"]
     assert isinstance(lines, list)
     assert lines[0].startswith(line)
+
+
+FORMS = "evaluate(batch): the rows boxes are of the forms [('torch.float32', (4,)), "
+CHUNKS = "joined([torch.ones(1, 3), torch.ones(1, {})], [2, 2], processes)"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("good", "bad", "line"),
+    [
+        ("boxes(4, 4)", "boxes(4, 5)", FORMS),
+        ("boxes(4, 4)", "boxes(4, 0)", "evaluate(batch) returned a str"),
+        ("boxes(4, 4)", "boxes(5, 5)", KINDS),
+        (CHUNKS.format(3), CHUNKS.format(4), "the chunks of an evaluation gave rows of the shapes"),
+        (CHUNKS.format(3), "joined(['no rows'], [2, 2], processes)", "a chunk of an evaluation"),
+    ],
+)
+def test_a_fault_in_the_evaluation_of_one_process_is_told_by_all(
+    own_project: Project, good: str, bad: str, line: str, is_first: bool
+) -> None:
+    """The others waited for it, and said that a process had ended."""
+    calls = (bad, good) if is_first else (good, bad)
+    lines = exchange(own_project, *calls)["lines"]
+    assert isinstance(lines, list)
+    assert lines[0].startswith(line)
+    assert len(lines) == 1
+
+
+def test_boxes_of_one_width_are_joined(own_project: Project) -> None:
+    told = exchange(own_project, "boxes(4, 4)", "boxes(4, 4)")
+    assert told["shape"] == [8, 4]
+
+
+def test_boxes_that_do_not_fit_in_one_process_end_a_training_with_one_line(
+    own_project: Project,
+) -> None:
+    own_project.edit(
+        "experiment/task.py",
+        '        return Outputs(counts={"confusion"',
+        "        import os\n"
+        '        width = [4, 4 + int(os.environ["RANK"])]\n'
+        "        boxes = [torch.ones(1, width[k % 2]) for k in range(len(labels))]\n"
+        '        return Outputs(rows={"boxes": boxes}, counts={"confusion"',
+    )
+    settings = ("training.max_steps=1", "training.shards=2", "evaluation.every=1")
+    (line,) = set(faults(own_project.processes(2, "experiment.train", *settings)))
+    assert f"error: {FORMS}" in line
 
 
 def test_processes_with_other_models_cannot_add_their_gradients(own_project: Project) -> None:

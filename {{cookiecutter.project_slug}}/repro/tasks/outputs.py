@@ -91,6 +91,7 @@ class Collected:
         `sizes`: the number of samples of each process. UserError, the same in all processes, where
         they do not fit together.
         """
+        processes.together(self._refuse_other_forms)
         first = self._rows[0] if self._rows else {}
         own: _Told = {
             "kinds": self._kinds,
@@ -134,15 +135,21 @@ class Collected:
             sum(all_lengths[start : start + size])
             for start, size in zip(starts, sizes, strict=True)
         ]
-        own = [tensor for tensor in tensors if len(tensor)] or tensors[:1]
-        forms = {(str(tensor.dtype), tuple(tensor.shape[1:])) for tensor in own}
-        if len(forms) > 1:
-            raise UserError(
-                f"evaluate(batch): the rows {name} are of the forms {sorted(forms)}: expected "
-                "tensors that differ in their first dimension alone"
-            )
+        own = _not_empty(tensors)
         flat = torch.cat(own) if own else torch.empty(0, device=processes.device)
         return list(processes.concatenate(flat, values).cpu().split(all_lengths))
+
+    def _refuse_other_forms(self) -> None:
+        """Raise UserError where this process's lists hold tensors that cannot be joined."""
+        lists = [(name, rows) for chunk in self._rows for name, rows in chunk.items()]
+        for name in {name: None for name, rows in lists if not isinstance(rows, Tensor)}:
+            tensors = [tensor for key, rows in lists if key == name for tensor in rows]
+            forms = {(str(each.dtype), tuple(each.shape[1:])) for each in _not_empty(tensors)}
+            if len(forms) > 1:
+                raise UserError(
+                    f"evaluate(batch): the rows {name} are of the forms {sorted(forms)}: expected "
+                    "tensors that differ in their first dimension alone"
+                )
 
     def _joined_counts(
         self, shapes: Mapping[str, list[int]], processes: Processes
@@ -180,6 +187,11 @@ def _faults_of(told: Sequence[_Told], sizes: Sequence[int]) -> list[str]:
                     "for each; what is computed of a whole chunk belongs into counts or sums"
                 )
     return faults[:1]
+
+
+def _not_empty(tensors: list[Tensor]) -> list[Tensor]:
+    """Return the tensors that hold something, or the first one: an empty one may have any form."""
+    return [tensor for tensor in tensors if len(tensor)] or tensors[:1]
 
 
 def _refuse_no_rows(name: str, rows: object) -> None:

@@ -103,19 +103,24 @@ class TaskInSession:
         size = self.config.evaluation.batch_size
         samples = session.evaluated_samples(sized(dataset), size)
         chunks = Chunks(dataset, samples, size, collate_of(dataset))
-        collected = Collected()
         with session.evaluating():
-            for batch in chunks.batches(
-                session.seeds.evaluation, self.config.num_workers, session.processes
-            ):
-                with autocast(session.device, session.precision):
-                    collected.add(self.task.evaluate(batch))
+            collected = session.processes.together(lambda: self._collected(chunks))
         outputs = collected.joined(chunks.sizes(session.processes), session.processes)
         with self._asking("metrics", split):
             metrics = numbers_from("metrics", self.task.metrics(outputs))
         # Those of process 0: another one may be on another machine.
         first = session.processes.texts(json.dumps(metrics))[0]
         return outputs, dict(json.loads(first))
+
+    def _collected(self, chunks: Chunks) -> Collected:
+        """Return what the task tells of this process's chunks."""
+        session = self.session
+        workers = self.config.num_workers
+        collected = Collected()
+        for batch in chunks.batches(session.seeds.evaluation, workers, session.processes):
+            with autocast(session.device, session.precision):
+                collected.add(self.task.evaluate(batch))
+        return collected
 
     def draw(self, outputs: Outputs, folder: Path) -> None:
         """Let the task draw its pictures of an evaluation."""

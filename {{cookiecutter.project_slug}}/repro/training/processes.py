@@ -74,6 +74,20 @@ class Processes:
         self.wait()
         return work()
 
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Let each process do its own `work`; a UserError of any of them is raised in all.
+
+        `work` exchanges nothing with the others: they would wait for one that has ended.
+        """
+        try:
+            result = work()
+            lines: list[str] = []
+        except UserError as error:
+            lines = error.lines
+        told: list[list[str]] = [json.loads(text) for text in self.texts(json.dumps(lines))]
+        refuse(next(filter(None, told), []))
+        return result
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         self._gather(torch.zeros(1))

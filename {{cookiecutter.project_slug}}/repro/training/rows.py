@@ -40,7 +40,8 @@ class Chunks:
 
         Each chunk has seeds of its own: it may draw random numbers.
         """
-        parts = [compute(batch) for batch in self.batches(seed, workers, processes)]
+        made = self.batches(seed, workers, processes)
+        parts = processes.together(lambda: [compute(batch) for batch in made])
         return joined(parts, self.sizes(processes), processes)
 
     def sizes(self, processes: Processes) -> list[int]:
@@ -64,7 +65,7 @@ def joined(chunks: Sequence[Any], sizes: Sequence[int], processes: Processes) ->
     `sizes`: the number of samples of each process. Raises UserError for chunks of several kinds,
     and for a number of rows that is not the number of samples.
     """
-    named = [_by_name(chunk) for chunk in chunks]
+    named = processes.together(lambda: _all_by_name(chunks))
     kinds = {json.dumps([_kind(chunk), [*rows]]) for chunk, rows in zip(chunks, named, strict=True)}
     told = [set(json.loads(text)) for text in processes.texts(json.dumps(sorted(kinds)))]
     everywhere = set[str]().union(*told)
@@ -75,22 +76,24 @@ def joined(chunks: Sequence[Any], sizes: Sequence[int], processes: Processes) ->
     empty = torch.empty(0, device=processes.device)
     tensors = {}
     for name in names:
-        own = _stacked([rows[name] for rows in named]) if named else empty
+        own = torch.cat([rows[name] for rows in named]) if named else empty
         tensors[name] = processes.concatenate(own, sizes).cpu()
     if kind == "tensor":
         return tensors[_ALONE]
     return tensors if kind == "dict" else tuple(tensors.values())
 
 
-def _stacked(chunks: list[Tensor]) -> Tensor:
-    """Return the rows of all chunks; UserError where their shapes differ."""
-    shapes = {tuple(chunk.shape[1:]) for chunk in chunks}
-    if len(shapes) > 1:
-        raise UserError(
-            f"the chunks of an evaluation gave rows of the shapes {sorted(shapes)}: expected one; "
-            "pad to a fixed length, or compute one number for each sample"
-        )
-    return torch.cat(chunks)
+def _all_by_name(chunks: Sequence[Any]) -> list[dict[str, Tensor]]:
+    """Return the tensors of all chunks by name; UserError where their shapes differ."""
+    named = [_by_name(chunk) for chunk in chunks]
+    for name in {name: None for rows in named for name in rows}:
+        shapes = {tuple(rows[name].shape[1:]) for rows in named if name in rows}
+        if len(shapes) > 1:
+            raise UserError(
+                f"the chunks of an evaluation gave rows of the shapes {sorted(shapes)}: expected "
+                "one; pad to a fixed length, or compute one number for each sample"
+            )
+    return named
 
 
 def _kind(rows: object) -> str:
