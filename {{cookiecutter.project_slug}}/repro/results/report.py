@@ -7,7 +7,6 @@ escapes every text, whoever wrote it.
 """
 
 import shlex
-import tomllib
 from base64 import b64encode
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from repro.core import layout
+from repro.core.bounded import read_text, read_whole
 from repro.core.hashing import sha256_file, sha256_json
-from repro.core.project import command_line
+from repro.core.project import command_line, project_table
 from repro.environment.locks import LOCK, read_lock
 from repro.results.claims import read_recording
 from repro.results.document import number
@@ -102,9 +102,10 @@ def _template(root: Path) -> Template:
 
 
 def _read_project(root: Path) -> Project:
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    python = project.get("requires-python", "")
-    return Project(project["name"], project.get("description", ""), python)
+    path = root / "pyproject.toml"
+    project = project_table(read_text(path), str(path))
+    python = str(project.get("requires-python", ""))
+    return Project(project["name"], str(project.get("description", "")), python)
 
 
 def _verdicts_by_claim(root: Path, recording: Recording) -> dict[str, list[Verdict]]:
@@ -127,10 +128,10 @@ def _pictures(root: Path, claim: str) -> list[Picture]:
         about = _FIGURES.get(path.stem, f"{name} of the first seed.")
         media_type = _MEDIA_TYPES.get(path.suffix)
         if media_type:
-            source = f"data:{media_type};base64,{b64encode(path.read_bytes()).decode()}"
+            source = f"data:{media_type};base64,{b64encode(read_whole(path)).decode()}"
             pictures.append(Picture(about, source=source))
         elif path.suffix == ".txt":
-            text = path.read_text(encoding="utf-8", errors="replace")[:_LONGEST_TEXT]
+            text = read_whole(path).decode(errors="replace")[:_LONGEST_TEXT]
             pictures.append(Picture(about, text=text))
     return pictures
 
