@@ -11,6 +11,7 @@ more memory than the bounds allow. Whoever writes what the kit reads again keeps
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,22 @@ LARGEST_LOG = 1 << 30
 MOST_VALUES_OF_A_LOG = 1 << 25
 _OF_A_LINE = 4  # values that a line costs beside those in it: its object, its step
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole one, written as two halves
+
 RESTORE = "restore it, or move it away"
 
 
 class DamagedFile(UserError):
-    """A file that cannot be read: `reason` says why in a few words, `remedy` what to do."""
+    """A file that cannot be read: `reason` says why in a few words, `remedy` what to do.
 
-    def __init__(self, path: Path, reason: str, remedy: str = RESTORE) -> None:
+    `line`: the number of the line that is at fault, where it is one.
+    """
+
+    def __init__(self, path: Path, reason: str, remedy: str = RESTORE, line: int = 0) -> None:
         self.path = path
         self.reason = reason
-        super().__init__(f"{path} is damaged ({reason}): {remedy}")
+        place = f"{path}: line {line}" if line else str(path)
+        super().__init__(f"{place} is damaged ({reason}): {remedy}")
 
 
 def read_whole(path: Path, most: int = LARGEST) -> bytes:
@@ -77,7 +84,20 @@ def parse_json(text: str | bytes) -> Any:
         too_deep = text.count("[") + text.count("{") > DEEPEST and is_too_deep(value)
     if too_deep:
         raise ValueError(f"nested deeper than {DEEPEST} levels")
+    if _HALF.search(text):
+        _refuse_halves(value)
     return value
+
+
+def _refuse_halves(value: Any) -> None:
+    """Raise ValueError for half a character (a lone surrogate), which no file and terminal takes.
+
+    The halves that stand for single bytes are let through: names of files may be any bytes.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a character: {error.object[error.start]!a}") from error
 
 
 def values_in(text: str) -> int:
@@ -125,14 +145,13 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         while line := file.readline(LONGEST_LINE + 1):
             number += 1
             if len(line) > LONGEST_LINE:
-                raise DamagedFile(path, f"line {number} has more than {LONGEST_LINE} bytes")
+                raise DamagedFile(path, f"more than {LONGEST_LINE} bytes", line=number)
             if not line.endswith(b"\n"):
                 return
             try:
                 value = parse_json(line)
             except ValueError as error:
-                reason = f"line {number}: {' '.join(str(error).split())}"
-                raise DamagedFile(path, reason) from error
+                raise DamagedFile(path, " ".join(str(error).split()), line=number) from error
             yield number, value
 
 
@@ -163,3 +182,8 @@ def refuse_unreadable(what: str, text: str, value: Any) -> None:
         raise UserError(f"{what}: {found}: keep large lists as tensors, or in files")
     if is_too_deep(value):
         raise UserError(f"{what}: lists and dicts in each other, expected {DEEPEST} levels at most")
+    try:
+        if _HALF.search(text):
+            _refuse_halves(value)
+    except ValueError as error:
+        raise UserError(f"{what}: {error}: expected whole characters") from error

@@ -132,7 +132,8 @@ class Loader(Generic[Model]):
         for name, value in values.items():
             known[name] = _merged(today.get(name), value)
         for name in self.paths:
-            if known.get(name) and not (self.folder.parent / known[name]).exists():
+            path = known.get(name)
+            if isinstance(path, str) and not (self.folder.parent / path).exists():
                 known[name] = today[name]
         return self.validate(known, [])
 

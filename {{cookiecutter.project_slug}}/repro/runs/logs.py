@@ -69,7 +69,7 @@ def each_line(path: Path, budget: Budget | None = None) -> Iterator[JsonObject]:
         return
     for number, entry in json_lines(path):
         if not is_line(entry):
-            raise DamagedFile(path, f"line {number} has no step")
+            raise DamagedFile(path, "it has no step", line=number)
         if budget:
             budget.spend(len(entry))
         yield entry

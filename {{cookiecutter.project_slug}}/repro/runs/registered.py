@@ -98,7 +98,7 @@ class Registered:
         try:
             for name, optimizer in self.optimizers.items():
                 model_state.restore_optimizer(optimizer, saved[name])
-            set_seed_state(state["generators"])
+            set_seed_state(state.get("generators", {}))
         except ValueError as error:
             raise UserError(f"the checkpoint cannot be continued here: {error}") from error
 

@@ -6,7 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
-from repro.core.bounded import LONGEST_LINE, DamagedFile, parse_json, read_text, read_whole
+from repro.core.bounded import LONGEST_LINE, DamagedFile, parse_json, read_json_file, read_text
+from repro.core.errors import UserError
 from repro.core.files import JsonObject, write_json
 from repro.core.hashing import sha256_file
 from repro.core.layout import BEST, CHECKPOINTS, CONFIG_USED, CONTEXT, LAST, METRICS
@@ -54,7 +55,11 @@ def read_state(folder: Path) -> TrackerState:
     """Read tracker.json; ValueError if it is damaged, OSError if it is missing."""
     from pydantic import TypeAdapter  # only here: a first start reads none
 
-    return TypeAdapter(TrackerState).validate_python(parse_json(read_whole(folder / STATE)))
+    try:
+        content = read_json_file(folder / STATE)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return TypeAdapter(TrackerState).validate_python(content)
 
 
 class _NewLines(NamedTuple):

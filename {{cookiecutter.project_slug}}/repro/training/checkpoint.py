@@ -38,6 +38,7 @@ from repro.core.layout import (
     step_of,
     steps_newest_first,
 )
+from repro.core.text import listed
 from repro.training.tensors import load_tensors
 
 _FILES = (STATE, TENSORS)
@@ -187,7 +188,7 @@ def newest_whole(checkpoints: Path) -> Path:
                 print(f"warning: {line}; going back to {folder.name}", flush=True)
             return folder.resolve()
         damaged.append(f"checkpoint {folder} is damaged ({fault})")
-    raise UserError([*damaged, f"{checkpoints}: no whole checkpoint to resume from"])
+    raise UserError(f"{checkpoints}: no whole checkpoint to resume from: {listed(damaged)}")
 
 
 def prune(checkpoints: Path, keep: int, step: int, best: int = 0) -> None:

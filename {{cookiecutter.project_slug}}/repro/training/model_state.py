@@ -57,7 +57,7 @@ def restore(
         for name, value in state.get("buffers", {}).items():
             owner, _, name_there = name.rpartition(".")
             _put_buffer(model.get_submodule(owner), name_there, value)
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the checkpoint is of another model: {reason}") from error
     if optimizer:

@@ -127,7 +127,7 @@ def _image_files(folder: Path, settings: ImageFolder, classes: list[str]) -> Sel
 
 def _images_in_memory(folder: Path, maximum: int) -> Select:
     """Read the prepared images, and return what makes a data set of some of them."""
-    tensors = load_tensors(folder / TENSORS)
+    tensors = load_tensors(folder / TENSORS, "images", "labels")
     images = tensors["images"]
     labels = tensors["labels"]
 

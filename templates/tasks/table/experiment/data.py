@@ -91,7 +91,7 @@ def prepare(settings: Dataset, folders: Folders) -> JsonObject:
 
 def datasets(config: Config, folder: Path, facts: Any) -> dict[str, Table]:
     """Load the prepared rows as train, validation and test samples, by seeds.data_split."""
-    tensors = load_tensors(folder / TENSORS)
+    tensors = load_tensors(folder / TENSORS, "inputs", "targets")
     inputs = tensors["inputs"]
     targets = tensors["targets"]
     # The last part is the rest.

@@ -120,7 +120,7 @@ def datasets(config: Config, folder: Path, facts: Any) -> dict[str, Windows | Ra
     Windows of one file in two parts would share lines, and the test would measure what was learnt
     by heart.
     """
-    tensors = load_tensors(folder / TENSORS)
+    tensors = load_tensors(folder / TENSORS, "characters", "lengths")
     files = tensors["characters"].split(tensors["lengths"].tolist())
     # The last part is the rest.
     fractions = (config.dataset.test_fraction, config.dataset.validation_fraction, 1.0)
