@@ -1,4 +1,4 @@
-"""Every file that a command reads, damaged by hypothesis: a right answer, or one line and code 2."""
+"""Every file that a command reads, damaged by hypothesis: right, or one line and code 2."""
 
 from collections.abc import Iterator
 

@@ -71,7 +71,7 @@ class Operation:
 
     @classmethod
     def from_json(cls, told: Any) -> "Operation":
-        """Read what `as_json` returned; ValueError, KeyError or TypeError if it is another object."""
+        """Read what `as_json` returned; ValueError, KeyError, TypeError for another."""
         return TypeAdapter(cls).validate_python({**told, "class_": told["class"]})
 
 
@@ -108,7 +108,7 @@ class StepRecord:
 
     @classmethod
     def from_json(cls, told: Any) -> "StepRecord":
-        """Read what `as_json` returned; ValueError, KeyError or TypeError if it is another object."""
+        """Read what `as_json` returned; ValueError, KeyError, TypeError for another."""
         facts = TypeAdapter(_Facts).validate_python(told)
         recorded = told.get("recorded")
         return cls(

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from repro.core.bounded import DEEPEST, LARGEST_BY_HAND, RESTORE, DamagedFile, read_text
 
-_MOST_NODES = 100_000  # values, with what aliases stand for
+_MOST_NODES = 10_000  # values, with what aliases stand for: no more than OmegaConf takes
 _TOO_DEEP = f"nested deeper than {DEEPEST} levels"
 
 
