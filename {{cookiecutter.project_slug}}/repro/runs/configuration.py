@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from repro.core.bounded import DamagedFile
-from repro.core.errors import UserError, refuse
+from repro.core.errors import SHOWN, UserError, refuse
 from repro.core.files import Json, JsonObject, read_object
 from repro.core.layout import (
     CHECKPOINTS,
@@ -39,7 +39,7 @@ from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
 from repro.runs.plain_values import NO_HYDRA, fault_of, is_of_hydra, odd_numbers, settings_of_hydra
-from repro.runs.yaml_files import fault_of_size, load_yaml
+from repro.runs.yaml_files import fault_of_size, fault_of_texts, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -109,6 +109,8 @@ class Loader(Generic[Model]):
             known = isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError)
             words = reason if known else f"{self.folder} cannot be read as settings: {reason}"
             raise UserError([*faults, words]) from error
+        if fault := fault_of_texts(values):
+            faults.append(f"{self.folder}: {fault}: expected text that a file's name can have")
         return values, faults
 
     def validate(self, values: Any, faults: list[str]) -> Model:
@@ -116,8 +118,10 @@ class Loader(Generic[Model]):
         try:
             config = self.model.model_validate(values)
         except ValidationError as error:
-            more = [fault_in_words(self.model, fault) for fault in error.errors()]
-            raise UserError([*faults, *more]) from error
+            found = error.errors()
+            faults += [fault_in_words(self.model, fault) for fault in found[:SHOWN]]
+            rest = len(found) - SHOWN
+            raise UserError([*faults, *([f"... and {rest} more"] if rest > 0 else [])]) from error
         if faults:
             raise UserError(faults)
         return config

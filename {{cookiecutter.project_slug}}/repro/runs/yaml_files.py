@@ -31,7 +31,7 @@ def load_yaml(path: Path, remedy: str = RESTORE) -> Any:
         raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
     except Exception as error:  # whatever YAML's and OmegaConf's constructors raise at odd values
         raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
-    if fault := _fault_of_texts(content):
+    if fault := fault_of_texts(content):
         raise DamagedFile(path, fault, remedy)
     return content
 
@@ -85,7 +85,7 @@ def _fault_of_events(text: str) -> str | None:
     return None
 
 
-def _fault_of_texts(value: Any) -> str | None:
+def fault_of_texts(value: Any) -> str | None:
     """Say that a text holds what no file name, no command and no terminal can."""
     if isinstance(value, str):
         try:
@@ -97,4 +97,4 @@ def _fault_of_texts(value: Any) -> str | None:
         inside = [*value, *value.values()]
     else:
         inside = value if isinstance(value, list) else []
-    return next(filter(None, map(_fault_of_texts, inside)), None)
+    return next(filter(None, map(fault_of_texts, inside)), None)
