@@ -8,7 +8,7 @@ from fuzzing import TARGETS, Commands, change, faults_of, played
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-EXAMPLES = 160  # of `make test`, over all files
+EXAMPLES = 250  # of `make test`, over all files
 MANY = 3000  # of `make test-long`
 # Of each example its files and the answer are told, so nothing is to be shrunk: that takes minutes.
 STILL = settings(
