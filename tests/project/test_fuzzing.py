@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from conftest import Project
+from conftest import ROOT, Project
 from fuzzing import TARGETS, Commands, change, faults_of, played
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -56,6 +56,15 @@ def test_the_files_as_they_are_are_read(commands: Commands, words: tuple[str, ..
     answer = commands.run(words)
     assert answer.code in (0, 1), answer.output
     assert "error: " not in answer.output
+
+
+def test_the_page_says_how_much_is_tried() -> None:
+    page = (ROOT / "docs/guarantees.md").read_text()
+    told = (
+        f"{len(TARGETS)} files of a recorded project, some with sums that fit: {EXAMPLES} examples"
+    )
+    assert told in page
+    assert f"{MANY} in `make test-long`" in page
 
 
 @pytest.mark.long
