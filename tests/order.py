@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 # worker does any test. Both in this order, by their time: the last ones to start have to be short.
 TOGETHER = [
     *("tracking", "verify", "archive", "compare", "generation", "doctor", "forks"),
-    *("text_and_table", "own_tasks"),
+    *("text_and_table", "own_tasks", "fuzzing"),
 ]
 SHARING = {  # tests of a fixture that takes long, in files whose others do not need it
     "test_ten_kills_at_random_moments_change_nothing": "uninterrupted",
@@ -32,6 +32,7 @@ LONGEST = [
     "diff",
     "training",
     "doctor",
+    "fuzzing",
     "compare",
     "archive",
     "own_tasks",

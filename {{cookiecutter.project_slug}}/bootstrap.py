@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-tracker.lock", "requirements-dev.lock")
 OPTIONAL = "requirements-tracker.lock"  # a project without a tracker has none
 PR_SET_PDEATHSIG = 1  # of prctl(2): pip would go on after a kill -9, and write into what comes next
+LARGEST = 1 << 26  # bytes of a file that is read here
 FREE_GB = 7  # 5.9 GB when installed
 STAMP = "repro-setup.json"
 # Inside of the environment, whose folder may be a mount, or lie in a folder of somebody else.
@@ -232,8 +233,11 @@ def locks() -> "list[str]":
 
 
 def text(name: str) -> str:
-    """Read a file of the project."""
-    return (ROOT / name).read_text(encoding="utf-8")
+    """Read a file of the project, as much of it as a lock may have."""
+    path = ROOT / name
+    if path.stat().st_size > LARGEST:
+        raise Refused(f"{path} has more than {LARGEST} bytes: restore it")
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def main() -> int:

@@ -185,7 +185,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", *LINES, metrics=EVALUATION)
     b = write_run(tmp_path / "b", *LINES)
     (b / "metrics.json").write_bytes(b'{"step": 2, "acc\xff')
-    with pytest.raises(UserError, match=r"^[^\n]*metrics\.json is damaged: expected one JSON"):
+    with pytest.raises(UserError, match=r"^[^\n]*metrics\.json is damaged \(.*utf-8.*\): eval"):
         find_metric_difference(a, b, last=2)
     (b / "metrics.jsonl").write_text("5\n")
     with pytest.raises(UserError, match=r"^[^\n]*metrics\.jsonl: line 1 is damaged"):
@@ -197,12 +197,12 @@ def test_very_deep_nesting_is_one_line(tmp_path: Path, depth: int) -> None:
     deep = f'{{"step": 2, "a": {"[" * depth}{"]" * depth}}}\n'
     a = write_run(tmp_path / "a", metrics=EVALUATION)
     (a / "metrics.json").write_text(deep)
-    with pytest.raises(UserError, match=r"^[^\n]*metrics\.json is damaged: [^\n]*$"):
+    with pytest.raises(UserError, match=r"^[^\n]*metrics\.json is damaged \([^\n]*$"):
         find_metric_difference(a, a, last=2)
     (a / "metrics.jsonl").write_text(deep)
-    with pytest.raises(UserError, match=r"^[^\n]*metrics\.jsonl(: line 1)? is damaged[:;] [^\n]*$"):
+    with pytest.raises(UserError, match=r"^[^\n]*metrics\.jsonl: line 1 is damaged \([^\n]*$"):
         find_metric_difference(a, a, last=2)
-    assert (parse_object(a / "metrics.json") is None) == (depth > 10_000)
+    assert parse_object(a / "metrics.json") is None
 
 
 def test_metrics_in_groups_have_dotted_names() -> None:

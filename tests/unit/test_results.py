@@ -377,7 +377,7 @@ def test_seeds_may_end_at_different_steps() -> None:
 
 def test_texts_on_the_page_are_escaped(root: Path) -> None:
     """Also those that are attributes; a lone surrogate, which JSON may hold, becomes a ?."""
-    markup = "\"><script>alert('1')</script>&\ud800"
+    markup = "\"><script>alert('1')</script>&\udc80"
     recording = Recording({"name": claim(text=markup, arguments=[markup], shows=markup)})
     write_json(root / EXPECTED, recording.as_json())
     figures = root / "results" / "figures" / "name"

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from repro.core.special_files import fault_of_kind
+from repro.core.bounded import read_json_file, refuse_unreadable
+from repro.core.errors import UserError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 JsonObject: TypeAlias = dict[str, "Json"]
@@ -20,11 +21,9 @@ _PARTIAL = ".partial"
 
 def parse_object(path: Path) -> JsonObject | None:
     """Read the JSON object that is all of a file; None if the file is missing or holds none."""
-    if fault_of_kind(path):
-        return None
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):  # the last of these: nested very deeply
+        value = read_json_file(path)
+    except (OSError, UserError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -53,8 +52,13 @@ def _without_nan(value: Json) -> Json:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON value; the same value gives the same bytes."""
-    write_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    """Write a JSON value; the same value gives the same bytes.
+
+    UserError for one that this kit would not read again.
+    """
+    text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+    refuse_unreadable(str(path), text, value)
+    write_file(path, text.encode())
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -151,6 +151,7 @@ NAMES = {
 # What authors may have used and is no more, with what to do instead.
 _REPLACED = {
     "repro.figures.draw": "Task.figures draws what is the author's; the kit draws the curves",
+    "repro.manifest.read_json": "read_manifest(path) of repro.data.manifest",
     "repro.metrics.ClassificationMetrics": "Task.metrics and Task.details return dicts",
     "repro.metrics.classification_metrics": "confusion_of and accuracy_of of experiment/metrics.py",
     "repro.parallel.parts_of_shards": "batches come as a list of shards; see batches.cut",

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repro.core.bounded import RESTORE, read_text
 from repro.core.errors import UserError
 
 # Settings of the author's commands that the kit sets by their names.
@@ -21,6 +22,7 @@ RESUME_CHANGED_CODE = "resume_changed_code"
 WITH_TRACE = "output.trace=true"
 WITHOUT_TRACKER = "tracker=none"
 IN_FP32 = "training.precision=fp32"
+_PYPROJECT = "pyproject.toml"
 
 
 class Finished(NamedTuple):
@@ -30,10 +32,39 @@ class Finished(NamedTuple):
     peak_memory_mib: float
 
 
+def parse_toml(text: str, name: str = _PYPROJECT) -> dict[str, Any]:
+    """Return what a TOML text holds; UserError, with the file's name, if it cannot be read."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) if isinstance(error, ValueError) else "too deep"
+        raise UserError(f"{name} is damaged ({reason}): {RESTORE}") from error
+
+
 def tool_settings(root: Path) -> dict[str, str]:
-    """Read the table [tool.repro] of pyproject.toml."""
-    text = (root / "pyproject.toml").read_text("utf-8")
-    return dict(tomllib.loads(text)["tool"]["repro"])
+    """Read the table [tool.repro] of pyproject.toml; UserError if there is none."""
+    path = root / _PYPROJECT
+    tool = parse_toml(read_text(path), str(path)).get("tool")
+    settings = tool.get("repro") if isinstance(tool, dict) else None
+    if not isinstance(settings, dict) or not all(isinstance(x, str) for x in settings.values()):
+        raise UserError(f"{path}: expected a table [tool.repro] of texts: restore it")
+    return settings
+
+
+def tool_setting(root: Path, name: str) -> str:
+    """Return what [tool.repro] says under `name`; UserError if it says nothing."""
+    settings = tool_settings(root)
+    if name not in settings:
+        raise UserError(f"{root / _PYPROJECT}: [tool.repro] lacks {name}: restore it")
+    return settings[name]
+
+
+def project_table(text: str, name: str = _PYPROJECT) -> dict[str, Any]:
+    """Return the table [project] of pyproject.toml's text; UserError without a project's name."""
+    table = parse_toml(text, name).get("project")
+    if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+        raise UserError(f"{name}: expected a table [project] with a name: restore it")
+    return table
 
 
 def author_object(root: Path, name: str) -> Any:
@@ -76,7 +107,7 @@ def uses_low_precision(config: object) -> bool:
 
 def command_module(root: Path, name: str) -> str:
     """Return the module of the author's command `name` (train, evaluate, prepare)."""
-    return tool_settings(root)[name].partition(":")[0]
+    return tool_setting(root, name).partition(":")[0]
 
 
 def command_line(root: Path, name: str, *arguments: str) -> list[str]:

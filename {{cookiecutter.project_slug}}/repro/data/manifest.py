@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from repro.core.bounded import DamagedFile, read_json_file
 from repro.core.errors import UserError, refuse
-from repro.core.files import Json, read_object
+from repro.core.files import Json, JsonObject, write_json
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.progress import progress
 from repro.core.special_files import fault_of_kind
 from repro.core.stand_ins import faults_of_stand_ins, stand_in, stand_ins
+
+SEAL = "manifest_sha256"  # of all else that a manifest says
 
 
 def files_below(root: Path) -> list[str]:
@@ -88,12 +91,31 @@ def refuse_changes(
     refuse(faults)
 
 
-def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
-    """Read what `write_json` wrote; UserError if it is damaged or lacks one of `keys`."""
-    content = read_object(path)
-    if not keys <= content.keys():
-        raise UserError(f"{path} is damaged: {_remedy(path)}")
-    return content
+def write_manifest(path: Path, manifest: JsonObject) -> JsonObject:
+    """Write a manifest with the digest of all that it says, and return it as it is written."""
+    sealed: JsonObject = {**manifest, SEAL: _seal_of(manifest)}
+    write_json(path, sealed)
+    return sealed
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read what `write_manifest` wrote; UserError if it is damaged, empty if an older kit wrote it.
+
+    An author's code takes the facts in it for those that the author's `prepare` returned.
+    """
+    try:
+        manifest = read_json_file(path, _remedy(path))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: {_remedy(path)}") from error
+    if isinstance(manifest, dict) and SEAL not in manifest and {"files", "code"} <= manifest.keys():
+        return {}
+    if not isinstance(manifest, dict) or manifest.get(SEAL) != _seal_of(manifest):
+        raise DamagedFile(path, "it is not as it was written", _remedy(path))
+    return manifest
+
+
+def _seal_of(manifest: JsonObject) -> str:
+    return sha256_json({name: value for name, value in manifest.items() if name != SEAL})
 
 
 def _remedy(manifest: Path) -> str:
@@ -107,4 +129,5 @@ def data_digest(manifest: Mapping[str, Json]) -> str:
 
     It leaves out "code": code has digests of its own among the conditions.
     """
-    return sha256_json({key: value for key, value in manifest.items() if key != "code"})
+    left_out = ("code", SEAL)
+    return sha256_json({key: value for key, value in manifest.items() if key not in left_out})

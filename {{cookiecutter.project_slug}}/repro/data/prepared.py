@@ -17,18 +17,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from repro.core.bounded import parse_json
 from repro.core.errors import UserError
-from repro.core.files import Json, JsonObject, write_file, write_json
+from repro.core.files import Json, JsonObject, write_file
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.layout import MANIFEST, PREPARED, RAW
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.core.secret_values import refuse_secret_names, without_secrets
 from repro.core.text import listed
-from repro.data.manifest import read_json, refuse_changes, tree_digests
+from repro.data.manifest import (
+    SEAL,
+    read_manifest,
+    refuse_changes,
+    tree_digests,
+    write_manifest,
+)
 
 _PARTIAL = f"{PREPARED}.partial"
 _OWN = ".own_files"  # where the author's files were; hidden, so that no archive has it
-_OURS = ("code", "dataset", "files")  # what the kit writes into a manifest
+_OURS = ("code", "dataset", "files", SEAL)  # what the kit writes into a manifest
 
 
 class Folders(NamedTuple):
@@ -76,7 +83,7 @@ class WithOwnFiles(Protocol):
 
 def facts_of(manifest: JsonObject) -> JsonObject:
     """Return what `prepare` returned, and the data set's name."""
-    return {name: value for name, value in manifest.items() if name not in ("files", "code")}
+    return {name: value for name, value in manifest.items() if name not in ("files", "code", SEAL)}
 
 
 class Prepared(NamedTuple):
@@ -147,7 +154,7 @@ class Preparation:
             with self._alone():
                 if self._is_due():  # else another job has prepared them meanwhile
                     return self._prepare()  # the raw data are kept, and checked
-        manifest = read_json(self.path, {"files", "code"})
+        manifest = read_manifest(self.path)
         there = tree_digests(self.folder) if self.folder.is_dir() else {}
         self._refuse_another_folder(manifest["files"], there)
         refuse_changes(self.folder, manifest["files"], there, self.path)
@@ -176,8 +183,8 @@ class Preparation:
         """Tell whether there are no data, or those that other settings or other code made."""
         if not self.path.is_file():
             return True
-        manifest = read_json(self.path, {"files", "code"})
-        return self._own is None and manifest["code"] != self._made_with
+        manifest = read_manifest(self.path)
+        return not manifest or (self._own is None and manifest["code"] != self._made_with)
 
     def _prepare(self) -> Prepared:
         partial = self._place / _PARTIAL
@@ -199,10 +206,10 @@ class Preparation:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         manifest = {**facts, "dataset": self._name, "files": files, "code": self._made_with}
-        write_json(self.path, manifest)
+        written = write_manifest(self.path, manifest)
         if self._own:
             write_file(self._place / _OWN, os.fsencode(self._own.resolve()))
-        return Prepared(self.folder, manifest)
+        return Prepared(self.folder, written)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -222,7 +229,7 @@ class Preparation:
 
     def refuse_other(self, prepared: Prepared) -> None:
         """Raise UserError if another job has prepared other data since `prepared` was read."""
-        if not self.path.is_file() or read_json(self.path, set()) != prepared.manifest:
+        if not self.path.is_file() or read_manifest(self.path) != prepared.manifest:
             raise UserError(
                 f"{self.path} was written anew while its data were read: another job has other "
                 "settings or code; give this one a data_dir of its own, or start it again"
@@ -248,8 +255,8 @@ def _as_json(facts: object) -> JsonObject:
             "another name"
         )
     try:
-        facts = dict(json.loads(json.dumps(facts, allow_nan=False)))
-    except (TypeError, ValueError) as error:
+        facts = dict(parse_json(json.dumps(facts, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"prepare(settings, folders) returned what no manifest can hold: {error}; expected "
             "text, finite numbers, lists and dicts of them"

@@ -8,6 +8,7 @@ which they ran. Files of a step that two people wrote with `repro trace-step` ar
 same way.
 """
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -224,5 +225,6 @@ def _changes(one: JsonObject, two: JsonObject) -> list[Change]:
 def _shown(value: str | None) -> str | None:
     """Put the decimal value before the exact form of a float; leave a fingerprint as it is."""
     if value is not None and "0x" in value:
-        return f"{float.fromhex(value):.9g} ({value})"
+        with suppress(ValueError, OverflowError):  # a trace that somebody edited
+            return f"{float.fromhex(value):.9g} ({value})"
     return value

@@ -30,12 +30,12 @@ def distances(a: Path, b: Path) -> list[Distance]:
     The list is empty where the two cannot be compared: when it was done again it was another
     operation.
     """
-    from safetensors.torch import load_file
+    from repro.training.tensors import load_tensors
 
     if not (a.is_file() and b.is_file()):
         return []
-    one = load_file(a)
-    two = load_file(b)
+    one = load_tensors(a)
+    two = load_tensors(b)
     if _kinds(one) != _kinds(two):
         return []
     measured = [_distance(int(key), one[key], two[key]) for key in sorted(one, key=int)]

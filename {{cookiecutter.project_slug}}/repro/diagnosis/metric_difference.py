@@ -5,12 +5,12 @@ Metrics are compared where both runs have them: the lines of metrics.jsonl of on
 then the evaluations of one step in files of the same name.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from repro.core.bounded import read_json_file
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.layout import EVALUATION, METRICS, evaluation_file
@@ -82,21 +82,13 @@ def _logged(run: Path) -> dict[_Place, JsonObject]:
     """Read the lines of metrics.jsonl, in the file's order."""
     lines: dict[_Place, JsonObject] = {}
     path = run / METRICS
-    for line in _whole_lines(path):
+    for line in read_lines(path):
         split = line.get("split")
         place = _Place(METRICS, line_step(line), None if split is None else str(split))
         while place in lines:
             place = place._replace(number=place.number + 1)
         lines[place] = _metrics_in(path, line)
     return lines
-
-
-def _whole_lines(path: Path) -> list[JsonObject]:
-    """Read the lines of a file; UserError if one of them is nested too deeply to be read."""
-    try:
-        return read_lines(path)
-    except RecursionError as error:
-        raise UserError(f"{path} is damaged: a line is nested too deeply; restore it") from error
 
 
 def _evaluated(run: Path) -> dict[_Place, JsonObject]:
@@ -114,12 +106,7 @@ def _evaluations(run: Path) -> Iterator[tuple[Path, JsonObject]]:
     for path in (run / EVALUATION, *sorted(run.glob(named))):
         if not path.is_file():
             continue
-        try:
-            value = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{path} is damaged: expected one JSON object; evaluate again, or move it away"
-            ) from error
+        value = read_json_file(path, "evaluate again, or move it away")
         if isinstance(value, dict):
             yield path, value
 

@@ -6,9 +6,7 @@ so an operation that reads what nobody wrote betrays itself. Nothing of the run 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from omegaconf import OmegaConf
+from typing import TYPE_CHECKING
 
 from repro import environment
 from repro.core import layout
@@ -17,6 +15,7 @@ from repro.core.files import JsonObject
 from repro.diagnosis.author import loader_of, train_function_of
 from repro.diagnosis.step_file import StepRecord
 from repro.runs.conditions import conditions_on_disk, differences
+from repro.runs.configuration import read_config_used
 from repro.runs.logs import header_at, read_trace
 
 if TYPE_CHECKING:
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
 
 def config_of_run(root: Path, run: Path) -> "SessionSettings":
     """Read the config of a run, validated by the author's own class."""
-    used = run / layout.CONFIG_USED
-    if not used.is_file():
+    if not (run / layout.CONFIG_USED).is_file():
         raise UserError(f"{run} is no run: it has no {layout.CONFIG_USED}")
-    values: Any = OmegaConf.to_container(OmegaConf.load(used))
+    values = read_config_used(run)
     return loader_of(root).revive(values | {"run_dir": None, "resume": None})
 
 

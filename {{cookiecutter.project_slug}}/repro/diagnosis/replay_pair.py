@@ -10,9 +10,10 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
-from repro.core.layout import KIT
+from repro.core.layout import KIT, TRACE
 from repro.diagnosis.distances import distances
 from repro.diagnosis.operation_difference import (
     OUTPUTS,
@@ -135,4 +136,6 @@ def _environment_of(run: Path, step: int) -> dict[str, str]:
     recorded = conditions.get("environment") if isinstance(conditions, dict) else None
     if isinstance(recorded, dict):
         variables |= {name: str(text) for name, text in recorded.items() if name in _PROFILE}
+    if any("\0" in text for text in variables.values()):
+        raise DamagedFile(run / TRACE, "a variable in its header has a NUL character")
     return variables

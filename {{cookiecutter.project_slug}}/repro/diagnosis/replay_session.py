@@ -19,6 +19,7 @@ from repro.runs.fingerprints import state_quantities
 from repro.runs.logs import TraceLine
 from repro.runs.plan import Plan
 from repro.runs.registered import Registered
+from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Step
@@ -84,7 +85,7 @@ class ReplaySession(Session):
 
     def _restore(self, known: Registered) -> None:
         if self.start:
-            self._load(checkpoint.load(self.start))
+            self._load(load_state(self.start))
             self.finished = ""
 
     @contextmanager

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import TypeAdapter
+
+from repro.core.bounded import DamagedFile, read_json_file, refuse_unreadable
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject, write_file
-from repro.runs.logs import TraceLine, trace_line
+from repro.runs.logs import TraceLine, is_line, trace_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,20 +71,8 @@ class Operation:
 
     @classmethod
     def from_json(cls, told: Any) -> "Operation":
-        """Read the object that `as_json` returned; KeyError or TypeError if it is another one."""
-        return cls(
-            name=told["name"],
-            phase=told["phase"],
-            module=told["module"],
-            class_=told["class"],
-            source=told["source"],
-            arguments=told["arguments"],
-            inputs=[TensorRecord(*tensor) for tensor in told["inputs"]],
-            outputs=[TensorRecord(*tensor) for tensor in told["outputs"]],
-            random=told.get("random"),
-            fresh=told.get("fresh", False),
-            unwritten=told.get("unwritten", False),
-        )
+        """Read what `as_json` returned; ValueError, KeyError, TypeError for another."""
+        return TypeAdapter(cls).validate_python({**told, "class_": told["class"]})
 
 
 @dataclass(frozen=True)
@@ -117,19 +108,37 @@ class StepRecord:
 
     @classmethod
     def from_json(cls, told: Any) -> "StepRecord":
-        """Read the object that `as_json` returned; KeyError or TypeError if it is another one."""
+        """Read what `as_json` returned; ValueError, KeyError, TypeError for another."""
+        facts = TypeAdapter(_Facts).validate_python(told)
         recorded = told.get("recorded")
         return cls(
-            run=told["run"],
-            step=told["step"],
-            header=told["header"],
-            changed=told["changed"],
-            recorded=trace_line(recorded) if recorded else None,
-            samples=told.get("samples"),
-            parted=told["parted"],
-            line=trace_line(told["line"]),
+            run=facts.run,
+            step=facts.step,
+            header={**told["header"]},
+            changed=facts.changed,
+            recorded=_line_from_json(recorded) if recorded else None,
+            samples=facts.samples,
+            parted=facts.parted,
+            line=_line_from_json(told["line"]),
             operations=[Operation.from_json(operation) for operation in told["operations"]],
         )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Those fields of a step that need no more than a look at their types."""
+
+    run: str
+    step: int
+    changed: list[str]
+    parted: int | None
+    samples: list[int] | None = None
+
+
+def _line_from_json(told: Any) -> TraceLine:
+    if not is_line(told):
+        raise ValueError("no line of a trace")
+    return trace_line(told)
 
 
 def _line_as_json(line: TraceLine) -> JsonObject:
@@ -138,7 +147,10 @@ def _line_as_json(line: TraceLine) -> JsonObject:
 
 def write_step(record: StepRecord, path: Path) -> None:
     """Write a step as JSON; the tensors that it kept go into a safetensors file beside it."""
-    write_file(path, (json.dumps(record.as_json()) + "\n").encode())
+    told = record.as_json()
+    text = json.dumps(told) + "\n"
+    refuse_unreadable(str(path), text, told)
+    write_file(path, text.encode())
     if record.kept:
         from safetensors.torch import save_file
 
@@ -149,6 +161,6 @@ def write_step(record: StepRecord, path: Path) -> None:
 def read_step(path: Path) -> StepRecord:
     """Read a file that `write_step` wrote; UserError if it was not."""
     try:
-        return StepRecord.from_json(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return StepRecord.from_json(read_json_file(path))
+    except (DamagedFile, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} was not written by repro trace-step") from error

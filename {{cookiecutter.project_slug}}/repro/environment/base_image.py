@@ -16,9 +16,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import Request, urlopen
 
+from repro.core.bounded import read_whole
 from repro.core.errors import UserError
 
 _BASE = re.compile(r"(?m)^ARG BASE_IMAGE=(\S+):([\w.-]+)@(sha256:[0-9a-f]{64})\s*$")
+_LONGEST_ANSWER = 1 << 20  # bytes: a token has some thousands
 _KINDS = """application/vnd.oci.image.index.v1+json application/vnd.oci.image.manifest.v1+json
 application/vnd.docker.distribution.manifest.list.v2+json
 application/vnd.docker.distribution.manifest.v2+json"""
@@ -32,7 +34,9 @@ def compare_digest(root: Path) -> int:
     UserError if the Dockerfile pins nothing, or the registry gives no answer.
     """
     dockerfile = root / "Dockerfile"
-    line = _BASE.search(dockerfile.read_text("utf-8") if dockerfile.is_file() else "")
+    line = _BASE.search(
+        read_whole(dockerfile).decode(errors="replace") if dockerfile.is_file() else ""
+    )
     if not line:
         raise UserError(f"{dockerfile}: expected a line ARG BASE_IMAGE=NAME:TAG@sha256:DIGEST")
     name, tag, pinned = line.groups()
@@ -111,7 +115,7 @@ def _token(challenge: str) -> str:
     if not realm.startswith("https://") and not _is_here(urlsplit(realm).netloc):
         raise ValueError(f"it sends us to {realm}, and https was expected")
     with urlopen(f"{realm}?{urlencode(wanted)}", timeout=_TIMEOUT) as answer:
-        given = json.load(answer)
+        given = json.loads(answer.read(_LONGEST_ANSWER))
     return str(given.get("token") or given["access_token"])
 
 

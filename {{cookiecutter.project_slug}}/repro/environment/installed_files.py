@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
 
+from repro.core.bounded import read_whole
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, parse_object
 from repro.core.hashing import sha256_file
@@ -80,7 +81,7 @@ def read_records(distributions: list[Path]) -> tuple[list[InstalledFile], list[s
         if not record.is_file():
             faults.append(f"{shortened(record)} is missing: {ANEW}")
             continue
-        text = record.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_whole(record).decode(errors="surrogateescape")
         for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
             expected = _listed_file(record, line)
             if expected:

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from repro.core.bounded import read_whole
 from repro.environment.profile import MARKER, PROFILES
 
 if TYPE_CHECKING:  # a package that may be what is missing
@@ -263,7 +264,7 @@ def _faults_of_variables(file: str, pattern: str, lines: list[tuple[int, str]]) 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Read a file's lines with their numbers; none if it is missing, as some are in the image."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = read_whole(path).decode(errors="replace") if path.is_file() else ""
     return list(enumerate(text.splitlines(), 1))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from repro.core.bounded import read_whole
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file
 from repro.environment.import_paths import outside
@@ -125,7 +126,7 @@ def _installed_versions(distributions: list[Path]) -> tuple[dict[str, str], list
     faults = []
     for folder in distributions:
         path = folder / "METADATA"
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        text = read_whole(path).decode(errors="replace") if path.is_file() else ""
         name, version = name_and_version(text)
         if not name or not version:
             faults.append(f"{shortened(folder)} has no METADATA with name and version: {ANEW}")

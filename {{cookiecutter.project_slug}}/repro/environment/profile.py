@@ -24,9 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from repro.core.bounded import LARGEST_BY_HAND, read_whole
 from repro.core.errors import UserError
 from repro.core.layout import CONFIGS
-from repro.core.special_files import fault_of_kind
 
 # The hash seed fixes the order of sets of strings; cuBLAS needs a fixed workspace to be
 # deterministic (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
@@ -132,16 +132,17 @@ def guess_profile(root: Path, arguments: Sequence[str]) -> str:
         if match := re.fullmatch(r"\+{0,2}profile=(['\"]?)(\w+)\1", argument):
             return match[2]
     path = root / CONFIGS / "config.yaml"
-    if fault := fault_of_kind(path):
-        raise UserError(fault)
-    text = path.read_text("utf-8", errors="replace")
+    text = read_whole(path, LARGEST_BY_HAND).decode(errors="replace")
     line = re.search(r"(?m)^profile:[ \t]*(['\"]?)(\w+)\1", text)
     return line[2] if line else "portable"
 
 
 def _before_guess(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables as they were before `enter_early`, which may have guessed wrongly."""
-    replaced = json.loads(environ.get(_GUESSED, "{}"))
+    try:
+        replaced = dict(json.loads(environ.get(_GUESSED, "{}")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{_GUESSED} is set, which the kit sets by itself: unset it") from error
     return _applied({**replaced, _GUESSED: None}, environ)
 
 

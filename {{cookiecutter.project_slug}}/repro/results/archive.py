@@ -19,9 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 from zipfile import ZipFile, ZipInfo
 
-import yaml  # type: ignore[import-untyped]  # omegaconf brings it
-
 from repro.core import layout
+from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError, refuse
 from repro.core.file_names import fault_of_name, faults_of_names, shown
 from repro.core.files import JsonObject, read_object, replacing
@@ -37,6 +36,7 @@ from repro.results.document import outdated
 from repro.results.recording import RecordedClaim
 from repro.runs.git import committed_files, get_git_info, uncommitted_changes, uncommitted_files
 from repro.runs.git_index import why_not_archived
+from repro.runs.yaml_files import load_yaml
 
 _1980 = 315532800  # zip knows no earlier time
 _LARGEST_MANIFEST = 2**28  # bytes, for some two million files; to parse it takes ten times that
@@ -198,10 +198,10 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     """
     used = run / layout.CONFIG_USED
     try:
-        settings = yaml.safe_load(used.read_text())
+        settings = load_yaml(used)
         folder = root / (settings.get("data_dir") or layout.DATA)  # a loop may have no such setting
         places = {**settings}
-    except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+    except (OSError, DamagedFile, TypeError, AttributeError) as error:
         raise UserError(f"{used} is damaged: delete {run}, make record") from error
     for path in sorted(folder.rglob(layout.MANIFEST)):
         manifest = _read_manifest(path, digest)
@@ -231,7 +231,7 @@ def _read_manifest(path: Path, digest: str) -> JsonObject | None:
             return None
         manifest = read_object(path)
         return manifest if data_digest(manifest) == digest else None
-    except (OSError, UserError, ValueError, RecursionError):  # no text, nested very deeply
+    except (OSError, UserError, ValueError):
         return None
 
 

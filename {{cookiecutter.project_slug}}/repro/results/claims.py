@@ -4,27 +4,25 @@ Both are checked when they are read, and the recorded conditions are compared wi
 author's commands, which [tool.repro] in pyproject.toml names, are run as a user would run them.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import yaml  # type: ignore[import-untyped]  # omegaconf brings it; for its errors only
-from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from repro.core import layout
+from repro.core.bounded import parse_json
 from repro.core.errors import UserError, refuse
 from repro.core.file_names import fault_of_name, taken_for_one
 from repro.core.files import Json, JsonObject, parse_object, read_object
-from repro.core.project import MAX_STEPS, run_author_command, tool_settings
-from repro.core.special_files import fault_of_kind
+from repro.core.project import MAX_STEPS, command_module, run_author_command, tool_setting
 from repro.core.stand_ins import stand_in
-from repro.results.recording import Choice, RecordedClaim, Recording, parse_recording
+from repro.results.recording import CLAIM_NAME, Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
 from repro.runs.context import other_code, read_context
 from repro.runs.evaluation import best_step
 from repro.runs.plain_values import odd_numbers
+from repro.runs.yaml_files import load_yaml
 
 EXPECTED = Path(layout.RESULTS, "expected_metrics.json")
 RECORDED_RUNS = Path(layout.RUNS, layout.RECORDED)  # <claim>/<digest of conditions>/seed-<seed>
@@ -36,7 +34,7 @@ class Claim(BaseModel):
     """One entry of configs/claims.yaml."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=CLAIM_NAME)]
     text: str
     shows: str = ""  # of the paper, e.g. "Table 2, row 3"
     arguments: list[str]  # of the training command
@@ -47,17 +45,14 @@ class Claim(BaseModel):
 
 def read_claims(root: Path) -> list[Claim]:
     """Read and check the claims of configs/claims.yaml."""
-    path = root / tool_settings(root)["claims"]
-    fault = fault_of_kind(path)
-    refuse([fault] if fault else odd_numbers(path))
+    path = root / tool_setting(root, "claims")
+    content = load_yaml(path)
+    refuse(odd_numbers(path))
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
         claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(content)
     except ValidationError as error:
         faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
         raise UserError([f"{path}: {place}: {reason}" for place, reason in faults]) from error
-    except (yaml.YAMLError, OSError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     _refuse_names(path, [claim.name for claim in claims])
     return claims
 
@@ -156,7 +151,14 @@ def asked(root: Path, arguments: list[str]) -> JsonObject:
     """Return the JSON object that the author's training command prints at its end."""
     output, _ = run_author_command(root, "train", arguments, capture=True)
     last_line = output.strip().rpartition("\n")[2]  # the author's code may print, too
-    return dict(json.loads(last_line))
+    try:
+        return dict(parse_json(last_line))
+    except (ValueError, TypeError) as error:  # an author's code that prints at its end
+        program = command_module(root, "train")
+        raise UserError(
+            f"{program} {arguments[-1]} ended with {last_line[:80]!a}: expected a JSON object in "
+            "its last line"
+        ) from error
 
 
 def compare_with_recorded(

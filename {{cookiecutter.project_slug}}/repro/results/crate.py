@@ -9,7 +9,6 @@ CITATION.cff.
 import json
 import re
 import time
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -20,7 +19,9 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.layout import CONFIG_USED
+from repro.core.project import project_table
 from repro.environment.locks import LOCK
+from repro.runs.yaml_files import fault_of_yaml
 
 METADATA = "ro-crate-metadata.json"
 CRATE = "https://w3id.org/ro/crate/1.1"
@@ -99,31 +100,43 @@ def describe(
 def read_about(code: Mapping[str, bytes]) -> About:
     """Read pyproject.toml and CITATION.cff, which may be missing, among the files of a commit."""
     try:
-        project = tomllib.loads(code["pyproject.toml"].decode())["project"]
-        citation = yaml.safe_load(code.get("CITATION.cff", b"")) or {}
-        if not isinstance(citation, dict):
-            raise ValueError("expected names with values in CITATION.cff")
-    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:
+        project = project_table(code["pyproject.toml"].decode())
+        citation = _read_citation(code.get("CITATION.cff", b"").decode())
+    except (yaml.YAMLError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"pyproject.toml or CITATION.cff: {reason}") from error
     title = str(citation.get("title") or project["name"])
     terms = project.get("license")
+    repository = citation.get("repository-code")
     return About(
         name=project["name"],
         title=title,
-        description=citation.get("abstract") or project.get("description") or title,
+        description=str(citation.get("abstract") or project.get("description") or title),
         authors=_authors(citation.get("authors") or project.get("authors", [])),
         licence=terms if terms is None or isinstance(terms, str) else "",
-        repository=citation.get("repository-code"),
+        repository=repository if isinstance(repository, str) else None,
     )
 
 
-def _authors(people: list[dict[str, str]]) -> list[Author]:
+def _read_citation(text: str) -> JsonObject:
+    """Read CITATION.cff; ValueError if it holds something else than names with values."""
+    if fault := fault_of_yaml(text):
+        raise ValueError(fault)
+    citation = yaml.safe_load(text) or {}
+    if not isinstance(citation, dict):
+        raise ValueError("CITATION.cff: expected names with values, such as title: ...")
+    return citation
+
+
+def _authors(people: Json) -> list[Author]:
     """Return the authors as CITATION.cff or pyproject.toml name them."""
     authors = []
-    for person in people:
+    for entry in people if isinstance(people, list) else [people]:
+        if not isinstance(entry, dict):
+            raise UserError("authors: expected a list, each with a name, in CITATION.cff")
+        person = {name: value for name, value in entry.items() if isinstance(value, str)}
         parts = [person.get("given-names"), person.get("family-names")]
-        name = person.get("name") or " ".join(part for part in parts if part)
+        name = person.get("name") or " ".join(filter(None, parts))
         authors.append(Author(name, person.get("orcid")))
     return authors
 

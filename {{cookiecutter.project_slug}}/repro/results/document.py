@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from repro.core import layout
+from repro.core.bounded import read_text
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.hashing import sha256_file
@@ -19,8 +20,8 @@ DOCUMENT = "REPRODUCE.md"
 def read_document(root: Path) -> str:
     """Read the document's text; UserError if there is none that can be read."""
     try:
-        return (root / DOCUMENT).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(root / DOCUMENT)
+    except (OSError, UserError) as error:
         raise UserError(f"{DOCUMENT} cannot be read ({error}): restore it") from error
 
 

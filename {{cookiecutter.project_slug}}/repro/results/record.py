@@ -40,7 +40,7 @@ from repro.runs.conditions import Conditions, Situation, differences
 from repro.runs.context import read_context
 from repro.runs.figures import draw_seeds
 from repro.runs.git import get_git_info
-from repro.runs.logs import read_lines
+from repro.runs.logs import each_line, read_lines
 from repro.runs.uncommitted import uncommitted_code
 
 WRITTEN = (layout.RESULTS, DOCUMENT)  # by record itself
@@ -230,7 +230,7 @@ def _copy_trace(root: Path, claim: Claim, folder: Path) -> None:
     first = claim.seeds[0]
     lines = []
     size = 0
-    for entry in read_lines(folder / f"seed-{first}" / layout.TRACE):
+    for entry in each_line(folder / f"seed-{first}" / layout.TRACE):
         if "header" in entry:
             continue
         line = json.dumps(entry) + "\n"

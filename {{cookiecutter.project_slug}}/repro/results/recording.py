@@ -1,5 +1,7 @@
 """Hold what was recorded of the claims, as results/expected_metrics.json has it."""
 
+import math
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
@@ -9,6 +11,7 @@ from repro.core import layout
 from repro.core.files import JsonObject
 from repro.runs.conditions import Conditions, DatasetFacts
 
+CLAIM_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"  # it is the name of folders, too
 Interval: TypeAlias = tuple[float, float]
 Choice: TypeAlias = Literal["last", "best"]  # of a training's checkpoints: layout.LAST, layout.BEST
 
@@ -69,6 +72,14 @@ class RecordedClaim:
 
     def __post_init__(self) -> None:
         """Refuse a claim, by a ValueError, whose bits, best checkpoints and values do not fit."""
+        if not self.values or not self.bits:
+            raise ValueError("there is no value, or there are no bits")
+        if not all(seed.isdecimal() and len(seed) < 20 for seed in self.values):
+            raise ValueError("the values are not by seed")
+        if not all(map(math.isfinite, self.values.values())):
+            raise ValueError("a value is no finite number")
+        if any("\0" in text for text in (self.text, self.metric, *self.arguments)):
+            raise ValueError("a NUL character, which no command can have")
         seeds = {hardware: bits.keys() for hardware, bits in self.bits.items()}
         expected = seeds if self.checkpoint == layout.BEST else {}
         if {hardware: best.keys() for hardware, best in self.best.items()} != expected:
@@ -117,6 +128,14 @@ class Recording:
     claims: dict[str, RecordedClaim]
     commit: str | None = None
     dirty: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse, by a ValueError, a recording of nothing, and names that are no folders' names."""
+        if not self.claims or not all(re.fullmatch(CLAIM_NAME, name) for name in self.claims):
+            raise ValueError("there is no claim, or one whose name no claim can have")
+        for claim in self.claims.values():
+            if any(bits.keys() != claim.values.keys() for bits in claim.bits.values()):
+                raise ValueError("a seed has no bits, or no value")
 
     def as_json(self) -> JsonObject:
         """Return the object that is all of results/expected_metrics.json."""

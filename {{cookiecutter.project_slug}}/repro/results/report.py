@@ -7,7 +7,6 @@ escapes every text, whoever wrote it.
 """
 
 import shlex
-import tomllib
 from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from repro.core import layout
+from repro.core.bounded import read_whole
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file, sha256_json
-from repro.core.project import command_line
+from repro.core.project import command_line, project_table
 from repro.environment.locks import LOCK, read_lock
 from repro.results.claims import read_recording
 from repro.results.crate import read_about
@@ -114,12 +114,13 @@ def _template(root: Path) -> Template:
 
 def _read_project(root: Path) -> Project:
     files = {name: root / name for name in ("pyproject.toml", "CITATION.cff")}
-    texts = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
-    project = tomllib.loads(texts["pyproject.toml"].decode())["project"]
-    title = project["name"]  # for machines: that of the folder
+    texts = {name: read_whole(path) for name, path in files.items() if path.is_file()}
+    project = project_table(texts["pyproject.toml"].decode(), str(files["pyproject.toml"]))
+    title = str(project["name"])  # for machines: that of the folder
     with suppress(UserError):  # a fault in CITATION.cff is no reason to lose the page
         title = read_about(texts).title
-    return Project(title, project.get("description", ""), project.get("requires-python", ""))
+    python = str(project.get("requires-python", ""))
+    return Project(title, str(project.get("description", "")), python)
 
 
 def _verdicts_by_claim(root: Path, recording: Recording) -> dict[str, list[Verdict]]:
@@ -142,10 +143,10 @@ def _pictures(root: Path, claim: str) -> list[Picture]:
         about = _FIGURES.get(path.stem, f"{name} of the first seed.")
         media_type = _MEDIA_TYPES.get(path.suffix)
         if media_type:
-            source = f"data:{media_type};base64,{b64encode(path.read_bytes()).decode()}"
+            source = f"data:{media_type};base64,{b64encode(read_whole(path)).decode()}"
             pictures.append(Picture(about, source=source))
         elif path.suffix == ".txt":
-            text = path.read_text(encoding="utf-8", errors="replace")[:_LONGEST_TEXT]
+            text = read_whole(path).decode(errors="replace")[:_LONGEST_TEXT]
             pictures.append(Picture(about, text=text))
     return pictures
 

@@ -50,7 +50,8 @@ from repro.runs.context import other_code
 from repro.runs.folder import create_folder
 from repro.runs.git import get_git_info
 from repro.runs.logs import read_trace_lines
-from repro.training import checkpoint, model_state
+from repro.runs.saved_state import load_state
+from repro.training import model_state
 
 
 @dataclass(frozen=True)
@@ -295,4 +296,4 @@ class _Training:
 
 def _weights_of(folder: Path) -> str:
     """Return the bits of the weights of a checkpoint; UserError if it is missing or damaged."""
-    return model_state.weights_digest(checkpoint.load(folder)["model"])
+    return model_state.weights_digest(load_state(folder)["model"])

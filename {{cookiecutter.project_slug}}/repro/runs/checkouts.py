@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from repro.core.bounded import read_text
+from repro.core.errors import UserError
+
 
 def is_worktree(root: Path, folder: Path) -> bool:
     """Tell whether `folder`, below `root`, is another checkout of the repository around `root`.
@@ -21,9 +24,9 @@ def _repository(checkout: Path) -> Path | None:
     git = checkout / ".git"
     try:
         if git.is_file():
-            text = git.read_text(errors="replace").removeprefix("gitdir:").strip()
+            text = read_text(git).removeprefix("gitdir:").strip()
             git = checkout / text
         common = git / "commondir"
-        return (git / common.read_text().strip() if common.is_file() else git).resolve()
-    except (OSError, ValueError):
+        return (git / read_text(common).strip() if common.is_file() else git).resolve()
+    except (OSError, ValueError, UserError):
         return None

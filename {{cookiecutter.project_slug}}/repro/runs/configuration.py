@@ -6,7 +6,7 @@ fields of the pydantic model that it is given.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_origin
@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from repro.core.errors import UserError, refuse
+from repro.core.bounded import DamagedFile
+from repro.core.errors import SHOWN, UserError, refuse
 from repro.core.files import Json, JsonObject, read_object
 from repro.core.layout import (
     CHECKPOINTS,
@@ -38,6 +39,7 @@ from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
 from repro.runs.plain_values import NO_HYDRA, fault_of, is_of_hydra, odd_numbers, settings_of_hydra
+from repro.runs.yaml_files import fault_of_size, fault_of_texts, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -86,6 +88,7 @@ class Loader(Generic[Model]):
         """
         files = sorted(self.folder.rglob("*"))
         refuse([fault for path in files if (fault := fault_of_kind(path))])
+        refuse(_oversized(path for path in files if path.suffix == ".yaml" and path.is_file()))
         parsed, faults = self.parse(overrides)
         faults += self._faults_of_files()
         lines = []
@@ -101,8 +104,13 @@ class Loader(Generic[Model]):
         try:
             with initialize_config_dir(str(self.folder)):
                 values = OmegaConf.to_container(compose("config", lines), resolve=True)
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-            raise UserError([*faults, " ".join(str(error).split())]) from error
+        except Exception as error:  # of Hydra or YAML: of their own types, or at an odd value
+            reason = " ".join(str(error).split()) or type(error).__name__
+            known = isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError)
+            words = reason if known else f"{self.folder} cannot be read as settings: {reason}"
+            raise UserError([*faults, words]) from error
+        if fault := fault_of_texts(values):
+            faults.append(f"{self.folder}: {fault}: expected text that a file's name can have")
         return values, faults
 
     def validate(self, values: Any, faults: list[str]) -> Model:
@@ -110,8 +118,10 @@ class Loader(Generic[Model]):
         try:
             config = self.model.model_validate(values)
         except ValidationError as error:
-            more = [fault_in_words(self.model, fault) for fault in error.errors()]
-            raise UserError([*faults, *more]) from error
+            found = error.errors()
+            faults += [fault_in_words(self.model, fault) for fault in found[:SHOWN]]
+            rest = len(found) - SHOWN
+            raise UserError([*faults, *([f"... and {rest} more"] if rest > 0 else [])]) from error
         if faults:
             raise UserError(faults)
         return config
@@ -126,7 +136,8 @@ class Loader(Generic[Model]):
         for name, value in values.items():
             known[name] = _merged(today.get(name), value)
         for name in self.paths:
-            if known.get(name) and not (self.folder.parent / known[name]).exists():
+            path = known.get(name)
+            if isinstance(path, str) and not (self.folder.parent / path).exists():
                 known[name] = today[name]
         return self.validate(known, [])
 
@@ -176,6 +187,12 @@ class Loader(Generic[Model]):
         return sorted(path.stem for path in (self.folder / override.key_or_group).glob("*.yaml"))
 
 
+def _oversized(files: Iterable[Path]) -> list[str]:
+    """Return a line for each YAML file that is too large to be read, or would become so."""
+    found = {path: fault_of_size(path) for path in files}
+    return [str(DamagedFile(path, fault)) for path, fault in found.items() if fault]
+
+
 def _without_choices(settings: BaseModel) -> JsonObject:
     """Return settings as JSON; one that is a choice of fixed words holds no secret, and is None."""
     values: JsonObject = settings.model_dump(mode="json")
@@ -221,13 +238,10 @@ def settings_beside(checkpoint: Path, names: Sequence[str]) -> JsonObject:
 def read_config_used(run: Path) -> JsonObject:
     """Read the settings that a run was started with; empty if they are not there."""
     path = run / CONFIG_USED
-    if not path.is_file():
-        return {}
-    try:
-        settings: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is damaged: {type(error).__name__}") from error
-    return settings if isinstance(settings, dict) else {}
+    settings = load_yaml(path) if path.is_file() else {}
+    if not isinstance(settings, dict):
+        raise DamagedFile(path, "it holds no settings")
+    return settings
 
 
 def _merged(today: Json, then: Json) -> Json:

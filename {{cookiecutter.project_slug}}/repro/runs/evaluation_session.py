@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from repro.core import layout
+from repro.core.bounded import parse_json
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.runs.evaluation import EvaluationPlaces, evaluation_places
 from repro.runs.logs import read_lines
 from repro.runs.registered import Registered
+from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Step, one_number
-from repro.training import checkpoint
 
 _OURS = ("step", "steps", "seed", "bits")  # what the kit says of an evaluation
 
@@ -58,7 +59,7 @@ class EvaluationSession(Session):
             draw_curves(folder / CURVES, self.curves)
 
     def _restore(self, known: Registered) -> None:
-        state = checkpoint.load(self.folder)
+        state = load_state(self.folder)
         known.load_to_evaluate(state)
         self.step = state["step"]
         self.finished = state.get("finished", "")
@@ -97,7 +98,7 @@ def plain_values(call: str, given: Mapping[Any, Any]) -> JsonObject:
 
 def _plain(call: str, name: str, value: Any) -> Any:
     with suppress(TypeError, ValueError, RecursionError):  # the last of these: nested very deeply
-        json.dumps(value)
+        parse_json(json.dumps(value))  # what is written has to be read again
         return value
     number = one_number(value)
     if number is None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.layout import TRACE
@@ -19,6 +20,7 @@ from repro.runs.logs import Line, is_validation, line_step, read_trace_lines
 
 CURVES = "learning_curves.svg"  # of a run
 CURVES_OF_SEEDS = "learning_curves_seeds.svg"
+_LARGEST_NUMBER = 10**308  # a larger whole number is no float
 
 
 def draw_curves(path: Path, lines: Sequence[Line]) -> None:
@@ -92,14 +94,23 @@ def draw_parting(path: Path, runs: tuple[Path, Path], step: int | None) -> None:
     curves = []
     styles: list[Style] = ["solid", "dashed"]
     for color, (run, style) in enumerate(zip(runs, styles, strict=True)):
-        values = {
-            line.step: float.fromhex(line.quantities["loss"])
-            for line in read_trace_lines(run / TRACE).values()
-            if "loss" in line.quantities
-        }
+        values = _losses(run / TRACE)
         curves.append(Curve(values, f"{'AB'[color]}: {run.name}", color, style))
     mark = None if step is None else Mark(step, f"step {step}")
     _write(path, "Two runs", [Panel("training loss", curves, logarithmic=True, mark=mark)])
+
+
+def _losses(trace: Path) -> dict[int, float]:
+    """Return the loss of each step of a trace; UserError for one that is no number."""
+    values = {}
+    for line in read_trace_lines(trace).values():
+        if loss := line.quantities.get("loss"):
+            try:
+                values[line.step] = float.fromhex(loss)
+            except (ValueError, OverflowError) as error:
+                reason = f"the loss of step {line.step} is {loss[:40]!a}"
+                raise DamagedFile(trace, reason) from error
+    return values
 
 
 def _write(path: Path, what: str, panels: Sequence[Panel]) -> None:
@@ -139,6 +150,6 @@ def _values(lines: Sequence[Line], name: str) -> dict[int, float]:
     values = {}
     for line in lines:
         value = line.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, float) or (type(value) is int and abs(value) < _LARGEST_NUMBER):
             values[line_step(line)] = value
     return values

@@ -19,14 +19,14 @@ from omegaconf import OmegaConf
 
 from repro.core import layout
 from repro.core.errors import UserError
-from repro.core.files import JsonObject, write_file
+from repro.core.files import JsonObject, replacing, write_file
 from repro.core.layout import CHECKPOINTS, CONFIG_USED, METRICS, TRACE
 from repro.core.redaction import redact_command, redact_mapping
 from repro.runs.conditions import Facts
 from repro.runs.configuration import RunSettings
 from repro.runs.context import log_experiment_context
 from repro.runs.evaluation import best_step
-from repro.runs.logs import Entry, line_step, read_lines
+from repro.runs.logs import Entry, each_line, line_step
 from repro.training import checkpoint
 
 _OF_THE_PROJECT = (*layout.CODE, layout.RESULTS, layout.TESTS)  # folders that are no run's
@@ -76,10 +76,11 @@ class Run:
         its contexts and the checkpoints `last` and `best`.
         """
         source = _run_of(self.start)
-        lines = read_lines(source / METRICS) if source else []
-        text = "".join(json.dumps(line) + "\n" for line in lines if line_step(line) <= step)
         (self.folder / layout.INTERRUPTED).unlink(missing_ok=True)
-        write_file(self.folder / METRICS, text.encode())
+        with replacing(self.folder / METRICS) as temporary, temporary.open("w") as file:
+            for line in each_line(source / METRICS) if source else ():
+                if line_step(line) <= step:
+                    file.write(json.dumps(line) + "\n")
         if self.start and source != self.folder:
             self._take_over(self.start, source, step)
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from repro.core.bounded import read_whole
 from repro.core.hashing import sha256_file
 from repro.core.redaction import MASK, is_secret_file, redact_text, redact_url
 from repro.runs.checkouts import is_worktree
@@ -113,7 +114,7 @@ def _without_worktrees(root: Path, status: str) -> list[str]:
 def _info_without_git(root: Path, note: str) -> GitInfo:
     """Return the commit that a source archive or the image brings, if one does."""
     archival = root / ".git_archival.txt"
-    text = archival.read_text("utf-8", "replace") if archival.is_file() else ""
+    text = read_whole(archival).decode(errors="replace") if archival.is_file() else ""
     if archived := re.search(r"(?m)^commit: ([0-9a-f]{40})\s*$", text):
         return GitInfo(commit_hash=archived[1], source="archive", note=note)
     commit = os.environ.get("REPRO_GIT_COMMIT", "")

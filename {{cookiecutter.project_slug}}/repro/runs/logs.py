@@ -4,15 +4,17 @@ Each line is a JSON object with a whole number under "step". A line that a crash
 the last one, is left out.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from repro.core.bounded import Budget, DamagedFile, json_lines
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.layout import TRACE
+
+_LAST_STEP = 1 << 53  # what every reader of JSON takes for the same number
 
 Entry: TypeAlias = "dict[str, float | int | str]"  # a line of metrics.jsonl
 Line: TypeAlias = "Mapping[str, Json]"  # one that was read; the author may write other values, too
@@ -51,20 +53,32 @@ def is_validation(line: Line) -> bool:
 
 
 def read_lines(path: Path) -> list[JsonObject]:
-    """Read the whole lines of a file; none if it is missing, UserError if one is damaged."""
-    entries: list[JsonObject] = []
-    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-            raise UserError(f"{path}: line {number} is damaged; restore the file, or move it away")
-        entries.append(entry)
-    return entries
+    """Read the whole lines of a file; none if it is missing, UserError if one is damaged.
+
+    UserError, too, for a file that does not fit into memory as a list.
+    """
+    return [*each_line(path, Budget(path))] if path.is_file() else []
+
+
+def each_line(path: Path, budget: Budget | None = None) -> Iterator[JsonObject]:
+    """Yield the whole lines of a file, as `read_lines` reads them, one at a time.
+
+    `budget`: for whoever keeps them all.
+    """
+    if not path.is_file():
+        return
+    for number, entry in json_lines(path):
+        if not is_line(entry):
+            raise DamagedFile(path, "it has no step", line=number)
+        if budget:
+            budget.spend(len(entry))
+        yield entry
+
+
+def is_line(entry: Json) -> bool:
+    """Tell whether a value is an object with a step that a training can have."""
+    step = entry.get("step") if isinstance(entry, dict) else None
+    return type(step) is int and 0 <= step < _LAST_STEP
 
 
 def line_step(line: Line) -> int:

@@ -13,6 +13,9 @@ from typing import NamedTuple
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 from hydra.core.override_parser.types import Override
 
+from repro.core.bounded import read_text
+from repro.core.errors import UserError
+
 NO_HYDRA = "Hydra's own settings have no effect here: run_dir=FOLDER says where a run goes"
 
 _OCTAL = r"0[0-7_]+"
@@ -71,8 +74,8 @@ def is_of_hydra(text: str) -> bool:
 def _scalars(path: Path) -> Iterator[_Scalar]:
     """Yield the scalars of a file; none of one that cannot be read, which Hydra says in words."""
     try:
-        root = yaml.compose(path.read_text(), yaml.SafeLoader)
-    except (yaml.YAMLError, OSError, ValueError, RecursionError):
+        root = yaml.compose(read_text(path), yaml.SafeLoader)
+    except (yaml.YAMLError, OSError, ValueError, RecursionError, UserError):
         return
     waiting = [root]
     seen = set()

@@ -3,9 +3,11 @@
 All of it is in every checkpoint, and put back from there when a training goes on.
 """
 
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -96,7 +98,7 @@ class Registered:
         try:
             for name, optimizer in self.optimizers.items():
                 model_state.restore_optimizer(optimizer, saved[name])
-            set_seed_state(state["generators"])
+            set_seed_state(state.get("generators", {}))
         except ValueError as error:
             raise UserError(f"the checkpoint cannot be continued here: {error}") from error
 
@@ -105,7 +107,7 @@ class Registered:
         model_state.restore(state, self.model)
         saved = _of_kind(state, "state", self.others)
         for name, other in self.others.items():
-            other.load_state_dict(saved[name])
+            _load(name, other, saved[name])
 
 
 def registered(
@@ -143,13 +145,30 @@ def registered(
     return Registered(model, dict(optimizers or {}), dict(state or {}), frozen, places)
 
 
+def _load(name: str, other: Stateful, saved: Any) -> None:
+    """Put back the state of an author's object; UserError, with the place, if it fails there."""
+    try:
+        other.load_state_dict(saved)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
+        words = f"{type(error).__name__}: {' '.join(str(error).split())} at {place}"
+        raise UserError(
+            f"the checkpoint's state of {name} cannot be put back ({words}): mend "
+            f"{type(other).__name__}.load_state_dict, or take another checkpoint"
+        ) from error
+
+
 def _of_kind(state: Mapping[str, Any], kind: str, wanted: Mapping[str, object]) -> dict[str, Any]:
     """Return a part of a checkpoint's state; UserError if it lacks what is registered."""
-    saved: dict[str, Any] = state.get(kind, {})
+    saved: Any = state.get(kind, {})
+    if not isinstance(saved, dict):
+        raise UserError(f"the checkpoint has no {kind} by name: take another one")
     if missing := sorted(wanted.keys() - saved.keys()):
         there = ", ".join(saved) or "none"
         raise UserError(
             f"the checkpoint has no {kind} {', '.join(missing)} (there are {there}): it is of "
             "another training"
         )
-    return saved
+    found: dict[str, Any] = saved
+    return found

@@ -83,12 +83,13 @@ def _difference(file: str, one: RunResult, two: RunResult) -> OtherMetric | None
 
 def _bits(run: RunResult) -> str:
     """Return the bits of the evaluation, or of the last checkpoint."""
-    from repro.training import checkpoint, model_state  # only here: torch takes its time
+    from repro.runs.saved_state import load_state  # only here: torch takes its time
+    from repro.training import checkpoint, model_state
 
     if run.bits:
         return run.bits
     newest = checkpoint.newest_whole(Path(run.run, CHECKPOINTS))
-    return model_state.weights_digest(checkpoint.load(newest)["model"])
+    return model_state.weights_digest(load_state(newest)["model"])
 
 
 def print_repeated(repeated: Repeated) -> None:

@@ -130,7 +130,7 @@ class SessionBase:
         self.step = state["step"]
         self.finished = state.get("finished", "")
         self.notes = state.get("notes", {})
-        if self.best and state["best"]:
+        if self.best and state.get("best"):
             self.best = self.best.restored(state["best"])
 
     def _known(self) -> Registered:

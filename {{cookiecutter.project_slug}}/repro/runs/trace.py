@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from torch import Tensor, nn
 
-from repro.core.files import JsonObject, write_file
+from repro.core.files import Json, JsonObject, replacing
 from repro.core.layout import TRACE
 from repro.core.project import MAX_STEPS
 from repro.runs.conditions import Facts, without_setting
 from repro.runs.fingerprints import Quantities, as_hex, as_int64, fingerprint, state_quantities
-from repro.runs.logs import TraceLine, line_step, read_lines
+from repro.runs.logs import TraceLine, each_line, line_step
 from repro.training.batches import tensors_of
 from repro.training.parallel import Processes, slices_here
 
@@ -113,6 +113,25 @@ def _header(facts: Facts) -> JsonObject:
     return {**facts.as_json(), "conditions": {**conditions.as_json(), "config": config}}
 
 
+def _cut(path: Path, file: TextIO, step: int, header: JsonObject) -> None:
+    """Write the lines of a trace up to `step` to `file`, and the header if it is another one now.
+
+    One line at a time: the trace of a long training does not fit into memory.
+    """
+    before: Json = None
+    for line in each_line(path):
+        if line_step(line) <= step:
+            before = line.get("header", before)
+            _write_lines(file, line)
+    if before != header:
+        _write_lines(file, {"step": step, "header": header})
+
+
+def _write_lines(file: TextIO, *lines: JsonObject) -> None:
+    for line in lines:
+        file.write(json.dumps(line) + "\n")
+
+
 class Trace:
     """The trace of the run in `folder`, which goes on after `step` steps; for a `with` statement.
 
@@ -122,14 +141,12 @@ class Trace:
     def __init__(self, folder: Path, facts: Facts, model: nn.Module, step: int) -> None:
         path = folder / TRACE
         header = _header(facts)
-        lines = [line for line in read_lines(path) if line_step(line) <= step]
-        headers = [line["header"] for line in lines if "header" in line]
-        if not headers or headers[-1] != header:
-            lines.append({"step": step, "header": header})
-        if not step:
-            start = TraceLine(0, state_quantities(model, gradients=False)())
-            lines = [{"step": 0, "header": header}, start.as_json()]
-        write_file(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        with replacing(path) as temporary, temporary.open("w") as file:
+            if step:
+                _cut(path, file, step, header)
+            else:
+                start = TraceLine(0, state_quantities(model, gradients=False)())
+                _write_lines(file, {"step": 0, "header": header}, start.as_json())
         self._file = path.open("a")
         self._flushed = time.monotonic()
         self._pending: list[tuple[int, Quantities]] = []

@@ -26,6 +26,7 @@ from repro.runs.continued import (
 from repro.runs.folder import Run, find_start, open_run
 from repro.runs.plan import Plan
 from repro.runs.registered import Registered
+from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Number, Step
@@ -76,7 +77,7 @@ class TrainingSession(Session):
             if config.resume == "auto" and config.run_dir:
                 refuse_other_run(self.root / config.run_dir, config.bits_settings())
             return
-        state = checkpoint.load(self.start)
+        state = load_state(self.start)
         old = trained_with({"on_disk": code_in_contexts(self.start), **state})
         new = trained_with(self.state_dict())
         # A loop of one's own has the setting if its config has it.

@@ -8,10 +8,10 @@ from repro.core.files import JsonObject, read_object
 from repro.core.project import author_object
 from repro.data.prepared import facts_of
 from repro.runs.configuration import settings_beside, settings_of
+from repro.runs.saved_state import load_state
 from repro.tasks.author import preparation, task_class
 from repro.tasks.task import Task
 from repro.tasks.task_in_session import made_task
-from repro.training import checkpoint as checkpoints
 from repro.training import model_state
 
 
@@ -27,7 +27,7 @@ def load_task(checkpoint: str | Path, root: str | Path = ".") -> Task:
     loader = author_object(root, "config")
     config = loader.revive({**settings_beside(folder, loader.free), **settings_of(folder)})
     task = made_task(task_class(root), config, _facts(root, config, folder))
-    model_state.restore(checkpoints.load(folder), task.model)
+    model_state.restore(load_state(folder), task.model)
     task.model.eval()
     return task
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
+from repro.core.errors import UserError
 from repro.core.files import Json
 
 __all__ = [
@@ -87,12 +89,24 @@ def tracked(root: Path, folder: Path, settings: TrackerSettings) -> Iterator[Non
     if settings.name == "none":
         yield
     else:
+        if not _can_track():
+            raise UserError(
+                f"tracker.name={settings.name}: this project was made without a tracker: expected "
+                "tracker=none"
+            )
         with import_module("repro.tracking.mirror").mirrored(root, folder, settings):
             yield
 
 
+def _can_track() -> bool:
+    """Tell whether the project was made with a tracker: another one lacks what sends."""
+    return find_spec("repro.tracking.mirror") is not None
+
+
 def send(root: Path, folder: Path) -> None:
     """Send what is new in a run's folder, e.g. figures, if the run is a tracked one."""
-    if (folder / STATE).is_file():
+    if (folder / STATE).is_file() and not _can_track():
+        print(f"warning: {folder / STATE} is of another project: this one has no tracker")
+    elif (folder / STATE).is_file():
         with import_module("repro.tracking.mirror").mirrored(root, folder, None):
             pass

@@ -1,21 +1,21 @@
 """Send a run to its tracker, each line and file once; tracker.json notes what was sent."""
 
-import json
 import secrets
-import tomllib
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
-import yaml  # type: ignore[import-untyped]  # omegaconf brings it
-
+from repro.core.bounded import LONGEST_LINE, DamagedFile, parse_json, read_json_file, read_text
+from repro.core.errors import UserError
 from repro.core.files import JsonObject, write_json
 from repro.core.hashing import sha256_file
 from repro.core.layout import BEST, CHECKPOINTS, CONFIG_USED, CONTEXT, LAST, METRICS
+from repro.core.project import project_table
 from repro.core.text import dotted
 from repro.runs.context import read_context
 from repro.runs.logs import Line, is_validation, line_step
+from repro.runs.yaml_files import load_yaml
 from repro.tracking import STATE, MetricLine, Params, Place, Tracker, TrackerSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -55,7 +55,11 @@ def read_state(folder: Path) -> TrackerState:
     """Read tracker.json; ValueError if it is damaged, OSError if it is missing."""
     from pydantic import TypeAdapter  # only here: a first start reads none
 
-    return TypeAdapter(TrackerState).validate_json((folder / STATE).read_bytes())
+    try:
+        content = read_json_file(folder / STATE)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    return TypeAdapter(TrackerState).validate_python(content)
 
 
 class _NewLines(NamedTuple):
@@ -101,7 +105,7 @@ class Sender:
 
     def connect(self) -> Tracker:
         """Make the adapter, and send settings and facts if the tracker has none."""
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+        project = project_table(read_text(ROOT / "pyproject.toml"))["name"]
         settings = self.state.settings
         place = Place(ROOT, self.folder, self.state.id, project, settings.uri)
         tracker: Tracker = import_module(f"repro.tracking.{settings.name}").Adapter(place)
@@ -135,14 +139,21 @@ class Sender:
         if path.is_file():
             with path.open("rb") as file:
                 file.seek(offset)
-                while len(lines) < LINES and (line := file.readline()).endswith(b"\n"):
-                    lines.append(json.loads(line))
+                while len(lines) < LINES and (line := self._line(file)):
+                    lines.append(parse_json(line))
                     offset = file.tell()
         return _NewLines(lines, offset)
 
+    def _line(self, file: BinaryIO) -> bytes:
+        """Return the next line of metrics.jsonl; nothing if it is not written to its end yet."""
+        line = file.readline(LONGEST_LINE + 1)
+        if len(line) > LONGEST_LINE:
+            raise DamagedFile(self.folder / METRICS, f"a line has more than {LONGEST_LINE} bytes")
+        return line if line.endswith(b"\n") else b""
+
     def params(self) -> Params:
         """Return the config, flat, and what code, packages and data the run was made of."""
-        config = yaml.safe_load((self.folder / CONFIG_USED).read_text())
+        config = load_yaml(self.folder / CONFIG_USED)
         context = read_context(self.folder)
         if context is None:
             raise ValueError(f"{CONTEXT} is missing or damaged")

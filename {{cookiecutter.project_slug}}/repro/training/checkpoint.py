@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from repro.core.bounded import DamagedFile, read_json_file, refuse_unreadable
 from repro.core.errors import UserError
 from repro.core.files import read_object
 from repro.core.hashing import sha256_file
@@ -39,8 +39,11 @@ from repro.core.layout import (
     steps_newest_first,
 )
 from repro.core.stand_ins import stand_in
+from repro.core.text import listed
+from repro.training.tensors import load_tensors
 
 _FILES = (STATE, TENSORS)
+_OTHER = "take another checkpoint"  # its sums agree, so no disk has damaged it
 
 # What file systems answer that cannot do a thing: CIFS, exFAT, FAT, some of FUSE and of clusters.
 _CANNOT = {
@@ -50,13 +53,19 @@ _CANNOT = {
 _said: set[str] = set()  # in this process, so that a training does not say it at each checkpoint
 
 
+class _Malformed(Exception):
+    """A state that `save` did not write."""
+
+
 def save(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `state` (nested dicts and lists of tensors, numbers, strings, None) to `folder`.
 
     An existing checkpoint of that name is replaced only once the new one is on disk.
     """
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(_pack(state, "", tensors, {}), indent=1, sort_keys=True) + "\n"
+    packed = _pack(state, "", tensors, {})
+    text = json.dumps(packed, indent=1, sort_keys=True) + "\n"
+    refuse_unreadable("the state of the training", text, packed)
     with _replacing_folder(folder) as temporary:
         # No metadata: several keys come out in random order (measured), and bytes would differ.
         (temporary / TENSORS).write_bytes(serialize(tensors))
@@ -130,8 +139,14 @@ def load(folder: Path) -> dict[str, Any]:
     """Read the state that `save` wrote, tensors on the CPU; UserError if something is wrong."""
     if fault := find_fault(folder):
         raise UserError(f"checkpoint {folder}: {fault}")
-    state = json.loads((folder / STATE).read_text())
-    return dict(_unpack(state, load_file(folder / TENSORS)))
+    state = read_json_file(folder / STATE)
+    tensors = load_tensors(folder / TENSORS)
+    if not isinstance(state, dict):
+        raise DamagedFile(folder / STATE, "it holds no JSON object", _OTHER)
+    try:
+        return dict(_unpack(state, tensors))
+    except _Malformed as error:
+        raise DamagedFile(folder / STATE, str(error), _OTHER) from error
 
 
 def find_fault(folder: Path) -> str | None:
@@ -143,12 +158,19 @@ def find_fault(folder: Path) -> str | None:
             return f"{name} is missing"
         if what := stand_in(folder / name):
             return f"{name} is {what}"
-    if (folder / SUMS).read_text(errors="replace") != _sums(folder):
+    if not _are_sums(folder):
         return f"changed or cut: its files and {SUMS} do not agree"
     step = read_object(folder / STATE).get("step")
     if names_a_step(folder) and isinstance(step, int) and step != step_of(folder):
         return f"a copy of another one: its name says step {step_of(folder)}, its state {step}"
     return None
+
+
+def _are_sums(folder: Path) -> bool:
+    """Tell whether SHA256SUMS holds what it should."""
+    expected = _sums(folder).encode()
+    with (folder / SUMS).open("rb") as file:
+        return file.read(len(expected) + 1) == expected
 
 
 def _sums(folder: Path) -> str:
@@ -169,7 +191,7 @@ def newest_whole(checkpoints: Path) -> Path:
                 print(f"warning: {line}; going back to {folder.name}", flush=True)
             return folder.resolve()
         damaged.append(f"checkpoint {folder} is damaged ({fault})")
-    raise UserError([*damaged, f"{checkpoints}: no whole checkpoint to resume from"])
+    raise UserError(f"{checkpoints}: no whole checkpoint to resume from: {listed(damaged)}")
 
 
 def prune(checkpoints: Path, keep: int, step: int, best: int = 0) -> None:
@@ -240,8 +262,23 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
         return [_unpack(item, tensors) for item in value]
     if isinstance(value, dict):
         if "$tensor" in value:
-            return tensors[value["$tensor"]]
+            return _tensor_of(value["$tensor"], tensors)
         if "$items" in value:
-            return {key: _unpack(item, tensors) for key, item in value["$items"]}
+            return {key: _unpack(item, tensors) for key, item in _pairs_of(value["$items"])}
         return {key: _unpack(item, tensors) for key, item in value.items()}
     return value
+
+
+def _tensor_of(name: Any, tensors: dict[str, Tensor]) -> Tensor:
+    if not isinstance(name, str) or name not in tensors:
+        raise _Malformed(f"{TENSORS} lacks the tensor {str(name)[:80]!a}")
+    return tensors[name]
+
+
+def _pairs_of(items: Any) -> list[list[Any]]:
+    """Return what `_pack` wrote of a dict whose keys are not all texts: keys and values."""
+    pairs: list[Any] = items if isinstance(items, list) else [None]
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 2 or isinstance(pair[0], list | dict):
+            raise _Malformed("$items holds no pairs of a key and a value")
+    return pairs

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.stand_ins import stand_in
 from repro.training.seeding import set_seed_state
+from repro.training.tensors import load_tensors
 
 
 def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
@@ -29,10 +29,11 @@ def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
         remedy = f"; this is {what}" if what else ""
         raise UserError(f"weights={path}: {there}, expected SHA-256 {expected}{remedy}")
     try:
-        given = load_file(path)
-    except SafetensorError as error:
+        given = load_tensors(path)
+    except DamagedFile as error:
         remedy = "safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW)"
-        raise UserError(f"weights={path}: no safetensors; convert it once: {remedy}") from error
+        words = f"no safetensors ({error.reason}); convert it once: {remedy}"
+        raise UserError(f"weights={path}: {words}") from error
     wanted = network.state_dict()
     fitting = {
         name: tensor
@@ -59,7 +60,7 @@ def restore(
         for name, value in state.get("buffers", {}).items():
             owner, _, name_there = name.rpartition(".")
             _put_buffer(model.get_submodule(owner), name_there, value)
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the checkpoint is of another model: {reason}") from error
     if optimizer:
@@ -114,7 +115,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
     Fused kernels take both in that order; files hold tensors row by row, and a model may be
     channels_last.
     """
-    optimizer.load_state_dict(state)
+    try:
+        optimizer.load_state_dict(state)
+    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"no state of an optimizer: {type(error).__name__}: {error}") from error
     for weight, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:

@@ -116,8 +116,16 @@ def get_seed_state() -> GeneratorStates:
 def set_seed_state(state: GeneratorStates) -> None:
     """Put back what `get_seed_state` returned.
 
-    ValueError if that of a CUDA generator was saved and this machine has no GPU.
+    ValueError if that of a CUDA generator was saved and this machine has no GPU, and for what
+    `get_seed_state` did not return.
     """
+    try:
+        _set_seed_state(state)
+    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"no states of generators: {type(error).__name__}: {error}") from error
+
+
+def _set_seed_state(state: GeneratorStates) -> None:
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss_next))
     name, key, *rest = state["numpy"]

@@ -22,6 +22,7 @@ from repro.core.files import JsonObject, write_file
 from repro.data.manifest import files_below
 from repro.data.prepared import Folders
 from repro.training.sampling import split_indices
+from repro.training.tensors import load_tensors
 
 TENSORS = "data.safetensors"
 # Makes a data set of the samples of these indices.
@@ -126,7 +127,7 @@ def _image_files(folder: Path, settings: ImageFolder, classes: list[str]) -> Sel
 
 def _images_in_memory(folder: Path, maximum: int) -> Select:
     """Read the prepared images, and return what makes a data set of some of them."""
-    tensors = safetensors.load((folder / TENSORS).read_bytes())
+    tensors = load_tensors(folder / TENSORS, "images", "labels")
     images = tensors["images"]
     labels = tensors["labels"]
 

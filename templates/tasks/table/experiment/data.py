@@ -22,6 +22,7 @@ from repro.core.files import JsonObject, write_file
 from repro.core.hashing import sha256_file
 from repro.data.prepared import Folders
 from repro.training.sampling import split_indices
+from repro.training.tensors import load_tensors
 
 TENSORS = "data.safetensors"
 Sample = tuple[Tensor, Tensor]  # a row's inputs, its target
@@ -90,7 +91,7 @@ def prepare(settings: Dataset, folders: Folders) -> JsonObject:
 
 def datasets(config: Config, folder: Path, facts: Any) -> dict[str, Table]:
     """Load the prepared rows as train, validation and test samples, by seeds.data_split."""
-    tensors = safetensors.load((folder / TENSORS).read_bytes())
+    tensors = load_tensors(folder / TENSORS, "inputs", "targets")
     inputs = tensors["inputs"]
     targets = tensors["targets"]
     # The last part is the rest.

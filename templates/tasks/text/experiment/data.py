@@ -23,6 +23,7 @@ from repro.core.hashing import sha256_file, sha256_json
 from repro.data.manifest import files_below
 from repro.data.prepared import Folders
 from repro.training.sampling import split_indices
+from repro.training.tensors import load_tensors
 
 TENSORS = "data.safetensors"
 NETWORKX_SHA256 = "b1d989057baa168d1663fdcb085678371c04e58432a2ebb4b5cc142b5f630928"
@@ -119,7 +120,7 @@ def datasets(config: Config, folder: Path, facts: Any) -> dict[str, Windows | Ra
     Windows of one file in two parts would share lines, and the test would measure what was learnt
     by heart.
     """
-    tensors = safetensors.load((folder / TENSORS).read_bytes())
+    tensors = load_tensors(folder / TENSORS, "characters", "lengths")
     files = tensors["characters"].split(tensors["lengths"].tolist())
     # The last part is the rest.
     fractions = (config.dataset.test_fraction, config.dataset.validation_fraction, 1.0)
