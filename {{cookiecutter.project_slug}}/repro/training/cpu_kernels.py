@@ -182,8 +182,8 @@ def _can_be_added(summand: torch.Tensor, shape: tuple[int, ...], beta: Any, alph
     """Tell whether torch would take what is to be added to a product of that shape."""
     if summand.dtype != torch.float32 or summand.dim() > len(shape):
         return False
-    if not (isinstance(beta, int | float) and isinstance(alpha, int | float)):
-        return False
+    if not (isinstance(beta, int | float) and isinstance(alpha, int | float)) or alpha == 0:
+        return False  # a product that is multiplied by 0 is not computed: its NaN do not count
     own = tuple(summand.shape)
     return all(size in (1, wanted) for size, wanted in zip(own[::-1], shape[::-1], strict=False))
 
