@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, TEMPLATE, VENV
-from repro.environment.profile import MARKER, PORTABLE_KERNELS, PROFILES
+from repro.core.profiles import MARKER, PORTABLE_KERNELS
+from repro.environment.profile import PROFILES
 
 SCRIPT = ROOT / "tests" / "product_cases.py"
 PYTHON = VENV / "bin" / "python"

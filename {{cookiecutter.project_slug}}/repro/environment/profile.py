@@ -28,6 +28,7 @@ from typing import NoReturn
 
 from repro.core.errors import UserError
 from repro.core.layout import CONFIGS
+from repro.core.profiles import MARKER as MARKER
 from repro.core.special_files import fault_of_kind
 
 # The hash seed fixes the order of sets of strings; cuBLAS needs a fixed workspace to be
@@ -63,13 +64,6 @@ FORBIDDEN = {
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-# How the portable profile computes on the CPU, in words (training/cpu_kernels.py); a condition.
-PORTABLE_KERNELS = (
-    "oneDNN for float32 products from 2^19 multiplications, 2^20 each in a batch; LSTM unfused"
-)
-
-# Names the profile that wrote the values (image, conda, make): they may be changed, a user's not.
-MARKER = "REPRO_PROFILE"
 _NAMES = sorted({MARKER, *PROFILES["portable"]})  # the other profiles have no more
 _GUARD = "REPRO_REEXEC"  # set while `enter` starts the interpreter anew: a second time is a bug
 _GUESSED = "REPRO_GUESSED"  # set by `enter_early`: the values that it replaced, as JSON

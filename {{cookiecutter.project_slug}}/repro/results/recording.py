@@ -46,8 +46,8 @@ class RecordedClaim:
     class first. `values` are those of the claim's checkpoint, `bits` always those of the last one.
     `best` is empty unless the claim's checkpoint is the best one. `interval` holds the mean with a
     probability of 95 %. `conditions`: those of all hardware classes; `environments`: by hardware
-    class, the condition that belongs to it. `steps`: of the longest training; `steps_by_seed`: where they are not equal
-    because some ended early.
+    class, the condition that belongs to it. `steps`: of the longest training; `steps_by_seed`:
+    where they are not equal because some ended early.
     """
 
     text: str
@@ -80,6 +80,7 @@ class RecordedClaim:
         if not self.environments:  # of a kit that recorded one for all
             of_all = self.conditions.environment
             object.__setattr__(self, "environments", dict.fromkeys(self.bits, of_all))
+        object.__setattr__(self, "conditions", replace(self.conditions, environment={}))
 
     @property
     def value_name(self) -> str:

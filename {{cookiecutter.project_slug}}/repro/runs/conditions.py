@@ -13,17 +13,13 @@ from typing import Annotated
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
+from repro.core.profiles import PORTABLE_KERNELS
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
-from repro.environment.profile import (
-    PORTABLE_KERNELS,
-    PROFILES,
-    lacks_for_portable,
-    resolve_profile,
-)
+from repro.environment.profile import PROFILES, lacks_for_portable, resolve_profile
 from repro.runs.code_files import code_files
 
 # Code that no bits depend on: what to record, and where a run is shown while it trains.
@@ -63,9 +59,9 @@ class Conditions:
     """All that may change the bits of a run, but its seed.
 
     `code`: SHA-256 by file. `config`: the settings that may change bits. `data`: the digest of the
-    data. `environment`: the profile, its variables and its kernels; it belongs to the hardware class,
-    so it is compared between runs of one class only. `lock`: the lock's SHA-256. `packages`: those
-    that are not as locked.
+    data. `environment`: the profile, its variables and its kernels; they belong to the hardware
+    class, so they are compared between runs of one class only. `lock`: the lock's SHA-256.
+    `packages`: those that are not as locked.
     """
 
     code: dict[str, str]
@@ -267,6 +263,7 @@ def hardware_class(profile: str, device: str) -> str:
 
         name = torch.cuda.get_device_name()
         return f"cuda {name}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+    profile = resolve_profile(profile)
     if profile == "portable":
         if lacking := lacks_for_portable():
             raise UserError(f"profile=portable was asked for, and {lacking}: take profile=native")

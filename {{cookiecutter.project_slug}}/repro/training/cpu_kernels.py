@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from repro.core.errors import UserError
-from repro.environment.profile import MARKER, PORTABLE_KERNELS
+from repro.core.profiles import MARKER, PORTABLE_KERNELS
 
 # From these sizes on oneDNN was faster than MKL bound to COMPATIBLE, in multiplications
 # (benchmarks/products.py): a call costs 9 us more. Each product of a batch is a call of its own.
