@@ -4,7 +4,8 @@ The table of a profile's variables is in environment/profile.py, its kernels are
 training/cpu_kernels.py.
 """
 
-# Names the profile that wrote the variables (image, conda, make): they may be changed, a user's not.
+# Names the profile that wrote the variables (image, conda, make): they may be changed, a user's
+# own may not.
 MARKER = "REPRO_PROFILE"
 
 # The portable profile's kernels in words: a condition of its runs.

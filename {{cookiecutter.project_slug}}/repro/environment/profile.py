@@ -7,9 +7,9 @@ imported twice: it guesses the profile before the config can be read. `require(p
 notebooks and tests: it changes nothing and raises when something is missing. Importing this module
 does nothing.
 
-`portable`: the same bits on every x86-64 CPU with AVX2 and FMA, under Linux. `native`: the same bits
-on the same CPU model only; fastest. `auto` in a config stands for the first where it can be, else
-for the second.
+`portable`: the same bits on every x86-64 CPU with AVX2 and FMA, under Linux. `native`: the same
+bits on the same CPU model only; fastest. `auto` in a config stands for the first where it can be,
+else for the second.
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
