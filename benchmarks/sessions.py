@@ -19,7 +19,7 @@ from repro.tasks.task_in_session import TaskInSession
 from repro.training.loading import IndexedBatch
 
 # What a run depends on is not written here: the times are all that is asked for.
-NOTHING = Situation(Conditions({}, {}, "", {}, "", {}), "", DatasetFacts())
+NOTHING = Situation(Conditions({}, {}, "", "", {}), "", DatasetFacts())
 FACTS = Facts(NOTHING, flags={}, seed=0, seeds={})
 
 

@@ -1,5 +1,6 @@
 """Other CPU models, emulated: the same bits."""
 
+import json
 import os
 import re
 import shutil
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from background import contents
-from conftest import VENV, Project, generate
+from conftest import ROOT, TEMPLATE, VENV, Project, generate
+from repro.environment.profile import MARKER, PROFILES
 
 NUMPY = """
 import hashlib, numpy as np
@@ -18,12 +20,44 @@ parts += [part.astype(np.float32) for part in parts] + [np.exp(x.astype(np.float
 print(hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hexdigest())
 """
 
+PRODUCTS = ROOT / "tests" / "product_bits.py"
 
 SMALL = {
     "images": ("model.width=4",),
     "text": ("training.batch_size=4", "evaluation.every=3", "dataset.validation_fraction=0.005"),
     "table": (),
 }
+
+
+def emulator() -> str:
+    qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if not qemu:
+        assert "CI" not in os.environ, "qemu-user is missing"
+        pytest.skip("needs qemu-x86_64 (Debian's and Ubuntu's qemu-user)")
+    return qemu
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "Haswell",
+        pytest.param("Skylake-Client", marks=pytest.mark.long),
+        pytest.param("EPYC-Rome", marks=pytest.mark.long),
+        pytest.param("EPYC-Milan", marks=pytest.mark.long),
+    ],
+)
+def test_products_have_the_same_bits_on_other_cpus(project: Project, model: str) -> None:
+    """Products of many shapes and layouts, recurrent networks and a ResNet-18, by threads."""
+    python = str(VENV / "bin" / "python")
+    variables = {**PROFILES["portable"], MARKER: "portable"}
+    found = []
+    for start in ([], [emulator(), "-cpu", model]):
+        command = (*start, python, str(PRODUCTS), str(TEMPLATE), "1", "2", "3", "8")
+        done = project.run(*command, **variables)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert len(found[0]) == 4 * 25
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -39,13 +73,8 @@ def test_cpus_without_avx512_give_the_same_bits(
     project: Project, model: str, task: str, tmp_path: Path
 ) -> None:
     """Emulated by qemu-user, which .ci/run installs; Intel's and AMD's."""
-    qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
-    if not qemu:
-        assert "CI" not in os.environ, "qemu-user is missing"
-        pytest.skip("needs qemu-x86_64 (Debian's and Ubuntu's qemu-user)")
-    import repro.environment as environment
-
-    variables = {**environment.PROFILES["portable"], "REPRO_PROFILE": "portable"}
+    qemu = emulator()
+    variables = {**PROFILES["portable"], MARKER: "portable"}
     python = str(VENV / "bin" / "python")
     if task != "images":
         project = generate(tmp_path / "project", f"task={task}")

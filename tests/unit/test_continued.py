@@ -144,7 +144,10 @@ def test_record_and_verify_take_it_for_no_run_of_the_claim(root: Path) -> None:
     context = read_context(run)
     assert context
     (run / layout.EVALUATION).write_text('{"bits": "aa"}')
-    expected = claim(conditions=context.conditions)
+    hardware = context.hardware_class
+    environments = {hardware: context.conditions.environment}
+    bits = {hardware: {"1": "aa"}}
+    expected = claim(conditions=context.conditions, bits=bits, environments=environments)
     assert recorded_run(root, "mine", expected, 1) == run
     edit(root)
     go_on(root, name="record/mine/digest/seed-1")

@@ -42,7 +42,7 @@ def claim(**changes: Any) -> RecordedClaim:
         "values": {"1": 0.5},
         "bits": {"here": {"1": "aa"}},
         "steps": 1,
-        "conditions": Conditions({}, {}, "digest", {}, "lock", {}),
+        "conditions": Conditions({}, {}, "digest", "lock", {}),
     }
     return RecordedClaim(**{**plain, **changes})
 

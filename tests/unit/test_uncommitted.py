@@ -171,7 +171,7 @@ def test_an_archive_says_why_it_lacks_recorded_code(root: Path, tmp_path: Path) 
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message=all")
     conditions = conditions_on_disk(root)
-    recorded = claim(conditions=Conditions(conditions.code, {}, "", {}, conditions.lock, {}))
+    recorded = claim(conditions=Conditions(conditions.code, {}, "", conditions.lock, {}))
     with pytest.raises(UserError) as refused:
         refuse_what_git_left_out(root, read_commit(root).files, {"it": recorded})
     lines = {line.partition(" ")[0]: line for line in refused.value.lines}

@@ -36,6 +36,9 @@ _HOW = {
 }
 _SENTENCES = {
     "config: threads": "B ran with {b} threads, A with {a}",
+    "environment: profile": "B ran with profile={b}, A with {a}",
+    "environment: cpu_kernels": "B computed with these CPU kernels: {b}; A: {a}",
+    "flags: cpu_kernels": "torch computed with these CPU kernels in B: {b}; in A: {a}",
     "seed": "B has seed {b}, A has {a}",
     "data": "the data are not the same: another manifest",
     "lock": "requirements.lock is not the same",

@@ -7,14 +7,16 @@ imported twice: it guesses the profile before the config can be read. `require(p
 notebooks and tests: it changes nothing and raises when something is missing. Importing this module
 does nothing.
 
-`portable`: the same bits on every x86-64 CPU with AVX2 and FMA. `native`: the same bits on the same
-CPU model only; fastest.
+`portable`: the same bits on every x86-64 CPU with AVX2 and FMA, under Linux. `native`: the same
+bits on the same CPU model only; fastest. `auto` in a config stands for the first where it can be,
+else for the second.
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
 
 import json
 import os
+import platform
 import re
 import signal
 import sys
@@ -27,6 +29,7 @@ from typing import NoReturn
 from repro.core.bounded import LARGEST_BY_HAND, read_whole
 from repro.core.errors import UserError
 from repro.core.layout import CONFIGS
+from repro.core.profiles import MARKER as MARKER
 
 # The hash seed fixes the order of sets of strings; cuBLAS needs a fixed workspace to be
 # deterministic (https://docs.nvidia.com/cuda/cublas/#results-reproducibility).
@@ -61,8 +64,6 @@ FORBIDDEN = {
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-# Names the profile that wrote the values (image, conda, make): they may be changed, a user's not.
-MARKER = "REPRO_PROFILE"
 _NAMES = sorted({MARKER, *PROFILES["portable"]})  # the other profiles have no more
 _GUARD = "REPRO_REEXEC"  # set while `enter` starts the interpreter anew: a second time is a bug
 _GUESSED = "REPRO_GUESSED"  # set by `enter_early`: the values that it replaced, as JSON
@@ -72,7 +73,7 @@ def enter_early(root: Path, arguments: Sequence[str]) -> None:
     """Put the profile in force that the config will probably ask for; `enter` decides afterwards.
 
     Guesses it without Hydra: `profile=...` among a command's `arguments`, else the line of
-    configs/config.yaml, else portable. Never raises: whatever is wrong is left to `enter`, which
+    configs/config.yaml, else auto. Never raises: whatever is wrong is left to `enter`, which
     tells it together with the faults of the config.
     """
     has_been_started = _GUARD in os.environ or _GUESSED in os.environ
@@ -94,6 +95,7 @@ def enter(profile: str, threads: int = 1) -> None:
     cannot be started anew, for a CPU without AVX2 in the portable profile, and where no temporary
     file can be written (torch and data workers need some; they would hang or fail later).
     """
+    profile = resolve_profile(profile)
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
@@ -122,19 +124,41 @@ def enter(profile: str, threads: int = 1) -> None:
 
 def require(profile: str) -> None:
     """Raise UserError unless `profile` is in force; change nothing (notebooks, tests, scripts)."""
+    profile = resolve_profile(profile)
     if _changes(profile, os.environ) or sys.flags.ignore_environment:
         raise UserError(f"profile {profile} is not in force. {_how_to_set(profile)}")
+
+
+def lacks_for_portable() -> str:
+    """Say what this machine lacks for the portable profile; "" if it has all."""
+    system = sys.platform
+    machine = platform.machine()
+    if system != "linux" or machine not in ("x86_64", "AMD64"):
+        return f"this is {system} on {machine}"
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError as error:
+        return f"what this CPU has cannot be read (/proc/cpuinfo: {error.strerror})"
+    missing = [name for name in ("avx2", "fma") if name not in flags]
+    return f"this CPU has no {' and no '.join(missing)}" if missing else ""
+
+
+def resolve_profile(profile: str) -> str:
+    """Return the profile that a config's `profile` stands for on this machine."""
+    if profile != "auto":
+        return profile
+    return "native" if lacks_for_portable() else "portable"
 
 
 def guess_profile(root: Path, arguments: Sequence[str]) -> str:
     """Return the profile that the config will probably have; a recipe may have another one."""
     for argument in reversed(arguments):
         if match := re.fullmatch(r"\+{0,2}profile=(['\"]?)(\w+)\1", argument):
-            return match[2]
+            return resolve_profile(match[2])
     path = root / CONFIGS / "config.yaml"
     text = read_whole(path, LARGEST_BY_HAND).decode(errors="replace")
     line = re.search(r"(?m)^profile:[ \t]*(['\"]?)(\w+)\1", text)
-    return line[2] if line else "portable"
+    return resolve_profile(line[2] if line else "auto")
 
 
 def _before_guess(environ: Mapping[str, str]) -> dict[str, str]:
@@ -184,19 +208,14 @@ def _changes(profile: str, environ: Mapping[str, str]) -> dict[str, str | None]:
     for name, reason in FORBIDDEN.items():
         if name in environ:
             faults.append(f"{name}={environ[name]} is set, but {reason}: unset {name}")
-    if profile == "portable" and not _has_avx2():
-        faults.append("this CPU has no AVX2 and FMA, profile portable needs them: profile=native")
+    if profile == "portable" and (lacking := lacks_for_portable()):
+        faults.append(
+            f"profile=portable needs Linux on an x86-64 CPU with AVX2 and FMA, and {lacking}: take "
+            "profile=auto or profile=native"
+        )
     if faults:
         raise UserError(faults)
     return changes
-
-
-def _has_avx2() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return True  # not Linux: nothing to read, and the lock does not install there anyway
-    return "avx2" in flags and "fma" in flags
 
 
 def _can_start_anew() -> bool:

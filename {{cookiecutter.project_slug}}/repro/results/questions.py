@@ -184,7 +184,7 @@ def reproduces(root: Path) -> Answer:
     from repro.results.verdict import EQUIVALENT, IDENTICAL, verdicts_newest_first
 
     claims = read_recording(root).claims.values()
-    digests = {sha256_json(claim.conditions.as_json()) for claim in claims}
+    digests = {sha256_json(claim.conditions.shared_json()) for claim in claims}
     verdicts = verdicts_newest_first(root)
     if not verdicts:
         return Answer(OPEN, "there is no verdict: make reproduce")

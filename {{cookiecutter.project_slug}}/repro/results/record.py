@@ -199,6 +199,7 @@ def summary(claim: Claim, now: Situation, results: dict[int, SeedResult]) -> Rec
         steps_by_seed=steps if len({*steps.values()}) > 1 else {},
         config_digest=sha256_json(now.conditions.config),
         conditions=now.conditions,
+        environments={now.hardware_class: now.conditions.environment},
         dataset=now.dataset,
         cost=Cost(", ".join([hardware.cpu_model, *gpus]), round(seconds), round(memory)),
     )

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
@@ -48,8 +48,9 @@ class RecordedClaim:
     `values`, `bits` and `best` are by seed, the seeds as texts; `bits` and `best` are by hardware
     class first. `values` are those of the claim's checkpoint, `bits` always those of the last one.
     `best` is empty unless the claim's checkpoint is the best one. `interval` holds the mean with a
-    probability of 95 %. `steps`: of the longest training; `steps_by_seed`: where they are not equal
-    because some ended early.
+    probability of 95 %. `conditions`: those of all hardware classes; `environments`: by hardware
+    class, the condition that belongs to it. `steps`: of the longest training; `steps_by_seed`:
+    where they are not equal because some ended early.
     """
 
     text: str
@@ -69,6 +70,7 @@ class RecordedClaim:
     checkpoint: Choice = "last"
     best: dict[str, dict[str, RecordedCheckpoint]] = field(default_factory=dict)
     steps_by_seed: dict[str, int] = field(default_factory=dict)
+    environments: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a claim, by a ValueError, whose bits, best checkpoints and values do not fit."""
@@ -86,11 +88,19 @@ class RecordedClaim:
             raise ValueError("the best checkpoints are not those of the seeds with bits")
         if any(of_class - self.values.keys() for of_class in seeds.values()):
             raise ValueError("a seed with bits has no value")
+        if not self.environments:  # of a kit that recorded one for all
+            of_all = self.conditions.environment
+            object.__setattr__(self, "environments", dict.fromkeys(self.bits, of_all))
+        object.__setattr__(self, "conditions", replace(self.conditions, environment={}))
 
     @property
     def value_name(self) -> str:
         """Return what `values` are, for a reader."""
         return value_name(self.metric, self.checkpoint)
+
+    def conditions_on(self, hardware: str) -> Conditions:
+        """Return the conditions of a hardware class; without environment if it was not recorded."""
+        return replace(self.conditions, environment=self.environments.get(hardware, {}))
 
     def steps_of(self, seed: str) -> int:
         """Return the number of steps of a seed's training."""
@@ -107,7 +117,7 @@ class RecordedClaim:
         """Return the claim's object in results/expected_metrics.json."""
         content: JsonObject = {
             **asdict(self),
-            "conditions": self.conditions.as_json(),
+            "conditions": self.conditions.shared_json(),
             "dataset": self.dataset.as_json(),
         }
         if self.checkpoint == layout.LAST:  # as before claims could choose

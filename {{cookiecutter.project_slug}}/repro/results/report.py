@@ -167,7 +167,7 @@ def _compared(verdict: Verdict) -> str:
 
 
 def _is_of_other_conditions(verdict: Verdict, claim: RecordedClaim) -> bool:
-    digest = sha256_json(claim.conditions.as_json())
+    digest = sha256_json(claim.conditions.shared_json())
     return bool(verdict.conditions_digest) and verdict.conditions_digest != digest
 
 
@@ -198,7 +198,8 @@ def _takes(root: Path, claim: RecordedClaim) -> list[str]:
         facts.append(claim.cost.hardware)
         facts.append(f"{claim.cost.seconds_per_seed} s per seed")
         facts.append(f"{claim.cost.peak_memory_mib} MiB of memory")
-    facts.append(f"profile {claim.conditions.config.get('profile')}")
+    profiles = {known.get("profile", "unknown") for known in claim.environments.values()}
+    facts.append(f"profile {' and '.join(sorted(profiles))}")
     if claim.conditions.lock != sha256_file(root / LOCK):
         facts.append("recorded with another lock")
     return facts

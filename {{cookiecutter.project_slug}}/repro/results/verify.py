@@ -9,7 +9,6 @@ evidence for a small share of the cost; it tells nothing about hardware that was
 """
 
 import random
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from repro.core import layout
 from repro.core.errors import UserError, refuse
 from repro.core.hashing import sha256_json
 from repro.core.project import MAX_STEPS, WITH_TRACE, WITHOUT_TRACKER, run_author_command
-from repro.environment.import_paths import shadows
 from repro.results.claims import (
     RECORDED_RUNS,
     Claim,
@@ -25,6 +23,7 @@ from repro.results.claims import (
     read_recording,
     recorded_run,
 )
+from repro.results.comparable import compared_conditions, conditions_that_differ
 from repro.results.foreseen import foresee
 from repro.results.judge import (
     differences_of_best,
@@ -45,7 +44,6 @@ from repro.results.verdict import (
     Verdict,
     write_verdict,
 )
-from repro.runs.conditions import Situation, differences
 from repro.runs.context import other_code
 from repro.runs.folder import create_folder
 from repro.runs.git import get_git_info
@@ -96,14 +94,14 @@ def verify(
         metric=expected.metric,
         checkpoint=expected.checkpoint,
         commit=get_git_info(root).commit_hash,
-        conditions_digest=sha256_json(now.conditions.as_json()),
+        conditions_digest=sha256_json(now.conditions.shared_json()),
     )
-    verdict.differences = _conditions_that_differ(root, claim, expected, now)
+    verdict.differences = conditions_that_differ(root, claim, expected, now)
     if verdict.differences:
         folder = _new_folder(root, verdict)
         _refuse_to_train(verdict)
     else:
-        kinds = sorted(expected.conditions.as_json())
+        kinds = sorted(compared_conditions(expected, now.hardware_class))
         print(f"conditions {', '.join(kinds)}: as recorded", flush=True)
         refuse(faults if part.what == WHOLE else [])  # a part is not evaluated
         training = _Training(root, claim, expected, verdict)
@@ -140,19 +138,6 @@ def _find_seed(claim: Claim, expected: RecordedClaim, seed: int | None) -> int:
             f"{', '.join(expected.values)}"
         )
     return seed
-
-
-def _conditions_that_differ(
-    root: Path, claim: Claim, expected: RecordedClaim, now: Situation
-) -> list[str]:
-    """Return one line for each condition that is not the recorded one, and for each leak."""
-    lines = differences(expected.conditions.as_json(), now.conditions.as_json())
-    lines += shadows(root, Path(sysconfig.get_path("purelib")))
-    if claim.arguments != expected.arguments or claim.metric != expected.metric:
-        lines.append("claim: configs/claims.yaml has other arguments or another metric")
-    if claim.checkpoint != expected.checkpoint:
-        lines.append(f"claim: checkpoint is {claim.checkpoint}, recorded {expected.checkpoint}")
-    return lines
 
 
 def _refuse_to_train(verdict: Verdict) -> None:

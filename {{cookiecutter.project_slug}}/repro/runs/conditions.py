@@ -6,22 +6,27 @@ the seed, because a claim is about several.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed, sha256_file, sha256_json
+from repro.core.profiles import PORTABLE_KERNELS
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
-from repro.environment.profile import PROFILES
+from repro.environment.profile import PROFILES, lacks_for_portable, resolve_profile
 from repro.runs.code_files import code_files
 
 # Code that no bits depend on: what to record, and where a run is shown while it trains.
 _NO_CONDITION = ("configs/claims.yaml", "configs/tracker/", "repro/tracking/")
+
+
+PORTABLE_CLASS = "cpu x86-64-v3 portable"  # the hardware class of all machines of that profile
 
 
 class AsItIs:
@@ -54,16 +59,17 @@ class Conditions:
     """All that may change the bits of a run, but its seed.
 
     `code`: SHA-256 by file. `config`: the settings that may change bits. `data`: the digest of the
-    data. `environment`: the profile's variables. `lock`: the lock's SHA-256. `packages`: those that
-    are not as locked.
+    data. `environment`: the profile, its variables and its kernels; they belong to the hardware
+    class, so they are compared between runs of one class only. `lock`: the lock's SHA-256.
+    `packages`: those that are not as locked.
     """
 
     code: dict[str, str]
     config: Annotated[JsonObject, AsItIs()]
     data: str
-    environment: dict[str, str]
     lock: str
     packages: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def on_disk(self) -> ConditionsOnDisk:
@@ -78,6 +84,10 @@ class Conditions:
             "data": self.data,
             "environment": {**self.environment},
         }
+
+    def shared_json(self) -> JsonObject:
+        """Return those that are the same for every hardware class, as JSON."""
+        return {kind: of_kind for kind, of_kind in self.as_json().items() if kind != "environment"}
 
 
 @dataclass(frozen=True)
@@ -187,17 +197,24 @@ def conditions_here(
     read of the disk when the command started; None reads it now.
     """
     on_disk = on_disk or conditions_on_disk(root)
-    settings = {name: value for name, value in config.items() if name != "seed"}
-    variables = {name: os.environ[name] for name in PROFILES["portable"] if name in os.environ}
+    profile = resolve_profile(profile)
+    settings = {name: value for name, value in config.items() if name not in ("seed", "profile")}
     conditions = Conditions(
         code=on_disk.code,
         config={**settings, "seeds": seeds_by_hand(config)},
         data=data_digest(manifest),
-        environment=variables,
+        environment=_environment(profile),
         lock=on_disk.lock,
         packages=on_disk.packages,
     )
     return Situation(conditions, hardware_class(profile, device), dataset_facts(manifest))
+
+
+def _environment(profile: str) -> dict[str, str]:
+    """Return the profile, those of its variables that are set, and the kernels that follow."""
+    variables = {name: os.environ[name] for name in PROFILES["portable"] if name in os.environ}
+    kernels = {"cpu_kernels": PORTABLE_KERNELS} if profile == "portable" else {}
+    return {"profile": profile, **kernels, **variables}
 
 
 def dataset_facts(manifest: Mapping[str, Json]) -> DatasetFacts:
@@ -246,7 +263,10 @@ def hardware_class(profile: str, device: str) -> str:
 
         name = torch.cuda.get_device_name()
         return f"cuda {name}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+    profile = resolve_profile(profile)
     if profile == "portable":
-        return "cpu x86-64-v3 portable"
+        if lacking := lacks_for_portable():
+            raise UserError(f"profile=portable was asked for, and {lacking}: take profile=native")
+        return PORTABLE_CLASS
     found = get_hardware()  # virtual machines hide the model: the features tell more
     return f"cpu {found.cpu_model} ({sha256_json(found.cpu_features)[:8]}) native"

@@ -14,6 +14,7 @@ from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.core.project import RESUME_CHANGED_CODE
 from repro.core.redaction import redact_mapping, redact_shapes
+from repro.environment.profile import resolve_profile
 from repro.runs.configuration import power_of_two, run_name
 
 Count = Annotated[int, Field(ge=1)]
@@ -101,7 +102,7 @@ class ExperimentConfig(Settings):
     name: Annotated[str, AfterValidator(run_name)]
     seed: Seed
     seeds: Seeds
-    profile: Literal["portable", "native"]
+    profile: Annotated[Literal["auto", "portable", "native"], AfterValidator(resolve_profile)]
     determinism: Literal["strict", "warn", "off"]
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Field(ge=1, le=1024)]

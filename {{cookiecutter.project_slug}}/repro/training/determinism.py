@@ -4,7 +4,8 @@
 same hardware class or raises an error; `warn` prints a warning instead; `off` restores the fastest
 settings and promises nothing. `flags()` reads back what is really in force, for the record of a
 run. Rounding is part of it: TF32 and reduced-precision sums are deterministic, but differ between
-GPU generations.
+GPU generations. The kernels of the portable profile are put in force here as well, whatever the
+mode (cpu_kernels.py).
 """
 
 import os
@@ -17,6 +18,7 @@ import torch
 
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
+from repro.training.cpu_kernels import kernels_in_force, use_portable_kernels
 
 MODES = ("strict", "warn", "off")
 FILL = "REPRO_FILL_MEMORY"  # set in the environment: new tensors are filled with NaN
@@ -26,6 +28,7 @@ def set_determinism(mode: str) -> None:
     """Set all backend flags for `mode`, one of MODES."""
     if mode not in MODES:
         raise ValueError(f"determinism {mode!r}: expected one of {', '.join(MODES)}")
+    use_portable_kernels()
     exact = mode != "off"
     torch.use_deterministic_algorithms(exact, warn_only=mode == "warn")
     # Filling new tensors with NaN finds buffers that are read before they are written, but costs
@@ -107,6 +110,7 @@ def flags() -> JsonObject:
         "deterministic_algorithms": torch.get_deterministic_debug_mode(),  # 0 off, 1 warn, 2 strict
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_kernels": kernels_in_force(),
     }
 
 

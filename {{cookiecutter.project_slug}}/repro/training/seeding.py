@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from repro.core.hashing import derive_seed
+from repro.training.cpu_kernels import use_portable_kernels
 from repro.training.determinism import set_determinism
 
 PHASES = ("split", "init", "train", "eval")
@@ -86,6 +87,7 @@ def worker_init_fn(worker_id: int) -> None:
     generator well. Samples do not depend on this seed: `loading.SeededDataset` seeds each of them.
     """
     torch.set_num_threads(1)
+    use_portable_kernels()  # a worker that is forked has them
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the training process ends in good order
     seed_generators(torch.initial_seed())
 
