@@ -91,6 +91,8 @@ class RecordedClaim:
         if not self.environments:  # of a kit that recorded one for all
             of_all = self.conditions.environment
             object.__setattr__(self, "environments", dict.fromkeys(self.bits, of_all))
+        if self.environments.keys() != self.bits.keys():
+            raise ValueError("the environments are not those of the hardware classes with bits")
         object.__setattr__(self, "conditions", replace(self.conditions, environment={}))
 
     @property
