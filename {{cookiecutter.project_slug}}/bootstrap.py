@@ -21,6 +21,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT, Popen
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-tracker.lock", "requirements-dev.lock")
@@ -72,7 +73,9 @@ def check_platform() -> None:
     if library != "glibc" or [int(number) for number in re.findall(r"\d+", version)] < [2, 28]:
         found = f"{library} {version}".strip() or "another C library"
         raise Refused(f"found {found}, the lock (manylinux_2_28) needs glibc 2.28; {CONTAINER}")
-    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    flags = re.search(
+        r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE
+    )
     missing = {"avx2", "fma"}.difference(flags.group(1).split() if flags else ())
     if missing:
         raise Refused(f"this CPU lacks {' and '.join(sorted(missing))}: use a newer x86-64 CPU")
@@ -93,7 +96,7 @@ def fitting_python() -> "tuple[str, str]":
             continue
         if kind in kinds and can_make_venv == "True":
             if name != running:
-                print(f"setup: this is {this}, using {path}", file=sys.stderr)
+                tell(f"setup: this is {this}, using {path}", sys.stderr)
             return path, version
         if kind in kinds and not bare:
             bare = f"Python {version} ({path})"
@@ -205,7 +208,7 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
             raise
     if process.returncode:
         if not quiet:
-            print("", *what_failed(lines), sep="\n", file=sys.stderr)
+            tell("\n".join(["", *what_failed(lines)]), sys.stderr)
         wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", "\n".join(lines), re.MULTILINE)
         cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
         raise Refused(f"{cause} (see above); {UNCHANGED}", exit_code=1)
@@ -221,10 +224,22 @@ def what_failed(lines: "list[str]") -> "list[str]":
 
 def show(line: str, passing: bool = False) -> None:
     """Print progress: `passing` lines are overwritten on a terminal, left out elsewhere."""
-    if sys.stdout.isatty():
-        print(f"\r\033[Ksetup: {line}", end="" if passing else "\n", flush=True)
+    if sys.stdout and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        tell(f"\r\033[Ksetup: {line}", end="" if passing else "\n")
     elif not passing:
-        print(f"setup: {line}", flush=True)
+        tell(f"setup: {line}")
+
+
+def tell(line: str, stream: "TextIO | None" = None, end: str = "\n") -> None:
+    """Print a line if it can be printed: after `| head` the installation goes on."""
+    stream = stream or sys.stdout
+    try:
+        print(line, end=end, file=stream, flush=True)
+    except UnicodeEncodeError:  # a folder's name, where only ASCII can be printed
+        print(line.encode("ascii", "backslashreplace").decode(), end=end, file=stream, flush=True)
+    except (OSError, ValueError):
+        if stream:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def locks() -> "list[str]":
@@ -241,6 +256,11 @@ def text(name: str) -> str:
 
 
 def main() -> int:
+    for number in range(3):  # one that is closed (`>&-`) would be the number of the next file
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     parser = argparse.ArgumentParser(description="make the environment from the locks")
     parser.add_argument("--venv", default=".venv", help="its folder (default: .venv)")
     parser.add_argument("--check", action="store_true", help="only print a Python that fits")
@@ -250,14 +270,14 @@ def main() -> int:
         if options.records:  # the Dockerfile installs by itself
             write_records(ROOT / options.venv)
         elif options.check:
-            print(fitting_python()[0])
+            print(fitting_python()[0], flush=True)
         else:
             set_up(options.venv, *fitting_python())
     except (Refused, OSError) as error:
-        print(f"setup: {error}", file=sys.stderr)
+        tell(f"setup: {error}", sys.stderr)
         return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
-        print(f"setup: interrupted; {UNCHANGED}", file=sys.stderr)
+        tell(f"setup: interrupted; {UNCHANGED}", sys.stderr)
         return 130
     return 0
 

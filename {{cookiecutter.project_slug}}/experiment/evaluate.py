@@ -9,6 +9,11 @@ examples:
 """
 
 import sys
+
+if not __package__:  # as a file, which finds neither this package nor the kit
+    print("error: started as a file: expected python -m experiment.evaluate", file=sys.stderr)
+    sys.exit(2)
+
 from typing import TYPE_CHECKING, Any
 
 from experiment import ROOT

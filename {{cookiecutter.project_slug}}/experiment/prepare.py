@@ -7,6 +7,10 @@ examples:
 
 import sys
 
+if not __package__:  # as a file, which finds neither this package nor the kit
+    print("error: started as a file: expected python -m experiment.prepare", file=sys.stderr)
+    sys.exit(2)
+
 from experiment import ROOT
 from repro.core.command import run_command
 from repro.tasks import prepare_command

@@ -10,6 +10,11 @@ examples:
 """
 
 import sys
+
+if not __package__:  # as a file, which finds neither this package nor the kit
+    print("error: started as a file: expected python -m experiment.train", file=sys.stderr)
+    sys.exit(2)
+
 from typing import TYPE_CHECKING
 
 from experiment import ROOT

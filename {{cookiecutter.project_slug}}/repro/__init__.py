@@ -16,19 +16,26 @@ _INTERRUPTS = {signal.SIGINT}
 # `run_command` can say it in a line must not show a traceback either.
 if sys.argv[:1] == ["-m"]:
     if sys.version_info < (3, 9):  # noqa: UP036  # `make image-digest` may find any Python
-        sys.exit(f"error: {sys.executable} is older than Python 3.9: run make setup first")
+        old = f"error: {sys.executable} is older than Python 3.9: run make setup first"
+        print(old, file=sys.stderr)
+        sys.exit(2)  # 1 would be a verdict
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     from importlib.util import find_spec  # after that: it takes a while
 
+    from repro.core.streams import open_closed_streams, say
+
+    open_closed_streams()
+
     # These need no package: the doctor names what is missing, the others use Python alone.
     bare = sys.argv[1:2] in (["doctor"], ["image-digest"], ["migrate"])
     if not bare and not (find_spec("hydra") and find_spec("torch")):
-        sys.exit(
-            f"error: {sys.executable} lacks the project's packages: run make setup, then use "
-            ".venv/bin/python (or: source .venv/bin/activate)"
-        )
+        reason = "lacks the project's packages: run make setup, then use .venv/bin/python"
+        if sys.flags.no_site:
+            reason = "was started with -S, which leaves its packages out: leave out -S"
+        say(f"error: {sys.executable} {reason}")
+        sys.exit(2)  # 1 would be a verdict
 else:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
@@ -36,5 +43,8 @@ if sys.version_info >= (3, 11):  # noqa: UP036  # `make image-digest` may find a
     from pathlib import Path
 
     from repro.core.checked_code import check_by_hash
+    from repro.core.utf8 import read_names_as_utf8
 
+    if sys.argv[:1] == ["-m"]:
+        read_names_as_utf8()
     check_by_hash(Path(__file__).parent.parent)

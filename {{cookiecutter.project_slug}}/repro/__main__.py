@@ -33,6 +33,11 @@ exit codes of migrate: 0 all imports are today's, 1 some lines are left for you
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
 
 import sys
+
+if not __package__:  # as a file, which does not find the kit
+    print("error: started as a file: expected python -m repro", file=sys.stderr)
+    sys.exit(2)
+
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path

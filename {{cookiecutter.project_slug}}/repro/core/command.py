@@ -1,7 +1,9 @@
 """Run a command so that a fault of the user ends in one line, never in a traceback.
 
 A fault raises `UserError`: what was found, what was expected, what to do. `run_command` prints the
-lines on standard error and returns exit code 2. Anything else is a bug and keeps its traceback.
+lines on standard error and returns exit code 2. Anything else is a bug and keeps its traceback; its
+exit code is 70, for 1 is a verdict of `compare`, `diff` and `verify`. A line that cannot be printed
+gives another exit code, too: 2, or 141 where `| head` has read enough.
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
@@ -12,14 +14,18 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
 from repro.core.container import remedy_of_permission
 from repro.core.errors import UserError
+from repro.core.launch import is_first, is_one_of_several
 from repro.core.memory import line_of_short_memory
+from repro.core.streams import discard, flush, open_closed_streams, print_any_text, say
 
+BUG = 70  # os.EX_SOFTWARE: an internal software error
 INTERRUPTED = "interrupted (a training goes on with resume=auto)"
 # What to do about faults that torch reports, by patterns of its messages.
 _REMEDIES = {
@@ -36,6 +42,9 @@ class Parser(argparse.ArgumentParser):
         command = prog if prog.startswith("python") else f"python -m {prog}"
         super().__init__(command, description=description, formatter_class=style)
 
+    def print_help(self, file: object = None) -> None:
+        print(self.format_help(), end="")  # argparse's own takes no notice of a full disk
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help shows examples")
 
@@ -44,10 +53,34 @@ def run_command(command: Callable[[], int]) -> int:
     """Run a command's main function and return its exit code, faults printed as lines."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # repro/__init__.py
         signal.signal(signal.SIGINT, _interrupt)
+    open_closed_streams()
+    print_any_text()
+    try:
+        code = _run(command)
+        flush()
+    except (KeyboardInterrupt, Exception) as error:
+        code = _report(error)
+        _write_what_waits()
+    return code
+
+
+def _run(command: Callable[[], int]) -> int:
+    """Run a command; one that has exited by itself, as after --help, has printed as well."""
     try:
         return command()
-    except (KeyboardInterrupt, Exception) as error:
-        return _report(error)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        say(str(end.code))
+        return 1
+
+
+def _write_what_waits() -> None:
+    """Print what a failed command has printed before, if that can be done."""
+    try:
+        flush()
+    except (OSError, ValueError):
+        discard(sys.stdout)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -57,7 +90,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     """
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            if sys.stdout.isatty():
+            if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
                 os.write(1, b"\x1b[?25h")  # a progress bar hides the cursor
             os.write(2, f"{INTERRUPTED}\n".encode())
             os._exit(130)
@@ -68,21 +101,22 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def _report(error: BaseException) -> int:
     """Say in a line what ended a command, and return its exit code; raise a bug again."""
     if _interrupted(error):
-        print(INTERRUPTED, file=sys.stderr)
+        say(INTERRUPTED)
         return 130
     fault = _with_remedy(error)
     if isinstance(fault, UserError):
         return _refuse(fault)
     if isinstance(fault, BrokenPipeError):  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return 141
     if isinstance(fault, OSError):
         place = fault.filename or ("writing" if fault.strerror else type(fault).__name__)
         reason = fault.strerror or " ".join(str(fault).split())
         more = remedy_of_permission(fault.filename) if isinstance(fault, PermissionError) else ""
-        print(f"error: {place}: {reason}{more}", file=sys.stderr)
+        say(f"error: {place}: {reason}{more}")
         return 2
-    raise error
+    say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
+    return BUG
 
 
 def _with_remedy(error: BaseException) -> BaseException:
@@ -98,14 +132,14 @@ def _with_remedy(error: BaseException) -> BaseException:
 
 def _refuse(fault: UserError) -> int:
     """Print the lines of a fault and return 2; of several processes the first one prints."""
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
     from repro.core.redaction import redact_text  # only here: most commands find no fault
 
     for line in fault.lines:  # the log of a cluster's job is read by others, too
-        print("error: " + redact_text(" ".join(line.splitlines())), file=sys.stderr, flush=True)
-    if "RANK" in os.environ:  # at once: an ordinary end would wait for the other processes
-        sys.stdout.flush()
+        say("error: " + redact_text(" ".join(line.splitlines())))
+    if is_one_of_several():  # at once: an ordinary end would wait for the other processes
+        _write_what_waits()
         os._exit(2)
     return 2
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.console import Console
-
 from repro import environment
 from repro.core.layout import USER_CODE
 from repro.core.project import IN_FP32, uses_low_precision
@@ -25,6 +23,7 @@ from repro.diagnosis import catalogue
 from repro.diagnosis.author import loader_of, train_function_of
 from repro.diagnosis.step_file import Operation
 from repro.diagnosis.unseeded import Finding
+from repro.runs.console import Console
 
 if TYPE_CHECKING:  # torch waits until the profile is in force
     from torch import nn
@@ -176,7 +175,7 @@ def _kind_of(name: str) -> str:
 
 def print_findings(audited: Audit, sources: list[Finding]) -> None:
     """Print what an audit and the search of the source found, in words."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     for kind in _TABLES:
         _print_kind(console, kind, [each for each in audited.operations if each.kind == kind])
     if sources:

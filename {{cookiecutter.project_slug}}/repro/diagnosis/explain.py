@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.table import Table
 
 from repro.core.files import Json
@@ -23,6 +22,7 @@ from repro.diagnosis.operation_difference import (
 )
 from repro.diagnosis.replay_pair import Replayed
 from repro.diagnosis.step_file import Operation
+from repro.runs.console import Console
 from repro.runs.metric_values import shown_values
 
 _HOW = {
@@ -75,7 +75,7 @@ def sentence(change: Change) -> str:
 
 def print_difference(comparison: Comparison, names: tuple[str, str]) -> None:
     """Print what a comparison found; `names` are those that the user gave the two runs."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     for side, name in zip("AB", names, strict=True):
         console.print(f"{side}  {name}", markup=False)
     _print_changes(console, "Conditions that differ", comparison.conditions)

@@ -49,22 +49,36 @@ PROFILES: dict[str, dict[str, str]] = {
     "native": dict(_COMMON),
 }
 
-# Variables that would undo a profile or a flag behind our back: they must not be set.
+# Variables that would undo a profile or a flag behind our back: they must not be set, but to a
+# value that `_is_harmless`. MKL_DYNAMIC is none of them: torch switches that off itself whenever it
+# sets the number of threads (aten/src/ATen/ParallelOpenMP.cpp), and it changes no bits (measured).
+# Nor are OMP_SCHEDULE, OMP_PROC_BIND, OMP_PLACES, OMP_WAIT_POLICY and OMP_NESTED (measured): they
+# say where and how threads run, not how many. KMP_* are read by another OpenMP than torch's.
 FORBIDDEN = {
     "DNNL_MAX_CPU_ISA": "the old name of ONEDNN_MAX_CPU_ISA",
     "ONEDNN_DEFAULT_FPMATH_MODE": "it lets convolutions round to bfloat16",
     "DNNL_DEFAULT_FPMATH_MODE": "it lets convolutions round to bfloat16",
     "OMP_THREAD_LIMIT": "fewer threads than asked for give wrong gradients (measured)",
     "OMP_DYNAMIC": "a changing number of threads gives wrong gradients (measured)",
-    "MKL_DYNAMIC": "MKL would choose its own number of threads",
+    "OMP_MAX_ACTIVE_LEVELS": "with no level of threads gradients are wrong (measured)",
     "MKL_ENABLE_INSTRUCTIONS": "it chooses MKL's kernels beside MKL_CBWR",
     "NPY_ENABLE_CPU_FEATURES": "it contradicts NPY_DISABLE_CPU_FEATURES",
     "NVIDIA_TF32_OVERRIDE": "it switches TF32 on or off whatever the program asks for",
 }
 
+# The libraries' own defaults: such a value says what holds without the variable.
+_DEFAULTS = {
+    "OMP_DYNAMIC": ("", "false", "0", "off", "no"),
+    "ONEDNN_DEFAULT_FPMATH_MODE": ("", "strict"),
+    "DNNL_DEFAULT_FPMATH_MODE": ("", "strict"),
+    "OMP_THREAD_LIMIT": ("",),
+    "OMP_MAX_ACTIVE_LEVELS": ("",),
+}
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _NAMES = sorted({MARKER, *PROFILES["portable"]})  # the other profiles have no more
+_OPTIMIZE = "PYTHONOPTIMIZE"  # drops asserts: with it, the same code would be another program
 _GUARD = "REPRO_REEXEC"  # set while `enter` starts the interpreter anew: a second time is a bug
 _GUESSED = "REPRO_GUESSED"  # set by `enter_early`: the values that it replaced, as JSON
 
@@ -92,8 +106,9 @@ def enter(profile: str, threads: int = 1) -> None:
     """Put `profile` in force, starting the interpreter anew if need be; for a command's `main`.
 
     Raises UserError for contradicting variables, for `python -I` or `-E`, for a program that
-    cannot be started anew, for a CPU without AVX2 in the portable profile, and where no temporary
-    file can be written (torch and data workers need some; they would hang or fail later).
+    cannot be started anew, for `python -O`, for a CPU without AVX2 in the portable profile, and
+    where no temporary file can be written (torch and data workers need some; they would hang or
+    fail later).
     """
     profile = resolve_profile(profile)
     try:
@@ -104,8 +119,11 @@ def enter(profile: str, threads: int = 1) -> None:
             "docker run --tmpfs /tmp, or TMPDIR=FOLDER"
         ) from error
     before = _before_guess(os.environ)
-    environ = _applied(_changes(profile, before), before)
-    missing = {name for name in _NAMES if environ.get(name) != os.environ.get(name)}
+    changes = _changes(profile, before, threads)
+    if sys.flags.optimize:
+        changes[_OPTIMIZE] = None
+    environ = _applied(changes, before)
+    missing = {name for name in (*_NAMES, _OPTIMIZE) if environ.get(name) != os.environ.get(name)}
     if missing:
         if sys.flags.ignore_environment:
             raise UserError(f"python -I and -E ignore the environment. {_how_to_set(profile)}")
@@ -115,6 +133,10 @@ def enter(profile: str, threads: int = 1) -> None:
             names = ", ".join(sorted(missing))
             raise UserError(f"the environment of profile {profile} does not hold: {names}")
         _start_anew({**environ, _GUARD: "1"})
+    if sys.flags.optimize:
+        raise UserError(
+            "python -O drops the asserts of your code, and what they call: leave it out"
+        )
     for name in (_GUARD, _GUESSED):  # not for children: they may need a start of their own
         os.environ.pop(name, None)
     # The number of threads changes sums. torch gets it by call (determinism.set_threads); the
@@ -188,7 +210,7 @@ def _start_anew(environ: Mapping[str, str]) -> NoReturn:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
 
 
-def _changes(profile: str, environ: Mapping[str, str]) -> dict[str, str | None]:
+def _changes(profile: str, environ: Mapping[str, str], threads: int = 1) -> dict[str, str | None]:
     """Return what to set (or to unset: None) so that `profile` holds; raise on contradictions."""
     table = {**PROFILES[profile], MARKER: profile}
     ours = PROFILES.get(environ.get(MARKER, ""), {})
@@ -206,7 +228,7 @@ def _changes(profile: str, environ: Mapping[str, str]) -> dict[str, str | None]:
                 f"{name}={there} is set, profile {profile} needs {name}={wanted}: unset {name}"
             )
     for name, reason in FORBIDDEN.items():
-        if name in environ:
+        if name in environ and not _is_harmless(name, environ[name], threads):
             faults.append(f"{name}={environ[name]} is set, but {reason}: unset {name}")
     if profile == "portable" and (lacking := lacks_for_portable()):
         faults.append(
@@ -216,6 +238,16 @@ def _changes(profile: str, environ: Mapping[str, str]) -> dict[str, str | None]:
     if faults:
         raise UserError(faults)
     return changes
+
+
+def _is_harmless(name: str, value: str, threads: int) -> bool:
+    """Tell whether a forbidden variable has a value that changes nothing."""
+    text = value.strip().lower()
+    if name == "OMP_THREAD_LIMIT" and text.isdecimal():
+        return int(text) >= threads
+    if name == "OMP_MAX_ACTIVE_LEVELS" and text.isdecimal():
+        return int(text) > 0
+    return text in _DEFAULTS.get(name, ())
 
 
 def _can_start_anew() -> bool:

@@ -11,17 +11,16 @@ import csv
 import json
 import math
 import statistics
-import sys
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.layout import CONFIG_USED
+from repro.runs.console import Console
 from repro.runs.repeated import Repeated, judge_repeated, print_repeated
 from repro.runs.run_result import MetricsOrigin, RunResult, choose_origin, read_result
 
@@ -203,8 +202,7 @@ def _spread(values: list[float]) -> Spread:
 
 def print_comparison(compared: RunsCompared) -> None:
     """Print the groups as a table, and below it which runs were left out or are not repeatable."""
-    width = None if sys.stdout.isatty() else 250
-    Console(highlight=False, width=width).print(_table(compared))
+    Console(width_elsewhere=250).print(_table(compared))
     print(f"\nmetrics ({compared.origin}): mean ± standard deviation (min to max) over the seeds")
     for run in compared.not_evaluated:
         print(f"not evaluated, so validation is compared: {run}")

@@ -7,7 +7,6 @@ cut, so that the file has the bytes of a training that was never stopped.
 
 import fcntl
 import json
-import os
 import shutil
 import sys
 import time
@@ -20,6 +19,7 @@ from omegaconf import OmegaConf
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, replacing, write_file
+from repro.core.launch import is_first
 from repro.core.layout import CHECKPOINTS, CONFIG_USED, METRICS, TRACE
 from repro.core.redaction import redact_command, redact_mapping
 from repro.runs.conditions import Facts
@@ -197,7 +197,7 @@ _locks: dict[Path, TextIO] = {}  # open as long as the process lives; its end fr
 
 def _lock(folder: Path) -> None:
     """Let no other training write to a run's folder; UserError if one does so now."""
-    if folder in _locks or os.environ.get("RANK", "0") != "0":  # of its processes the first locks
+    if folder in _locks or not is_first():  # of its processes the first locks
         return
     file = (folder / ".lock").open("a")
     try:

@@ -5,7 +5,6 @@ seed=, run_dir=, resume=, tracker=, output.trace=, training.max_steps= and --con
 """
 
 import json
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from repro import environment
 from repro.core import container, layout
 from repro.core.command import Parser
 from repro.core.errors import UserError
+from repro.core.launch import is_first
 from repro.core.project import author_object, command_module
 
 if TYPE_CHECKING:  # torch waits until the profile is in force
@@ -93,7 +93,7 @@ def _train(root: Path, config: Any) -> int:
 
 def _say_what_a_container_keeps(root: Path, config: Any) -> None:
     """Say before the training what would be lost after it; UserError if no run can be written."""
-    if not container.is_ours() or os.environ.get("RANK", "0") != "0":
+    if not container.is_ours() or not is_first():
         return
     from repro.runs.git import get_git_info
 

@@ -7,10 +7,8 @@ they mean the same to all, so `concatenate` and `sum` compare dtypes and shapes 
 
 import json
 import operator
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from itertools import pairwise
 from typing import TypeVar
 from zlib import crc32
@@ -20,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from repro.core.errors import UserError, refuse
+from repro.core.launch import Launch, launched
 from repro.training.agreement import (
     Brought,
     faults_of_rows,
@@ -27,6 +26,7 @@ from repro.training.agreement import (
     faults_of_summands,
     kind_of,
 )
+from repro.training.joining import join
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
@@ -38,9 +38,25 @@ def choose_device(name: str) -> torch.device:
         raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    device = torch.device("cuda", _own_gpu(launched(), torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device
+
+
+def _own_gpu(launch: Launch, gpus: int) -> int:
+    """Return the number of the GPU that this process has to itself; UserError if there is none."""
+    if launch.local_rank is None and launch.size > 1:
+        raise UserError(
+            f"LOCAL_RANK is not set, and it says which of the {gpus} GPUs is this process's: start "
+            "the processes with torchrun"
+        )
+    own = launch.local_rank or 0
+    if own >= gpus:
+        raise UserError(
+            f"LOCAL_RANK={own}, but there are {gpus} GPUs here: start at most {gpus} processes on "
+            "this machine"
+        )
+    return own
 
 
 class Processes:
@@ -50,8 +66,9 @@ class Processes:
     """
 
     def __init__(self, shards: int, device: torch.device) -> None:
-        self.rank = int(os.environ.get("RANK", 0))
-        self.size = int(os.environ.get("WORLD_SIZE", 1))
+        launch = launched()
+        self.rank = launch.rank
+        self.size = launch.size
         self.shards = shards
         self.device = device
         self._as_many = False  # whether all bring as many summands, once that was compared
@@ -62,8 +79,7 @@ class Processes:
             )
         self.own = range(self.rank * shards // self.size, (self.rank + 1) * shards // self.size)
         if self.size > 1 and not dist.is_initialized():
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+            join(launch, "nccl" if device.type == "cuda" else "gloo")
 
     def first(self, work: Callable[[], Result]) -> Result:
         """Let process 0 do `work` before the others do it: they find nothing half-done."""

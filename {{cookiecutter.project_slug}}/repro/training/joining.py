@@ -1,0 +1,84 @@
+"""Let the processes of a training find each other: in bounded time, and every failure is a line."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from repro.core.errors import UserError, refuse
+from repro.core.launch import Launch
+from repro.core.streams import say
+
+# torchrun starts them together. By itself torch waits 30 minutes for a process that never comes.
+PATIENCE = timedelta(seconds=60)
+SECONDS_IN_SILENCE = 10
+EXCHANGE = timedelta(minutes=30)  # that one of them may work longer than the others, as torch says
+CARD = "GLOO_SOCKET_IFNAME"
+
+
+def join(launch: Launch, backend: str) -> None:
+    """Connect this process with the others; UserError if they do not meet within PATIENCE."""
+    if backend == "gloo":
+        refuse(_faults_of_cards(os.environ.get(CARD, "")))
+    place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
+    others = f"the other processes of WORLD_SIZE={launch.size} at {place}"
+    try:
+        with _said_after(SECONDS_IN_SILENCE, f"process {launch.rank} waits for {others}"):
+            if launch.rank:
+                _wait_for_the_first()
+            store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+            store.set_timeout(EXCHANGE)
+            dist.init_process_group(
+                backend, store=store, rank=launch.rank, world_size=launch.size, timeout=EXCHANGE
+            )
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"process {launch.rank} did not meet {others} ({reason}): start all of them with "
+            "torchrun, or unset RANK WORLD_SIZE for one process"
+        ) from error
+
+
+def _faults_of_cards(names: str) -> list[str]:
+    """Return a line for each network card that is named and that this machine does not have."""
+    cards = [name for _, name in socket.if_nameindex()]
+    return [
+        f"{CARD}={names}: this machine has no card {name} (it has {', '.join(cards)}): unset {CARD}"
+        for name in filter(None, names.split(","))
+        if name not in cards
+    ]
+
+
+def _wait_for_the_first() -> None:
+    """Wait until process 0 answers; OSError if it does not within PATIENCE.
+
+    torch itself would try for longer than it is told, print C++, and leave Ctrl-C unanswered.
+    """
+    place = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    until = time.monotonic() + PATIENCE.total_seconds()
+    while True:
+        try:
+            socket.create_connection(place, timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.2)
+
+
+@contextmanager
+def _said_after(seconds: float, line: str) -> Iterator[None]:
+    """Say a line if the block takes longer than that."""
+    timer = threading.Timer(seconds, say, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
