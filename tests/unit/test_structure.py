@@ -40,6 +40,8 @@ FLOORS = [
 ]
 LONGEST_FUNCTION = 40  # lines, its docstring not counted
 LONGEST_MODULE = 300  # lines
+# It has to be one file: started with -I it finds no module beside it, and nothing is installed yet.
+LONGEST_BOOTSTRAP = 400
 MOST_UNTYPED = 40  # mappings from names to anything, in all that an author reads
 UNTYPED = {
     f"{mapping}[str, {value}]"
@@ -144,7 +146,8 @@ def test_no_function_and_no_module_is_too_long(path: Path) -> None:
         if length(function) > LONGEST_FUNCTION
     }
     assert not too_long
-    assert len(text.splitlines()) <= LONGEST_MODULE
+    longest = LONGEST_BOOTSTRAP if path.name == "bootstrap.py" else LONGEST_MODULE
+    assert len(text.splitlines()) <= longest
 
 
 def untyped(tree: ast.Module) -> int:

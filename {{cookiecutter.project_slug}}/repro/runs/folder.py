@@ -134,7 +134,7 @@ def find_start(root: Path, config: RunSettings) -> Path | None:
 
 def _say_that_it_starts_anew(run: Path) -> None:
     """Say why there is nothing to resume: a name may be misspelt, a disk may be missing."""
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one tells
+    if not is_first():
         return
     if run.is_dir():
         why = f"{run} has no checkpoint"
