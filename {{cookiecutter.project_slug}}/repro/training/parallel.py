@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from repro.core.errors import UserError
 from repro.training.buffers import Buffers, buffers_of
+from repro.training.devices import choose_device
 from repro.training.halves import check_halves
-from repro.training.processes import Processes, choose_device
+from repro.training.processes import Processes
 from repro.training.tree_sum import Summands, TreeSum, added
 from repro.training.weighted import refuse_weights, weighted
 
