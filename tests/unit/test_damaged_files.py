@@ -30,7 +30,7 @@ from repro.runs.figures import draw_parting
 from repro.runs.logs import TraceLine, each_line, read_lines
 from repro.runs.saved_state import load_state
 from repro.runs.trace import _cut
-from repro.runs.yaml_files import load_yaml
+from repro.runs.yaml_files import fault_of_size, load_yaml
 from repro.tracking.sender import read_state
 from repro.training import checkpoint
 from repro.training.model_state import restore_optimizer
@@ -209,6 +209,14 @@ def test_yaml_that_cannot_be_read_is_one_line(tmp_path: Path, name: str) -> None
     assert peak_of(lambda: refusal(lambda: load_yaml(path))) < MUCH
 
 
+@pytest.mark.parametrize("name", ["deep", "deep by lines", "aliases", "merges", "itself", "large"])
+def test_what_would_become_too_large_is_told_before_it_is_built(tmp_path: Path, name: str) -> None:
+    """A loader in C ends the process at 200,000 levels."""
+    path = tmp_path / "config.yaml"
+    path.write_text(YAMLS[name])
+    assert fault_of_size(path)
+
+
 # safetensors -------------------------------------------------------------------------------------
 
 
@@ -252,10 +260,20 @@ HEADERS: dict[str, tuple[Any, int, int | None]] = {
 def test_a_header_that_lies_is_one_line_with_and_without_sums(tmp_path: Path, name: str) -> None:
     header, size, length = HEADERS[name]
     path = tensor_file(tmp_path / TENSORS, header, bytes(size), length)
+    assert fault_of_tensors(path)  # before the library sees it
     assert f"{TENSORS} is damaged" in refusal(lambda: load_tensors(path))
     (tmp_path / STATE).write_text("{}")
     (tmp_path / SUMS).write_text(checkpoint._sums(tmp_path))
     assert f"{TENSORS} is damaged" in refusal(lambda: checkpoint.load(tmp_path))
+
+
+def test_what_the_library_refuses_is_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of it may know other types, and other faults."""
+    monkeypatch.setattr("repro.training.tensors.fault_of_tensors", lambda path: None)
+    path = tensor_file(tmp_path / TENSORS, {"a": entry(0, 8)}, bytes(4))
+    assert f"{TENSORS} is damaged" in refusal(lambda: load_tensors(path))
 
 
 def test_what_the_library_writes_is_whole(tmp_path: Path) -> None:
