@@ -238,8 +238,22 @@ def tell(line: str, stream: "TextIO | None" = None, end: str = "\n") -> None:
     except UnicodeEncodeError:  # a folder's name, where only ASCII can be printed
         print(line.encode("ascii", "backslashreplace").decode(), end=end, file=stream, flush=True)
     except (OSError, ValueError):
-        if stream:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        silence(stream)
+
+
+def print_answer(line: str) -> None:
+    """Print what the user asked for; OSError if that cannot be done."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        silence(sys.stdout)
+        raise
+
+
+def silence(stream: "TextIO | None") -> None:
+    """Let a stream that takes nothing write to nowhere: Python would fail at its end once more."""
+    if stream:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def locks() -> "list[str]":
@@ -270,7 +284,7 @@ def main() -> int:
         if options.records:  # the Dockerfile installs by itself
             write_records(ROOT / options.venv)
         elif options.check:
-            print(fitting_python()[0], flush=True)
+            print_answer(fitting_python()[0])
         else:
             set_up(options.venv, *fitting_python())
     except (Refused, OSError) as error:

@@ -320,7 +320,7 @@ def test_the_profile_is_the_same_everywhere(fresh: Project) -> None:
     docker = dockerfile_environment((fresh.path / "Dockerfile").read_text())
     conda = OmegaConf.load(fresh.path / "environment.yml").variables
     make = dict(
-        re.findall(r"^export (\w+) \?= (.*)$", (fresh.path / "Makefile").read_text(), re.MULTILINE)
+        re.findall(r"^export (\w+) \??= (.*)$", (fresh.path / "Makefile").read_text(), re.MULTILINE)
     )
     for name, found in (("Dockerfile", docker), ("environment.yml", conda), ("Makefile", make)):
         assert {key: found.get(key) for key in expected} == expected, name

@@ -867,10 +867,10 @@ def test_a_python_without_the_packages_is_told_what_to_do(own_project: Project) 
     for module in ("experiment.train", "repro"):
         done = own_project.run(python, "-I", "-c", "import sys; print(sys.prefix)")
         assert done.stdout.strip() != str(VENV)
-        done = own_project.run(python, "-m", module)
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
+        (line,) = faults(own_project.run(python, "-m", module))
         assert "make setup" in line
+        (line,) = faults(own_project.run("python", "-S", "-m", module))
+        assert line.endswith("leave out -S")
 
 
 def test_a_finished_run_is_left_alone(own_project: Project) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TEMPLATE, clean_environ
+from conftest import PORTABLE, TEMPLATE, clean_environ
 from experiment.metrics import class_accuracies, confusion_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from repro import environment
@@ -267,7 +267,8 @@ def main():
     environment.enter({profile!r}, 3)
     import torch
     print(os.environ.get("MKL_CBWR"), os.environ["OMP_NUM_THREADS"], hash("repro"), sys.argv[1:],
-          torch.backends.cpu.get_cpu_capability(), "REPRO_REEXEC" in os.environ)
+          torch.backends.cpu.get_cpu_capability(), "REPRO_REEXEC" in os.environ,
+          sys.flags.optimize)
     return 0
 if __name__ == "__main__":
     sys.exit(run_command(main))
@@ -300,7 +301,7 @@ def test_a_command_puts_the_profile_in_force_before_torch_is_imported(tmp_path: 
         outputs.add(done.stdout)
     (output,) = outputs  # the hash of a string too: PYTHONHASHSEED acts
     assert output.startswith("COMPATIBLE 3 ")
-    assert output.endswith("['a b'] AVX2 False\n")
+    assert output.endswith("['a b'] AVX2 False 0\n")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,12 @@ def test_a_command_puts_the_profile_in_force_before_torch_is_imported(tmp_path: 
         ("OPENBLAS_CORETYPE", "SkylakeX"),
         ("NVIDIA_TF32_OVERRIDE", "1"),
         ("OMP_DYNAMIC", "true"),
-        ("OMP_THREAD_LIMIT", "1"),
+        ("OMP_DYNAMIC", "1"),
+        ("OMP_THREAD_LIMIT", "2"),  # the training has 3
+        ("OMP_THREAD_LIMIT", "x"),
+        ("OMP_MAX_ACTIVE_LEVELS", "0"),
+        ("MKL_NUM_STRIPES", "3"),
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "ANY"),
     ],
 )
 def test_a_contradicting_variable_is_refused_with_both_values(name: str, value: str) -> None:
@@ -324,6 +330,46 @@ def test_a_contradicting_variable_is_refused_with_both_values(name: str, value: 
         assert f"{name}={value}" in line
         assert f"unset {name}" in line
         assert environment.PROFILES["portable"].get(name, "") in line
+
+
+def test_a_variable_that_changes_nothing_is_no_conflict() -> None:
+    """A library's default, or a limit that is never reached; torch overrules MKL_DYNAMIC."""
+    for harmless in (
+        {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE", "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT"},
+        {"OMP_DYNAMIC": "", "MKL_DYNAMIC": "TRUE", "OMP_THREAD_LIMIT": "3"},
+        {"OMP_DYNAMIC": " false ", "OMP_THREAD_LIMIT": "64", "OMP_MAX_ACTIVE_LEVELS": "1"},
+        {"OMP_SCHEDULE": "dynamic,1", "OMP_PROC_BIND": "true", "KMP_AFFINITY": "compact"},
+    ):
+        done = start("-c", "SCRIPT", **harmless)
+        assert done.stdout.startswith("COMPATIBLE 3 "), done.stderr
+
+
+@pytest.mark.parametrize("value", ["FALSE", "TRUE"])
+def test_torch_overrules_mkl_dynamic(value: str) -> None:
+    """Several threads' sums are the same bits with it and without; the table rests on that."""
+    code = (
+        "import torch; torch.set_num_threads(3); torch.manual_seed(0); "
+        "x = torch.randn(513, 777); y = torch.randn(777, 391); "
+        "print(torch.get_num_threads(), (x @ y).double().sum().item().hex())"
+    )
+    words = [sys.executable, "-c", code]
+    found = {
+        subprocess.run(words, env=environ, capture_output=True, text=True, check=True).stdout
+        for environ in (clean_environ(**PORTABLE), clean_environ(**PORTABLE, MKL_DYNAMIC=value))
+    }
+    assert len(found) == 1
+
+
+def test_asserts_belong_to_the_code_that_a_command_runs() -> None:
+    """PYTHONOPTIMIZE, left in a shell, would drop them; who asks for -O is told."""
+    done = start("-c", "SCRIPT", PYTHONOPTIMIZE="2")
+    assert done.stdout.startswith("COMPATIBLE 3 "), done.stderr
+    assert done.stdout.endswith(" False 0\n")
+    for flag in ("-O", "-OO"):
+        done = start(flag, "-c", "SCRIPT", PYTHONOPTIMIZE="1")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: python -O drops the asserts of your code")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_thread_variables_are_never_a_conflict() -> None:

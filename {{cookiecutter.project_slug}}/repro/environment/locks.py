@@ -32,7 +32,7 @@ _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\s*(\\?)")
 _VARIABLES = {
     "Dockerfile": r'(?:ENV | +)(\w+)="([^"]*)".*',
     "environment.yml": r'  (\w+): "([^"]*)"',
-    "Makefile": r"export (\w+) \?= (.*)",
+    "Makefile": r"export (\w+) \??= (.*)",
 }
 # How each file says which Python it brings; an image says it by its Ubuntu, too.
 _PYTHONS = {

@@ -61,6 +61,7 @@ FORBIDDEN = {
     "OMP_THREAD_LIMIT": "fewer threads than asked for give wrong gradients (measured)",
     "OMP_DYNAMIC": "a changing number of threads gives wrong gradients (measured)",
     "OMP_MAX_ACTIVE_LEVELS": "with no level of threads gradients are wrong (measured)",
+    "MKL_NUM_STRIPES": "it cuts matrices otherwise among threads, and changes bits (measured)",
     "MKL_ENABLE_INSTRUCTIONS": "it chooses MKL's kernels beside MKL_CBWR",
     "NPY_ENABLE_CPU_FEATURES": "it contradicts NPY_DISABLE_CPU_FEATURES",
     "NVIDIA_TF32_OVERRIDE": "it switches TF32 on or off whatever the program asks for",
