@@ -50,7 +50,13 @@ def main() -> None:
 def of_process(kind: str) -> dict[str, float]:
     """Measure in a process of its own: the profile acts before torch is imported."""
     profile = "native" if kind == "native" else "portable"
-    command = [sys.executable, __file__, str(project), profile, WITHOUT if kind == "before" else "-"]
+    command = [
+        sys.executable,
+        __file__,
+        str(project),
+        profile,
+        WITHOUT if kind == "before" else "-",
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ)
     found: dict[str, float] = json.loads(done.stdout)
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from repro.core.errors import UserError
+from repro.core.hashing import sha256_file
 from repro.data.manifest import data_digest
 from repro.data.prepared import Folders, Preparation
 from repro.runs.settings import Settings
@@ -69,7 +70,7 @@ def code(tmp_path: Path) -> Path:
 
 def preparation(root: Path, author: Author, size: int = 3) -> Preparation:
     config = Config(dataset=Dataset(size=size))
-    return Preparation(root, config, author, [root / "data.py"])
+    return Preparation(root, config, author, [sha256_file(root / "data.py")])
 
 
 def test_data_are_prepared_once_and_are_what_is_read(tmp_path: Path, code: Path) -> None:

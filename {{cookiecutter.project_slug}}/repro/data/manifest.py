@@ -7,13 +7,14 @@ manifest everywhere. Every file that was changed, is missing or is extra is name
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from repro.core.errors import UserError, refuse
 from repro.core.files import Json, read_object
-from repro.core.hashing import sha256_file, sha256_json
-from repro.core.progress import progress
+from repro.core.hashing import sha256_json
 from repro.core.special_files import fault_of_kind
+from repro.data.digests import ALONE, Together, digests_of
+from repro.data.known_digests import Memory, memory_of_command
 
 
 def files_below(root: Path) -> list[str]:
@@ -51,15 +52,22 @@ def _fault_of(path: Path) -> str | None:
     return fault_of_kind(path)
 
 
-def tree_digests(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of `files_below`, by its path."""
-    names = files_below(root)
-    digests = {}
-    with progress(f"checking {len(names)} files", len(names)) as advance:
-        for name in names:
-            digests[name] = sha256_file(root / name)
-            advance(1)
-    return digests
+class Manifest(dict[str, Json]):
+    """A manifest that is known to be JSON: it was read from a file, or is written into one."""
+
+
+def tree_digests(
+    root: Path,
+    memory: Memory | None = None,
+    together: Together = ALONE,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Return the SHA-256 of every file of `files_below`, by its path.
+
+    More than `root` is for `digests_of`: what is known already, and the processes that share the
+    work.
+    """
+    return digests_of(root, files_below(root), memory or memory_of_command(), together, known)
 
 
 def refuse_changes(
@@ -80,12 +88,22 @@ def refuse_changes(
     refuse(faults)
 
 
-def read_json(path: Path, keys: set[str]) -> dict[str, Any]:
+def read_json(path: Path, keys: set[str]) -> Manifest:
     """Read what `write_json` wrote; UserError if it is damaged or lacks one of `keys`."""
     content = read_object(path)
     if not keys <= content.keys():
         raise UserError(f"{path} is damaged: {_remedy(path)}")
-    return content
+    return Manifest(content)
+
+
+def files_of(manifest: Manifest, path: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a manifest; UserError if it is damaged."""
+    files = manifest["files"]
+    if isinstance(files, dict):
+        digests = {name: digest for name, digest in files.items() if isinstance(digest, str)}
+        if len(digests) == len(files):
+            return digests
+    raise UserError(f"{path} is damaged: {_remedy(path)}")
 
 
 def _remedy(manifest: Path) -> str:

@@ -12,18 +12,27 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject, write_json
-from repro.core.hashing import sha256_file, sha256_json
-from repro.core.layout import MANIFEST, PREPARED, RAW
+from repro.core.hashing import sha256_json
+from repro.core.layout import DIGESTS, MANIFEST, PREPARED, RAW
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.core.secret_values import refuse_secret_names, without_secrets
-from repro.data.manifest import read_json, refuse_changes, tree_digests
+from repro.data.digests import ALONE, States, Together, digests_of, states_of
+from repro.data.known_digests import Memory, memory_of_command
+from repro.data.manifest import (
+    Manifest,
+    files_below,
+    files_of,
+    read_json,
+    refuse_changes,
+    tree_digests,
+)
 
 _PARTIAL = f"{PREPARED}.partial"
 _OURS = ("code", "dataset", "files")  # what the kit writes into a manifest
@@ -81,7 +90,7 @@ class Prepared(NamedTuple):
     """Prepared data: their `folder`, and all that the `manifest` says of them."""
 
     folder: Path
-    manifest: JsonObject
+    manifest: Manifest
 
     @property
     def facts(self) -> JsonObject:
@@ -90,9 +99,12 @@ class Prepared(NamedTuple):
 
 
 class Preparation:
-    """The data of a config. `code`: the project's Python files, on which prepared data depend."""
+    """The data of a config.
 
-    def __init__(self, root: Path, config: Any, author: Any, code: Iterable[Path]) -> None:
+    `code`: the SHA-256 of each of the project's Python files, on which prepared data depend.
+    """
+
+    def __init__(self, root: Path, config: Any, author: Any, code: Iterable[str]) -> None:
         self._author: DataModule = author
         self._settings = config.dataset
         self._name: str = config.dataset.name
@@ -104,7 +116,7 @@ class Preparation:
         # comes from the environment (${oc.env:DATA_URL}) is in no commit. And that of masked ones,
         # for the digest of a short secret can be guessed.
         settings = redact_mapping(config.dataset.model_dump(mode="json"), clean=redact_shapes)
-        self._made_with: list[Json] = [sha256_json(settings), *map(sha256_file, code)]
+        self._made_with: list[Json] = [sha256_json(settings), *code]
 
     def _refuse_to_write_among_own_files(self) -> None:
         """Raise UserError if the kit would write into the author's folder, or replace it."""
@@ -133,23 +145,36 @@ class Preparation:
     def prepare(self) -> Prepared:
         """Prepare the data, also where that was done before; an error leaves nothing behind."""
         with self._alone():
-            return self._prepare()
+            return self._prepare(memory_of_command())
 
-    def read(self) -> Prepared:
+    def read(self, together: Together = ALONE, is_cached: bool = False) -> Prepared:
         """Return the data; prepare them where they are not, or were made by other code.
 
+        All processes of a training call this together: they share the files to be hashed.
+        `is_cached`: an earlier training's digests may stand for files that did not change since.
         UserError, with every file that is not as it was prepared.
         """
-        if self._is_due():
-            with self._alone():
-                if self._is_due():  # else another job has prepared them meanwhile
-                    return self._prepare()  # the raw data are kept, and checked
+        memory = memory_of_command(self._place / DIGESTS if is_cached else None)
+        prepared = together.first(lambda: self._prepared_if(self._is_due, memory))
+        if prepared and together is ALONE:
+            return prepared
+        known = files_of(prepared.manifest, self.path) if prepared else None
+        names = files_below(self.folder) if self.folder.is_dir() else []
+        there = digests_of(self.folder, names, memory, together, known)
         manifest = read_json(self.path, {"files", "code"})
-        there = tree_digests(self.folder) if self.folder.is_dir() else {}
-        refuse_changes(self.folder, manifest["files"], there, self.path)
-        if manifest["code"][:1] != self._made_with[:1]:  # to read all of them again takes minutes
-            return self.prepare()
+        refuse_changes(self.folder, files_of(manifest, self.path), there, self.path)
+        if together.first(lambda: self._prepared_if(self._has_other_settings, memory, there)):
+            manifest = read_json(self.path, {"files", "code"})
         return Prepared(self.folder, manifest)
+
+    def _prepared_if(
+        self, is_due: Callable[[], bool], memory: Memory, there: Mapping[str, str] | None = None
+    ) -> Prepared | None:
+        """Prepare the data if that is due, unless another job has done it meanwhile."""
+        if not is_due():
+            return None
+        with self._alone():
+            return self._prepare(memory, there) if is_due() else None  # raw data are kept
 
     def _is_due(self) -> bool:
         """Tell whether there are no data, or those that other settings or other code made."""
@@ -158,7 +183,17 @@ class Preparation:
         manifest = read_json(self.path, {"files", "code"})
         return self._own is None and manifest["code"] != self._made_with
 
-    def _prepare(self) -> Prepared:
+    def _has_other_settings(self) -> bool:
+        """Tell whether the manifest is of other settings: an author's own files were not looked at.
+
+        For other code they are not looked at again, which may take minutes.
+        """
+        code = read_json(self.path, {"files", "code"})["code"]
+        return not isinstance(code, list) or code[:1] != self._made_with[:1]
+
+    def _prepare(self, memory: Memory, there: Mapping[str, str] | None = None) -> Prepared:
+        """Prepare the data. `there`: the digests of the author's own files, if they were hashed."""
+        before = self._own_states() if there else None
         partial = self._place / _PARTIAL
         shutil.rmtree(partial, ignore_errors=True)  # a killed preparation left it
         partial.mkdir()
@@ -167,7 +202,9 @@ class Preparation:
                 self._settings, Folders(self._place / RAW, partial, self._own)
             )
             facts = _as_json(given)
-            files: JsonObject = {**tree_digests(self._own or partial)}
+            is_same = before is not None and before == self._own_states()
+            known = there if is_same else None
+            files: JsonObject = {**tree_digests(self._own or partial, memory, known=known)}
             refuse_secret_names(files, f" of dataset={self._name}")
             if not files:
                 raise UserError(f"dataset={self._name}: prepare wrote no file into folders.out")
@@ -177,9 +214,14 @@ class Preparation:
             partial.rename(final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        manifest = {**facts, "dataset": self._name, "files": files, "code": self._made_with}
+        own: JsonObject = {"dataset": self._name, "files": files, "code": self._made_with}
+        manifest = Manifest({**facts, **own})
         write_json(self.path, manifest)
         return Prepared(self.folder, manifest)
+
+    def _own_states(self) -> States | None:
+        """Return the states of the author's own files."""
+        return states_of(self._own, files_below(self._own)) if self._own else None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from repro.core import layout
 from repro.core.errors import UserError, refuse
 from repro.core.files import Json, parse_object, read_object
 from repro.core.project import MAX_STEPS, run_author_command, tool_settings
+from repro.core.read_once import reading_once
 from repro.core.special_files import fault_of_kind
 from repro.results.recording import Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
@@ -93,6 +94,7 @@ def recorded_run(root: Path, name: str, expected: RecordedClaim, seed: int) -> P
     return None
 
 
+@reading_once()
 def stale(root: Path, quick: bool = False) -> list[str]:
     """Return one line for each change since the results were recorded; none if they are current.
 

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, default_collate
 
 from repro.core.errors import UserError
 from repro.core.secret_values import without_secrets
+from repro.data.manifest import Manifest
 from repro.runs.plan import Wanted, sized
 from repro.runs.registered import Stateful, registered
 from repro.runs.session_base import SessionBase
@@ -49,13 +50,14 @@ class Session(SessionBase):
         """
         if self.facts is not None:
             raise UserError("session.data was called twice: expected all facts in one call")
-        try:
-            json.dumps(facts)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"session.data(facts): {error}; expected what JSON can hold: text, numbers, lists "
-                "and dicts of them"
-            ) from error
+        if not isinstance(facts, Manifest):  # else they are known to be JSON
+            try:
+                json.dumps(facts)
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"session.data(facts): {error}; expected what JSON can hold: text, numbers, "
+                    "lists and dicts of them"
+                ) from error
         self.facts = without_secrets(dict(facts), "the facts of session.data(facts)")
 
     def first(self, work: Callable[[], Result]) -> Result:
