@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from repro.core.errors import UserError
-from repro.core.hashing import sha256_file
-from repro.data.manifest import data_digest
+from repro.core.hashing import sha256_file, sha256_of
+from repro.data import digests
+from repro.data.manifest import data_digest, tree_digests
 from repro.data.prepared import Folders, Preparation
 from repro.runs.settings import Settings
 
@@ -269,3 +270,54 @@ def test_of_jobs_that_begin_together_one_prepares(tmp_path: Path, code: Path) ->
     assert (tmp_path / "log").read_text().split() == ["begins", "ends"]
     manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
     assert len(manifest["files"]) == 3
+
+
+def test_own_files_are_hashed_once_also_for_other_settings(
+    tmp_path: Path, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counted(file: Any) -> str:
+        hashed.append(Path(file.name).name)
+        return sha256_of(file)
+
+    author = OwnFiles()
+    author.folder = tmp_path / "mine"
+    author.folder.mkdir()
+    for name in "ab":
+        (author.folder / name).write_text(name)
+    monkeypatch.setattr(digests, "sha256_of", counted)
+    for size in (3, 4):
+        preparation(tmp_path, author, size).read()
+        assert (sorted(hashed), author.calls) == (["a", "b"], size - 2)
+        hashed.clear()
+
+    class Changing(OwnFiles):
+        def prepare(self, settings: Dataset, folders: Folders) -> Any:
+            (self.folder / "b").write_text("other")
+            return super().prepare(settings, folders)
+
+    changing = Changing()
+    changing.folder = author.folder
+    found = preparation(tmp_path, changing, 5).read().manifest["files"]
+    assert found == tree_digests(author.folder)  # what `prepare` has changed, against the rules
+
+
+def test_a_damaged_list_of_files_is_named(tmp_path: Path, code: Path) -> None:
+    made = preparation(tmp_path, Author())
+    manifest = made.read().manifest
+    for files in ([], {"a": 1}, None):
+        made.path.write_text(json.dumps({**manifest, "files": files}))
+        with pytest.raises(UserError, match=r"manifest.json is damaged: make data"):
+            made.read()
+
+
+def test_a_cache_is_beside_the_manifest_and_changes_nothing(tmp_path: Path, code: Path) -> None:
+    plain = preparation(tmp_path, Author()).read()
+    for _ in range(2):
+        assert preparation(tmp_path, Author()).read(is_cached=True) == plain
+    left = {path.name for path in (tmp_path / "data/mine").iterdir()} - {".digests.json"}
+    assert left == {"manifest.json", "prepared", "raw"}
+    (plain.folder / "below" / "1.txt").write_text("other")
+    with pytest.raises(UserError, match=r"1.txt: changed, says"):
+        preparation(tmp_path, Author()).read(is_cached=True)

@@ -180,10 +180,11 @@ def seeds_by_hand(config: JsonObject) -> JsonObject:
 def code_digests(root: Path, together: Together = ALONE) -> dict[str, str]:
     """Return the SHA-256 of each file of code, read once by all processes `together`.
 
-    UserError for a file with a secret in its name.
+    Of each that bits or prepared data depend on. UserError for a file with a secret in its name.
     """
     files = code_files(root)
     refuse_secret_names(files, " of code")
+    files = [name for name in files if is_condition(name) or name.endswith(".py")]
     return digests_of(root, files, memory_of_command(), together, quiet=True)
 
 
