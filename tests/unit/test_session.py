@@ -25,6 +25,7 @@ from repro.data.manifest import data_digest
 from repro.diagnosis.operations import Recorder
 from repro.diagnosis.replay_session import ReplaySession
 from repro.results.archive import find_data
+from repro.data.manifest import tree_digests
 from repro.runs import folder
 from repro.runs.run_result import read_result
 from repro.runs.session import Session
@@ -895,3 +896,10 @@ def test_an_archive_finds_the_facts_of_a_loop_without_a_folder_of_data(tmp_path:
     )
     with pytest.raises(UserError, match=r"has no manifest.json of the recorded data"):
         find_data(tmp_path, run, "other", with_data=False)
+
+
+def test_a_session_hashes_the_files_of_a_folder(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    assert training(root).digests(folder) == tree_digests(folder)
