@@ -206,9 +206,12 @@ def test_without_a_usable_time_of_change_there_is_no_cache_and_one_line(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setattr(known_digests, "untrusted_kind", lambda path: kind)
     (folder / "two").write_bytes(NEW)
     time.sleep(1.5 * TICK)
+    monkeypatch.setattr(known_digests, "untrusted_kind", lambda path: "")
+    cached(folder)  # an entry of a trusted disk, whose device number has this one now
+    hashed.clear()
+    monkeypatch.setattr(known_digests, "untrusted_kind", lambda path: kind)
     assert cached(folder) == cached(folder)
     assert hashed == ["one", "two"] * 2
     told = capsys.readouterr().out.splitlines()
@@ -338,7 +341,7 @@ class Others:
 
 class Rank:
     def __init__(self, others: Others, rank: int) -> None:
-        self.others, self.rank = others, rank
+        self.others, self.rank, self.size = others, rank, len(others.told)
 
     def first(self, work: Callable[[], Any]) -> Any:
         raise NotImplementedError

@@ -21,11 +21,10 @@ import torch
 from conftest import TEMPLATE
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
-from repro.data.manifest import data_digest
+from repro.data.manifest import data_digest, tree_digests
 from repro.diagnosis.operations import Recorder
 from repro.diagnosis.replay_session import ReplaySession
 from repro.results.archive import find_data
-from repro.data.manifest import tree_digests
 from repro.runs import folder
 from repro.runs.run_result import read_result
 from repro.runs.session import Session

@@ -24,6 +24,7 @@ class Together(Protocol):
     """The processes of a training (repro/training/processes.py), as far as they are needed here."""
 
     rank: int
+    size: int
 
     def first(self, work: Callable[[], Result], /) -> Result:
         """Let process 0 do `work` before the others do it."""
@@ -38,6 +39,7 @@ class _Alone:
     """One process."""
 
     rank = 0
+    size = 1
 
     def first(self, work: Callable[[], Result], /) -> Result:
         return work()
@@ -111,11 +113,13 @@ class _Group(NamedTuple):
 
 def _group(states: States, digests: Mapping[str, str], together: Together) -> _Group:
     """Find out which processes see the same files: their device has another number elsewhere."""
+    if together.size == 1:
+        return _Group([together.rank], together.rank, is_shared=False)
     seen = sha256_json([[name, *state[1:]] for name, state in states.items()])
     told = [json.loads(text) for text in together.texts(json.dumps([seen, len(digests)]))]
     ranks = [rank for rank, (theirs, _) in enumerate(told) if theirs == seen]
     leader = max(ranks, key=lambda rank: (told[rank][1], -rank))
-    return _Group(ranks, leader, len(told) > 1)
+    return _Group(ranks, leader, is_shared=True)
 
 
 def _told_by_leader(

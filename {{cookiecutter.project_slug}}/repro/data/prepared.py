@@ -155,7 +155,7 @@ class Preparation:
         UserError, with every file that is not as it was prepared.
         """
         memory = memory_of_command(self._place / DIGESTS if is_cached else None)
-        prepared = together.first(lambda: self._prepared_if(self._is_due, memory))
+        prepared = together.first(lambda: self._prepared_if_due(memory))
         if prepared and together is ALONE:
             return prepared
         known = files_of(prepared.manifest, self.path) if prepared else None
@@ -163,18 +163,24 @@ class Preparation:
         there = digests_of(self.folder, names, memory, together, known)
         manifest = read_json(self.path, {"files", "code"})
         refuse_changes(self.folder, files_of(manifest, self.path), there, self.path)
-        if together.first(lambda: self._prepared_if(self._has_other_settings, memory, there)):
+        is_other = self._is_of_other_settings(manifest)
+        together.first(lambda: self._prepared_for_settings(memory, there) if is_other else None)
+        if is_other:
             manifest = read_json(self.path, {"files", "code"})
         return Prepared(self.folder, manifest)
 
-    def _prepared_if(
-        self, is_due: Callable[[], bool], memory: Memory, there: Mapping[str, str] | None = None
-    ) -> Prepared | None:
+    def _prepared_if_due(self, memory: Memory) -> Prepared | None:
         """Prepare the data if that is due, unless another job has done it meanwhile."""
-        if not is_due():
+        if not self._is_due():
             return None
         with self._alone():
-            return self._prepare(memory, there) if is_due() else None  # raw data are kept
+            return self._prepare(memory) if self._is_due() else None  # the raw data are kept
+
+    def _prepared_for_settings(self, memory: Memory, there: Mapping[str, str]) -> None:
+        """Look through an author's own files, unless another job has done it meanwhile."""
+        with self._alone():
+            if self._is_of_other_settings(read_json(self.path, {"files", "code"})):
+                self._prepare(memory, there)
 
     def _is_due(self) -> bool:
         """Tell whether there are no data, or those that other settings or other code made."""
@@ -183,12 +189,12 @@ class Preparation:
         manifest = read_json(self.path, {"files", "code"})
         return self._own is None and manifest["code"] != self._made_with
 
-    def _has_other_settings(self) -> bool:
-        """Tell whether the manifest is of other settings: an author's own files were not looked at.
+    def _is_of_other_settings(self, manifest: Manifest) -> bool:
+        """Tell whether an author's own files have to be looked through for these settings.
 
-        For other code they are not looked at again, which may take minutes.
+        For other code they are not looked through again, which may take minutes.
         """
-        code = read_json(self.path, {"files", "code"})["code"]
+        code = manifest["code"]
         return not isinstance(code, list) or code[:1] != self._made_with[:1]
 
     def _prepare(self, memory: Memory, there: Mapping[str, str] | None = None) -> Prepared:

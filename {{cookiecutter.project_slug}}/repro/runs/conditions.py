@@ -12,7 +12,7 @@ from typing import Annotated
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.core.hashing import derive_seed, sha256_file, sha256_json
+from repro.core.hashing import derive_seed, sha256_json
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.digests import ALONE, Together, digests_of
@@ -178,14 +178,14 @@ def seeds_by_hand(config: JsonObject) -> JsonObject:
 
 
 def code_digests(root: Path, together: Together = ALONE) -> dict[str, str]:
-    """Return the SHA-256 of each file of code, read once by all processes `together`.
+    """Return the SHA-256 of the lock and of each file of code that bits or data depend on.
 
-    Of each that bits or prepared data depend on. UserError for a file with a secret in its name.
+    All processes `together` read each once. UserError for a file with a secret in its name.
     """
     files = code_files(root)
     refuse_secret_names(files, " of code")
     files = [name for name in files if is_condition(name) or name.endswith(".py")]
-    return digests_of(root, files, memory_of_command(), together, quiet=True)
+    return digests_of(root, [*files, LOCK], memory_of_command(), together, quiet=True)
 
 
 def is_condition(name: str) -> bool:
@@ -200,8 +200,8 @@ def conditions_on_disk(root: Path, code: Mapping[str, str] | None = None) -> Con
     """
     found = code_digests(root) if code is None else code
     conditions = {name: digest for name, digest in found.items() if is_condition(name)}
-    lock = root / LOCK
-    return ConditionsOnDisk(conditions, sha256_file(lock), not_as_locked(lock))
+    lock = conditions.pop(LOCK)
+    return ConditionsOnDisk(conditions, lock, not_as_locked(root / LOCK))
 
 
 def conditions_here(
