@@ -135,6 +135,18 @@ def test_the_kit_takes_two_seconds_for_a_tick() -> None:
     assert TICK_OF_THE_KIT == 2 * 10**9
 
 
+@pytest.mark.parametrize("field", FileState._fields)
+def test_device_inode_size_and_both_times_have_to_agree(folder: Path, field: str) -> None:
+    found = (folder / "one").stat()
+    state = FileState.of(found)
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    assert state == (found.st_dev, found.st_ino, found.st_size, *times)
+    memory = Memory()
+    memory.keep(state, known_digests.Hashed(0, "digest"))
+    assert memory.find(folder, state) == "digest"
+    assert memory.find(folder, state._replace(**{field: getattr(state, field) + 1})) is None
+
+
 @pytest.mark.usefixtures("trusted")
 def test_a_change_within_the_tick_of_the_hashing_is_seen(
     folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
