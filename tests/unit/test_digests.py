@@ -156,12 +156,14 @@ def test_a_change_within_the_tick_of_the_hashing_is_seen(
     def coarse(found: os.stat_result) -> FileState:
         return FileState(found.st_dev, found.st_ino, found.st_size, 0, tick)
 
+    tick = now = 10**18
     monkeypatch.setattr(FileState, "of", coarse)
-    tick = time.time_ns()
+    monkeypatch.setattr(digests.time, "time_ns", lambda: now)
     assert cached(folder) == {"one": sha256_bytes(OLD)}
+    now += int(TICK * 1e9) - 1
     (folder / "one").write_bytes(NEW)  # in the same tick
     assert cached(folder) == {"one": sha256_bytes(NEW)}
-    time.sleep(1.5 * TICK)
+    now += 1
     assert cached(folder) == cached(folder)
     assert hashed == ["one"] * 3  # the last one counted: it began after the tick
 
