@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from conftest import PORTABLE, ROOT, VENV, Project, clean_environ
 from fork_client import THREADS
 from forks import fork_server
 from hypothesis import strategies as st
+from repro.core.hashing import sha256_json
+from repro.data.file_systems import boot_id
 
 RUN = "runs/a"
 LAST = f"{RUN}/checkpoints/step-000000003"
 DATA = "data/digits"
+CACHE = f"{DATA}/.digests.json"  # of a training, which does without it where it is damaged
 SECONDS = 120  # after which a command hangs: a hundred times what the slowest one takes here
 MEMORY = 3 << 30  # bytes that a command may take: see repro/core/bounded.py
 HUGE = 24 << 20  # bytes to which a file is enlarged: longer than the longest line
@@ -59,6 +63,7 @@ TARGETS: dict[str, list[Words]] = {
     f"{LAST}/SHA256SUMS": [EVALUATE, RESUME],
     f"{DATA}/manifest.json": [EVALUATE, FRESH],
     f"{DATA}/prepared/data.safetensors": [EVALUATE, FRESH],
+    CACHE: [FRESH],
     "step.json": [STEPS],
     "results/expected_metrics.json": [REPORT, REPORT, EVALUATE, VERIFY, OUTDATED],
     "results/trace/short_seed-42.jsonl": [VERIFY],
@@ -245,7 +250,19 @@ def played(recorded: Project, folder: Path) -> Project:
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = project.path.glob("runs/verify/short*")
     made.rename(made.with_name("one"))
+    remember_digests(project.path)
     return project
+
+
+def remember_digests(root: Path) -> None:
+    """Write what a training remembers of the data, also where it relies on no file's times."""
+    path = root / DATA / "prepared/data.safetensors"
+    known = json.loads((root / DATA / "manifest.json").read_text())["files"][path.name]
+    state = path.stat()
+    times = [state.st_mtime_ns, state.st_ctime_ns, time.time_ns()]
+    rows = [[state.st_dev, state.st_ino, state.st_size, *times, known]]
+    content = {"boot": boot_id(), "files": rows}
+    (root / CACHE).write_text(json.dumps({**content, "sha256": sha256_json(content)}))
 
 
 # Changes of bytes --------------------------------------------------------------------------------
@@ -366,6 +383,8 @@ def faults_of(answer: Answer, name: str) -> str:
         return f"it hangs for more than {SECONDS} s"
     if answer.code not in (0, 1, 2):
         return f"exit code {answer.code}"
+    if name == CACHE and answer.code != 0:
+        return "a damaged cache is no fault of the user"
     if "Traceback" in answer.output:
         return "a traceback"
     errors = [line for line in answer.output.splitlines() if line.startswith("error: ")]

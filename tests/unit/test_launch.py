@@ -9,7 +9,7 @@ from conftest import free_port
 from repro.core.errors import UserError
 from repro.core.launch import Launch, is_first, is_one_of_several, launched
 from repro.training import joining
-from repro.training.processes import _own_gpu
+from repro.training.devices import _own_gpu
 
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 TWO = {"WORLD_SIZE": "2", **PLACE}

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import torch
 from repro.core.errors import UserError
-from repro.data.manifest import data_digest
+from repro.core.files import Json, JsonObject
+from repro.core.hashing import sha256_file, sha256_of
+from repro.data import digests, known_digests
+from repro.data.manifest import (
+    SEAL,
+    Manifest,
+    data_digest,
+    files_of,
+    tree_digests,
+    write_manifest,
+)
 from repro.data.prepared import Folders, Preparation
 from repro.runs.settings import Settings
 
@@ -70,7 +80,7 @@ def code(tmp_path: Path) -> Path:
 
 def preparation(root: Path, author: Author, own: Path | None = None, size: int = 3) -> Preparation:
     config = Config(dataset=Dataset(size=size), image_dir=str(own) if own else None)
-    return Preparation(root, config, author, [root / "data.py"])
+    return Preparation(root, config, author, [sha256_file(root / "data.py")])
 
 
 def test_data_are_prepared_once_and_are_what_is_read(tmp_path: Path, code: Path) -> None:
@@ -350,3 +360,70 @@ def test_of_jobs_that_begin_together_one_prepares(tmp_path: Path, code: Path) ->
     assert (tmp_path / "log").read_text().split() == ["begins", "ends"]
     manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
     assert len(manifest["files"]) == 3
+
+
+def test_own_files_are_hashed_once_also_for_other_settings(
+    tmp_path: Path, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def counted(file: Any) -> str:
+        hashed.append(Path(file.name).name)
+        return sha256_of(file)
+
+    author = OwnFiles()
+    author.folder = tmp_path / "mine"
+    author.folder.mkdir()
+    for name in "ab":
+        (author.folder / name).write_text(name)
+    monkeypatch.setattr(digests, "sha256_of", counted)
+    monkeypatch.setattr(known_digests, "untrusted_kind", lambda path: "a disk without times")
+    for size in (3, 4):
+        preparation(tmp_path, author, size=size).read(is_cached=True)
+        assert (sorted(hashed), author.calls) == (["a", "b"], size - 2)
+        hashed.clear()
+
+    class Changing(OwnFiles):
+        def prepare(self, settings: Dataset, folders: Folders) -> Any:
+            (self.folder / "b").write_text("other")
+            return super().prepare(settings, folders)
+
+    changing = Changing()
+    changing.folder = author.folder
+    found = preparation(tmp_path, changing, size=5).read().manifest["files"]
+    assert found == tree_digests(author.folder)  # what `prepare` has changed, against the rules
+
+
+def test_a_damaged_list_of_files_is_named(tmp_path: Path, code: Path) -> None:
+    made = preparation(tmp_path, Author())
+    manifest = without_seal(made.read().manifest)
+    lists: list[Json] = [[], {"a": 1}, None]
+    for files in lists:  # with a seal that fits, as somebody writes who means harm
+        write_manifest(made.path, {**manifest, "files": files})
+        with pytest.raises(UserError, match=r"manifest.json is damaged \(no SHA-256 of each file"):
+            made.read()
+    del manifest["files"], manifest["code"]
+    write_manifest(made.path, manifest)
+    assert len(files_of(made.read().manifest, made.path)) == 3  # prepared anew: by other code
+    own = OwnFiles()
+    own.folder = folder_of(tmp_path / "mine", *"ab")
+    made = preparation(tmp_path, own)
+    made.prepare()
+    write_manifest(made.path, manifest)
+    with pytest.raises(UserError, match=r"manifest.json is damaged \(no SHA-256 of each file"):
+        made.read()
+
+
+def without_seal(manifest: Manifest) -> JsonObject:
+    return {name: value for name, value in manifest.items() if name != SEAL}
+
+
+def test_a_cache_is_beside_the_manifest_and_changes_nothing(tmp_path: Path, code: Path) -> None:
+    plain = preparation(tmp_path, Author()).read()
+    for _ in range(2):
+        assert preparation(tmp_path, Author()).read(is_cached=True) == plain
+    left = {path.name for path in (tmp_path / "data/mine").iterdir()} - {".digests.json"}
+    assert left == {"manifest.json", "prepared", "raw"}
+    (plain.folder / "below" / "1.txt").write_text("other")
+    with pytest.raises(UserError, match=r"1.txt: changed, says"):
+        preparation(tmp_path, Author()).read(is_cached=True)

@@ -21,7 +21,7 @@ import torch
 from conftest import TEMPLATE
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
-from repro.data.manifest import data_digest
+from repro.data.manifest import data_digest, tree_digests
 from repro.diagnosis.operations import Recorder
 from repro.diagnosis.replay_session import ReplaySession
 from repro.results.archive import find_data
@@ -895,3 +895,10 @@ def test_an_archive_finds_the_facts_of_a_loop_without_a_folder_of_data(tmp_path:
     )
     with pytest.raises(UserError, match=r"has no manifest.json of the recorded data"):
         find_data(tmp_path, run, "other", with_data=False)
+
+
+def test_a_session_hashes_the_files_of_a_folder(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    assert training(root).digests(folder) == tree_digests(folder)

@@ -7,6 +7,7 @@ SHA-256 are standards, and nothing here depends on `hash()`, which changes from 
 import hashlib
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 from repro.core.errors import UserError
 from repro.core.special_files import fault_of_kind
@@ -29,10 +30,20 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal; UserError for a pipe or a device."""
+    with open_to_hash(path) as file:
+        return sha256_of(file)
+
+
+def open_to_hash(path: Path) -> BinaryIO:
+    """Open a file to read its bytes; UserError for a pipe or a device, which may never end."""
     if fault := fault_of_kind(path):
         raise UserError(fault)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.open("rb")
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of the bytes of an open file in hexadecimal."""
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def sha256_json(value: object) -> str:

@@ -24,6 +24,7 @@ VERIFIED = "verify"  # in RUNS: what `verify` trained
 MANIFEST = "manifest.json"
 RAW = "raw"  # downloads
 PREPARED = "prepared"  # what is read; its files are in the manifest
+DIGESTS = ".digests.json"  # what `train` has hashed; in no archive, image or commit
 
 # Of a run.
 CONFIG_USED = "config_used.yaml"

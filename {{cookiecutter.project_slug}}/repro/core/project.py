@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from repro.core.bounded import RESTORE, read_text
 from repro.core.errors import UserError
+from repro.core.read_once import inheritance
 
 # Settings of the author's commands that the kit sets by their names.
 MAX_STEPS = "training.max_steps"
@@ -122,7 +123,14 @@ def run_author_command(
     typed = command_line(root, name, *arguments)
     pipe = subprocess.PIPE if capture else None
     output = ""
-    process = subprocess.Popen([sys.executable, *typed[1:]], cwd=root, stdout=pipe)
+    descriptors, variables = inheritance()
+    process = subprocess.Popen(
+        [sys.executable, *typed[1:]],
+        cwd=root,
+        stdout=pipe,
+        env=variables,
+        pass_fds=descriptors,
+    )
     try:
         if process.stdout:
             output = process.stdout.read().decode(errors="replace")

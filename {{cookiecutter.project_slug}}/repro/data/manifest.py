@@ -7,15 +7,16 @@ manifest everywhere. Every file that was changed, is missing or is extra is name
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from repro.core.bounded import DamagedFile, read_json_file
 from repro.core.errors import UserError, refuse
 from repro.core.files import Json, JsonObject, write_json
-from repro.core.hashing import sha256_file, sha256_json
-from repro.core.progress import progress
+from repro.core.hashing import sha256_json
 from repro.core.special_files import fault_of_kind
 from repro.core.stand_ins import faults_of_stand_ins, stand_in, stand_ins
+from repro.data.digests import ALONE, Together, digests_of
+from repro.data.known_digests import Memory, memory_of_command
 
 SEAL = "manifest_sha256"  # of all else that a manifest says
 
@@ -57,15 +58,22 @@ def _fault_of(path: Path) -> str | None:
     return fault_of_kind(path)
 
 
-def tree_digests(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of `files_below`, by its path."""
-    names = files_below(root)
-    digests = {}
-    with progress(f"checking {len(names)} files", len(names)) as advance:
-        for name in names:
-            digests[name] = sha256_file(root / name)
-            advance(1)
-    return digests
+class Manifest(dict[str, Json]):
+    """A manifest that is known to be JSON: it was read from a file, or is written into one."""
+
+
+def tree_digests(
+    root: Path,
+    memory: Memory | None = None,
+    together: Together = ALONE,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Return the SHA-256 of every file of `files_below`, by its path.
+
+    More than `root` is for `digests_of`: what is known already, and the processes that share the
+    work.
+    """
+    return digests_of(root, files_below(root), memory or memory_of_command(), together, known)
 
 
 def refuse_changes(
@@ -91,14 +99,14 @@ def refuse_changes(
     refuse(faults)
 
 
-def write_manifest(path: Path, manifest: JsonObject) -> JsonObject:
+def write_manifest(path: Path, manifest: JsonObject) -> Manifest:
     """Write a manifest with the digest of all that it says, and return it as it is written."""
-    sealed: JsonObject = {**manifest, SEAL: _seal_of(manifest)}
+    sealed = Manifest({**manifest, SEAL: _seal_of(manifest)})
     write_json(path, sealed)
     return sealed
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> Manifest:
     """Read what `write_manifest` wrote; UserError if it is damaged, empty if an older kit wrote it.
 
     An author's code takes the facts in it for those that the author's `prepare` returned.
@@ -108,10 +116,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: {_remedy(path)}") from error
     if isinstance(manifest, dict) and SEAL not in manifest and {"files", "code"} <= manifest.keys():
-        return {}
+        return Manifest()
     if not isinstance(manifest, dict) or manifest.get(SEAL) != _seal_of(manifest):
         raise DamagedFile(path, "it is not as it was written", _remedy(path))
-    return manifest
+    return Manifest(manifest)
+
+
+def files_of(manifest: Manifest, path: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a manifest; UserError if it has no such list."""
+    files = manifest.get("files")
+    if isinstance(files, dict):
+        digests = {name: digest for name, digest in files.items() if isinstance(digest, str)}
+        if len(digests) == len(files):
+            return digests
+    raise DamagedFile(path, "no SHA-256 of each file", _remedy(path))
 
 
 def _seal_of(manifest: JsonObject) -> str:

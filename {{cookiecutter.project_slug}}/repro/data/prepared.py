@@ -19,22 +19,26 @@ from typing import Any, NamedTuple, Protocol
 
 from repro.core.bounded import parse_json
 from repro.core.errors import UserError
-from repro.core.files import Json, JsonObject, write_file
-from repro.core.hashing import sha256_file, sha256_json
-from repro.core.layout import MANIFEST, PREPARED, RAW
+from repro.core.files import Json, JsonObject
+from repro.core.hashing import sha256_json
+from repro.core.layout import DIGESTS, MANIFEST, PREPARED, RAW
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.core.secret_values import refuse_secret_names, without_secrets
-from repro.core.text import listed
+from repro.data.digests import ALONE, States, Together, digests_of, states_of
+from repro.data.known_digests import Memory, memory_of_command
 from repro.data.manifest import (
     SEAL,
+    Manifest,
+    files_below,
+    files_of,
     read_manifest,
     refuse_changes,
     tree_digests,
     write_manifest,
 )
+from repro.data.own_files import note_folder, refuse_another_folder, setting_of
 
 _PARTIAL = f"{PREPARED}.partial"
-_OWN = ".own_files"  # where the author's files were; hidden, so that no archive has it
 _OURS = ("code", "dataset", "files", SEAL)  # what the kit writes into a manifest
 
 
@@ -90,7 +94,7 @@ class Prepared(NamedTuple):
     """Prepared data: their `folder`, and all that the `manifest` says of them."""
 
     folder: Path
-    manifest: JsonObject
+    manifest: Manifest
 
     @property
     def facts(self) -> JsonObject:
@@ -99,22 +103,25 @@ class Prepared(NamedTuple):
 
 
 class Preparation:
-    """The data of a config. `code`: the project's Python files, on which prepared data depend."""
+    """The data of a config.
 
-    def __init__(self, root: Path, config: Any, author: Any, code: Iterable[Path]) -> None:
+    `code`: the SHA-256 of each of the project's Python files, on which prepared data depend.
+    """
+
+    def __init__(self, root: Path, config: Any, author: Any, code: Iterable[str]) -> None:
         self._author: DataModule = author
         self._settings = config.dataset
         self._name: str = config.dataset.name
         self._place: Path = root / config.data_dir / self._name
         find_own: Callable[[Any], Path | None] = getattr(author, "own_files", lambda config: None)
         self._own = find_own(config)
-        self._own_setting = _setting_of(root, config, self._own)
+        self._own_setting = setting_of(root, config, self._own)
         self._refuse_to_write_among_own_files()
         # The digest of the settings, for the manifest goes into runs and archives: a value that
         # comes from the environment (${oc.env:DATA_URL}) is in no commit. And that of masked ones,
         # for the digest of a short secret can be guessed.
         settings = redact_mapping(config.dataset.model_dump(mode="json"), clean=redact_shapes)
-        self._made_with: list[Json] = [sha256_json(settings), *map(sha256_file, code)]
+        self._made_with: list[Json] = [sha256_json(settings), *code]
 
     def _refuse_to_write_among_own_files(self) -> None:
         """Raise UserError if the kit would write into the author's folder, or replace it."""
@@ -143,50 +150,64 @@ class Preparation:
     def prepare(self) -> Prepared:
         """Prepare the data, also where that was done before; an error leaves nothing behind."""
         with self._alone():
-            return self._prepare()
+            return self._prepare(memory_of_command())
 
-    def read(self) -> Prepared:
+    def read(self, together: Together = ALONE, is_cached: bool = False) -> Prepared:
         """Return the data; prepare them where they are not, or were made by other code.
 
+        All processes of a training call this together: they share the files to be hashed.
+        `is_cached`: an earlier training's digests may stand for files that did not change since.
         UserError, with every file that is not as it was prepared.
         """
-        if self._is_due():
-            with self._alone():
-                if self._is_due():  # else another job has prepared them meanwhile
-                    return self._prepare()  # the raw data are kept, and checked
+        memory = memory_of_command(self._place / DIGESTS if is_cached else None)
+        prepared = together.first(lambda: self._prepared_if_due(memory))
+        if prepared and together is ALONE:
+            return prepared
+        known = files_of(prepared.manifest, self.path) if prepared else None
+        names = files_below(self.folder) if self.folder.is_dir() else []
+        there = digests_of(self.folder, names, memory, together, known)
         manifest = read_manifest(self.path)
-        there = tree_digests(self.folder) if self.folder.is_dir() else {}
-        self._refuse_another_folder(manifest["files"], there)
-        refuse_changes(self.folder, manifest["files"], there, self.path)
-        if manifest["code"][:1] != self._made_with[:1]:  # to read all of them again takes minutes
-            return self.prepare()
+        recorded = files_of(manifest, self.path)
+        if self._own:
+            refuse_another_folder(self._own, self._own_setting, recorded, there, self.path)
+        refuse_changes(self.folder, recorded, there, self.path)
+        is_other = self._is_of_other_settings(manifest)
+        together.first(lambda: self._prepared_for_settings(memory, there) if is_other else None)
+        if is_other:
+            manifest = read_manifest(self.path)
         return Prepared(self.folder, manifest)
 
-    def _refuse_another_folder(self, recorded: Mapping[str, str], found: Mapping[str, str]) -> None:
-        """Raise UserError if the author's folder is another one than before, with other files."""
-        if self._own is None or recorded == found:
-            return
-        own = self._own.resolve()
-        note = self._place / _OWN
-        before = note.read_text(errors="replace") if note.is_file() else ""
-        is_another = before != str(own) if before else not {*recorded.items()} & {*found.items()}
-        if is_another:
-            others = sorted({name for name, _ in {*recorded.items()} ^ {*found.items()}})
-            raise UserError(
-                f"{self._own_setting}={own} has other files ({listed(others, 2)}) than "
-                f"{before or 'the folder before'}, which {self.path} is of: set it back; or "
-                f'prepare these: make data ARGS="dataset={self._name} {self._own_setting}={own}"; '
-                "or keep both: give these another data_dir"
-            )
+    def _prepared_if_due(self, memory: Memory) -> Prepared | None:
+        """Prepare the data if that is due, unless another job has done it meanwhile."""
+        if not self._is_due():
+            return None
+        with self._alone():
+            return self._prepare(memory) if self._is_due() else None  # the raw data are kept
+
+    def _prepared_for_settings(self, memory: Memory, there: Mapping[str, str]) -> None:
+        """Look through an author's own files, unless another job has done it meanwhile."""
+        with self._alone():
+            if self._is_of_other_settings(read_manifest(self.path)):
+                self._prepare(memory, there)
 
     def _is_due(self) -> bool:
         """Tell whether there are no data, or those that other settings or other code made."""
         if not self.path.is_file():
             return True
         manifest = read_manifest(self.path)
-        return not manifest or (self._own is None and manifest["code"] != self._made_with)
+        return not manifest or (self._own is None and manifest.get("code") != self._made_with)
 
-    def _prepare(self) -> Prepared:
+    def _is_of_other_settings(self, manifest: Manifest) -> bool:
+        """Tell whether an author's own files have to be looked through for these settings.
+
+        For other code they are not looked through again, which may take minutes.
+        """
+        code = manifest.get("code")
+        return not isinstance(code, list) or code[:1] != self._made_with[:1]
+
+    def _prepare(self, memory: Memory, there: Mapping[str, str] | None = None) -> Prepared:
+        """Prepare the data. `there`: the digests of the author's own files, if they were hashed."""
+        before = self._own_states() if there else None
         partial = self._place / _PARTIAL
         shutil.rmtree(partial, ignore_errors=True)  # a killed preparation left it
         partial.mkdir()
@@ -195,7 +216,9 @@ class Preparation:
                 self._settings, Folders(self._place / RAW, partial, self._own)
             )
             facts = _as_json(given)
-            files: JsonObject = {**tree_digests(self._own or partial)}
+            is_same = before is not None and before == self._own_states()
+            known = there if is_same else None
+            files: JsonObject = {**tree_digests(self._own or partial, memory, known=known)}
             refuse_secret_names(files, f" of dataset={self._name}")
             if not files:
                 raise UserError(f"dataset={self._name}: prepare wrote no file into folders.out")
@@ -205,11 +228,15 @@ class Preparation:
             partial.rename(final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        manifest = {**facts, "dataset": self._name, "files": files, "code": self._made_with}
-        written = write_manifest(self.path, manifest)
+        own: JsonObject = {"dataset": self._name, "files": files, "code": self._made_with}
+        manifest = write_manifest(self.path, {**facts, **own})
         if self._own:
-            write_file(self._place / _OWN, os.fsencode(self._own.resolve()))
-        return Prepared(self.folder, written)
+            note_folder(self._own, self.path)
+        return Prepared(self.folder, manifest)
+
+    def _own_states(self) -> States | None:
+        """Return the states of the author's own files."""
+        return states_of(self._own, files_below(self._own)) if self._own else None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -234,12 +261,6 @@ class Preparation:
                 f"{self.path} was written anew while its data were read: another job has other "
                 "settings or code; give this one a data_dir of its own, or start it again"
             )
-
-
-def _setting_of(root: Path, config: Any, folder: Path | None) -> str:
-    """Return the name of the setting that says where a folder is."""
-    named = (name for name, value in config if isinstance(value, str) and root / value == folder)
-    return next(named, "own_files")
 
 
 def _as_json(facts: object) -> JsonObject:

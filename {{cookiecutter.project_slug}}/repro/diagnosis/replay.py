@@ -5,6 +5,7 @@ between are repeated and compared with the run's trace. Fresh memory is filled w
 so an operation that reads what nobody wrote betrays itself. Nothing of the run is changed.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,8 @@ def trace_step(root: Path, run: Path, step: int, keep: int | None = None) -> Ste
         raise UserError(f"--step {step}: the trace of {run} has {steps}")
     recorder = Recorder(root, layout.USER_CODE, keep)
     header = header_at(trace.headers, step)
-    changed = _changed_since(root, header)
     session = ReplaySession(root, config, run, step, recorder)
+    changed = _changed_since(root, session.code, header)
     lines = session.replay(train_function_of(root))
     parted = (line.step for line in lines if trace.lines.get(line.step, line) != line)
     return StepRecord(
@@ -65,9 +66,9 @@ def trace_step(root: Path, run: Path, step: int, keep: int | None = None) -> Ste
     )
 
 
-def _changed_since(root: Path, header: JsonObject) -> list[str]:
+def _changed_since(root: Path, code: Mapping[str, str], header: JsonObject) -> list[str]:
     """Say in words what of code, lock and packages is not as it was under a trace's header."""
-    now = conditions_on_disk(root).as_json()
+    now = conditions_on_disk(root, code).as_json()
     recorded = header.get("conditions")
     conditions = recorded if isinstance(recorded, dict) else {}
     return differences({name: conditions.get(name) for name in now}, now)

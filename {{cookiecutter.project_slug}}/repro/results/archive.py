@@ -25,6 +25,7 @@ from repro.core.errors import UserError, refuse
 from repro.core.file_names import fault_of_name, faults_of_names, shown
 from repro.core.files import JsonObject, read_object, replacing
 from repro.core.hashing import sha256_bytes
+from repro.core.read_once import reading_once
 from repro.core.redaction import is_secret_file, redact_name
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import listed
@@ -52,6 +53,7 @@ class Commit(NamedTuple):
     moment: int
 
 
+@reading_once()
 def archive(
     root: Path, output: Path | None = None, with_data: bool = False, allow_dirty: bool = False
 ) -> Path:

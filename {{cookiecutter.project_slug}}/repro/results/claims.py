@@ -16,6 +16,7 @@ from repro.core.errors import UserError, refuse
 from repro.core.file_names import fault_of_name, taken_for_one
 from repro.core.files import Json, JsonObject, parse_object, read_object
 from repro.core.project import MAX_STEPS, command_module, run_author_command, tool_setting
+from repro.core.read_once import reading_once
 from repro.core.stand_ins import stand_in
 from repro.results.recording import CLAIM_NAME, Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
@@ -101,6 +102,7 @@ def recorded_run(root: Path, name: str, expected: RecordedClaim, seed: int) -> P
     return None
 
 
+@reading_once()
 def stale(root: Path, quick: bool = False) -> list[str]:
     """Return one line for each change since the results were recorded; none if they are current.
 

@@ -21,6 +21,7 @@ from repro.core.files import write_file, write_json
 from repro.core.hashing import sha256_json
 from repro.core.progress import duration
 from repro.core.project import author_object
+from repro.core.read_once import reading_once
 from repro.core.text import listed
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
@@ -70,6 +71,7 @@ class _Schedule:
         self.seconds.append(seconds)
 
 
+@reading_once()
 def record(root: Path, allow_dirty: bool = False) -> None:
     """Train every seed of every claim and write the results.
 

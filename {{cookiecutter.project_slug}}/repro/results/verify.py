@@ -16,6 +16,7 @@ from repro.core import layout
 from repro.core.errors import UserError, refuse
 from repro.core.hashing import sha256_json
 from repro.core.project import MAX_STEPS, WITH_TRACE, WITHOUT_TRACKER, run_author_command
+from repro.core.read_once import reading_once
 from repro.results.claims import (
     RECORDED_RUNS,
     Claim,
@@ -74,6 +75,7 @@ class Part:
 ALL = Part()
 
 
+@reading_once()
 def verify(
     root: Path, name: str | None = None, seed: int | None = None, part: Part = ALL
 ) -> Verdict:

@@ -12,10 +12,12 @@ from typing import Annotated
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.core.hashing import derive_seed, sha256_file, sha256_json
+from repro.core.hashing import derive_seed, sha256_json
 from repro.core.profiles import PORTABLE_KERNELS
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
+from repro.data.digests import ALONE, Together, digests_of
+from repro.data.known_digests import memory_of_command
 from repro.data.manifest import data_digest
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
@@ -171,16 +173,31 @@ def seeds_by_hand(config: JsonObject) -> JsonObject:
     return {phase: seed for phase, seed in seeds.items() if seed != derive_seed(master, phase)}
 
 
-def conditions_on_disk(root: Path) -> ConditionsOnDisk:
-    """Read the conditions that lie on the disk: code, lock, packages that are not as locked.
+def code_digests(root: Path, together: Together = ALONE) -> dict[str, str]:
+    """Return the SHA-256 of the lock and of each file of code that bits or data depend on.
 
-    UserError for a file of code with a secret in its name.
+    All processes `together` read each once. UserError for a file with a secret in its name.
     """
     files = code_files(root)
     refuse_secret_names(files, " of code")
-    code = {name: sha256_file(root / name) for name in files if not name.startswith(_NO_CONDITION)}
-    lock = root / LOCK
-    return ConditionsOnDisk(code, sha256_file(lock), not_as_locked(lock))
+    files = [name for name in files if is_condition(name) or name.endswith(".py")]
+    return digests_of(root, [*files, LOCK], memory_of_command(), together, quiet=True)
+
+
+def is_condition(name: str) -> bool:
+    """Tell whether bits may depend on a file of code."""
+    return not name.startswith(_NO_CONDITION)
+
+
+def conditions_on_disk(root: Path, code: Mapping[str, str] | None = None) -> ConditionsOnDisk:
+    """Return the conditions that lie on the disk: code, lock, packages that are not as locked.
+
+    `code`: what `code_digests` returned; None reads it now.
+    """
+    found = code_digests(root) if code is None else code
+    conditions = {name: digest for name, digest in found.items() if is_condition(name)}
+    lock = conditions.pop(LOCK)
+    return ConditionsOnDisk(conditions, lock, not_as_locked(root / LOCK))
 
 
 def conditions_here(

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
@@ -19,6 +20,7 @@ from torch.utils.data import Dataset, default_collate
 
 from repro.core.errors import UserError
 from repro.core.secret_values import without_secrets
+from repro.data.manifest import Manifest, tree_digests
 from repro.runs.plan import Wanted, sized
 from repro.runs.registered import Stateful, registered
 from repro.runs.session_base import SessionBase
@@ -44,19 +46,27 @@ class Session(SessionBase):
     def data(self, facts: Mapping[str, Any]) -> None:
         """Say what identifies the data: their digest is a condition of the training.
 
-        `facts`: a JSON object, such as the SHA-256 of each file (repro.data.manifest.tree_digests).
-        Comes before `register`.
+        `facts`: a JSON object, such as the SHA-256 of each file (`digests`). Comes before
+        `register`.
         """
         if self.facts is not None:
             raise UserError("session.data was called twice: expected all facts in one call")
-        try:
-            json.dumps(facts)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"session.data(facts): {error}; expected what JSON can hold: text, numbers, lists "
-                "and dicts of them"
-            ) from error
+        if not isinstance(facts, Manifest):  # else they are known to be JSON
+            try:
+                json.dumps(facts)
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"session.data(facts): {error}; expected what JSON can hold: text, numbers, "
+                    "lists and dicts of them"
+                ) from error
         self.facts = without_secrets(dict(facts), "the facts of session.data(facts)")
+
+    def digests(self, folder: Path) -> dict[str, str]:
+        """Return the SHA-256 of every file below a folder, by its path, for `data(facts)`.
+
+        All processes call it, and share the files: each is read once. Hidden files are left out.
+        """
+        return tree_digests(folder, together=self.processes)
 
     def first(self, work: Callable[[], Result]) -> Result:
         """Let process 0 do `work`, such as to prepare data, before the others do it."""

@@ -14,7 +14,12 @@ from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
 from repro.data.manifest import data_digest
-from repro.runs.conditions import Situation, conditions_here, conditions_on_disk
+from repro.runs.conditions import (
+    Situation,
+    code_digests,
+    conditions_here,
+    conditions_on_disk,
+)
 from repro.runs.fingerprints import Quantities
 from repro.runs.plan import Plan
 from repro.runs.registered import Registered
@@ -33,11 +38,11 @@ from repro.training.workers import refuse_long_folder
 class SessionBase:
     """The part of a session that an author does not call; see `Session`."""
 
+    reads_cache = False  # whether digests of an earlier training may stand for unchanged data
+
     def __init__(self, root: Path, config: SessionSettings) -> None:
         refuse_missing_settings(config)
         refuse_long_folder(config.num_workers)
-        # At once: whoever edits the code while the data are prepared edits the next training's.
-        self._on_disk = conditions_on_disk(root)
         set_determinism(config.determinism)
         set_threads(config.threads)
         self.root = root
@@ -47,6 +52,9 @@ class SessionBase:
         self.finished = ""
         self.device = choose_device(config.device)
         self.processes = Processes(config.training.shards, self.device)
+        # At once: whoever edits the code while the data are prepared edits the next training's.
+        self.code = code_digests(root, self.processes)
+        self._on_disk = conditions_on_disk(root, self.code)
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
         self.facts: JsonObject | None = None
         self.notes: JsonObject = {}

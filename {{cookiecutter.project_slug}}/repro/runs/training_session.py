@@ -50,6 +50,8 @@ class TrainingSession(Session):
     SIGTERM ended the loop.
     """
 
+    reads_cache = True
+
     def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
         super().__init__(root, config)
         self.run: Run | None = None

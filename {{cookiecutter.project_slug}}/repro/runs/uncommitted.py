@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from repro.runs.conditions import conditions_on_disk
+from repro.runs.code_files import code_files
+from repro.runs.conditions import is_condition
 from repro.runs.git import uncommitted_files
 from repro.runs.git_index import not_as_committed
 
@@ -18,7 +19,8 @@ def uncommitted_code(root: Path, but: tuple[str, ...] = ()) -> list[str] | None:
         return None
     told = {line.partition(" (")[0] for line in changed}
     folders = tuple(name for name in told if name.endswith("/"))
-    code = [name for name in conditions_on_disk(root).code if not name.startswith(folders)]
+    code = [name for name in code_files(root) if is_condition(name)]
+    code = [name for name in code if not name.startswith(folders)]
     try:
         others = not_as_committed(root, code)
     except OSError:  # before the first commit: all of it is listed

@@ -12,14 +12,18 @@ from torch.utils.data import Dataset
 from repro.core.errors import UserError
 from repro.core.project import author_module, author_object
 from repro.data.prepared import Preparation, Prepared
-from repro.runs.code_files import code_files
+from repro.runs.conditions import code_digests
 from repro.tasks.task import Task
 
 
-def preparation(root: Path, config: Any) -> Preparation:
-    """Return what prepares and reads the data of a config."""
-    code = [root / name for name in code_files(root) if name.endswith(".py")]
-    return Preparation(root, config, author_module(root, "data"), code)
+def preparation(root: Path, config: Any, code: Mapping[str, str] | None = None) -> Preparation:
+    """Return what prepares and reads the data of a config.
+
+    `code`: the SHA-256 of each file of code; None reads them now.
+    """
+    digests = code_digests(root) if code is None else code
+    python = [digest for name, digest in digests.items() if name.endswith(".py")]
+    return Preparation(root, config, author_module(root, "data"), python)
 
 
 def task_class(root: Path) -> type[Task]:

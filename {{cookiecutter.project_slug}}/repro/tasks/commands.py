@@ -38,19 +38,10 @@ def train_command(root: Path, description: str | None) -> int:
 
         return sweep(root, program, loader, arguments.settings)
     config = loader.load(arguments.settings)
-    _refuse_secret_names(root)
     environment.enter(config.profile, config.threads)
     if arguments.conditions or arguments.foresee:
         return _print_conditions(root, config, arguments.foresee)
     return _train(root, config)
-
-
-def _refuse_secret_names(root: Path) -> None:
-    """Raise UserError for code with a secret in its name, before a run's folder is made."""
-    from repro.core.secret_values import refuse_secret_names
-    from repro.runs.code_files import code_files
-
-    refuse_secret_names(code_files(root), " of code")
 
 
 def _print_conditions(root: Path, config: Any, foresee: bool) -> int:

@@ -45,8 +45,8 @@ class TaskInSession:
             )
         self.session = session
         self.config = config
-        source = preparation(session.root, config)
-        prepared = session.first(source.read)
+        source = preparation(session.root, config, session.code)
+        prepared = source.read(session.processes, session.reads_cache)
         session.data(prepared.manifest)
         self.datasets: Mapping[str, Dataset[Any]] = datasets_of(
             session.root, config, source, prepared

@@ -178,7 +178,8 @@ class Processes:
         padded[: len(data)] = data
         rows = self._gather(padded).view(self.size, -1)
         return [
-            bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)
+            row[:length].numpy().tobytes().decode()
+            for row, length in zip(rows, lengths, strict=True)
         ]
 
     def _gather(self, own: Tensor) -> Tensor:
