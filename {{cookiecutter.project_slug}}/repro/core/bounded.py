@@ -12,6 +12,7 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ LARGEST_LOG = 1 << 30
 MOST_VALUES_OF_A_LOG = 1 << 25
 _OF_A_LINE = 4  # values that a line costs beside those in it: its object, its step
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # or a whole one, written as two halves
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # or a whole one, written as two halves
+
+_TOO_DEEP = f"nested deeper than {DEEPEST} levels"
 
 RESTORE = "restore it, or move it away"
 
@@ -72,19 +75,16 @@ def read_text(path: Path, most: int = LARGEST_BY_HAND) -> str:
 def parse_json(text: str | bytes) -> Any:
     """Return the value that a JSON text holds; ValueError with the reason if it holds none."""
     if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")
-    if values_in(text) > MOST_VALUES:
+        text = text.removeprefix(BOM_UTF8).decode()
+    if len(text) > MOST_VALUES and values_in(text) > MOST_VALUES:
         raise ValueError(f"it holds more than {MOST_VALUES} values")
     try:
         value = json.loads(text)
-    except RecursionError:
-        value = None
-        too_deep = True
-    else:
-        too_deep = text.count("[") + text.count("{") > DEEPEST and is_too_deep(value)
-    if too_deep:
-        raise ValueError(f"nested deeper than {DEEPEST} levels")
-    if _HALF.search(text):
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    if text.count("[") + text.count("{") > DEEPEST and is_too_deep(value):
+        raise ValueError(_TOO_DEEP)
+    if "\\u" in text and _HALF.search(text):  # a long trace has a million lines without any
         _refuse_halves(value)
     return value
 
@@ -183,7 +183,7 @@ def refuse_unreadable(what: str, text: str, value: Any) -> None:
     if is_too_deep(value):
         raise UserError(f"{what}: lists and dicts in each other, expected {DEEPEST} levels at most")
     try:
-        if _HALF.search(text):
+        if _HALF.search(text):  # json.dumps escapes all that is not ASCII
             _refuse_halves(value)
     except ValueError as error:
         raise UserError(f"{what}: {error}: expected whole characters") from error
