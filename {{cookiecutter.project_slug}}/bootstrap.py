@@ -252,8 +252,8 @@ def print_answer(line: str) -> None:
 
 def silence(stream: "TextIO | None") -> None:
     """Let a stream that takes nothing write to nowhere: Python would fail at its end once more."""
-    if stream:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with suppress(AttributeError, OSError, ValueError):  # it is closed, or none of the system's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
 
 
 def locks() -> "list[str]":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import bootstrap
 import pytest
 from conftest import TEMPLATE, clean_environ
 from repro.core.command import BUG, Parser, run_command
@@ -168,3 +169,16 @@ def test_setup_needs_nobody_who_reads(redirection: str, code: int) -> None:
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE])
+def test_setup_goes_on_when_nobody_reads(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A failure to print would take away the environment that it is making."""
+    monkeypatch.setattr(sys, "stdout", text_stream(Failing(number)))
+    bootstrap.show("unpacking")
+    monkeypatch.setattr(sys, "stdout", None)
+    bootstrap.show("unpacking")
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", text_stream(output, "ascii"))
+    bootstrap.show("in a folder näme")
+    assert output.getvalue() == b"setup: in a folder n\\xe4me\n"

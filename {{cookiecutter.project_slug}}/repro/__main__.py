@@ -28,6 +28,7 @@ exit codes of audit: 0 it found at most slow operations, 1 it found something el
 exit codes of doctor: 0 nothing is wrong, 1 faults or failed points, a line each, 2 cannot look
 exit codes of image-digest: 0 as pinned, 1 moved or gone, 2 the registry gives no answer
 exit codes of migrate: 0 all imports are today's, 1 some lines are left for you
+exit codes of all: 2 also where the output cannot be written, 141 nobody reads it on, 70 a bug
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too

@@ -7,12 +7,12 @@ cut, so that the file has the bytes of a training that was never stopped.
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from omegaconf import OmegaConf
 
@@ -192,18 +192,20 @@ def _is_users_run(root: Path, folder: Path) -> bool:
     return bool(around) and not of_others & above
 
 
-_locks: dict[Path, TextIO] = {}  # open as long as the process lives; its end frees them
+# Descriptors, open as long as the process lives; its end frees them. (Python would warn of files.)
+_locks: dict[Path, int] = {}
 
 
 def _lock(folder: Path) -> None:
     """Let no other training write to a run's folder; UserError if one does so now."""
     if folder in _locks or not is_first():  # of its processes the first locks
         return
-    file = (folder / ".lock").open("a")
+    file = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         # Of this process alone: data workers, which may outlive a kill for seconds, inherit none.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        os.close(file)
         raise UserError(f"{folder}: another process is training there; wait for its end") from error
     except OSError as error:
         words = f"{error.strerror}; take care that no other training uses it"
