@@ -163,6 +163,7 @@ def become(folder: Path, request: Request, streams: list[int]) -> NoReturn:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        open_streams()
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -177,6 +178,16 @@ def become(folder: Path, request: Request, streams: list[int]) -> NoReturn:
         del kept
     finally:
         end(code)
+
+
+def open_streams() -> None:
+    """Make Python's streams anew: it knows of each whether one can seek in it, as at its start."""
+    sys.stdin = open(0, closefd=False)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        new = open(number, "w", encoding=old.encoding, errors=old.errors, closefd=False)
+        new.reconfigure(line_buffering=name == "stderr" or os.isatty(number))
+        setattr(sys, name, new)
 
 
 def differ() -> list[object]:

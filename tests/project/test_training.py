@@ -138,7 +138,8 @@ def test_another_hardware_class_is_equivalent_which_identical_refuses(
     path = own_project.path / "results" / "expected_metrics.json"
     recorded = json.loads(path.read_text())
     claim = recorded["claims"]["digits_baseline"]
-    claim["bits"] = {"cuda NVIDIA H100": claim["bits"]["cpu x86-64-v3 portable"]}
+    for of_class in ("bits", "environments"):
+        claim[of_class] = {"cuda NVIDIA H100": claim[of_class]["cpu x86-64-v3 portable"]}
     path.write_text(json.dumps(recorded))
     done = own_project.module("repro", "verify", "--require", "identical")
     assert (done.returncode, last_line(done.stdout)) == (1, "EQUIVALENT")
