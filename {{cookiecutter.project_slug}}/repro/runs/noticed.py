@@ -71,7 +71,7 @@ class Noticed:
         return noted
 
     def end(self, mean: Tensor) -> None:
-        """Note what a step has in the end: its loss, the gradients from the last one, the buffers."""
+        """Note what a step has in the end: the loss, the gradients from the last one, buffers."""
         self.add("the mean loss", mean, own=False)
         for name, weight in reversed([*self._model.named_parameters()]):
             self.add(f"the gradient of {name}", weight.grad, own=False)

@@ -104,16 +104,21 @@ class _Twice:
         if guilty := _guilty(everyone):
 
             def again() -> None:
-                state.restore()
                 alone = NotingProcesses(processes, None, alone=True)
                 backward_in_shards(model, batches, size, alone, loss)
 
-            kept = self._kept(model, processes, guilty[0], again)
+            kept = self._kept(model, processes, guilty[0], state, again)
+            state.restore()
             raise UserError(_line(self._step, everyone, guilty) + kept)
         return mean
 
     def _kept(
-        self, model: nn.Module, processes: Processes, rank: int, again: Callable[[], None]
+        self,
+        model: nn.Module,
+        processes: Processes,
+        rank: int,
+        state: StepState,
+        again: Callable[[], None],
     ) -> str:
         """Record the step of process `rank` twice more, and let process 0 write both; how."""
         if self._keeper is None:
@@ -121,7 +126,10 @@ class _Twice:
         told = ["", ""]
         if processes.rank == rank:
             try:
-                told = [self._keeper.operations(model, again) for _ in range(2)]
+                told = []
+                for _ in range(2):
+                    state.restore()
+                    told.append(self._keeper.operations(model, again))
             except Exception as error:  # the others wait for an answer, whatever it is
                 told = [f"{type(error).__name__}: {error}", ""]
         computed = json.loads(processes.texts(json.dumps(told))[rank])

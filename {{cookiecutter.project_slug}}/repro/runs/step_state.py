@@ -23,7 +23,7 @@ class _Value(NamedTuple):
     before: Tensor | None
 
     def restore(self) -> None:
-        """Write the values back, if there are other ones: a write counts as a change in autograd."""
+        """Write the values back if there are other ones: autograd takes each write for a change."""
         if self.before is not None and not _same_bytes(self.tensor.detach(), self.before):
             self.tensor.detach().copy_(self.before)
 
