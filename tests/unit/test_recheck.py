@@ -46,7 +46,7 @@ class Average:
 
 
 class Changing(nn.Module):
-    """It keeps statistics, a counter, and a cache that grows, and normalizes its weight in place."""
+    """It keeps statistics, a counter and a cache that grows, and scales its weight in place."""
 
     def __init__(self) -> None:
         super().__init__()
