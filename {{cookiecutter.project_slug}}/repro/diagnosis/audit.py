@@ -66,13 +66,15 @@ class RiskyOperation:
 class Audit:
     """What an audit found: `operations`, the worst first, and `sums`, losses that do not add up.
 
-    `evaluated`: whether evaluation was looked at; `reason`: why not.
+    `evaluated`: whether evaluation was looked at; `reason`: why not. `compiled`: whether torch
+    compiles the model; the operations are then those of the model as it is written.
     """
 
     operations: list[RiskyOperation]
     sums: "list[Difference]"
     evaluated: bool
     reason: str = ""
+    compiled: bool = False
 
     def may_change_bits(self) -> list[RiskyOperation]:
         """Return the operations that are not only slow."""
@@ -106,6 +108,7 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     environment.enter(config.profile, config.threads)
     from repro.diagnosis.audit_session import AuditSession
     from repro.diagnosis.operations import Recorder
+    from repro.runs.noticed import has_compiled
     from repro.training.determinism import set_determinism
     from repro.training.halves import checking_sums
 
@@ -113,10 +116,12 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     train = train_function_of(root)
     recorder = Recorder(root, USER_CODE)
     counts: list[int] = []
+    compiled: list[bool] = []
     with ExitStack() as recording:
 
         def began(model: "nn.Module") -> None:
             recorder.name(model)
+            compiled.append(has_compiled(model))
             recording.enter_context(recorder.recording())
             recording.enter_context(recorder.noting(catalogue.NOTED_CALLS))
 
@@ -131,7 +136,7 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     set_determinism("warn")  # which the session has set to the config's
     with checking_sums() as differences:
         again.look(train)
-    return Audit(operations, differences, not session.reason, session.reason)
+    return Audit(operations, differences, not session.reason, session.reason, any(compiled))
 
 
 def findings(
@@ -191,6 +196,11 @@ def print_findings(audited: Audit, sources: list[Finding]) -> None:
             f"{one:.6g} and {two:.6g} for its halves, which do not add up to it: is a mean passed "
             "as a sum? Weighted.of_mean(mean, weight) takes a mean; a loss that compares samples "
             "with each other says Weighted(..., coupled=True)."
+        )
+    if audited.compiled:
+        console.print(
+            "\ntorch compiles this model (training.compile=true): these are the operations of the "
+            "model as it is written, and the audit does not see inside what torch makes of them."
         )
     if not audited.evaluated:
         console.print(f"\nEvaluation was not looked at: {audited.reason}.", markup=False)

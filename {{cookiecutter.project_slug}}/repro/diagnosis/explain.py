@@ -48,6 +48,10 @@ _SENTENCES = {
     "flags: cpu_capability": "B ran with the instruction set {b}, A with {a}",
     "flags: threads": "torch used {b} threads in B, {a} in A",
 }
+_OUTSIDE = (
+    "torch compiled both models: a compiled region is compared by its inputs and outputs, and "
+    "nobody sees inside."
+)
 _SAMPLES_SHOWN = 8
 
 
@@ -173,10 +177,16 @@ def _print_replayed(console: Console, replayed: Replayed) -> None:
             console.print(f"\n{told} so something in it depends on more than its conditions.")
     if replayed.samples:
         _print_samples(console, *replayed.samples)
+    elif replayed.compiled[0] != replayed.compiled[1]:
+        one, other = "AB" if replayed.compiled[0] else "BA"
+        told = f"torch compiled the model of {one} (training.compile=true) and not that of {other}:"
+        console.print(f"\n{told} their operations cannot be compared.")
     elif replayed.operation:
         _print_operation(console, replayed.operation)
     else:
         console.print("\nIn the replay all operations agree: the difference did not come again.")
+    if all(replayed.compiled):
+        console.print(f"\n{_OUTSIDE}")
 
 
 def _print_changed(console: Console, side: str, changed: list[str]) -> None:

@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from repro.diagnosis.step_file import Operation, TensorRecord
+from repro.diagnosis.step_file import REGION, Operation, TensorRecord
 from repro.runs.fingerprints import fingerprint
 
 # Operations that hand out memory without writing to it.
@@ -72,8 +72,11 @@ class Recorder(TorchDispatchMode):
                 self.names[tensor.grad.data_ptr()] = f"gradient of {name}"
 
     @contextmanager
-    def recording(self) -> Iterator["Recorder"]:
-        """Record as `with recorder` does, and follow modules while they run."""
+    def recording(self, follow: bool = True) -> Iterator["Recorder"]:
+        """Record as `with recorder` does, and follow modules while they run.
+
+        `follow`: not where torch compiles the modules: it would compile the hooks, too.
+        """
 
         def enter(module: nn.Module, _: Any) -> None:
             self._stack.append(module)
@@ -83,10 +86,10 @@ class Recorder(TorchDispatchMode):
         def leave(*_: Any) -> None:
             self._stack.pop()
 
-        hooks = (
-            register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, always_call=True),
-        )
+        hooks = []
+        if follow:
+            hooks.append(register_module_forward_pre_hook(enter))
+            hooks.append(register_module_forward_hook(leave, always_call=True))
         try:
             with self:
                 yield self
@@ -160,6 +163,26 @@ class Recorder(TorchDispatchMode):
             fresh=fresh,
             unwritten=unwritten,
         )
+        self._keep(operation, outputs)
+        return result
+
+    def region(self, arguments: list[Any], compute: Callable[[], Any]) -> Any:
+        """Note what torch has compiled as one operation, and what it changes as outputs, too."""
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        self._known.clear()  # compiled code changes tensors without counting their versions up
+        inputs = [self._describe(tensor, keep=False) for tensor in tensors]
+        result = compute()
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        told = [self._describe(tensor, keep=False) for tensor in outputs]
+        for tensor, before in zip(tensors, inputs, strict=True):
+            if (after := self._describe(tensor, keep=False)) != before:
+                outputs.append(tensor)
+                told.append(after)
+        number = 1 + sum(operation.name.startswith(REGION) for operation in self.operations)
+        place = self._place()
+        where = (self._phase(), place.module, place.class_, place.source)
+        arguments_ = " ".join(map(_word, filter(_is_plain, arguments)))
+        operation = Operation(f"{REGION} {number}", *where, arguments_, inputs, told)
         self._keep(operation, outputs)
         return result
 

@@ -35,12 +35,15 @@ class Replayed:
     `operation`: the first that differs. `parted`: the first step whose replay is not as the run's
     trace tells, so that the run does not repeat itself. `changed`: what of code, lock and packages
     is not as the run had it, in words. `samples`: the samples' indices where those differ.
+    `compiled`: whether torch had compiled the models; operations are compared where both were, or
+    neither.
     """
 
     operation: OperationDifference | None
     parted: tuple[int | None, int | None]
     changed: tuple[list[str], list[str]]
     samples: tuple[list[int], list[int]] | None = None
+    compiled: tuple[bool, bool] = (False, False)
 
     def as_json(self) -> JsonObject:
         """Return what `diff --json` prints of it."""
@@ -49,6 +52,8 @@ class Replayed:
             "parted": [*self.parted],
             "changed": [[*lines] for lines in self.changed],
         }
+        if any(self.compiled):
+            told["compiled"] = [*self.compiled]
         if self.samples:
             told["samples"] = [[*indices] for indices in self.samples]
         return told
@@ -75,10 +80,14 @@ def judge_replays(one: StepRecord, two: StepRecord) -> Replayed:
     """Find what differs between two replays of a step: its samples, else its operations."""
     parted = (one.parted, two.parted)
     changed = (one.changed, two.changed)
+    compiled = (one.is_compiled, two.is_compiled)
     if one.samples != two.samples:  # no operation chooses the samples
-        return Replayed(None, parted, changed, (one.samples or [], two.samples or []))
-    operation = find_operation(one, two) or find_unwritten(two) or find_unwritten(one)
-    return Replayed(operation, parted, changed)
+        samples = (one.samples or [], two.samples or [])
+        return Replayed(None, parted, changed, samples, compiled)
+    operation = None
+    if one.is_compiled == two.is_compiled:
+        operation = find_operation(one, two) or find_unwritten(two) or find_unwritten(one)
+    return Replayed(operation, parted, changed, compiled=compiled)
 
 
 def project_of(run: Path) -> Path:

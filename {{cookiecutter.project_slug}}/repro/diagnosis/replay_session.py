@@ -17,6 +17,7 @@ from repro.core.progress import Advance, progress
 from repro.diagnosis.operations import Recorder
 from repro.runs.fingerprints import state_quantities
 from repro.runs.logs import TraceLine
+from repro.runs.noticed import has_compiled
 from repro.runs.plan import Plan
 from repro.runs.registered import Registered
 from repro.runs.saved_state import load_state
@@ -24,6 +25,7 @@ from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Step
 from repro.training import checkpoint
+from repro.training.regions import regions_asked, watching_regions
 
 
 class _Replayed(BaseException):  # an author's `except Exception` is not to take it
@@ -58,7 +60,7 @@ class ReplaySession(Session):
         The target's line is the last one. It is empty for a loss that is not finite.
         """
         try:
-            with self._recording:
+            with self._recording, regions_asked():
                 if not self.target:
                     self._recording.enter_context(self.recorder.recording())
                 train(self)
@@ -115,7 +117,8 @@ class ReplaySession(Session):
 
         hook = optimizers.register_optimizer_step_pre_hook(optimizing)  # of all the author's
         self._recording.callback(hook.remove)
-        self._recording.enter_context(recorder.recording())
+        self._recording.enter_context(watching_regions(recorder.region))
+        self._recording.enter_context(recorder.recording(follow=not has_compiled(model)))
         recorder.phase = "data"
 
     def _made(self, step: Step) -> None:

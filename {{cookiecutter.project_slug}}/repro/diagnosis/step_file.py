@@ -19,6 +19,8 @@ from repro.runs.logs import TraceLine, is_line, trace_line
 if TYPE_CHECKING:
     from torch import Tensor
 
+REGION = "compiled region"  # how names begin of what torch has compiled: nobody sees inside
+
 
 class TensorRecord(NamedTuple):
     """A tensor as an operation found it; its name is "" where the model has none for it."""
@@ -89,6 +91,11 @@ class StepRecord:
     line: TraceLine  # the step's line now
     operations: list[Operation]
     kept: "list[Tensor]" = field(default_factory=list)  # one operation's outputs, if asked for
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch had compiled the model, so that operations are whole regions."""
+        return any(operation.name.startswith(REGION) for operation in self.operations)
 
     def as_json(self) -> JsonObject:
         """Return the object that the file holds."""

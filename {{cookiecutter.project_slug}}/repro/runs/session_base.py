@@ -22,6 +22,7 @@ from repro.runs.conditions import (
 )
 from repro.runs.fingerprints import Quantities
 from repro.runs.plan import Plan
+from repro.runs.recheck import Recheck
 from repro.runs.registered import Registered
 from repro.runs.session_settings import SessionSettings, refuse_missing_settings
 from repro.runs.step import Step, Surroundings, new_step
@@ -96,6 +97,10 @@ class SessionBase:
     def _goes_on(self, step: Step) -> bool:
         """Tell, after the author's part of a step, whether the next one follows."""
         return not self._is_stopping
+
+    def _recheck(self) -> Recheck:
+        """Return what says which steps compute their losses twice: by itself none."""
+        return Recheck(None, self._known(), None)
 
     def _log_validation(self, numbers: dict[str, float]) -> None:
         """Take note of a validation."""
@@ -207,6 +212,7 @@ class SessionBase:
             plan.schedule,
             self._finish_step,
             MeansBeside(self.processes),
+            self._recheck(),
             self.precision,
         )
 

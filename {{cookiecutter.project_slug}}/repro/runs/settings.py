@@ -15,6 +15,7 @@ from repro.core.hashing import derive_seed
 from repro.core.project import RESUME_CHANGED_CODE
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.environment.profile import resolve_profile
+from repro.runs.conditions import without_setting
 from repro.runs.configuration import power_of_two, run_name
 
 Count = Annotated[int, Field(ge=1)]
@@ -54,6 +55,7 @@ class Training(Settings):
     gradient_clip: Positive | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    recheck_every: Count | None = None  # steps between two that are computed twice and compared
     patience: Count | None = None  # validations without a better one, after which training ends
     max_steps: Count | None
 
@@ -94,10 +96,16 @@ class Tracking(Settings):
 
 
 class ExperimentConfig(Settings):
-    """All settings that the kit reads. `FREE`: those that have no influence on the bits."""
+    """All settings that the kit reads.
+
+    `FREE`: those that have no influence on the bits; "group.name" is one of a group.
+    """
 
     PATHS: ClassVar[tuple[str, ...]] = ("data_dir", "run_dir", "resume")
-    FREE: ClassVar[tuple[str, ...]] = ("output", "num_workers", "tracker", RESUME_CHANGED_CODE)
+    FREE: ClassVar[tuple[str, ...]] = (
+        *("output", "num_workers", "tracker", RESUME_CHANGED_CODE),
+        "training.recheck_every",  # the same computation once more: tests compare the bits
+    )
 
     name: Annotated[str, AfterValidator(run_name)]
     seed: Seed
@@ -139,5 +147,7 @@ class ExperimentConfig(Settings):
 
     def bits_settings(self) -> JsonObject:
         """Return the settings that may change the bits, as JSON: not FREE, PATHS and secrets."""
-        settings = self.model_dump(mode="json", exclude={*self.FREE, *self.PATHS})
+        settings: JsonObject = self.model_dump(mode="json", exclude={*self.PATHS})
+        for name in self.FREE:
+            settings = without_setting(settings, name)
         return dict(redact_mapping(settings, clean=redact_shapes))

@@ -19,13 +19,14 @@ from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
 from repro.runs.fingerprints import EFFECTS, as_hex, as_int64, fingerprint
 from repro.runs.plan import Plan
+from repro.runs.recheck import Recheck
 from repro.runs.registered import ONLY, Registered
 from repro.training import sampling
 from repro.training.batches import cut, mapped, moved, size_of, tensors_of
 from repro.training.beside import MeansBeside
 from repro.training.determinism import autocast
 from repro.training.loading import IndexedBatch
-from repro.training.parallel import Processes, backward_in_shards, slices_here
+from repro.training.parallel import Processes, slices_here
 from repro.training.sampling import StepSchedule
 from repro.training.seeding import seed_generators
 
@@ -40,7 +41,7 @@ class Surroundings:
     """What a step needs of its session: the same in each step.
 
     `finish(step, numbers)` is called when the step is done. `precision`: bf16 for losses that are
-    computed under autocast.
+    computed under autocast. `recheck`: which steps compute their losses twice.
     """
 
     registered: Registered
@@ -50,6 +51,7 @@ class Surroundings:
     schedule: StepSchedule | None
     finish: Callable[["Step", dict[str, float]], None]
     beside: MeansBeside
+    recheck: Recheck
     precision: str = "fp32"
 
 
@@ -168,7 +170,8 @@ class Step:
             return given[shard]
 
         with sampling.naming_samples(around.schedule, self.index):
-            mean = backward_in_shards(model, shards, self.size, around.processes, seeded)
+            backward = around.recheck.backward(self.number)
+            mean = backward(model, shards, self.size, around.processes, seeded)
         told = [given.get(shard) for shard in around.processes.own]
         self.also.update(around.beside.of_loss(self.losses, told))
         self.losses += 1

@@ -25,6 +25,7 @@ from repro.runs.continued import (
 )
 from repro.runs.folder import Run, find_start, open_run
 from repro.runs.plan import Plan
+from repro.runs.recheck import Recheck, StepKeeper
 from repro.runs.registered import Registered
 from repro.runs.saved_state import load_state
 from repro.runs.session import Session
@@ -66,6 +67,7 @@ class TrainingSession(Session):
         self._asked = False
         self._first = 0
         self._last_loss = 0.0
+        self.step_keeper: StepKeeper | None = None  # of steps that came out otherwise
         self._changed_code: list[str] = []  # since the checkpoint, and the user asked for it
 
     def validated(self, **metrics: Number) -> bool:
@@ -142,9 +144,15 @@ class TrainingSession(Session):
         if self.run and self.was_asked:
             mark(self.run.folder, self.step)
 
+    def _recheck(self) -> Recheck:
+        # A loop of one's own has the setting if its config has it.
+        every = getattr(self._settings.training, "recheck_every", None)
+        return Recheck(every, self._known(), self.step_keeper)
+
     def _done(self, step: Step, numbers: dict[str, float]) -> None:
         assert self._interruption
         assert self._advance
+        step.around.recheck.refuse_unseen(step.number, step.losses)
         if step.number == self._first:
             self._refuse_unregistered()
         self._advance(1)

@@ -59,11 +59,13 @@ def _print_conditions(root: Path, config: Any, foresee: bool) -> int:
 
 def _train(root: Path, config: Any) -> int:
     """Train in a new run, or go on in an old one; return the exit code."""
+    from repro.diagnosis.recheck_file import RecheckFiles
     from repro.runs.training_session import TrainingSession
     from repro.training.interruption import EXIT_CODE
 
     _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
+    session.step_keeper = RecheckFiles(root, lambda: session.run.folder if session.run else None)
     try:
         author_object(root, "train")(session)
         session.finish()

@@ -19,6 +19,7 @@ import torch
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.training.cpu_kernels import kernels_in_force, use_portable_kernels
+from repro.training.regions import compile_model, compiled_model
 
 MODES = ("strict", "warn", "off")
 FILL = "REPRO_FILL_MEMORY"  # set in the environment: new tensors are filled with NaN
@@ -141,13 +142,13 @@ def compiled(model: torch.nn.Module) -> torch.nn.Module:
     would do the same, and is put out of reach.
     """
     _prepare_to_compile()
-    return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # as it is a module
+    return compiled_model(model)
 
 
 def compile_in_place(model: torch.nn.Module) -> None:
     """Let torch compile the model at its first call, as `compiled` says; it stays that module."""
     _prepare_to_compile()
-    model.compile(dynamic=False)
+    compile_model(model)
 
 
 def _prepare_to_compile() -> None:
