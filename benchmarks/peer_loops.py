@@ -215,6 +215,8 @@ def hugging_face(config: Any, folder: Path, in_all: int, steps: int, gate: Any) 
 
     bench = Bench(config)
     loader = loader_of(bench.data, config, in_all)
+    collate = collate_of(bench.data)
+    loader.collate_fn = lambda samples: {"batch": collate(samples)}  # what the Trainer asks for
 
     class Held(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
