@@ -70,6 +70,7 @@ def main() -> None:
         for number in range(rounds + 1):
             saving = save(folder / "step-000000001", state)
             contents = [path.read_bytes() for path in (folder / "step-000000001").iterdir()]
+            shutil.rmtree(folder / "step-000000001")
             writing = write(folder / "raw", contents)
             shutil.rmtree(folder / "raw")
             if number:
