@@ -195,6 +195,21 @@ def table(name: str, taken: dict[str, Taken], steps: int) -> Iterator[str]:
         yield f"Ours with equal duties has {duties} times the throughput of {other}."
 
 
+def checkpoints(project: Path, rounds: int) -> str:
+    """Return the table of benchmarks/checkpoints.py."""
+    program = [
+        sys.executable,
+        HERE / "checkpoints.py",
+        project,
+        str(rounds),
+        HERE.parent / ".build",
+    ]
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"error: {program[1]} has failed, see above")
+    return done.stdout.strip()
+
+
 def surroundings(rounds: int) -> str:
     """Say on what was measured, and how busy it was."""
     info = Path("/proc/cpuinfo")
@@ -235,6 +250,7 @@ def arguments_from(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--starts", type=int, default=3, help="how often all start anew (3)")
     parser.add_argument("--steps", type=int, help="steps of a stretch, instead of the task's own")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(WORDS))
+    parser.add_argument("--checkpoints", action="store_true", help="and what saving one takes")
     parser.add_argument("--bounds", type=Path, default=BOUNDS)
     parser.add_argument("--write", action="store_true", help="put the tables into the page")
     parser.add_argument("--page", type=Path, default=PAGE)
@@ -262,6 +278,9 @@ def main(words: list[str] | None = None) -> int:
         lines += table(name, taken, arguments.steps or TASKS[name].steps)
         found = found_ratios(name, taken)
         faults += [f"{name}: {line}" for line in missed(found, bounds.get(name, {}))]
+    if arguments.checkpoints:
+        project = arguments.projects[0].partition("=")[2]
+        lines += ["", "### Checkpoints", "", checkpoints(Path(project), arguments.rounds)]
     loads = f"{load:.1f} and {os.getloadavg()[0]:.1f}."
     figures = "\n".join([surroundings(arguments.rounds) + loads, *lines])
     print(figures, flush=True)
