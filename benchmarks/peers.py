@@ -77,7 +77,7 @@ class Peer:
     """A process that trains a stretch when it is told to."""
 
     def __init__(self, command: list[str]) -> None:
-        self.said = tempfile.TemporaryFile("w+")
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `close` closes it
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True
         )

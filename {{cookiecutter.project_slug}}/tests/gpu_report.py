@@ -1,7 +1,7 @@
 """Let `make test-gpu` end in time, and print what it found as lines of docs/guarantees.md.
 
-A test that has not ended when the time is over is stopped, and the tests behind it are dropped; both
-are named. A test tells a figure with pytest's `record_property("trace", 1.04)`.
+A test that has not ended when the time is over is stopped, and the tests behind it are dropped;
+both are named. A test tells a figure with pytest's `record_property("trace", 1.04)`.
 """
 
 import signal
