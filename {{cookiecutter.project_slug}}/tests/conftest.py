@@ -102,7 +102,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == "gpu":
         from gpu_report import GpuReport  # it imports torch
 
-        config.pluginmanager.register(GpuReport(float(config.getini("gpu_seconds"))))
+        report = GpuReport(float(config.getini("gpu_seconds")))
+        config.pluginmanager.register(report, "gpu-report")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
