@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -109,7 +109,8 @@ class Peer:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.said):
             if stream:
-                stream.close()
+                with suppress(BrokenPipeError):  # a line that a dead process did not read
+                    stream.close()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ both are named. A test tells a figure with pytest's `record_property("trace", 1.
 
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -56,7 +56,7 @@ class GpuReport:
         self.dropped: list[str] = []
 
     @contextmanager
-    def _in_time(self, item: pytest.Item) -> Generator[None]:
+    def _in_time(self, item: pytest.Item) -> Iterator[None]:
         """Stop what runs in the block when the time is over; its commands are ended with it."""
 
         def stop(number: int, frame: FrameType | None) -> None:
