@@ -79,7 +79,8 @@ def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
     yield memoryview(len(header).to_bytes(8, "little") + header)
     for name in names:
         if tensors[name].numel():
-            content = memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy())
+            array: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+            content = memoryview(array)
             for start in range(0, len(content), _PIECE):
                 yield content[start : start + _PIECE]
 
