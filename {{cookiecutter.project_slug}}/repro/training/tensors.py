@@ -17,6 +17,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.core.bounded import RESTORE, DamagedFile
+from repro.core.files import JsonObject
 from repro.core.special_files import fault_of_kind
 from repro.core.tensor_files import fault_of_tensors
 
@@ -64,7 +65,7 @@ def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
         yield memoryview(serialize(dict(tensors)))
         return
     names = sorted(tensors, key=lambda name: (_ORDER[tensors[name].dtype], name.encode()))
-    entries: dict[str, Any] = {}
+    entries: JsonObject = {}
     end = 0
     for name in names:
         tensor = tensors[name]
