@@ -30,7 +30,7 @@ pytest := $(runner)/bin/python -m pytest -o tmp_path_retention_policy=failed \
 	-o console_output_style=classic --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo tasks test test-system test-long lint lock results recordings bench venv tidy
+.PHONY: help demo tasks test test-system test-long lint lock results recordings bench bench-peers venv tidy
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -78,15 +78,26 @@ results: venv ## measure the results that a project carries
 recordings: venv ## record the pictures of the README anew
 	@$(tools)/bin/python tools/recordings.py
 
+# All is measured before a ratio that misses its bound ends it (benchmarks/bounds.toml).
 bench: venv ## measure overhead and costs, each beside a baseline of the same minute
 	@$(venv)/bin/python benchmarks/start.py .build/project/*
-	@$(venv)/bin/python benchmarks/throughput.py .build/project/* $(ARGS)
-	@rm -rf .build/bench && for task in $(filter-out images,$(starts)); do \
-		$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/bench . \
-			task=$$task project_slug=$$task 2> /dev/null && echo "$$task:" && \
-		$(venv)/bin/python benchmarks/throughput.py .build/bench/$$task || exit 1; \
-	done
+	@$(projects_to_bench)
 	@$(venv)/bin/python benchmarks/costs.py .build/project/*
+	@failed=; for task in $(starts); do \
+		echo "$$task:" && $(venv)/bin/python benchmarks/throughput.py .build/bench/$$task \
+			--task $$task $(ARGS) || failed=yes; \
+	done; test -z "$$failed"
+
+bench-peers: venv $(frameworks)/ready ## measure the loop beside plain PyTorch, Lightning, accelerate, Trainer; ARGS=--write
+	@$(projects_to_bench)
+	@$(frameworks)/bin/python benchmarks/peers.py images=.build/bench/images text=.build/bench/text \
+		--checkpoints $(ARGS)
+
+# A project of each task, with the defaults.
+projects_to_bench = rm -rf .build/bench && for task in $(starts); do \
+		$(tools)/bin/cookiecutter --no-input --default-config --output-dir .build/bench . \
+			task=$$task project_slug=$$task 2> /dev/null || exit 1; \
+	done
 
 # The tools: made again when their lock is newer. bootstrap.py finds a Python that fits, and says in
 # one line what to do where there is none (or no Linux, or no x86-64).

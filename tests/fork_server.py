@@ -182,10 +182,11 @@ def become(folder: Path, request: Request, streams: list[int]) -> NoReturn:
 
 def open_streams() -> None:
     """Make Python's streams anew: it knows of each whether one can seek in it, as at its start."""
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  # open as long as the process is
     for name, number in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
-        new = open(number, "w", encoding=old.encoding, errors=old.errors, closefd=False)
+        kept = {"encoding": old.encoding, "errors": old.errors}
+        new = open(number, "w", closefd=False, **kept)  # noqa: SIM115
         new.reconfigure(line_buffering=name == "stderr" or os.isatty(number))
         setattr(sys, name, new)
 

@@ -92,6 +92,20 @@ def reference(commands: Commands) -> Path:
     return run
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(
+        "gpu_seconds", "what all tests of `make test-gpu` together may take", default="600"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "gpu":
+        from gpu_report import GpuReport  # it imports torch
+
+        report = GpuReport(float(config.getini("gpu_seconds")))
+        config.pluginmanager.register(report, "gpu-report")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print a line if results/ and REPRODUCE.md are of other code or another lock than today's."""
     with suppress(UserError):  # nothing is recorded yet

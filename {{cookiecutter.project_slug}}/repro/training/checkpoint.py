@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.core.bounded import DamagedFile, read_json_file, refuse_unreadable
 from repro.core.errors import UserError
 from repro.core.files import read_object
-from repro.core.hashing import sha256_file
+from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.layout import (
     BEST,
     CHECKPOINTS,
@@ -40,7 +39,7 @@ from repro.core.layout import (
 )
 from repro.core.stand_ins import stand_in
 from repro.core.text import listed
-from repro.training.tensors import load_tensors
+from repro.training.tensors import load_tensors, write_tensors
 
 _FILES = (STATE, TENSORS)
 _OTHER = "take another checkpoint"  # its sums agree, so no disk has damaged it
@@ -67,10 +66,11 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     text = json.dumps(packed, indent=1, sort_keys=True) + "\n"
     refuse_unreadable("the state of the training", text, packed)
     with _replacing_folder(folder) as temporary:
-        # No metadata: several keys come out in random order (measured), and bytes would differ.
-        (temporary / TENSORS).write_bytes(serialize(tensors))
-        (temporary / STATE).write_text(text)
-        (temporary / SUMS).write_text(_sums(temporary))
+        written = write_tensors(temporary / TENSORS, tensors)
+        (temporary / STATE).write_bytes(text.encode())
+        (temporary / SUMS).write_text(
+            _lines({STATE: sha256_bytes(text.encode()), TENSORS: written})
+        )
 
 
 def copy(source: Path, target: Path) -> None:
@@ -175,7 +175,11 @@ def _are_sums(folder: Path) -> bool:
 
 def _sums(folder: Path) -> str:
     """Return what SHA256SUMS should hold."""
-    return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in _FILES)
+    return _lines({name: sha256_file(folder / name) for name in _FILES})
+
+
+def _lines(digests: Mapping[str, str]) -> str:
+    return "".join(f"{digests[name]}  {name}\n" for name in _FILES)
 
 
 def newest_whole(checkpoints: Path) -> Path:
@@ -250,10 +254,22 @@ def _pack_tensor(value: Tensor, name: str, tensors: dict[str, Tensor], seen: dic
     if not empty and identity in seen:
         return seen[identity]
     seen[identity] = name
-    # A copy: safetensors refuses tensors that share memory or are not contiguous.
+    if _is_as_written(value):
+        tensors[name] = value.detach()
+        return name
     copied = torch.empty(value.shape, dtype=value.dtype, device="cpu")
     tensors[name] = copied.copy_(value.detach())
     return name
+
+
+def _is_as_written(value: Tensor) -> bool:
+    """Tell whether a tensor lies in memory as its bytes in the file: then it needs no copy."""
+    return (
+        type(value) in (Tensor, torch.nn.Parameter)
+        and (value.device.type, value.layout) == ("cpu", torch.strided)
+        and value.is_contiguous()
+        and not (value.is_conj() or value.is_neg())
+    )
 
 
 def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -1,14 +1,89 @@
-"""Load tensors from a safetensors file that may be damaged."""
+"""Write tensors to a safetensors file, and load them from one that may be damaged.
 
+The library's own `save` has all tensors twice more in memory before the first byte is written, and
+the digest needs a second look at them. Here each piece is hashed and written as it lies in memory.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.core.bounded import RESTORE, DamagedFile
+from repro.core.files import JsonObject
 from repro.core.special_files import fault_of_kind
 from repro.core.tensor_files import fault_of_tensors
+
+# The library's names of torch's types, in the order of its files: an equal state has equal bytes,
+# whichever of the two wrote them. Types that are not here are left to the library.
+_NAMES = {
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_ORDER = {dtype: place for place, dtype in enumerate(_NAMES)}
+_PIECE = 1 << 20  # bytes: what was hashed is still in the processor's cache when it is written
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors of the CPU, contiguous ones, to a file; return its SHA-256.
+
+    They may share memory. The bytes are those that safetensors' own `save` gives, without metadata:
+    several keys come out in random order there (measured).
+    """
+    digest = hashlib.sha256()
+    with path.open("wb", buffering=0) as file:
+        for piece in _pieces(tensors):
+            digest.update(piece)
+            left = piece
+            while left:  # a write may take less than all of it
+                left = left[file.write(left) :]
+    return digest.hexdigest()
+
+
+def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
+    """Yield the bytes of a safetensors file."""
+    if any(tensor.dtype not in _NAMES for tensor in tensors.values()):
+        yield memoryview(serialize(dict(tensors)))
+        return
+    names = sorted(tensors, key=lambda name: (_ORDER[tensors[name].dtype], name.encode()))
+    entries: JsonObject = {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        entries[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    yield memoryview(len(header).to_bytes(8, "little") + header)
+    for name in names:
+        if tensors[name].numel():
+            array: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+            content = memoryview(array)
+            for start in range(0, len(content), _PIECE):
+                yield content[start : start + _PIECE]
 
 
 def load_tensors(path: Path, *needed: str, remedy: str = RESTORE) -> dict[str, Tensor]:
