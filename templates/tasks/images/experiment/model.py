@@ -18,6 +18,14 @@ from repro.training.model_state import load_fitting
 
 Shape = tuple[int, int, int]  # channels, height, width
 
+# The kernels that attention may take, by model.attention. The fused ones repeat themselves on CUDA
+# with determinism=strict only (repro/diagnosis/catalogue.py), and cuDNN's have no such way. Shapes
+# that no fused kernel takes are left to plain matrix products; dropout on the CPU is one of them.
+ATTENTION = {
+    "math": [SDPBackend.MATH],
+    "fused": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
+
 
 def build_model(config: Config, shape: Shape, classes: int) -> nn.Module:
     """Return the model that `config.model` names, for images of `shape`, with random weights."""
@@ -95,6 +103,7 @@ class Transformer(nn.Module):
         width = settings.width
         if height % patch or rows % patch:
             raise UserError(f"model.patch={patch}: expected a divisor of {height} x {rows} pixels")
+        self.kernels = ATTENTION[settings.attention]
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         tokens = (height // patch) * (rows // patch)
         self.positions = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
@@ -107,9 +116,7 @@ class Transformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
         tokens = self.patches(images).flatten(2).transpose(1, 2) + self.positions
-        # The fused attention kernels' gradients may differ from run to run on CUDA
-        # (torch.nn.functional.scaled_dot_product_attention); plain matrix products do not.
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(self.kernels):
             for layer in self.layers:
                 tokens = layer(tokens)
         logits: Tensor = self.head(tokens.mean(1))
