@@ -67,17 +67,20 @@ class RiskyOperation:
 class Audit:
     """What an audit found: `operations`, the worst first, and `sums`, losses that do not add up.
 
-    `evaluated`: whether evaluation was looked at; `reason`: why not.
+    `evaluated`: whether evaluation was looked at; `reason`: why not. `strict`: the determinism of
+    the config that was looked at.
     """
 
     operations: list[RiskyOperation]
     sums: "list[Difference]"
     evaluated: bool
     reason: str = ""
+    strict: bool = False
 
     def may_change_bits(self) -> list[RiskyOperation]:
-        """Return the operations that are not only slow."""
-        return [operation for operation in self.operations if operation.kind != SLOWER]
+        """Return the operations that are not only slow, or named for other settings alone."""
+        harmless = (SLOWER, VARIES) if self.strict else (SLOWER,)
+        return [operation for operation in self.operations if operation.kind not in harmless]
 
 
 class _Place(NamedTuple):
@@ -132,7 +135,8 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     set_determinism("warn")  # which the session has set to the config's
     with checking_sums() as differences:
         again.look(train)
-    return Audit(operations, differences, not session.reason, session.reason)
+    strict = config.determinism == "strict"
+    return Audit(operations, differences, not session.reason, session.reason, strict)
 
 
 def findings(
