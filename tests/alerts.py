@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 ALERT = b"_ZN2at7Context21alertNotDeterministicERKSt17basic_string_viewIcSt11char_traitsIcEE"
-_LEA = re.compile(rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]", re.DOTALL)  # of rip + offset
+_LEA = re.compile(
+    rb"[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]", re.DOTALL
+)  # of rip + offset
 _BEFORE = 160  # bytes in which a call's argument is made
 
 

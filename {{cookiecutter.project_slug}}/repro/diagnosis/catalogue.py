@@ -1,9 +1,9 @@
 """Operations that may differ from run to run or between CPU models, and the way round each.
 
 The first table is that of PyTorch's documentation (torch.use_deterministic_algorithms), mended by
-what PyTorch 2.14 does: with `determinism: strict` these raise an error on CUDA, most of them in their
-gradient only. Where PyTorch has a deterministic version, it takes that one. Tests compare the tables
-with the documentation and with the names in the installed libraries.
+what PyTorch 2.14 does: with `determinism: strict` these raise an error on CUDA, most of them in
+their gradient only. Where PyTorch has a deterministic version, it takes that one. Tests compare the
+tables with the documentation and with the names in the installed libraries.
 """
 
 from collections.abc import Callable, Iterator
@@ -149,7 +149,9 @@ KERNELS = [
     Kernel("replication_pad*_backward", "torch.nn.ReplicationPad"),
     Kernel("reflection_pad2d_backward", "torch.nn.ReflectionPad2d"),
     *(
-        Kernel(f"upsample_{kind}_backward", "torch.nn.functional.interpolate, bilinear or trilinear")
+        Kernel(
+            f"upsample_{kind}_backward", "torch.nn.functional.interpolate, bilinear or trilinear"
+        )
         for kind in ("bilinear2d", "trilinear3d")
     ),
     Kernel("bmm*", "torch.bmm of a sparse tensor", _first_input("sparse")),

@@ -2,8 +2,8 @@
 
 Fused kernels compute attention without writing its matrix down. On CUDA torch has flash and
 memory-efficient ones, whose gradients repeat themselves with determinism=strict, and cuDNN's, whose
-gradients do not. On the CPU it has one, a flash kernel that knows no dropout: attention with dropout
-takes the mathematical path there (measured).
+gradients do not. On the CPU it has one, a flash kernel that knows no dropout: attention with
+dropout takes the mathematical path there (measured).
 """
 
 import torch

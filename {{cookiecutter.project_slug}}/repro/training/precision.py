@@ -1,9 +1,9 @@
 """The precisions of a training, `training.precision`: which one is in force, and where it can be.
 
 fp32: float32 as it is. tf32: GPUs round what goes into a float32 product to 10 bits of mantissa,
-and add up in float32; only GPUs from NVIDIA's Ampere on can. bf16: autocast, which computes what may
-be in bfloat16 and leaves the rest in float32. Each is deterministic, and has bits of its own: the
-precision is a condition.
+and add up in float32; only GPUs from NVIDIA's Ampere on can. bf16: autocast, which computes what
+may be in bfloat16 and leaves the rest in float32. Each is deterministic, and has bits of its own:
+the precision is a condition.
 """
 
 from contextlib import AbstractContextManager, nullcontext
