@@ -75,7 +75,7 @@ def _targets(sections: dict[str, Section]) -> set[int]:
 
 
 def _calls(text: Section, targets: set[int]) -> Iterator[int]:
-    """Where in the text the targets are called from, or jumped to (the last thing a function does)."""
+    """Where in the text the targets are called from, or jumped to as a function's last act."""
     size = (len(text.data) - 8) // 4 * 4
     for shift in range(4):
         offsets = np.frombuffer(text.data, "<i4", size // 4, shift)

@@ -1,4 +1,4 @@
-"""The precision of a training: flags by one way, read back by another, refused where it cannot be."""
+"""The precision of a training: its flags, and where it is refused."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ def _leave_torch_as_it_was() -> Iterator[None]:
 
 def backends() -> Any:
     return torch.backends
-
-
-def by_the_newer_api(value: str) -> None:
-    backends().fp32_precision = value
 
 
 # What an author or a library may do to the flags, by either of torch's APIs.
@@ -63,7 +59,6 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: setattr(backends().mkldnn.conv, "fp32_precision", "bf16"),
         "mkldnn.conv.fp32_precision",
     ),
-    "all at once": (lambda: by_the_newer_api("tf32"), "cudnn.conv.fp32_precision"),
 }
 
 
@@ -99,6 +94,21 @@ def test_a_change_by_either_api_is_noticed_and_undone(name: str) -> None:
     set_determinism("strict")
     assert flags() == expected
     assert not backends().cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_change_of_all_at_once_has_no_effect(before: bool) -> None:
+    """torch.backends.fp32_precision is for operations that have no value of their own."""
+    set_determinism("strict")
+    expected = flags()
+    backends().fp32_precision = "tf32"
+    try:
+        if before:
+            set_determinism("strict")
+        assert flags() == expected
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        backends().fp32_precision = "none"
 
 
 def test_a_precision_that_is_none_is_an_error() -> None:

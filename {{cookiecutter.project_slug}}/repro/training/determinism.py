@@ -82,23 +82,20 @@ _ROUNDED = {
 def _set_rounding(precision: str) -> None:
     """Set how products of float32 round: as they are, or in TF32 on a GPU.
 
-    torch has two APIs for this. Whoever reads the older one (`allow_tf32`, and torch.compile by
-    `get_float32_matmul_precision`) gets an error where the newer one (`fp32_precision`) has set
-    another value; what the older one sets, both tell (measured). So the GPU's flags are set through
-    the older one, and all are read through the newer one, which never raises an error. oneDNN's
-    have the newer one alone.
+    torch has two APIs for this. Ours is the newer one, `fp32_precision`: it knows each operation,
+    and reading it never raises an error. Whoever reads the older one (`allow_tf32`, and
+    torch.compile by `get_float32_matmul_precision`) gets an error where it holds another value
+    (measured), so that one is given the same value first.
     """
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    for operation in ("matmul", "conv", "rnn"):
-        getattr(torch.backends.mkldnn, operation).fp32_precision = "ieee"
+    write = torch._C._set_fp32_precision_setter
+    for library, operation in _ROUNDED.values():
+        write(library, operation, "tf32" if (library, precision) == ("cuda", "tf32") else "ieee")
 
 
 def _rounding() -> dict[str, str]:
-    """Read back how products of float32 round: ieee (as they are), tf32 or bf16.
-
-    "none" stands for the value of a larger group, and for ieee where the group has none either.
-    """
+    """Read back how products of float32 round: ieee (as they are, torch's none too), tf32, bf16."""
     read = torch._C._get_fp32_precision_getter
     return {name: read(*place).replace("none", "ieee") for name, place in _ROUNDED.items()}
 
