@@ -18,14 +18,6 @@ from repro.training.model_state import load_fitting
 
 Shape = tuple[int, int, int]  # channels, height, width
 
-# The kernels that attention may take, by model.attention. The fused ones repeat themselves on CUDA
-# with determinism=strict only (repro/diagnosis/catalogue.py), and cuDNN's have no such way. Shapes
-# that no fused kernel takes are left to plain matrix products; dropout on the CPU is one of them.
-ATTENTION = {
-    "math": [SDPBackend.MATH],
-    "fused": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
-}
-
 
 def build_model(config: Config, shape: Shape, classes: int) -> nn.Module:
     """Return the model that `config.model` names, for images of `shape`, with random weights."""
@@ -91,6 +83,15 @@ def resnet(settings: ResNet18, shape: Shape, classes: int) -> nn.Module:
     elif channels != 3:
         raise UserError(f"model.stem=imagenet: the images have {channels} channels, expected 3")
     return nn.Sequential(Normalize() if channels == 3 else nn.Identity(), network)
+
+
+# The kernels that attention may take, by model.attention. The fused ones repeat themselves on CUDA
+# with determinism=strict only (repro/diagnosis/catalogue.py), and cuDNN's have no such way. Shapes
+# that no fused kernel takes are left to plain matrix products; dropout on the CPU is one of them.
+ATTENTION = {
+    "math": [SDPBackend.MATH],
+    "fused": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
 
 
 class Transformer(nn.Module):
