@@ -371,6 +371,40 @@ def test_other_settings_train(project: Project, tmp_path: Path, settings: list[s
     assert "bits " in done.stdout
 
 
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_tf32_is_refused_on_a_cpu_before_data_are_read(own_project: Project, device: str) -> None:
+    settings = ("training.precision=tf32", f"device={device}")
+    (line,) = faults(own_project.train(*settings, CUDA_VISIBLE_DEVICES=""))
+    assert line.startswith("error: training.precision=tf32 needs an NVIDIA GPU from Ampere on")
+    assert line.endswith("and the training is on the CPU: take training.precision=fp32 or bf16")
+    assert not (own_project.path / "runs").exists()
+    assert not (own_project.path / "data").exists()
+
+
+def test_precision_and_attention_are_conditions(own_project: Project) -> None:
+    found = []
+    bf16 = "training.precision=bf16"
+    for settings in ((), (bf16,), (bf16, "model.attention=fused")):
+        done = own_project.train("model=image_transformer", *settings, "--conditions")
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout)["conditions"]["config"])
+    assert [each["training"]["precision"] for each in found] == ["fp32", "bf16", "bf16"]
+    assert [each["model"]["attention"] for each in found] == ["math", "math", "fused"]
+
+
+def test_fused_attention_trains_and_says_what_it_is(project: Project, tmp_path: Path) -> None:
+    settings = ("model=image_transformer", "model.attention=fused", "training.max_steps=2")
+    done = project.train(f"run_dir={tmp_path / 'run'}", *settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "note: model.attention=fused trains by the mathematical attention"
+    )
+    math = project.train(f"run_dir={tmp_path / 'math'}", *settings, "model.attention=math")
+    assert "note:" not in math.stdout
+    bits = [re.findall("bits .*", each.stdout) for each in (done, math)]
+    assert bits[0] == bits[1]  # what it said is true
+
+
 def test_the_environment_of_another_profile_is_replaced(project: Project, tmp_path: Path) -> None:
     """make and the image set the portable profile; profile=native must not be refused there."""
     run = tmp_path / "run"

@@ -21,6 +21,7 @@ print(hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hex
 """
 
 PRODUCTS = ROOT / "tests" / "product_bits.py"
+BF16 = ROOT / "tests" / "bf16_bits.py"
 
 SMALL = {
     "images": ("model.width=4",),
@@ -57,6 +58,31 @@ def test_products_have_the_same_bits_on_other_cpus(project: Project, model: str)
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout))
     assert len(found[0]) == 4 * 25
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "threads"),
+    [
+        ("Haswell", "small", ["1"]),
+        pytest.param("Haswell", "large", ["1", "2"], marks=pytest.mark.long),
+        pytest.param("EPYC-Rome", "large", ["1", "2"], marks=pytest.mark.long),
+    ],
+)
+def test_bfloat16_has_the_same_bits_on_other_cpus(
+    project: Project, model: str, size: str, threads: list[str]
+) -> None:
+    """Two steps of each task's model under autocast, and operations with their gradients."""
+    python = str(VENV / "bin" / "python")
+    variables = {**PROFILES["portable"], MARKER: "portable"}
+    tasks = TEMPLATE.parent / "templates" / "tasks"
+    found = []
+    for start in ([], [emulator(), "-cpu", model]):
+        command = (*start, python, str(BF16), str(TEMPLATE), str(tasks), size, *threads)
+        done = project.run(*command, **variables)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert len(found[0]) == len(threads) * (27 if size == "small" else 29)
     assert found[0] == found[1]
 
 

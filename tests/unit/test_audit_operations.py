@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from alerts import alerts
 from repro.diagnosis import catalogue
-from repro.diagnosis.audit import EVALUATION, TRAINING, findings
+from repro.diagnosis.audit import EVALUATION, TRAINING, VARIES, Audit, findings
 from repro.diagnosis.operations import Recorder
 from repro.diagnosis.step_file import Operation
 from torch import Tensor, nn
@@ -83,6 +85,9 @@ USES: dict[str, Any] = {
         r(1, 1, 4, 4, 4), nn.MaxPool3d(2, return_indices=True), nn.MaxUnpool3d(2)
     ),
     "torch.nn.functional.interpolate": lambda: functional.interpolate(
+        r(1, 1, 4, 4), scale_factor=2, mode="bicubic"
+    ),
+    "torch.nn.functional.interpolate, bilinear or trilinear": lambda: functional.interpolate(
         r(1, 1, 4, 4), scale_factor=2, mode="bilinear"
     ),
     "torch.nn.ReflectionPad1d": lambda: nn.ReflectionPad1d(1)(r(1, 1, 4)),
@@ -98,6 +103,7 @@ USES: dict[str, Any] = {
     "torch.nn.functional.grid_sample": lambda: grid(r(1, 1, 4, 4)),
     "torch.Tensor.scatter_reduce": lambda: torch.zeros(4).scatter_reduce(0, AT, r(4), "prod"),
     "torch.Tensor.resize_": resized,
+    "torch.Tensor.index_reduce": lambda: torch.ones(4).index_reduce(0, AT, r(4), "amax"),
     "torch.nn.functional.scaled_dot_product_attention": lambda: attention(r(1, 2, 8, 8)),
     "torch.nn.Conv, torch.nn.ConvTranspose": lambda: nn.ConvTranspose2d(1, 1, 3)(r(1, 1, 5, 5)),
     "torch.nn.ReplicationPad": lambda: nn.ReplicationPad2d(1)(r(1, 1, 4, 4)),
@@ -116,6 +122,59 @@ USES: dict[str, Any] = {
     "torch.repeat_interleave": lambda: r(4).repeat_interleave(AT),
     "torch.sqrt, x ** 0.5": lambda: r(4) ** 0.5,
 }
+
+INTERPOLATED: dict[str, Any] = {
+    "linear": lambda: functional.interpolate(r(1, 1, 4), scale_factor=2, mode="linear"),
+    "bicubic": lambda: nn.Upsample(scale_factor=2, mode="bicubic")(r(1, 1, 4, 4)),
+    "bilinear": lambda: nn.Upsample(scale_factor=2, mode="bilinear")(r(1, 1, 4, 4)),
+    "trilinear": lambda: nn.Upsample(scale_factor=2, mode="trilinear")(r(1, 1, 4, 4, 4)),
+    "bilinear with antialias": lambda: functional.interpolate(
+        r(1, 1, 8, 8), scale_factor=0.5, mode="bilinear", antialias=True
+    ),
+    "bicubic with antialias": lambda: functional.interpolate(
+        r(1, 1, 8, 8), scale_factor=0.5, mode="bicubic", antialias=True
+    ),
+}
+
+# The names by which operations say that they have no deterministic version, in the libraries of
+# torch 2.14, and the catalogue's entries.
+_INTERPOLATE = "torch.nn.functional.interpolate"
+ALERTS = {
+    "_bincount_cuda": "torch.bincount",
+    "_histc_cuda with floating point input": "torch.histc",
+    "adaptive_avg_pool2d_backward*_cuda": "torch.nn.AdaptiveAvgPool2d",
+    "adaptive_avg_pool3d_backward*_cuda": "torch.nn.AdaptiveAvgPool3d",
+    "adaptive_max_pool2d_backward_cuda": "torch.nn.AdaptiveMaxPool2d",
+    "avg_pool3d_backward_cuda": "torch.nn.AvgPool3d",
+    "ctc_loss_backward_gpu": "torch.nn.CTCLoss",
+    "cudnn_grid_sampler_backward": "torch.nn.functional.grid_sample",
+    "embedding_bag_backward_cuda_max": "torch.nn.EmbeddingBag",
+    "fractional_max_pool2d_backward_cuda": "torch.nn.FractionalMaxPool2d",
+    "fractional_max_pool3d_backward*_cuda": "torch.nn.FractionalMaxPool3d",
+    "grid_sampler_?d_backward_cuda": "torch.nn.functional.grid_sample",
+    "index_reduce_cuda": "torch.Tensor.index_reduce",
+    "max_unpooling2d_forward_out": "torch.nn.MaxUnpool2d",
+    "max_unpooling3d_forward_out": "torch.nn.MaxUnpool3d",
+    "median CUDA with indices output": "torch.median",
+    "nll_loss2d_forward_out_cuda_template": "torch.nn.NLLLoss",
+    "put_": "torch.Tensor.put_",
+    "quantized_resize_cpu_": "torch.Tensor.resize_",
+    "reflection_pad1d_backward_out_cuda": "torch.nn.ReflectionPad1d",
+    "reflection_pad3d_backward_out_cuda": "torch.nn.ReflectionPad3d",
+    "scatter_reduce_cuda_kernel": "torch.Tensor.scatter_reduce",
+    "scatter_reduce_cuda_prod_": "torch.Tensor.scatter_reduce",
+    "upsample_bicubic2d*_backward_out_cuda": _INTERPOLATE,
+    "upsample_bilinear2d_aa_backward_out_cuda": _INTERPOLATE,
+    "upsample_linear1d_backward_out_cuda": _INTERPOLATE,
+    # In strict mode these are never reached: torch takes another way.
+    "max_pool3d_with_indices_backward*_cuda": "torch.nn.MaxPool3d",
+    "replication_pad?d_backward*_cuda": "torch.nn.ReplicationPad",
+    "scatter_cuda_": "torch.Tensor.scatter",
+    "upsample_bilinear2d_backward_out_cuda": f"{_INTERPOLATE}, bilinear or trilinear",
+    "upsample_trilinear3d_backward_out_cuda": f"{_INTERPOLATE}, bilinear or trilinear",
+}
+# Refused in an operation of another name: MaxUnpool1d is that of an image of one line.
+OF_ANOTHER_NAME = {"torch.nn.MaxUnpool1d"}
 
 # Attention that the CPU does by plain products and sums, where CUDA has fused kernels.
 FUSED_ON_CUDA: dict[str, Any] = {
@@ -210,6 +269,44 @@ def test_attention_that_cuda_fuses_is_found_once(name: str) -> None:
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_does_no_harm_is_not_reported(name: str) -> None:
     assert not found(HARMLESS[name])
+
+
+@pytest.mark.parametrize("name", INTERPOLATED)
+def test_what_is_interpolated_by_a_decomposition_is_slower_and_all_else_refused(name: str) -> None:
+    entry = _INTERPOLATE
+    if name in ("bilinear", "trilinear"):
+        entry = f"{_INTERPOLATE}, bilinear or trilinear"
+    assert found(INTERPOLATED[name]) == {entry}
+
+
+@pytest.mark.parametrize(("how", "expected"), [("multiply", "_reduce"), ("add", "")])
+def test_a_scatter_that_multiplies_is_refused(how: str, expected: str) -> None:
+    told = found(lambda: torch.zeros(4).scatter(0, AT, torch.rand(4), reduce=how))
+    assert told == {f"torch.Tensor.scatter{expected}"}
+
+
+def test_attention_may_change_bits_unless_determinism_is_strict() -> None:
+    operations = findings(recorded(lambda: attention(r(1, 2, 8, 8), dropout_p=0.5)))
+    assert [operation.kind for operation in operations] == [VARIES]
+    assert Audit(operations, [], True, strict=False).may_change_bits() == operations
+    assert not Audit(operations, [], True, strict=True).may_change_bits()
+
+
+@pytest.mark.skipif(not torch.version.cuda, reason="needs torch's wheel with CUDA")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads the machine code of x86-64")
+def test_the_catalogue_has_each_name_that_the_libraries_alert_with() -> None:
+    libraries = Path(torch.__file__).parent / "lib"
+    calls = [alerts(libraries / f"libtorch_{name}.so") for name in ("cuda", "cpu")]
+    assert all(calls)
+    unread = [hex(address) for each in calls for address, name in each.items() if not name]
+    assert not unread, "calls whose names tests/alerts.py does not find"
+    names = {name for each in calls for name in each.values()}
+    unknown = {name for name in names if not any(fnmatch(name, known) for known in ALERTS)}
+    assert not unknown, "torch refuses what the catalogue does not know"
+    assert not [known for known in ALERTS if not any(fnmatch(name, known) for name in names)]
+    refused = set(catalogue.NO_DETERMINISTIC_VERSION_ON_CUDA)
+    assert refused | set(catalogue.SLOWER_ON_CUDA) >= set(ALERTS.values())
+    assert refused - set(ALERTS.values()) == OF_ANOTHER_NAME
 
 
 def test_a_large_tensor_changed_in_place_is_read_again() -> None:

@@ -584,7 +584,10 @@ def test_the_catalogue_has_the_operations_that_pytorch_names() -> None:
     text = torch.use_deterministic_algorithms.__doc__ or ""
     refused = text.split("operations will throw a")[1].split("In addition")[0]
     named = set(re.findall(r"\* :\w+:`([\w.]+)`", refused))
-    assert set(catalogue.NO_DETERMINISTIC_VERSION_ON_CUDA) == named
+    known = set(catalogue.NO_DETERMINISTIC_VERSION_ON_CUDA)
+    # The documentation is older than the libraries: tests/unit/test_audit_operations.py.
+    assert named - known == {"torch.nn.ReflectionPad2d"}
+    assert known - named == {"torch.Tensor.index_reduce"}
 
 
 def test_a_flag_that_was_changed_is_noticed() -> None:

@@ -67,7 +67,8 @@ class Audit:
     """What an audit found: `operations`, the worst first, and `sums`, losses that do not add up.
 
     `evaluated`: whether evaluation was looked at; `reason`: why not. `compiled`: whether torch
-    compiles the model; the operations are then those of the model as it is written.
+    compiles the model; the operations are then those of the model as it is written. `strict`: the
+    determinism of the config that was looked at.
     """
 
     operations: list[RiskyOperation]
@@ -75,10 +76,12 @@ class Audit:
     evaluated: bool
     reason: str = ""
     compiled: bool = False
+    strict: bool = False
 
     def may_change_bits(self) -> list[RiskyOperation]:
-        """Return the operations that are not only slow."""
-        return [operation for operation in self.operations if operation.kind != SLOWER]
+        """Return the operations that are not only slow, or named for other settings alone."""
+        harmless = (SLOWER, VARIES) if self.strict else (SLOWER,)
+        return [operation for operation in self.operations if operation.kind not in harmless]
 
 
 class _Place(NamedTuple):
@@ -136,7 +139,9 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     set_determinism("warn")  # which the session has set to the config's
     with checking_sums() as differences:
         again.look(train)
-    return Audit(operations, differences, not session.reason, session.reason, any(compiled))
+    strict = config.determinism == "strict"
+    reason = session.reason
+    return Audit(operations, differences, not reason, reason, any(compiled), strict)
 
 
 def findings(

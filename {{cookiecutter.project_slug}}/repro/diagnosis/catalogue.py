@@ -1,8 +1,9 @@
 """Operations that may differ from run to run or between CPU models, and the way round each.
 
-The first table is that of PyTorch's documentation (torch.use_deterministic_algorithms, 2.14: a test
-compares it with the installed version): with `determinism: strict` these raise an error on CUDA,
-most of them in their gradient only. Where PyTorch has a deterministic version, it takes that one.
+The first table is that of PyTorch's documentation (torch.use_deterministic_algorithms), mended by
+what PyTorch 2.14 does: with `determinism: strict` these raise an error on CUDA, most of them in
+their gradient only. Where PyTorch has a deterministic version, it takes that one. Tests compare the
+tables with the documentation and with the names in the installed libraries.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +22,10 @@ NO_DETERMINISTIC_VERSION_ON_CUDA = {
     "torch.nn.MaxUnpool1d": "interpolate(mode='nearest') or a transposed convolution",
     "torch.nn.MaxUnpool2d": "interpolate(mode='nearest') or a transposed convolution",
     "torch.nn.MaxUnpool3d": "interpolate(mode='nearest') or a transposed convolution",
-    "torch.nn.functional.interpolate": "mode='nearest', or a transposed convolution",
-    "torch.nn.ReflectionPad1d": "padding by zeros, or ReplicationPad1d",
-    "torch.nn.ReflectionPad2d": "padding by zeros, or ReplicationPad2d",
+    "torch.nn.functional.interpolate": (
+        "mode='bilinear' or 'trilinear' without antialias, which has a deterministic way"
+    ),
+    "torch.nn.ReflectionPad1d": "padding by zeros, or ReflectionPad2d of an image of one line",
     "torch.nn.ReflectionPad3d": "padding by zeros, or ReplicationPad3d",
     "torch.nn.NLLLoss": "cross_entropy of logits (batch, classes); of images: by pixel",
     "torch.nn.CTCLoss": "the loss on the CPU: loss(logits.cpu(), ...)",
@@ -35,6 +37,7 @@ NO_DETERMINISTIC_VERSION_ON_CUDA = {
     "torch.nn.functional.grid_sample": "gather with indices of your own",
     "torch.Tensor.scatter_reduce": "reduce='sum' of logarithms, or amax/amin",
     "torch.Tensor.resize_": "a new tensor",
+    "torch.Tensor.index_reduce": "index_add, or scatter_reduce with amax or amin",
 }
 
 # Not in that documentation. With `determinism: strict` the gradients of PyTorch 2.14's fused
@@ -50,10 +53,14 @@ NOT_REFUSED_ON_CUDA = {
 }
 
 # Deterministic on CUDA with `determinism: strict`, but by a slower way, or perhaps by one: the same
-# documentation's first list.
+# documentation's first list, and what it still says to be refused. Images and volumes are
+# interpolated by a decomposition there (torch/nn/functional.py: not in a module that torch.jit has
+# compiled), and the padding has a kernel of its own (github.com/pytorch/pytorch/pull/136241).
 SLOWER_ON_CUDA = {
     "torch.nn.Conv, torch.nn.ConvTranspose": "nothing: cuDNN has deterministic kernels",
     "torch.nn.ReplicationPad": "padding by zeros",
+    "torch.nn.ReflectionPad2d": "padding by zeros",
+    "torch.nn.functional.interpolate, bilinear or trilinear": "mode='nearest'",
     "torch.bmm of a sparse tensor": "a dense one",
     "torch.cumsum": "integers, or a product with a triangular matrix",
     "torch.Tensor.index_put, x[i] with a tensor i": "index_select, or a mask and torch.where",
@@ -120,10 +127,10 @@ KERNELS = [
     ),
     Kernel("max_unpool2d", "torch.nn.MaxUnpool1d", _of_one_dimension),
     Kernel("max_unpool3d", "torch.nn.MaxUnpool3d"),
-    Kernel("*upsample_*linear*_backward", "torch.nn.functional.interpolate"),
-    Kernel("*upsample_bicubic2d*_backward", "torch.nn.functional.interpolate"),
+    Kernel("upsample_linear1d_backward", "torch.nn.functional.interpolate"),
+    Kernel("upsample_bicubic2d_backward", "torch.nn.functional.interpolate"),
+    Kernel("_upsample_*_aa_backward", "torch.nn.functional.interpolate"),
     Kernel("reflection_pad1d_backward", "torch.nn.ReflectionPad1d"),
-    Kernel("reflection_pad2d_backward", "torch.nn.ReflectionPad2d"),
     Kernel("reflection_pad3d_backward", "torch.nn.ReflectionPad3d"),
     Kernel("nll_loss2d_forward", "torch.nn.NLLLoss"),
     Kernel("*ctc_loss_backward*", "torch.nn.CTCLoss"),
@@ -134,10 +141,19 @@ KERNELS = [
     Kernel("*median.dim", "torch.median"),
     Kernel("grid_sampler_*_backward", "torch.nn.functional.grid_sample"),
     Kernel("scatter_reduce*", "torch.Tensor.scatter_reduce", _has_one_of("'prod'")),
+    Kernel("scatter*.reduce", "torch.Tensor.scatter_reduce", _has_one_of("'multiply'")),
     Kernel("resize_", "torch.Tensor.resize_", _first_input("q")),
+    Kernel("index_reduce*", "torch.Tensor.index_reduce"),
     Kernel("scaled_dot_product_attention", "torch.nn.functional.scaled_dot_product_attention"),
     Kernel("convolution", "torch.nn.Conv, torch.nn.ConvTranspose"),
     Kernel("replication_pad*_backward", "torch.nn.ReplicationPad"),
+    Kernel("reflection_pad2d_backward", "torch.nn.ReflectionPad2d"),
+    *(
+        Kernel(
+            f"upsample_{kind}_backward", "torch.nn.functional.interpolate, bilinear or trilinear"
+        )
+        for kind in ("bilinear2d", "trilinear3d")
+    ),
     Kernel("bmm*", "torch.bmm of a sparse tensor", _first_input("sparse")),
     Kernel("cumsum", "torch.cumsum", _first_input("float", "bfloat")),
     Kernel("index_put*", "torch.Tensor.index_put, x[i] with a tensor i"),
@@ -145,6 +161,7 @@ KERNELS = [
     Kernel("index_add*", "torch.index_add, torch.index_select"),
     Kernel("index_copy*", "torch.Tensor.index_copy"),
     Kernel("scatter*.src", "torch.Tensor.scatter"),
+    Kernel("scatter*.reduce", "torch.Tensor.scatter", _has_one_of("'add'")),
     Kernel(
         "scatter_reduce*",
         "torch.Tensor.scatter_reduce of a sum or mean",

@@ -17,6 +17,7 @@ from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Step, one_number
+from repro.training.precision import fault_of_precision
 
 _OURS = ("step", "steps", "seed", "bits")  # what the kit says of an evaluation
 
@@ -57,6 +58,15 @@ class EvaluationSession(Session):
 
         for folder in self.figures:
             draw_curves(folder / CURVES, self.curves)
+
+    def _check_precision(self) -> None:
+        """Evaluate a checkpoint that was trained elsewhere, but say what it is evaluated in."""
+        if fault_of_precision(self.precision, self.device):
+            print(
+                f"warning: the training had training.precision={self.precision}, which this device "
+                "cannot: the checkpoint is evaluated in float32",
+                flush=True,
+            )
 
     def _restore(self, known: Registered) -> None:
         state = load_state(self.folder)

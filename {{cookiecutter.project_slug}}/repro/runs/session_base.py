@@ -32,6 +32,7 @@ from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, choose_device
+from repro.training.precision import precision_of, refuse_precision
 from repro.training.seeding import ExperimentSeeds, seed_generators
 from repro.training.workers import refuse_long_folder
 
@@ -44,7 +45,8 @@ class SessionBase:
     def __init__(self, root: Path, config: SessionSettings) -> None:
         refuse_missing_settings(config)
         refuse_long_folder(config.num_workers)
-        set_determinism(config.determinism)
+        self.precision = precision_of(config)  # of losses and evaluations
+        set_determinism(config.determinism, self.precision)
         set_threads(config.threads)
         self.root = root
         self.config: Any = config
@@ -52,6 +54,7 @@ class SessionBase:
         self.is_fresh = True
         self.finished = ""
         self.device = choose_device(config.device)
+        self._check_precision()
         self.processes = Processes(config.training.shards, self.device)
         # At once: whoever edits the code while the data are prepared edits the next training's.
         self.code = code_digests(root, self.processes)
@@ -60,7 +63,6 @@ class SessionBase:
         self.facts: JsonObject | None = None
         self.notes: JsonObject = {}
         self.best: Best | None = None
-        self.precision = "fp32"  # bf16: losses and evaluations are computed under autocast
         self.holders: list[object] = []  # whose attributes are looked at as variables are
         self._flags = flags()
         self._settings = config
@@ -77,6 +79,13 @@ class SessionBase:
         seed_generators(derive_seed(self.seeds.training, "session"))
 
     # What a mode does otherwise ------------------------------------------------------------------
+
+    def tell(self, line: str) -> None:
+        """Say something about the training that begins; modes that are no training do not."""
+
+    def _check_precision(self) -> None:
+        """Raise UserError if the device cannot compute in the precision that was asked for."""
+        refuse_precision(self.precision, self.device)
 
     def _restore(self, known: Registered) -> None:
         """Put a checkpoint's state into what is registered, if there is one to go on from."""

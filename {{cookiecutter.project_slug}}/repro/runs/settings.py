@@ -53,7 +53,7 @@ class Training(Settings):
     shards: Annotated[Count, AfterValidator(power_of_two)]
     drop_last: bool = False
     gradient_clip: Positive | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     recheck_every: Count | None = None  # steps between two that are computed twice and compared
     patience: Count | None = None  # validations without a better one, after which training ends

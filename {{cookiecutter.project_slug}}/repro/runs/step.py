@@ -24,9 +24,9 @@ from repro.runs.registered import ONLY, Registered
 from repro.training import sampling
 from repro.training.batches import cut, mapped, moved, size_of, tensors_of
 from repro.training.beside import MeansBeside
-from repro.training.determinism import autocast
 from repro.training.loading import IndexedBatch
 from repro.training.parallel import Processes, slices_here
+from repro.training.precision import autocast
 from repro.training.sampling import StepSchedule
 from repro.training.seeding import seed_generators
 

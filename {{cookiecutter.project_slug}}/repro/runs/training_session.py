@@ -70,6 +70,10 @@ class TrainingSession(Session):
         self.step_keeper: StepKeeper | None = None  # of steps that came out otherwise
         self._changed_code: list[str] = []  # since the checkpoint, and the user asked for it
 
+    def tell(self, line: str) -> None:
+        if self.processes.rank == 0:
+            print(line, flush=True)
+
     def validated(self, **metrics: Number) -> bool:
         improved = super().validated(**metrics)
         self._improved = self._improved or improved

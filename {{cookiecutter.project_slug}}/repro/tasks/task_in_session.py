@@ -28,7 +28,9 @@ from repro.tasks.portable import refuse_other_bits
 from repro.tasks.reading import numbers_from
 from repro.tasks.samples import collate_of
 from repro.tasks.task import Task
-from repro.training.determinism import autocast, compile_in_place
+from repro.training.attention import fused_attention_here
+from repro.training.determinism import compile_in_place
+from repro.training.precision import autocast
 from repro.training.rows import Chunks
 from repro.training.seeding import seed_generators
 
@@ -51,12 +53,13 @@ class TaskInSession:
         self.datasets: Mapping[str, Dataset[Any]] = datasets_of(
             session.root, config, source, prepared
         )
-        session.precision = config.training.precision
         with session.seeded("init"):
             self.task = made_task(task_class(session.root), config, prepared.facts)
         if session.is_fresh:
             self.task.initialize(self.datasets)
         self.task.model.to(session.device)
+        if told := fused_attention_here(config, self.task.model, session.device):
+            session.tell(told)
         self.task.clip = config.training.gradient_clip
         if config.training.compile:
             for name in self.task.compiled:

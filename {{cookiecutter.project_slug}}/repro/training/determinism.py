@@ -3,15 +3,15 @@
 `set_determinism("strict")` promises that an operation either gives the same bits each time on the
 same hardware class or raises an error; `warn` prints a warning instead; `off` restores the fastest
 settings and promises nothing. `flags()` reads back what is really in force, for the record of a
-run. Rounding is part of it: TF32 and reduced-precision sums are deterministic, but differ between
-GPU generations. The kernels of the portable profile are put in force here as well, whatever the
-mode (cpu_kernels.py).
+run. Rounding is part of it: how products of float32 round follows from the precision alone
+(precision.py), whatever the mode. The kernels of the portable profile are put in force here as
+well, whatever the mode (cpu_kernels.py).
 """
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -19,16 +19,19 @@ import torch
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.training.cpu_kernels import kernels_in_force, use_portable_kernels
+from repro.training.precision import PRECISIONS
 from repro.training.regions import compile_model, compiled_model
 
 MODES = ("strict", "warn", "off")
 FILL = "REPRO_FILL_MEMORY"  # set in the environment: new tensors are filled with NaN
 
 
-def set_determinism(mode: str) -> None:
-    """Set all backend flags for `mode`, one of MODES."""
+def set_determinism(mode: str, precision: str = "fp32") -> None:
+    """Set all backend flags for `mode`, one of MODES, and `precision`, one of PRECISIONS."""
     if mode not in MODES:
         raise ValueError(f"determinism {mode!r}: expected one of {', '.join(MODES)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     use_portable_kernels()
     exact = mode != "off"
     torch.use_deterministic_algorithms(exact, warn_only=mode == "warn")
@@ -38,6 +41,7 @@ def set_determinism(mode: str) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
     for flag in _backend_flags(exact):
         setattr(flag.place, flag.name, flag.value)
+    _set_rounding(precision)
 
 
 class _Flag(NamedTuple):
@@ -57,15 +61,44 @@ def _backend_flags(exact: bool) -> list[_Flag]:
         # benchmark times several algorithms and takes the fastest: another one on another day.
         _Flag("cudnn", cudnn, "benchmark", not exact),
         _Flag("cudnn", cudnn, "deterministic", exact),
-        # TF32 rounds inputs to 10 bits of mantissa, on Ampere and later only. Through one API: to
-        # set `cudnn.conv.fp32_precision` and to read `cudnn.allow_tf32` afterwards raises an error.
-        _Flag("cudnn", cudnn, "allow_tf32", not exact),
-        _Flag("matmul", matmul, "allow_tf32", not exact),
         # Partial sums in 16 bits: how many there are depends on how the GPU cuts the matrix.
         _Flag("matmul", matmul, "allow_bf16_reduced_precision_reduction", not exact),
         _Flag("matmul", matmul, "allow_fp16_reduced_precision_reduction", not exact),
         _Flag("matmul", matmul, "allow_fp16_accumulation", False),
     ]
+
+
+# How a float32 product rounds, by library and operation. cuBLAS has the products of matrices, cuDNN
+# convolutions and recurrent layers, and oneDNN all three on the CPU.
+_ROUNDED = {
+    "matmul.fp32_precision": ("cuda", "matmul"),
+    "cudnn.conv.fp32_precision": ("cuda", "conv"),
+    "cudnn.rnn.fp32_precision": ("cuda", "rnn"),
+    "mkldnn.matmul.fp32_precision": ("mkldnn", "matmul"),
+    "mkldnn.conv.fp32_precision": ("mkldnn", "conv"),
+    "mkldnn.rnn.fp32_precision": ("mkldnn", "rnn"),
+}
+
+
+def _set_rounding(precision: str) -> None:
+    """Set how products of float32 round: as they are, or in TF32 on a GPU.
+
+    torch has two APIs for this. Ours is the newer one, `fp32_precision`: it knows each operation,
+    and reading it never raises an error. Whoever reads the older one (`allow_tf32`, and
+    torch.compile by `get_float32_matmul_precision`) gets an error where it holds another value
+    (measured), so that one is given the same value first.
+    """
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    write = torch._C._set_fp32_precision_setter
+    for library, operation in _ROUNDED.values():
+        write(library, operation, "tf32" if (library, precision) == ("cuda", "tf32") else "ieee")
+
+
+def _rounding() -> dict[str, str]:
+    """Read back how products of float32 round: ieee (as they are, torch's none too), tf32, bf16."""
+    read = torch._C._get_fp32_precision_getter
+    return {name: read(*place).replace("none", "ieee") for name, place in _ROUNDED.items()}
 
 
 def refuse_changed_flags(expected: JsonObject) -> None:
@@ -108,6 +141,7 @@ def flags() -> JsonObject:
     }
     return {
         **in_force,
+        **_rounding(),
         "deterministic_algorithms": torch.get_deterministic_debug_mode(),  # 0 off, 1 warn, 2 strict
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -124,13 +158,6 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Compute in bfloat16 inside, where `precision` is bf16 and an operation may be."""
-    if precision != "bf16":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def compiled(model: torch.nn.Module) -> torch.nn.Module:

@@ -45,6 +45,7 @@ class ImageTransformer(Settings):
     depth: Count
     heads: Count
     dropout: Fraction
+    attention: Literal["math", "fused"] = "math"
 
     @model_validator(mode="after")
     def _consistent(self) -> "ImageTransformer":

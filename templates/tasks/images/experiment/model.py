@@ -85,6 +85,15 @@ def resnet(settings: ResNet18, shape: Shape, classes: int) -> nn.Module:
     return nn.Sequential(Normalize() if channels == 3 else nn.Identity(), network)
 
 
+# The kernels that attention may take, by model.attention. The fused ones repeat themselves on CUDA
+# with determinism=strict only (repro/diagnosis/catalogue.py), and cuDNN's have no such way. Shapes
+# that no fused kernel takes are left to plain matrix products; dropout on the CPU is one of them.
+ATTENTION = {
+    "math": [SDPBackend.MATH],
+    "fused": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
+
+
 class Transformer(nn.Module):
     """A small transformer for images (https://arxiv.org/abs/2010.11929), with mean pooling."""
 
@@ -95,6 +104,7 @@ class Transformer(nn.Module):
         width = settings.width
         if height % patch or rows % patch:
             raise UserError(f"model.patch={patch}: expected a divisor of {height} x {rows} pixels")
+        self.kernels = ATTENTION[settings.attention]
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         tokens = (height // patch) * (rows // patch)
         self.positions = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
@@ -107,9 +117,7 @@ class Transformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
         tokens = self.patches(images).flatten(2).transpose(1, 2) + self.positions
-        # The fused attention kernels' gradients may differ from run to run on CUDA
-        # (torch.nn.functional.scaled_dot_product_attention); plain matrix products do not.
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(self.kernels):
             for layer in self.layers:
                 tokens = layer(tokens)
         logits: Tensor = self.head(tokens.mean(1))

@@ -32,6 +32,7 @@ class GPT(Settings):
     depth: Count
     heads: Count
     dropout: Fraction
+    attention: Literal["math", "fused"] = "math"
 
     @model_validator(mode="after")
     def _consistent(self) -> "GPT":

@@ -11,6 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from experiment.config import GPT, Config
 
+# The kernels that attention may take, by model.attention. The fused ones repeat themselves on CUDA
+# with determinism=strict only (repro/diagnosis/catalogue.py), and cuDNN's have no such way. Shapes
+# that no fused kernel takes are left to plain matrix products; dropout on the CPU is one of them.
+ATTENTION = {
+    "math": [SDPBackend.MATH],
+    "fused": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
+
 
 def build_model(config: Config, characters: int) -> "Transformer":
     """Return the model that `config.model` names, for a vocabulary of so many characters."""
@@ -63,6 +71,7 @@ class Block(nn.Module):
         super().__init__()
         width = settings.width
         self.heads = settings.heads
+        self.kernels = ATTENTION[settings.attention]
         self.norm = nn.LayerNorm(width)
         self.attention = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
@@ -82,14 +91,10 @@ class Block(nn.Module):
         return changed
 
     def attend(self, tokens: Tensor) -> Tensor:
-        """Mix each token (batch, length, width) with those before it.
-
-        The fused attention kernels' gradients may differ from run to run on CUDA
-        (torch.nn.functional.scaled_dot_product_attention); plain matrix products do not.
-        """
+        """Mix each token (batch, length, width) with those before it."""
         batch, length, width = tokens.shape
         parts = self.attention(tokens).view(batch, length, 3, self.heads, width // self.heads)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(self.kernels):
             mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         return mixed.transpose(1, 2).reshape(batch, length, width)
