@@ -9,6 +9,7 @@ from typing import Any
 
 from experiment.config import ROOT
 from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation
+from repro.runs.numbers import Number
 from repro.runs.session import Session
 from repro.runs.step import Step
 from repro.runs.trace import Trace
@@ -78,7 +79,7 @@ class Bench:
         """Do a step as the kit's loop does."""
         step.done(**self.numbers(step))
 
-    def numbers(self, step: Step) -> dict[str, float]:
+    def numbers(self, step: Step) -> dict[str, Number]:
         """Do a step up to its numbers, the rates among them."""
         rates = self._rates.set(self.task.rate(step.index, self.session.steps_in_all))
         return numbers_of(self.task.train_step(step), rates)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 import torch
@@ -30,6 +30,7 @@ from repro.training.agreement import (
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
+_PATIENCE = timedelta(minutes=30)  # until another process is taken for lost
 
 
 def choose_device(name: str) -> torch.device:
@@ -63,7 +64,11 @@ class Processes:
         self.own = range(self.rank * shards // self.size, (self.rank + 1) * shards // self.size)
         if self.size > 1 and not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+            dist.init_process_group(backend, timeout=_PATIENCE)
+        # What the hosts know goes from host to host: through NCCL it would wait for the GPUs.
+        self._hosts: list[Any] = []
+        if self.size > 1 and device.type == "cuda":
+            self._hosts.append(dist.new_group(backend="gloo", timeout=_PATIENCE))
 
     def first(self, work: Callable[[], Result]) -> Result:
         """Let process 0 do `work` before the others do it: they find nothing half-done."""
@@ -179,17 +184,17 @@ class Processes:
         ]
 
     def _gather(self, own: Tensor) -> Tensor:
-        """Return the vectors of all processes, one after the other, on the CPU.
+        """Return the vectors of all processes, one after the other; all are on the CPU.
 
         All must bring the same dtype and length.
         """
         if self.size == 1:
             return own
-        own = own.to(self.device)
         gathered = own.new_empty(self.size, len(own))
+        arguments: list[Any] = [list(gathered), own, *self._hosts]
         with _others_alive():
-            dist.all_gather(list(gathered), own)
-        return gathered.view(-1).cpu()
+            dist.all_gather(*arguments)
+        return gathered.view(-1)
 
     def _exchange(
         self, numbers: list[float], summands: Summands, like: Sequence[Tensor]
