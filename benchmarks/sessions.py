@@ -4,12 +4,13 @@ Imported once the profile is in force and the project's folder can be imported f
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiment.config import ROOT
 from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation
-from repro.runs.numbers import Number
+from repro.runs.numbers import LateStep, Number
 from repro.runs.session import Session
 from repro.runs.step import Step
 from repro.runs.trace import Trace
@@ -30,13 +31,15 @@ MANY = 10_000_000  # steps
 class BenchSession(Session):
     """A session that may write a trace, and nothing else."""
 
+    reads_late = True
     trace: Trace | None = None
 
     def _done(self, step: Step, numbers: dict[str, float]) -> None:
-        if self.trace:
+        trace = self.trace
+        if trace:
             quantities, _ = self.quantities(step, numbers)
             assert quantities
-            self.trace.log(step.number, quantities)
+            step.when_read(partial(trace.log, step.number, quantities))
 
 
 class Bench:
@@ -73,7 +76,11 @@ class Bench:
 
     def step(self, index: int, made: IndexedBatch, size: int) -> Step:
         """A step with a batch of `size` samples that was made before."""
-        return Step(index, self._around, 0, False, made.shards, made.shards, made.indices, size)
+        around = self._around
+        step = Step(index, around, 0, False, made.shards, made.shards, made.indices, size)
+        if around.pending:
+            step.late = LateStep(around.pending, self.plan.schedule, index)
+        return step
 
     def train(self, step: Step) -> None:
         """Do a step as the kit's loop does."""

@@ -148,9 +148,6 @@ class SessionBase:
     def _loop(self, plan: Plan, known: Registered) -> Generator[Step, None, None]:
         """Yield the steps; what comes before and after the author's part of each is done here."""
         seed = self.seeds.training
-        if self.reads_late:
-            quiet = self.processes.rank > 0
-            self._pending = pending_of(self.device, known.optimizers, quiet)
         around = self.surroundings(plan)
         with (
             self._opened(plan) as steps,
@@ -199,6 +196,9 @@ class SessionBase:
 
     def surroundings(self, plan: Plan) -> Surroundings:
         """Return what each step of a plan needs of this session."""
+        if self.reads_late and not self._pending:
+            quiet = self.processes.rank > 0
+            self._pending = pending_of(self.device, self._known().optimizers, quiet)
         return Surroundings(
             self._known(),
             self.processes,
