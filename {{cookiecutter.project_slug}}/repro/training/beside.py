@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from repro.core.errors import UserError
+from repro.training.pending import LATE_ON
 from repro.training.processes import Processes
 from repro.training.tree_sum import TreeSum
 from repro.training.weighted import Weighted
@@ -90,13 +91,14 @@ def _numbers(names: list[str], shard: Weighted, device: torch.device | None = No
     """Return what a shard tells, and its weight, as float64, on the device of its sum."""
     there = device or shard.sum.device
     parts = [_value(name, shard.also[name], there) for name in names]
-    return torch.stack([*parts, shard.weight_tensor().to(there)])
+    weight = shard.weight_tensor().to(there, non_blocking=there.type in LATE_ON)
+    return torch.stack([*parts, weight])
 
 
 def _value(name: str, value: object, device: torch.device) -> Tensor:
     if isinstance(value, Tensor) and value.numel() == 1:
         number = value.detach().double().reshape(())
-        return number.to(device, non_blocking=device.type == "cuda")
+        return number.to(device, non_blocking=device.type in LATE_ON)
     if isinstance(value, int | float):
         return torch.full((), float(value), dtype=torch.float64, device=device)
     raise UserError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from repro.core.errors import UserError
+from repro.training.pending import LATE_ON, is_late
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Weighted:
             return self.sum / self.weight
         dtype = _wide(self.sum.dtype)
         there = self.sum.device
-        weight = self.weight.to(there, dtype, non_blocking=self.sum.is_cuda)
+        weight = self.weight.to(there, dtype, non_blocking=is_late(self.sum))
         return self.sum.to(dtype) / weight.reshape(())
 
     def weight_tensor(self) -> Tensor:
@@ -63,7 +64,7 @@ class Weighted:
 def _on(device: torch.device, weight: Tensor | float, dtype: torch.dtype | None = None) -> Tensor:
     """Return a weight as a tensor on a device; a GPU gets it without being waited for."""
     if isinstance(weight, Tensor):
-        return weight.to(device, dtype or weight.dtype, non_blocking=device.type == "cuda")
+        return weight.to(device, dtype or weight.dtype, non_blocking=device.type in LATE_ON)
     return torch.full((), weight, dtype=dtype, device=device)
 
 
