@@ -24,6 +24,7 @@ from repro.training.weighted import refuse_weights
 
 Number: TypeAlias = float | Tensor
 GRADIENTS = "gradients"
+_OF_AN_OPTIMIZER = f"{GRADIENTS}."  # begins the names of gradients
 # What lines of metrics.jsonl and of the trace hold beside the numbers of a loop.
 _TAKEN = ("step", "epoch", "split", "header", "samples", "inputs", *EFFECTS)
 
@@ -54,6 +55,8 @@ def is_one_number(value: Tensor) -> bool:
 
 def one_number(value: object) -> float | None:
     """Return a number as a float, also one that a tensor or NumPy holds; None for anything else."""
+    if type(value) is float:  # nearly all are: this is asked several times in each step
+        return value
     if isinstance(value, Tensor | np.generic):
         with suppress(RuntimeError, TypeError, ValueError):  # of several values, complex, on meta
             return float(value.item())
@@ -63,7 +66,7 @@ def one_number(value: object) -> float | None:
 
 
 def _refuse_name(call: str, name: str) -> None:
-    if name in _TAKEN or name.startswith(f"{GRADIENTS}."):
+    if name in _TAKEN or name.startswith(_OF_AN_OPTIMIZER):
         raise UserError(f"{call}({name}=...): the kit writes {name} itself: choose another name")
 
 
