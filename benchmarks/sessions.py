@@ -4,11 +4,13 @@ Imported once the profile is in force and the project's folder can be imported f
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiment.config import ROOT
 from repro.runs.conditions import Conditions, DatasetFacts, Facts, Situation
+from repro.runs.numbers import LateStep, Number
 from repro.runs.session import Session
 from repro.runs.step import Step
 from repro.runs.trace import Trace
@@ -29,13 +31,15 @@ MANY = 10_000_000  # steps
 class BenchSession(Session):
     """A session that may write a trace, and nothing else."""
 
+    reads_late = True
     trace: Trace | None = None
 
     def _done(self, step: Step, numbers: dict[str, float]) -> None:
-        if self.trace:
+        trace = self.trace
+        if trace:
             quantities, _ = self.quantities(step, numbers)
             assert quantities
-            self.trace.log(step.number, quantities)
+            step.when_read(partial(trace.log, step.number, quantities))
 
 
 class Bench:
@@ -72,13 +76,17 @@ class Bench:
 
     def step(self, index: int, made: IndexedBatch, size: int) -> Step:
         """A step with a batch of `size` samples that was made before."""
-        return Step(index, self._around, 0, False, made.shards, made.shards, made.indices, size)
+        around = self._around
+        step = Step(index, around, 0, False, made.shards, made.shards, made.indices, size)
+        if around.pending:
+            step.late = LateStep(around.pending, self.plan.schedule, index)
+        return step
 
     def train(self, step: Step) -> None:
         """Do a step as the kit's loop does."""
         step.done(**self.numbers(step))
 
-    def numbers(self, step: Step) -> dict[str, float]:
+    def numbers(self, step: Step) -> dict[str, Number]:
         """Do a step up to its numbers, the rates among them."""
         rates = self._rates.set(self.task.rate(step.index, self.session.steps_in_all))
         return numbers_of(self.task.train_step(step), rates)

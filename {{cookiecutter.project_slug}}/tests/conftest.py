@@ -42,10 +42,10 @@ class Commands:
             text=True,
         )
 
-    def script(self, path: Path) -> subprocess.CompletedProcess[str]:
+    def script(self, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a Python file that may import the project."""
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, str(path)]
+        command = [sys.executable, str(path), *arguments]
         return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
 
     def train(self, name: str, *settings: str, steps: int = STEPS, processes: int = 1) -> Path:

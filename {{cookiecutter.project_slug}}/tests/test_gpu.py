@@ -37,6 +37,7 @@ def test_resuming_on_a_gpu(commands: Commands, on_gpu: Path) -> None:
     assert commands.files(run) == commands.files(on_gpu)
 
 
+MODELS = ROOT / "configs" / "model"
 # Every model and every optimizer that configs/ has.
 CHOICES = [
     (f"{group}={path.stem}", "training.batch_size=32")
@@ -94,6 +95,123 @@ def test_tf32_is_on_only_if_asked_for_and_the_flags_are_in_force(
         "assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'"
     )
     script = commands.folder / f"{precision}.py"
+    script.write_text(program)
+    done = commands.script(script)
+    assert done.returncode == 0, done.stderr
+
+
+# Does steps of the project's own training, of which the fourth to the sixth must not wait.
+WITHOUT_WAITING = """
+import sys
+from contextlib import nullcontext
+from experiment import ROOT
+from experiment.config import LOADER
+from repro import environment
+config = LOADER.load(sys.argv[1:])
+environment.enter(config.profile, config.threads)
+import torch
+from repro.core.project import author_object
+from repro.runs.training_session import TrainingSession
+
+class Checked(TrainingSession):
+    def _making(self, index):
+        if index in (3, 4, 5):
+            torch.cuda.set_sync_debug_mode("error")
+
+    def _goes_on(self, step):
+        torch.cuda.set_sync_debug_mode("default")
+        return super()._goes_on(step)
+
+session = Checked(ROOT, config, lambda run: nullcontext())
+try:
+    author_object(ROOT, "train")(session)
+finally:
+    torch.cuda.set_sync_debug_mode("default")
+    session.close()
+assert session._pending is not None, "each step waits: see what the run said"
+"""
+
+
+def test_no_step_waits_for_the_gpu(commands: Commands) -> None:
+    """From its batch to its end: torch raises an error where the host waits."""
+    script = commands.folder / "without_waiting.py"
+    script.write_text(WITHOUT_WAITING)
+    run = commands.folder / "without-waiting"
+    settings = (f"run_dir={run}", "device=cuda", "training.max_steps=8", "output.trace=true")
+    done = commands.script(script, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Trains with the trace and without it in turn, and prints the ratio of the times of a step.
+TRACED = """
+import statistics, sys, time
+from contextlib import nullcontext
+from experiment import ROOT
+from experiment.config import LOADER
+from repro import environment
+folder, *settings = sys.argv[1:]
+config = LOADER.load(settings)
+environment.enter(config.profile, config.threads)
+import torch
+from repro.core.project import author_object
+from repro.runs.training_session import TrainingSession
+
+class Timed(TrainingSession):
+    def _making(self, index):
+        if index == 20:
+            torch.cuda.synchronize()
+            self.began = time.perf_counter()
+
+def seconds(number, traced):
+    told = [*settings, f"run_dir={folder}/{number}-{traced}", f"output.trace={traced}"]
+    session = Timed(ROOT, LOADER.load(told), lambda run: nullcontext())
+    try:
+        author_object(ROOT, "train")(session)
+    finally:
+        session.close()
+    torch.cuda.synchronize()
+    return time.perf_counter() - session.began
+
+both = [(seconds(n, "true"), seconds(n, "false")) for n in range(6)][1:]
+print("ratio", statistics.median(a / b for a, b in both))
+"""
+MOST = {"small_cnn": 1.10, "resnet18": 1.05}  # that a step with the trace takes of one without it
+
+
+@pytest.mark.parametrize("model", [name for name in MOST if (MODELS / f"{name}.yaml").is_file()])
+def test_the_trace_costs_little_on_a_gpu(commands: Commands, model: str) -> None:
+    script = commands.folder / "traced.py"
+    script.write_text(TRACED)
+    settings = (f"model={model}", "device=cuda", "training.max_steps=120", "tracker=none")
+    quiet = ("evaluation.every=1000", "output.checkpoint_every=1000")
+    done = commands.script(script, str(commands.folder / model), *settings, *quiet)
+    assert done.returncode == 0, done.stderr
+    ratio = float(done.stdout.rpartition("ratio ")[2])
+    assert ratio <= MOST[model]
+
+
+def test_a_loss_that_is_not_finite_ends_a_training_on_a_gpu_as_on_a_cpu(
+    commands: Commands,
+) -> None:
+    """Torch's fused kernels leave weights and moments as they are where the flag is set."""
+    program = (
+        "from repro import environment; environment.enter('portable', 1)\n"
+        "import torch; from repro.training.pending import Pending\n"
+        "weight = torch.nn.Parameter(torch.ones(100, device='cuda'))\n"
+        "kinds = [(torch.optim.AdamW, {}), (torch.optim.SGD, {'lr': 0.1, 'momentum': 0.9})]\n"
+        "for kind, options in kinds:\n"
+        "    optimizer = kind([weight], fused=True, **options)\n"
+        "    kept = Pending(weight.device, {'model': optimizer})\n"
+        "    weight.grad = torch.ones_like(weight); optimizer.step()\n"
+        "    state = [weight, *optimizer.state[weight].values()]\n"
+        "    before = [t.clone() for t in state if t is not None]\n"
+        "    kept.watch([torch.tensor(float('nan'), device='cuda')])\n"
+        "    for value in (float('nan'), 1.0):\n"
+        "        kept.watch([weight.sum()]); weight.grad.fill_(value); optimizer.step()\n"
+        "    after = [t for t in [weight, *optimizer.state[weight].values()] if t is not None]\n"
+        "    assert all(map(torch.equal, before, after)), kind\n"
+    )
+    script = commands.folder / "skipped.py"
     script.write_text(program)
     done = commands.script(script)
     assert done.returncode == 0, done.stderr

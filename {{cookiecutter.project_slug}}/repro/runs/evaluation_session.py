@@ -12,11 +12,12 @@ from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.runs.evaluation import EvaluationPlaces, evaluation_places
 from repro.runs.logs import read_lines
+from repro.runs.numbers import one_number
 from repro.runs.registered import Registered
 from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
-from repro.runs.step import Step, one_number
+from repro.runs.step import Step
 from repro.training.precision import fault_of_precision
 
 _OURS = ("step", "steps", "seed", "bits")  # what the kit says of an evaluation

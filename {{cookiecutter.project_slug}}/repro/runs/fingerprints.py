@@ -51,6 +51,11 @@ def as_hex(number: int) -> str:
     return f"{number % 2**64:016x}"
 
 
+def dot_of(tensor: Tensor, odd_numbers: Tensor) -> Tensor:
+    """Return the sum of a tensor's words, each times an odd number."""
+    return _dot(_words(tensor), odd_numbers)
+
+
 def _words(tensor: Tensor) -> Tensor:
     """Return the bytes of a tensor as int64; zeros fill the last."""
     flat = tensor.flatten()
@@ -81,7 +86,7 @@ def _odd_numbers(count: int, device: torch.device) -> Tensor:
     return known[:count]
 
 
-class _Small(NamedTuple):
+class Small(NamedTuple):
     """A tensor that is copied: its place among all, and `part`, its words among the copies."""
 
     place: int
@@ -90,7 +95,7 @@ class _Small(NamedTuple):
     odd_numbers: Tensor
 
 
-class _Large(NamedTuple):
+class Large(NamedTuple):
     """A tensor that is read at once: its group, its factor there, and its place among all."""
 
     group: int
@@ -106,12 +111,16 @@ class _Group(NamedTuple):
     part: slice
 
 
-class _Layout:
-    """Where in memory each tensor of some groups is copied to; small ones start a whole word."""
+class Layout:
+    """Where in memory each tensor of some groups is copied to; small ones start a whole word.
 
-    def __init__(self, groups: Sequence[Tensors]) -> None:
-        self.small: list[_Small] = []
-        self.large: list[_Large] = []
+    `copied`: how many values a tensor that is copied has less than.
+    """
+
+    def __init__(self, groups: Sequence[Tensors], copied: float = _COPIED) -> None:
+        self.small: list[Small] = []
+        self.large: list[Large] = []
+        self._copied = copied
         self.groups: list[_Group] = []
         self.words = 0  # of all copies
         place = 0
@@ -129,11 +138,11 @@ class _Layout:
     def _add(self, tensor: Tensor, place: int, group: int, factor: int) -> None:
         length = -(-tensor.numel() * tensor.element_size() // 8)  # in 64-bit words
         odd_numbers = _odd_numbers(length, tensor.device)
-        if tensor.numel() >= _COPIED:
-            self.large.append(_Large(group, factor, place, odd_numbers))
+        if tensor.numel() >= self._copied:
+            self.large.append(Large(group, factor, place, odd_numbers))
             return
         part = slice(self.words, self.words + length)
-        self.small.append(_Small(place, tensor, part, factor * odd_numbers))
+        self.small.append(Small(place, tensor, part, factor * odd_numbers))
         self.words += length
 
 
@@ -144,7 +153,7 @@ class _State:
     """
 
     def __init__(self, groups: Sequence[Tensors], free: "list[_State]") -> None:
-        layout = _Layout(groups)
+        layout = Layout(groups)
         device = layout.small[0].tensor.device if layout.small else torch.device("cpu")
         words = torch.zeros(layout.words, dtype=torch.int64, device=device)
         odd_numbers = torch.zeros_like(words)
@@ -182,6 +191,14 @@ class _State:
         return self._fingerprints
 
 
+class _Taken(NamedTuple):
+    """A model's tensors in groups, `kind` (what a layout of them depends on), and its memory."""
+
+    groups: list[list[Any]]
+    kind: object
+    memory: "_Memory"
+
+
 class _Memory:
     """What is known of a model: where its tensors are, and states that are not in use."""
 
@@ -191,6 +208,7 @@ class _Memory:
         self.buffers = [module._buffers for module in modules]
         self.weights: list[Tensor] = []
         self.free: dict[object, list[_State]] = {}  # by the kind of state
+        self.queued: dict[object, Any] = {}  # by the kind, too: repro/runs/late_fingerprints.py
 
 
 _memories: "WeakKeyDictionary[nn.Module, _Memory]" = WeakKeyDictionary()
@@ -202,6 +220,17 @@ def state_quantities(model: nn.Module, gradients: bool = True) -> Quantities:
 
     The model's modules stay those it has.
     """
+    groups, key, memory = taken_of(model, gradients)
+    if len(memory.free) >= _KINDS and key not in memory.free:
+        memory.free.clear()
+    free = memory.free.setdefault(key, [])
+    state = free.pop() if free else _State(groups, free)
+    state.take([tensor for group in groups for tensor in group])
+    return state
+
+
+def taken_of(model: nn.Module, gradients: bool) -> _Taken:
+    """Return a model's gradients, weights and buffers; the first only if they are asked for."""
     memory = _memories.get(model) or _memories.setdefault(model, _Memory(model))
     weights: list[Any] = [w for here in memory.parameters for w in here.values() if w is not None]
     buffers: list[Any] = [b for here in memory.buffers for b in here.values() if b is not None]
@@ -209,13 +238,9 @@ def state_quantities(model: nn.Module, gradients: bool = True) -> Quantities:
     if len(weights) != len(memory.weights) or not all(map(is_, weights, memory.weights)):
         memory.weights = weights
         memory.free = {}
+        memory.queued = {}
     # The same weights' shapes are not asked for: 1 us each, and an optimizer refuses other ones.
     kinds = [(b.shape, b.dtype, b.device) for b in buffers]  # a module may put another one there
-    key = gradients, tuple([g is None for g in given]), tuple(kinds)
-    if len(memory.free) >= _KINDS and key not in memory.free:
-        memory.free.clear()
-    free = memory.free.setdefault(key, [])
+    kind = gradients, tuple([g is None for g in given]), tuple(kinds)
     groups = [given, weights, buffers] if gradients else [weights, buffers]
-    state = free.pop() if free else _State(groups, free)
-    state.take(given + weights + buffers)
-    return state
+    return _Taken(groups, kind, memory)

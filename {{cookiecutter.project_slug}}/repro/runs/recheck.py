@@ -17,9 +17,9 @@ from repro.core.errors import UserError
 from repro.runs.noticed import Noticed, NotingProcesses, first_difference
 from repro.runs.registered import Registered
 from repro.runs.step_state import StepState
-from repro.training.parallel import Loss, Processes, backward_in_shards
+from repro.training.parallel import LateWeights, Loss, Processes, backward_in_shards
 
-Backward = Callable[[nn.Module, Sequence[Any], int, Processes, Loss], Tensor]
+Backward = Callable[[nn.Module, Sequence[Any], int, Processes, Loss, LateWeights | None], Tensor]
 NOT_SEEN = (
     "training.recheck_every={every}: step {step} went backward by itself, so it cannot be computed "
     "twice: expected step.backward(loss) in the loop, or training.recheck_every=null"
@@ -60,7 +60,12 @@ class Recheck:
             return backward_in_shards
 
         def twice(
-            model: nn.Module, batches: Sequence[Any], size: int, processes: Processes, loss: Loss
+            model: nn.Module,
+            batches: Sequence[Any],
+            size: int,
+            processes: Processes,
+            loss: Loss,
+            late: LateWeights | None = None,  # such a step waits for its numbers in any case
         ) -> Tensor:
             return _Twice(step, self._known, self._keeper).compute(
                 model, batches, size, processes, loss

@@ -21,10 +21,11 @@ from torch.utils.data import Dataset, default_collate
 from repro.core.errors import UserError
 from repro.core.secret_values import without_secrets
 from repro.data.manifest import Manifest, tree_digests
+from repro.runs.numbers import Number, number_of
 from repro.runs.plan import Wanted, sized
 from repro.runs.registered import Stateful, registered
 from repro.runs.session_base import SessionBase
-from repro.runs.step import Number, Step, number_of
+from repro.runs.step import Step
 from repro.training.best import Best
 from repro.training.loading import Collate
 from repro.training.own_schedules import Batches, BatchOfStep
@@ -161,6 +162,7 @@ class Session(SessionBase):
             )
         if self._current and not self._current.is_done:
             raise UserError("session.validated came before step.done: a validation follows a step")
+        self.read_numbers()
         numbers = {
             name: number_of("session.validated", name, value) for name, value in metrics.items()
         }
@@ -192,6 +194,7 @@ class Session(SessionBase):
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Put the model into eval mode, without gradients, as long as the block lasts."""
+        self.read_numbers()
         return self._known().evaluating()
 
     def stop(self) -> None:

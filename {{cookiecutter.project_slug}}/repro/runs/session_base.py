@@ -4,11 +4,11 @@ repro/runs/session.py has what the author calls. A mode overrides what it does o
 begins, what it writes, and whether it goes on.
 """
 
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
@@ -21,6 +21,7 @@ from repro.runs.conditions import (
     conditions_on_disk,
 )
 from repro.runs.fingerprints import Quantities
+from repro.runs.numbers import pending_of
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck
 from repro.runs.registered import Registered
@@ -32,13 +33,19 @@ from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, choose_device
+from repro.training.pending import Pending
 from repro.training.precision import precision_of, refuse_precision
 from repro.training.seeding import ExperimentSeeds, seed_generators
 from repro.training.workers import refuse_long_folder
 
 
 class SessionBase:
-    """The part of a session that an author does not call; see `Session`."""
+    """The part of a session that an author does not call; see `Session`.
+
+    `reads_late`: whether a mode can wait for the numbers of steps, so that a GPU does not.
+    """
+
+    reads_late: ClassVar[bool] = False
 
     reads_cache = False  # whether digests of an earlier training may stand for unchanged data
 
@@ -69,6 +76,7 @@ class SessionBase:
         self._workers = config.num_workers
         self._registered: Registered | None = None
         self._plan: Plan | None = None
+        self._pending: Pending | None = None  # numbers of a GPU that are not read yet
         self._current: Step | None = None  # that the author's part has
         self._is_stopping = False
         self._is_over = False  # whether the loop has ended
@@ -169,6 +177,7 @@ class SessionBase:
         around = self.surroundings(plan)
         with (
             self._opened(plan) as steps,
+            self._reading(),
             # Closed first: data workers hold what they were forked with, such as a tracker's pipe.
             closing(plan.batches(steps, self._workers, self.device, self.processes)) as batches,
         ):
@@ -213,6 +222,9 @@ class SessionBase:
 
     def surroundings(self, plan: Plan) -> Surroundings:
         """Return what each step of a plan needs of this session."""
+        if self.reads_late and not self._pending:
+            quiet = self.processes.rank > 0
+            self._pending = pending_of(self.device, self._known().optimizers, quiet)
         return Surroundings(
             self._known(),
             self.processes,
@@ -223,7 +235,25 @@ class SessionBase:
             MeansBeside(self.processes),
             self._recheck(),
             self.precision,
+            self._pending,
         )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Read what is not read yet when the loop ends, also by an error, and tell it.
+
+        What an earlier step tells may be what led to the error: it is raised then, and not that.
+        """
+        try:
+            yield
+        finally:
+            if self._pending:
+                self._pending.close()
+
+    def read_numbers(self) -> None:
+        """Read the numbers of all steps that are done, before what has to follow from them."""
+        if self._pending:
+            self._pending.drain()
 
     def quantities(
         self, step: Step, numbers: dict[str, float], asked: bool = False
@@ -231,7 +261,10 @@ class SessionBase:
         """Return what the trace says of a step, in process 0; and if any was `asked` to end."""
         inputs = StepInputs(step.indices, step.loaded, step.size)
         model = self._known().model
-        return step_quantities(model, inputs, self.processes, numbers, asked, step.gradients_of)
+        arriving = step.late.arriving if step.late else None
+        return step_quantities(
+            model, inputs, self.processes, numbers, asked, step.gradients_of, arriving
+        )
 
     def _finish_step(self, step: Step, numbers: dict[str, float]) -> None:
         self.step = step.number

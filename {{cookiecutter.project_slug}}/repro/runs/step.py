@@ -7,33 +7,29 @@ shard. `done` ends the step.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
-from repro.runs.fingerprints import EFFECTS, as_hex, as_int64, fingerprint
+from repro.runs.fingerprints import as_hex, as_int64, fingerprint
+from repro.runs.late_fingerprints import queued_of
+from repro.runs.numbers import GRADIENTS, LateStep, Number, number_of, unread_number_of
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck
 from repro.runs.registered import ONLY, Registered
 from repro.training import sampling
-from repro.training.batches import cut, mapped, moved, size_of, tensors_of
+from repro.training.batches import copied_for, cut, moved, size_of, tensors_of
 from repro.training.beside import MeansBeside
 from repro.training.loading import IndexedBatch
 from repro.training.parallel import Processes, slices_here
+from repro.training.pending import Pending
 from repro.training.precision import autocast
 from repro.training.sampling import StepSchedule
 from repro.training.seeding import seed_generators
-
-Number: TypeAlias = float | Tensor
-_GRADIENTS = "gradients"
-# What lines of metrics.jsonl and of the trace hold beside the numbers of a loop.
-_TAKEN = ("step", "epoch", "split", "header", "samples", "inputs", *EFFECTS)
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,9 @@ class Surroundings:
     """What a step needs of its session: the same in each step.
 
     `finish(step, numbers)` is called when the step is done. `precision`: bf16 for losses that are
-    computed under autocast. `recheck`: which steps compute their losses twice.
+    computed under autocast. `recheck`: which steps compute their losses twice. `pending`: what
+    holds numbers back that are read later, on a GPU. `layouts`: where gradients are fingerprinted
+    there.
     """
 
     registered: Registered
@@ -53,6 +51,8 @@ class Surroundings:
     beside: MeansBeside
     recheck: Recheck
     precision: str = "fp32"
+    pending: Pending | None = None
+    layouts: dict[object, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,8 +77,10 @@ class Step:
     is_done: bool = False
     is_used: bool = False  # whether the loop has asked for the batch
     losses: int = 0  # that `backward` was called with
-    mean_loss: float | None = None  # of the last of them
-    also: dict[str, float] = field(default_factory=dict)  # the means beside the losses
+    mean_loss: Number | None = None  # of the last of them
+    also: dict[str, Number] = field(default_factory=dict)  # the means beside the losses
+    late: LateStep | None = None  # on a GPU: the numbers, unread
+    is_awaited: bool = False  # whether its numbers are read before the next step
 
     @property
     def number(self) -> int:
@@ -121,8 +123,8 @@ class Step:
         slices = slices_here(self.size, processes)
         self.indices = torch.arange(slices[0].start, slices[-1].stop)
         self._refuse_other_batches(batch)
-        whole = moved(batch, self.around.device)
-        kept = mapped(batch, torch.clone)  # the loop may fill the same memory with the next one
+        kept = copied_for(self.around.device, batch)  # the loop may fill the same memory again
+        whole = moved(kept if self.around.device.type == "cuda" else batch, self.around.device)
         if processes.shards == 1:
             self.made, self.loaded = [whole], [kept]
         else:
@@ -171,32 +173,34 @@ class Step:
 
         with sampling.naming_samples(around.schedule, self.index):
             backward = around.recheck.backward(self.number)
-            mean = backward(model, shards, self.size, around.processes, seeded)
+            weights = self.late.check_weights if self.late else None
+            mean = backward(model, shards, self.size, around.processes, seeded, weights)
         told = [given.get(shard) for shard in around.processes.own]
-        self.also.update(around.beside.of_loss(self.losses, told))
+        self.also.update(around.beside.of_loss(self.losses, told, self.late is not None))
         self.losses += 1
-        self.mean_loss = mean.item()
+        self.mean_loss = mean if self.late else mean.item()
         return mean
 
-    def update(self, optimizer: str = ONLY, *, clip: float | None = None) -> float:
+    def update(self, optimizer: str = ONLY, *, clip: float | None = None) -> Any:
         """Clip the gradients of an optimizer's parameters, update these, and return the norm.
 
-        `clip`: the largest norm; None for no limit. The norm returned is that before clipping.
-        Raises UserError, before anything is updated, where it is not finite.
+        `clip`: the largest norm; None for no limit. The norm returned is that before clipping: a
+        float; on a GPU a tensor of one value, for `float(norm)` waits. Nothing is updated where it
+        is not finite: UserError, on a GPU once it was read.
         """
         if clip is not None and not clip > 0:
             raise UserError(f"step.update(clip={clip}): expected a number above 0, or None")
         registered = self.around.registered
         parameters = registered.parameters(optimizer)
         limit = math.inf if clip is None else clip
-        norm = nn.utils.clip_grad_norm_(parameters, limit).item()
+        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        told = norm if self.late else norm.item()
         loss = {} if self.mean_loss is None else {"loss": self.mean_loss}
-        numbers = {**loss, "gradient_norm": norm}
-        sampling.refuse_not_finite(numbers, self.around.schedule, self.index)
+        self._refuse_not_finite({**loss, "gradient_norm": told})
         if len(registered.optimizers) > 1:
-            self._note_gradients(f"{_GRADIENTS}.{optimizer}", parameters)
+            self._note_gradients(f"{GRADIENTS}.{optimizer}", parameters)
         registered.optimizers[optimizer].step()
-        return norm
+        return told
 
     def gradients(self, optimizer: str | None = None) -> None:
         """Note the gradients as they are now, for the trace.
@@ -206,23 +210,21 @@ class Step:
         """
         registered = self.around.registered
         if optimizer is None:
-            self._note_gradients(_GRADIENTS, registered.all_parameters())
+            self._note_gradients(GRADIENTS, registered.all_parameters())
         else:
-            name = f"{_GRADIENTS}.{optimizer}"
+            name = f"{GRADIENTS}.{optimizer}"
             self._note_gradients(name, registered.parameters(optimizer))
 
     def done(self, *, loss: Number, **numbers: Number) -> None:
         """End the step: its numbers go into the trace and into metrics.jsonl, the loss first.
 
-        UserError if one is not finite, and where several shards or processes were not joined.
+        A number is a float, or a tensor of one value: on a GPU that is read a few steps later, and
+        a float that the loop itself reads there makes each step wait. UserError if one is not
+        finite, and where several shards or processes were not joined.
         """
         if self.is_done:
             raise UserError(f"step {self.number}: step.done was called twice")
-        told = {
-            name: number_of("step.done", name, value)
-            for name, value in {"loss": loss, **numbers}.items()
-        }
-        sampling.refuse_not_finite(told, self.around.schedule, self.index)
+        told = self._told({"loss": loss, **numbers})
         processes = self.around.processes
         if not self.losses and processes.shards > 1:
             raise UserError(
@@ -238,30 +240,42 @@ class Step:
             )
         self.is_done = True
         self.around.finish(self, told)
+        if self.late:
+            self.late.end(at_once=self.is_awaited or self.validate_now)
+
+    def when_read(self, call: Callable[[], None]) -> None:
+        """Do something once the numbers of the step are read: now, but for a GPU's."""
+        if self.late:
+            self.late.arriving.then(call)
+        else:
+            call()
+
+    def _told(self, numbers: dict[str, Number]) -> dict[str, Any]:
+        """Return the numbers that the loop tells, refused if not finite; unread on a GPU."""
+        read = unread_number_of if self.late else number_of
+        told = {name: read("step.done", name, value) for name, value in numbers.items()}
+        self._refuse_not_finite(told)
+        return told
+
+    def _refuse_not_finite(self, numbers: dict[str, Any]) -> None:
+        """Raise UserError for a number that is not finite: now, or once it was read."""
+        if self.late:
+            self.late.check(numbers)
+        else:
+            sampling.refuse_not_finite(numbers, self.around.schedule, self.index)
 
     def _note_gradients(self, quantity: str, parameters: Sequence[nn.Parameter]) -> None:
         gradients = [parameter.grad for parameter in parameters]
-        self.gradients_of[quantity] = as_hex(fingerprint(gradients))
-
-
-def number_of(call: str, name: str, value: object) -> float:
-    """Return a number that a loop tells; UserError for none, and for a name of the kit's own."""
-    if name in _TAKEN or name.startswith(f"{_GRADIENTS}."):
-        raise UserError(f"{call}({name}=...): the kit writes {name} itself: choose another name")
-    number = one_number(value)
-    if number is None:
-        raise UserError(f"{call}({name}=...) is a {type(value).__name__}: expected one number")
-    return number
-
-
-def one_number(value: object) -> float | None:
-    """Return a number as a float, also one that a tensor or NumPy holds; None for anything else."""
-    if isinstance(value, Tensor | np.generic):
-        with suppress(RuntimeError, TypeError, ValueError):  # of several values, complex, on meta
-            return float(value.item())
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return None
+        if not self.late:
+            self.gradients_of[quantity] = as_hex(fingerprint(gradients))
+            return
+        shapes = [gradient is None or gradient.shape for gradient in gradients]
+        kind = quantity, tuple(map(id, parameters)), tuple(shapes)
+        queued = queued_of([gradients], kind, self.around.layouts)
+        totals = queued.take(gradients, self.late.arriving)
+        self.gradients_of[quantity] = ""  # it keeps its place
+        noted = self.gradients_of
+        self.late.arriving.then(lambda: noted.update({quantity: as_hex(totals()[0])}))
 
 
 def _size_if_equal(batch: Any) -> int:
@@ -276,8 +290,11 @@ def new_step(index: int, plan: Plan, around: Surroundings, made: IndexedBatch | 
     """Return a step that is about to be done; `made`: its batch, unless the loop brings it."""
     epoch = plan.epoch(index)
     validates = plan.validates_after(index + 1)
+    late = LateStep(around.pending, plan.schedule, index) if around.pending else None
     if made is None or plan.schedule is None:
-        return Step(index, around, epoch, validates)
+        return Step(index, around, epoch, validates, late=late)
     shards = moved(made.shards, around.device)
     size = plan.schedule.length(index)
-    return Step(index, around, epoch, validates, shards, made.shards, made.indices, size)
+    step = Step(index, around, epoch, validates, shards, made.shards, made.indices, size)
+    step.late = late
+    return step

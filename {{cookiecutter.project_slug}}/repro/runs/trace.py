@@ -9,9 +9,10 @@ step and its first differing quantity what happened there (repro/diagnosis/diff.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,9 +23,11 @@ from repro.core.layout import TRACE
 from repro.core.project import MAX_STEPS
 from repro.runs.conditions import Facts, without_setting
 from repro.runs.fingerprints import Quantities, as_hex, as_int64, fingerprint, state_quantities
+from repro.runs.late_fingerprints import late_fingerprint, late_state_quantities
 from repro.runs.logs import TraceLine, each_line, line_step
 from repro.training.batches import tensors_of
 from repro.training.parallel import Processes, slices_here
+from repro.training.pending import Arriving, is_late
 
 _WAITING = 8  # steps that are fingerprinted together, at most
 _SECONDS = 0.25  # between two writes, at most
@@ -57,24 +60,48 @@ class StepInputs:
                 inputs += (2 * number + 1) * fingerprint([*tensors_of(batch)])
         return [as_int64(samples), as_int64(inputs)]
 
+    def late(self, processes: Processes, arriving: Arriving) -> Callable[[], list[int]]:
+        """Return what gives the fingerprints of the only process, once its numbers were read.
+
+        A batch that a data set makes on the GPU is fingerprinted there.
+        """
+        lengths = [part.stop - part.start for part in slices_here(self.size, processes)]
+        shards = zip(processes.own, self.indices.split(lengths), self.shards, strict=True)
+        parts = [
+            (
+                2 * number + 1,
+                late_fingerprint([indices], arriving),
+                late_fingerprint([*tensors_of(batch)], arriving),
+            )
+            for number, indices, batch in shards
+            if batch is not None
+        ]
+        return lambda: [
+            as_int64(sum(factor * samples() for factor, samples, _ in parts)),
+            as_int64(sum(factor * inputs() for factor, _, inputs in parts)),
+        ]
+
+    def is_late(self) -> bool:
+        """Tell whether to fingerprint the batch is to wait for a GPU."""
+        tensors = (tensor for batch in self.shards for tensor in tensors_of(batch))
+        return any(tensor is not None and is_late(tensor) for tensor in tensors)
+
 
 @dataclass(frozen=True)
 class _Step:
     """A step that was done; calling it gives its quantities, in causal order.
 
-    `exchanged`: the fingerprints of the inputs of all processes, where there are several. `noted`:
+    `inputs`: gives the fingerprints of the samples and of the batch, of all processes. `noted`:
     fingerprints of gradients that were taken before the step was done, by quantity.
     """
 
-    inputs: StepInputs
-    processes: Processes
-    exchanged: list[int] | None
+    inputs: Callable[[], list[int]]
     numbers: dict[str, float]
     noted: Mapping[str, str]
     state: Quantities
 
     def __call__(self) -> dict[str, str]:
-        samples, inputs = self.exchanged or self.inputs.fingerprints(self.processes)
+        samples, inputs = self.inputs()
         loss, *others = ((name, float(value).hex()) for name, value in self.numbers.items())
         first = {"samples": as_hex(samples), "inputs": as_hex(inputs), **dict([loss])}
         # The gradients follow from the loss, before what was made of them: "" keeps their place.
@@ -89,21 +116,26 @@ def step_quantities(
     numbers: dict[str, float],
     asked: bool,
     noted: Mapping[str, str] | None = None,
+    arriving: Arriving | None = None,
 ) -> tuple[Quantities | None, bool]:
     """Return a step's quantities, floats in exact form: in process 0, None in others.
 
     `numbers`: first the loss, from which the gradients follow. `noted`: fingerprints of gradients
     that are gone now, or were other ones. Also returns whether any process was
-    `asked` to end: the processes exchange both at once.
+    `asked` to end: the processes exchange both at once. `arriving`: on a GPU, with what the
+    quantities arrive; they are good once that was read.
     """
-    exchanged = None
+    fingerprints: Callable[[], list[int]] = partial(inputs.fingerprints, processes)
     if processes.size > 1:
         *exchanged, ending = processes.total([*inputs.fingerprints(processes), asked])
+        fingerprints = partial(list, exchanged)
         asked = bool(ending)
         if processes.rank:
             return None, asked
-    state = state_quantities(model)
-    return _Step(inputs, processes, exchanged, numbers, noted or {}, state), asked
+    elif arriving and inputs.is_late():
+        fingerprints = inputs.late(processes, arriving)
+    state = late_state_quantities(model, arriving) if arriving else state_quantities(model)
+    return _Step(fingerprints, numbers, noted or {}, state), asked
 
 
 def _header(facts: Facts) -> JsonObject:

@@ -23,14 +23,16 @@ from repro.runs.continued import (
     refuse_other_training,
     trained_with,
 )
+from repro.runs.fingerprints import Quantities
 from repro.runs.folder import Run, find_start, open_run
+from repro.runs.numbers import Number
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck, StepKeeper
 from repro.runs.registered import Registered
 from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
-from repro.runs.step import Number, Step
+from repro.runs.step import Step
 from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
@@ -52,6 +54,7 @@ class TrainingSession(Session):
     """
 
     reads_cache = True
+    reads_late = True
 
     def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
         super().__init__(root, config)
@@ -158,19 +161,25 @@ class TrainingSession(Session):
         assert self._advance
         step.around.recheck.refuse_unseen(step.number, step.losses)
         if step.number == self._first:
-            self._refuse_unregistered()
+            step.is_awaited = True
+            step.when_read(self._refuse_unregistered)
         self._advance(1)
         asked = self._interruption.asked
+        quantities = None
         if self._settings.output.trace:
             quantities, asked = self.quantities(step, numbers, asked)
-            if self._trace and quantities:
-                self._trace.log(step.number, quantities)
         else:
             asked = bool(self.processes.total([asked])[0])
         self._asked = asked
         self._improved = False
-        if self.run and step.number % self._settings.output.log_every == 0:
-            self.run.log({"step": step.number, **numbers})
+        step.when_read(lambda: self._log(step.number, numbers, quantities))
+
+    def _log(self, number: int, numbers: dict[str, float], quantities: Quantities | None) -> None:
+        """Log a step whose numbers were read."""
+        if self._trace and quantities:
+            self._trace.log(number, quantities)
+        if self.run and number % self._settings.output.log_every == 0:
+            self.run.log({"step": number, **numbers})
         self._last_loss = numbers["loss"]
 
     def _refuse_unregistered(self) -> None:
@@ -188,7 +197,10 @@ class TrainingSession(Session):
         elif step.number == last:
             self.finished = "max_steps"
         self.was_asked = self._asked and not self.finished
-        if self.run and (self._improved or self.was_asked or self._checkpoint_is_due(plan)):
+        is_saved = self._improved or self.was_asked or self._checkpoint_is_due(plan)
+        if is_saved:
+            self.read_numbers()  # in all processes: a number that is not finite ends all
+        if self.run and is_saved:
             self._save(self.run)
         if self.run and self.finished:
             print(f"step {self.step}/{last}  loss {self._last_loss:.4f}")

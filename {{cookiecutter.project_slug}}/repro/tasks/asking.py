@@ -9,10 +9,10 @@ from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.runs.conditions import Situation
 from repro.runs.evaluation_session import EvaluationSession
+from repro.runs.numbers import one_number
 from repro.runs.registered import Registered
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
-from repro.runs.step import one_number
 from repro.tasks.task import Task
 
 

@@ -81,15 +81,16 @@ class Task:
         """Return the loss of a shard's batch: a SUM over its samples, and what to divide it by."""
         raise _missing(self, "loss(batch), which returns Weighted(sum, weight)")
 
-    def train_step(self, step: Step) -> dict[str, float]:
+    def train_step(self, step: Step) -> dict[str, Any]:
         """Do a step and return its numbers, the loss first; for several losses, write another one.
 
         `step.backward` goes backward through a loss, `step.update` clips and updates. What the loss
-        tells in `also` is logged, too.
+        tells in `also` is logged, too. A number is a float or a tensor of one value; on a GPU leave
+        tensors unread (no `.item()`), or each step waits for them.
         """
         loss = step.backward(self.loss)
         norm = step.update(clip=self.clip)
-        return {"loss": loss.item(), "gradient_norm": norm, **step.also}
+        return {"loss": loss, "gradient_norm": norm, **step.also}
 
     def evaluate(self, batch: Any) -> Outputs:
         """Return what is computed of a chunk of samples, in eval mode and without gradients."""

@@ -6,12 +6,13 @@ numbers.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from repro.core.errors import UserError
+from repro.training.pending import LATE_ON
 from repro.training.processes import Processes
 from repro.training.tree_sum import TreeSum
 from repro.training.weighted import Weighted
@@ -26,10 +27,13 @@ class MeansBeside:
         self._processes = processes
         self._names: dict[int, list[str]] = {}
 
-    def of_loss(self, place: int, shards: Sequence[Weighted | None]) -> dict[str, float]:
+    def of_loss(
+        self, place: int, shards: Sequence[Weighted | None], late: bool = False
+    ) -> Mapping[str, float | Tensor]:
         """Return the means beside loss number `place` of a step, by name.
 
         `shards`: what the loss gave for each shard of this process; None for an empty one.
+        `late`: return tensors on the device, which nobody has read.
         UserError if other names come than in the first step.
         """
         given = [sorted(shard.also) for shard in shards if shard]
@@ -45,7 +49,9 @@ class MeansBeside:
                     f"a loss tells {', '.join(other) or 'nothing'} in also, and "
                     f"{', '.join(names) or 'nothing'} before: expected the same names in each step"
                 )
-        return self._means(names, shards) if names else {}
+        if not names:
+            return {}
+        return self._late_means(names, shards) if late else self._means(names, shards)
 
     def _agreed(self, given: list[list[str]]) -> list[str]:
         """Return the names that a process with samples has: one without any knows none."""
@@ -55,26 +61,46 @@ class MeansBeside:
     def _means(self, names: list[str], shards: Sequence[Weighted | None]) -> dict[str, float]:
         sums = TreeSum()
         for shard in shards:
-            sums.add([_numbers(names, shard) if shard else torch.zeros(len(names) + 1).double()])
+            values = _numbers(names, shard).cpu() if shard else _nothing(names)
+            sums.add([values])
         (own,) = sums.total()
         assert own is not None
         totals, _ = self._processes.sum_with_numbers(own.tolist(), [], [])
-        *values, weight = totals
-        return {name: value / weight for name, value in zip(names, values, strict=True)}
+        *means, weight = totals
+        return {name: value / weight for name, value in zip(names, means, strict=True)}
+
+    def _late_means(self, names: list[str], shards: Sequence[Weighted | None]) -> dict[str, Tensor]:
+        device = self._processes.device
+        sums = TreeSum()
+        for shard in shards:
+            sums.add([_numbers(names, shard, device) if shard else _nothing(names, device)])
+        (own,) = sums.total()
+        assert own is not None
+        (totals,) = self._processes.sum([own], [own])
+        assert totals is not None
+        *means, weight = totals.unbind()
+        return {name: value / weight for name, value in zip(names, means, strict=True)}
 
 
-def _numbers(names: list[str], shard: Weighted) -> Tensor:
-    """Return what a shard tells, and its weight, as float64 on the CPU, read at once."""
-    values = [_value(name, shard.also[name]) for name in names]
-    parts = [value.detach().double().reshape(()) for value in values]
-    return torch.stack([*parts, shard.weight_tensor().to(parts[0].device)]).cpu()
+def _nothing(names: list[str], device: torch.device | None = None) -> Tensor:
+    """Return what a shard without samples adds to the names' sums and to the weight."""
+    return torch.zeros(len(names) + 1, dtype=torch.float64, device=device)
 
 
-def _value(name: str, value: object) -> Tensor:
+def _numbers(names: list[str], shard: Weighted, device: torch.device | None = None) -> Tensor:
+    """Return what a shard tells, and its weight, as float64, on the device of its sum."""
+    there = device or shard.sum.device
+    parts = [_value(name, shard.also[name], there) for name in names]
+    weight = shard.weight_tensor().to(there, non_blocking=there.type in LATE_ON)
+    return torch.stack([*parts, weight])
+
+
+def _value(name: str, value: object, device: torch.device) -> Tensor:
     if isinstance(value, Tensor) and value.numel() == 1:
-        return value
+        number = value.detach().double().reshape(())
+        return number.to(device, non_blocking=device.type in LATE_ON)
     if isinstance(value, int | float):
-        return torch.tensor(float(value), dtype=torch.float64)
+        return torch.full((), float(value), dtype=torch.float64, device=device)
     raise UserError(
         f"a loss tells {name} in also as a {type(value).__name__}: expected one number, the sum "
         "over the shard's samples"

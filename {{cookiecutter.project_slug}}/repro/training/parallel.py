@@ -7,6 +7,7 @@ of a library's own order. So W processes give the bits of one.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from repro.core.errors import UserError
 from repro.training.buffers import Buffers, buffers_of
 from repro.training.devices import choose_device
 from repro.training.halves import check_halves
+from repro.training.pending import is_late
 from repro.training.processes import Processes
 from repro.training.tree_sum import Summands, TreeSum, added
 from repro.training.weighted import refuse_weights, weighted
@@ -30,6 +32,8 @@ __all__ = [
 ]
 # Returns the loss of a shard's samples, a Weighted: asked by the number of the shard and its batch.
 Loss = Callable[[int, Any], object]
+# Takes the weight of a whole batch, and how many shards' are unusable, to be read late.
+LateWeights = Callable[[Tensor, Tensor], None]
 
 
 def shard_slices(size: int, shards: int) -> list[slice]:
@@ -43,14 +47,19 @@ def slices_here(size: int, processes: Processes) -> list[slice]:
 
 
 def backward_in_shards(
-    model: nn.Module, batches: Sequence[Any], size: int, processes: Processes, loss: Loss
+    model: nn.Module,
+    batches: Sequence[Any],
+    size: int,
+    processes: Processes,
+    loss: Loss,
+    late: LateWeights | None = None,
 ) -> Tensor:
     """Add the mean gradient of a batch of `size` to the parameters' `.grad`; return the mean loss.
 
     `batches`: those of this process's shards (`slices_here`), None for a shard without samples.
     `loss(shard, batch)` seeds the generators for shard number `shard` and returns `Weighted`: the
     SUM of its samples' losses, and the weight to divide it by. Raises BadLoss for one that no mean
-    can be made of.
+    can be made of. `late`: gets weights that are on a GPU, which are then not read here.
     Buffers start each shard from the same values. Floating-point ones (BatchNorm's statistics) get
     the mean over the shards that have samples; those that none changes stay as they are. Others
     (its counter) are the last such shard's: they advance once per step.
@@ -64,7 +73,7 @@ def backward_in_shards(
     samples = slices[0].stop - slices[0].start
     check_halves(model, batches[0], samples, lambda batch: loss(processes.own.start, batch))
     if processes.shards == 1:
-        return _backward_of_one(batches[0], loss)
+        return _backward_of_one(batches[0], loss, late)
     parameters = list(model.parameters())
     earlier = [parameter.grad for parameter in parameters]  # of the caller: as backward, add to it
     buffers = buffers_of(model)
@@ -80,25 +89,21 @@ def backward_in_shards(
         of_loss = _backward_of_shard(batch, number, size, loss)
         gradients = [parameter.grad for parameter in parameters]
         sums.add([*of_loss, *gradients, *buffers.values()])
-    numbers, tensors = _split(sums.total())
-    (total, weight, unusable), totals = processes.sum_with_numbers(
-        numbers, tensors, [*parameters, *buffers.like]
-    )
-    refuse_weights(weight, unusable)
-    if weight != size:
-        for gradient in totals[: len(parameters)]:
-            if gradient is not None:
-                gradient.mul_(size / weight)
+    join = _joined if late is None else partial(_joined_late, late)
+    mean, totals = join(sums.total(), [*parameters, *buffers.like], size, processes)
     _add_gradients(parameters, earlier, totals[: len(parameters)])
     _join_buffers(buffers, totals[len(parameters) :], size, processes)
-    return torch.tensor(total / weight, dtype=torch.float64)
+    return mean
 
 
-def _backward_of_one(batch: Any, loss: Loss) -> Tensor:
+def _backward_of_one(batch: Any, loss: Loss, late: LateWeights | None) -> Tensor:
     """Do as a plain loop does, with its bits: the mean of the whole batch, and backward."""
     whole = weighted(loss(0, batch))
     mean = whole.mean()
     mean.backward()
+    if late and isinstance(whole.weight, Tensor) and is_late(whole.weight):
+        late(whole.weight, whole.weight < 0)
+        return mean.detach()
     weight = float(whole.weight)
     refuse_weights(weight, unusable=float(weight < 0))
     return mean.detach()
@@ -120,6 +125,47 @@ def _split(totals: Summands) -> tuple[list[float], Summands]:
     """
     numbers = [total for total in totals[:3] if total is not None]
     return torch.stack(numbers).tolist() if numbers else [-0.0] * 3, totals[3:]
+
+
+def _joined(
+    own: Summands, like: Sequence[Tensor], size: int, processes: Processes
+) -> tuple[Tensor, Summands]:
+    """Return the mean loss of all processes' shards, and the totals, their gradients weighted.
+
+    `own`: the sum of this process's. `like`: tensors like those after the first three.
+    """
+    numbers, tensors = _split(own)
+    (total, weight, unusable), totals = processes.sum_with_numbers(numbers, tensors, like)
+    refuse_weights(weight, unusable)
+    if weight != size:
+        for gradient in _gradients_of(totals, like):
+            gradient.mul_(size / weight)
+    return torch.tensor(total / weight, dtype=torch.float64), totals
+
+
+def _joined_late(
+    late: LateWeights, own: Summands, like: Sequence[Tensor], size: int, processes: Processes
+) -> tuple[Tensor, Summands]:
+    """Do as `_joined` does, with the same bits, and leave the numbers where they are."""
+    number = torch.zeros((), dtype=torch.float64, device=like[0].device)
+    (total, weight, unusable, *totals) = processes.sum(own, [number, number, number, *like])
+    assert total is not None
+    assert weight is not None
+    assert unusable is not None
+    late(weight, unusable)
+    factor = size / weight  # 1 changes nothing
+    for gradient in _gradients_of(totals, like):
+        if gradient.dtype.itemsize < 4:  # a short type times a number is rounded once
+            gradient.copy_(gradient.float() * factor.float())
+        else:
+            gradient.mul_(factor)
+    return total / weight, totals
+
+
+def _gradients_of(totals: Summands, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return those of the totals that are gradients: those like a parameter, if there are any."""
+    pairs = zip(totals, like, strict=True)
+    return [t for t, each in pairs if t is not None and isinstance(each, nn.Parameter)]
 
 
 def _join_buffers(buffers: Buffers, totals: Summands, size: int, processes: Processes) -> None:

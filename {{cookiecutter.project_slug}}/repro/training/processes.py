@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 import torch
@@ -26,7 +26,7 @@ from repro.training.agreement import (
     faults_of_summands,
     kind_of,
 )
-from repro.training.joining import join
+from repro.training.joining import EXCHANGE, join
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
@@ -53,6 +53,10 @@ class Processes:
         self.own = range(self.rank * shards // self.size, (self.rank + 1) * shards // self.size)
         if self.size > 1 and not dist.is_initialized():
             join(launch, "nccl" if device.type == "cuda" else "gloo")
+        # What the hosts know goes from host to host: through NCCL it would wait for the GPUs.
+        self._hosts: list[Any] = []
+        if self.size > 1 and device.type == "cuda":
+            self._hosts.append(dist.new_group(backend="gloo", timeout=EXCHANGE))
 
     def first(self, work: Callable[[], Result]) -> Result:
         """Let process 0 do `work` before the others do it: they find nothing half-done."""
@@ -172,6 +176,8 @@ class Processes:
 
     def texts(self, own: str) -> list[str]:
         """Return the texts of all processes; they may have any lengths but 0."""
+        if self.size == 1:
+            return [own]
         data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
         lengths = self._gather(torch.tensor([len(data)])).tolist()
         padded = data.new_zeros(max(lengths))
@@ -183,17 +189,17 @@ class Processes:
         ]
 
     def _gather(self, own: Tensor) -> Tensor:
-        """Return the vectors of all processes, one after the other, on the CPU.
+        """Return the vectors of all processes, one after the other; all are on the CPU.
 
         All must bring the same dtype and length.
         """
         if self.size == 1:
             return own
-        own = own.to(self.device)
         gathered = own.new_empty(self.size, len(own))
+        arguments: list[Any] = [list(gathered), own, *self._hosts]
         with _others_alive():
-            dist.all_gather(list(gathered), own)
-        return gathered.view(-1).cpu()
+            dist.all_gather(*arguments)
+        return gathered.view(-1)
 
     def _exchange(
         self, numbers: list[float], summands: Summands, like: Sequence[Tensor]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from repro.core.errors import UserError
+from repro.training.pending import LATE_ON, is_late
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Weighted:
         Where nothing counts (a weight of 0) a mean is NaN, and the sum is 0. The gradient may be
         another one in its last bit than that of the mean, by the way over the sum.
         """
-        factor = torch.as_tensor(weight, device=mean.device)
+        factor = _on(mean.device, weight)
         counted = torch.where(factor > 0, mean, torch.zeros_like(mean))
         return Weighted(counted * factor.to(_wide(mean.dtype)), weight, coupled, also or {})
 
@@ -51,11 +52,20 @@ class Weighted:
         if not isinstance(self.weight, Tensor):
             return self.sum / self.weight
         dtype = _wide(self.sum.dtype)
-        return self.sum.to(dtype) / self.weight.to(self.sum.device, dtype).reshape(())
+        there = self.sum.device
+        weight = self.weight.to(there, dtype, non_blocking=is_late(self.sum))
+        return self.sum.to(dtype) / weight.reshape(())
 
     def weight_tensor(self) -> Tensor:
         """Return the weight as a float64 tensor of no dimensions, on the sum's device."""
-        return torch.as_tensor(self.weight, dtype=torch.float64, device=self.sum.device).reshape(())
+        return _on(self.sum.device, self.weight, torch.float64).reshape(())
+
+
+def _on(device: torch.device, weight: Tensor | float, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a weight as a tensor on a device; a GPU gets it without being waited for."""
+    if isinstance(weight, Tensor):
+        return weight.to(device, dtype or weight.dtype, non_blocking=device.type in LATE_ON)
+    return torch.full((), weight, dtype=dtype, device=device)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
