@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from repro.diagnosis import diff
-from repro.diagnosis.explain import print_difference
+from repro.diagnosis.audit import Audit, print_findings
+from repro.diagnosis.explain import print_difference, sentence
 from repro.diagnosis.operations import Recorder
 from repro.diagnosis.step_file import StepRecord, write_step
 from repro.runs.logs import TraceLine
@@ -20,7 +21,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 1))
 
 
-def step(model: nn.Module, root: Path, factor: float = 1.0) -> Recorder:
+def step(model: nn.Module, root: Path, factor: float = 1.0, records: bool = True) -> Recorder:
     """Do three steps, and record the last."""
     recorder = Recorder(root, ("experiment",))
     recorder.phase = "forward"
@@ -28,7 +29,7 @@ def step(model: nn.Module, root: Path, factor: float = 1.0) -> Recorder:
         generator = torch.Generator().manual_seed(number)
         x = torch.randn(5, 4, generator=generator) * (factor if number == 2 else 1)
         model.zero_grad()
-        if number < 2:
+        if number < 2 or not records:
             model(x).square().sum().backward()
             continue
         recorder.name(model)
@@ -50,7 +51,7 @@ def test_a_replay_runs_what_is_compiled_and_tells_its_inputs_and_outputs(
 ) -> None:
     plain = network()
     compile_in_place(plain)
-    step(plain, tmp_path)
+    step(plain, tmp_path, records=False)
     torch._dynamo.reset()
     model = network()
     with regions_asked():
@@ -95,4 +96,18 @@ def test_compiled_is_compared_with_compiled_only(
     assert mixed.replayed
     assert mixed.replayed.operation is None
     print_difference(mixed, ("one", "eager"))
-    capsys.readouterr()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "torch compiled the model of A (training.compile=true) and not that of B: their" in told
+
+
+def test_an_audit_says_that_it_does_not_see_inside(capsys: pytest.CaptureFixture[str]) -> None:
+    print_findings(Audit([], [], evaluated=True, compiled=True), [])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "and the audit does not see inside what torch makes of them" in told
+
+
+def test_compiling_is_a_condition_and_named() -> None:
+    changes = diff._changes(*({"config": {"training": {"compile": on}}} for on in (False, True)))
+    assert [sentence(change) for change in changes] == [
+        "B ran with training.compile=True, A with False"
+    ]

@@ -68,6 +68,7 @@ def compiled_model(model: nn.Module) -> nn.Module:
 
 def _telling(graph: Any, inputs: Any) -> Any:
     """Compile as torch's own backend does; what it makes tells its inputs and outputs."""
+    from torch._functorch import config as functorch_config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
     def inner(graph: Any, inputs: Any, **settings: Any) -> Any:
@@ -84,7 +85,9 @@ def _telling(graph: Any, inputs: Any) -> Any:
         run._boxed_call = True  # type: ignore[attr-defined]  # it takes a list, and may empty it
         return run
 
-    return compile_fx(graph, inputs, inner_compile=inner)
+    # From its cache of whole graphs torch takes what an earlier process compiled without telling.
+    with functorch_config.patch(enable_autograd_cache=False):
+        return compile_fx(graph, inputs, inner_compile=inner)
 
 
 def _without_modes(compiled: Any) -> Callable[..., Any]:
