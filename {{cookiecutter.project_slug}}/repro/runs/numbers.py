@@ -8,7 +8,7 @@ with the words that they are refused with on the CPU.
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class LateStep:
         self._index = index
         self._known: dict[int, tuple[Tensor, LateNumber]] = {}  # watched, by identity
 
-    def check(self, numbers: dict[str, Any]) -> None:
+    def check(self, numbers: dict[str, Number]) -> None:
         """Refuse numbers that are not finite, once they were read; the dict has floats then."""
         values = {name: value for name, value in numbers.items() if isinstance(value, Tensor)}
         new = {id(value): value for value in values.values() if id(value) not in self._known}

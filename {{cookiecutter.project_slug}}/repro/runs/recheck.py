@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from repro.core.errors import UserError
-from repro.runs.noticed import Noticed, NotingProcesses, first_difference
+from repro.runs.noticed import Noticed, NotingProcesses, parting_of_notes
 from repro.runs.registered import Registered
 from repro.runs.step_state import StepState
 from repro.training.parallel import LateWeights, Loss, Processes, backward_in_shards
@@ -101,7 +101,7 @@ class _Twice:
                 mean = _backward(self._step, model, batches, size, noting, noticed.loss_of(loss))
             noticed.end(mean)
             seen.append(noticed)
-        difference = first_difference(seen[0].notes, seen[1].notes)
+        difference = parting_of_notes(seen[0].notes, seen[1].notes)
         found = _Found("", False, "")
         if difference:
             found = _Found(difference.words, difference.own, socket.gethostname())

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from repro.core.bounded import DamagedFile
+from repro.core.files import JsonObject
 from repro.core.layout import STATE
 from repro.training import checkpoint
 
@@ -57,5 +58,5 @@ def _fault_of(state: dict[str, Any]) -> str | None:
     return None
 
 
-def _are_numbers(values: dict[str, Any]) -> bool:
+def _are_numbers(values: JsonObject) -> bool:
     return all(isinstance(value, int | float) for value in values.values())

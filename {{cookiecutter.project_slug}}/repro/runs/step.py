@@ -257,7 +257,7 @@ class Step:
         self._refuse_not_finite(told)
         return told
 
-    def _refuse_not_finite(self, numbers: dict[str, Any]) -> None:
+    def _refuse_not_finite(self, numbers: dict[str, Number]) -> None:
         """Raise UserError for a number that is not finite: now, or once it was read."""
         if self.late:
             self.late.check(numbers)

@@ -8,7 +8,7 @@ the schedules whose batches an author chooses.
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -169,7 +169,9 @@ def _own_order(schedule: Schedule, epoch: int) -> tuple[list[int], list[int]]:
     return indices, counted(indices)
 
 
-def refuse_not_finite(numbers: dict[str, float], schedule: StepSchedule | None, step: int) -> None:
+def refuse_not_finite(
+    numbers: Mapping[str, float | torch.Tensor], schedule: StepSchedule | None, step: int
+) -> None:
     """Raise UserError if a number of a step is not finite: it tells how to see the step again.
 
     `schedule`: None where it is not known which samples the step had.
