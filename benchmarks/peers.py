@@ -211,7 +211,7 @@ def checkpoints(project: Path, rounds: int) -> str:
     return done.stdout.strip()
 
 
-def surroundings(rounds: int) -> str:
+def surroundings(arguments: argparse.Namespace) -> str:
     """Say on what was measured, and how busy it was."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
@@ -219,10 +219,16 @@ def surroundings(rounds: int) -> str:
     packages = []
     for package in ("torch", "lightning", "accelerate", "transformers"):
         packages.append(f"{package} {version(package)}" if has(package) else f"no {package}")
+    steps = (
+        f"{arguments.steps} steps"
+        if arguments.steps
+        else "{} steps".format(" or ".join(str(task.steps) for task in TASKS.values()))
+    )
     return (
         f"Measured on {date.today()}: {models[0] if models else 'an unknown CPU'}, "
         f"{os.cpu_count()} cores, one thread; {', '.join(packages)}. Each figure is the median of "
-        f"{rounds} stretches, with its quartiles. Load of the machine before and after: "
+        f"{arguments.rounds} stretches of {steps}, with its quartiles; the processes were started "
+        f"{arguments.starts} times. Load of the machine before and after: "
     )
 
 
@@ -283,7 +289,7 @@ def main(words: list[str] | None = None) -> int:
         project = arguments.projects[0].partition("=")[2]
         lines += ["", "### Checkpoints", "", checkpoints(Path(project), arguments.rounds)]
     loads = f"{load:.1f} and {os.getloadavg()[0]:.1f}."
-    figures = "\n".join([surroundings(arguments.rounds) + loads, *lines])
+    figures = "\n".join([surroundings(arguments) + loads, *lines])
     print(figures, flush=True)
     if arguments.write:
         write_page(arguments.page, figures)
