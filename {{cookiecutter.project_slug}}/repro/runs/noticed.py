@@ -128,7 +128,7 @@ class NotingProcesses(Processes):
             super().copy_from(source, tensors)
 
 
-def first_difference(one: Sequence[Note], two: Sequence[Note]) -> Note | None:
+def first_other_note(one: Sequence[Note], two: Sequence[Note]) -> Note | None:
     """Return the first note of which the other computation has another one; None for none."""
     for here, there in zip(one, two, strict=False):
         if here != there:

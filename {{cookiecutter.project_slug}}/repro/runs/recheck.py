@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from repro.core.errors import UserError
-from repro.runs.noticed import Noticed, NotingProcesses, first_difference
+from repro.runs.noticed import Noticed, NotingProcesses, first_other_note
 from repro.runs.registered import Registered
 from repro.runs.step_state import StepState
 from repro.training.parallel import Loss, Processes, backward_in_shards
@@ -96,7 +96,7 @@ class _Twice:
                 mean = _backward(self._step, model, batches, size, noting, noticed.loss_of(loss))
             noticed.end(mean)
             seen.append(noticed)
-        difference = first_difference(seen[0].notes, seen[1].notes)
+        difference = first_other_note(seen[0].notes, seen[1].notes)
         found = _Found("", False, "")
         if difference:
             found = _Found(difference.words, difference.own, socket.gethostname())
