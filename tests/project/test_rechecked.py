@@ -30,11 +30,11 @@ class Perturbed(nn.Module):
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """All that a run holds but its settings and what tells of its surroundings."""
+    """All that a run holds but its command, its settings and what tells of its surroundings."""
     found = {}
     for path in sorted(run.rglob("*")):
         name = str(path.relative_to(run))
-        if path.is_file() and not name.startswith(("config", "context", "environment")):
+        if path.is_file() and not name.startswith(("command", "config", "context", "environment")):
             found[name] = path.read_bytes()
     return found
 

@@ -95,6 +95,7 @@ def test_compiled_is_compared_with_compiled_only(
     mixed = diff.compare_steps(one, eager)
     assert mixed.replayed
     assert mixed.replayed.operation is None
+    assert not mixed.is_identical
     print_difference(mixed, ("one", "eager"))
     told = " ".join(capsys.readouterr().out.split())
     assert "torch compiled the model of A (training.compile=true) and not that of B: their" in told

@@ -164,7 +164,8 @@ def _parting_of_records(one: StepRecord, two: StepRecord, replayed: Replayed) ->
         parting = first_difference(one.recorded, two.recorded)
     else:
         parting = first_difference(one.line, two.line)
-    if parting is None and (replayed.operation or replayed.samples):
+    mixed = replayed.compiled[0] != replayed.compiled[1]  # nothing was compared
+    if parting is None and (replayed.operation or replayed.samples or mixed):
         return Parting(one.step, "operations", agree=[], differing=[], values=("", ""))
     return parting
 
