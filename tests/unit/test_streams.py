@@ -182,3 +182,13 @@ def test_setup_goes_on_when_nobody_reads(monkeypatch: pytest.MonkeyPatch, number
     monkeypatch.setattr(sys, "stdout", text_stream(output, "ascii"))
     bootstrap.show("in a folder näme")
     assert output.getvalue() == b"setup: in a folder n\\xe4me\n"
+
+
+def test_a_file_of_the_tracker_names_its_module() -> None:
+    """Only projects with a tracker have it; the other commands: tests/project/test_shells.py."""
+    for file in ("repro/tracking/__main__.py", "repro/tracking"):
+        words = [sys.executable, str(TEMPLATE / file), "runs/latest"]
+        done = subprocess.run(words, env=clean_environ(), capture_output=True, text=True)
+        assert done.returncode == 2
+        line = "error: started as a file: expected python -m repro.tracking\n"
+        assert (done.stdout, done.stderr) == ("", line)

@@ -9,12 +9,17 @@ sent is noted in tracker.json, so that a training that is resumed goes on in the
 each step once. Of the environment only what a client needs to reach its server is kept.
 """
 
+import sys
+
+if not __package__:  # as a file, which does not find the kit
+    print("error: started as a file: expected python -m repro.tracking", file=sys.stderr)
+    sys.exit(2)
+
 import argparse
 import fcntl
 import json
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import FrameType
