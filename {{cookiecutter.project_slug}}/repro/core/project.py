@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from repro.core.bounded import RESTORE, read_text
 from repro.core.errors import UserError
+from repro.core.files import JsonObject
 from repro.core.read_once import inheritance
 
 # Settings of the author's commands that the kit sets by their names.
@@ -33,7 +34,7 @@ class Finished(NamedTuple):
     peak_memory_mib: float
 
 
-def parse_toml(text: str, name: str = _PYPROJECT) -> dict[str, Any]:
+def parse_toml(text: str, name: str = _PYPROJECT) -> JsonObject:
     """Return what a TOML text holds; UserError, with the file's name, if it cannot be read."""
     try:
         return tomllib.loads(text)
@@ -47,9 +48,11 @@ def tool_settings(root: Path) -> dict[str, str]:
     path = root / _PYPROJECT
     tool = parse_toml(read_text(path), str(path)).get("tool")
     settings = tool.get("repro") if isinstance(tool, dict) else None
-    if not isinstance(settings, dict) or not all(isinstance(x, str) for x in settings.values()):
+    there = settings if isinstance(settings, dict) else {}
+    texts = {key: value for key, value in there.items() if isinstance(value, str)}
+    if not isinstance(settings, dict) or texts != there:
         raise UserError(f"{path}: expected a table [tool.repro] of texts: restore it")
-    return settings
+    return texts
 
 
 def tool_setting(root: Path, name: str) -> str:

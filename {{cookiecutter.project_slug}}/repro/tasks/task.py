@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
-from repro.runs.numbers import Number
 from repro.runs.registered import Stateful
 from repro.runs.step import Step
 from repro.tasks.outputs import Outputs
@@ -82,7 +81,7 @@ class Task:
         """Return the loss of a shard's batch: a SUM over its samples, and what to divide it by."""
         raise _missing(self, "loss(batch), which returns Weighted(sum, weight)")
 
-    def train_step(self, step: Step) -> Mapping[str, Number]:
+    def train_step(self, step: Step) -> dict[str, Any]:
         """Do a step and return its numbers, the loss first; for several losses, write another one.
 
         `step.backward` goes backward through a loss, `step.update` clips and updates. What the loss
