@@ -460,6 +460,7 @@ def test_json_is_parsed_in_one_place_only() -> None:
     exchanged = {"training/beside.py", "training/rows.py", "training/processes.py"}
     exchanged |= {"tasks/outputs.py", "tasks/task_in_session.py"}  # between processes
     exchanged |= {"data/digests.py", "data/known_digests.py"}
+    exchanged |= {"runs/recheck.py", "diagnosis/recheck_file.py"}
     kit = TEMPLATE / "repro"
     found = {
         path.relative_to(kit).as_posix()

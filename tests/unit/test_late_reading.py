@@ -22,6 +22,7 @@ from repro.core.errors import UserError
 from repro.runs import fingerprints
 from repro.runs.late_fingerprints import late_fingerprint, late_state_quantities
 from repro.runs.numbers import LateStep
+from repro.runs.recheck import Recheck
 from repro.runs.registered import registered
 from repro.runs.session import Session
 from repro.runs.step import Step, Surroundings
@@ -679,7 +680,7 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
     ended: list[Any] = []
     around = Surroundings(
         known, processes, fake_gpu, 0, None, lambda *told: ended.append(told),
-        MeansBeside(processes), pending=kept,
+        MeansBeside(processes), Recheck(None, known, None), pending=kept,
     )  # fmt: skip
 
     def loss(batch: list[Tensor]) -> Weighted:
