@@ -20,6 +20,7 @@ def pytest_collection_finish(session):  # on a busy machine the collection takes
 
 
 torch.cuda.is_available = lambda: True
+torch.cuda.get_device_capability = lambda: (8, 0)
 gpu_report.gpu = lambda: "Fake GPU, driver 1.2, torch 9.9"
 gpu_report.SPARE = 0.0
 
