@@ -176,12 +176,14 @@ def test_a_setup_that_is_killed_leaves_the_old_environment(top: Path, number: in
     while not (top / ".venv" / "repro-setup.new" / "bin" / "python").exists():
         assert process.poll() is None
         time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)  # or it might be done before the signal comes
     # Alone: a second one would delete what this one makes.
     other = setup(top)
     assert other.returncode == 2
     assert "another make setup is at work" in other.stderr
     process.send_signal(number)
-    process.wait(30)
+    process.send_signal(signal.SIGCONT)
+    process.wait()
     assert run(top) == "small 1.0"
     if number == signal.SIGKILL:  # nothing could clean up
         assert setup(top).returncode == 0
