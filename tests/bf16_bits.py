@@ -6,8 +6,6 @@ The models are those of the template's tasks, under autocast; SIZE is small or l
 variables have to be set before. A digest is of one model, or of one operation, by threads.
 """
 
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +16,7 @@ sys.path.insert(0, sys.argv[1])
 
 import experiment
 import torch
-from repro.training.cpu_kernels import PORTABLE_KERNELS, kernels_in_force
-from repro.training.determinism import set_determinism
+from bits_by_threads import print_digests
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -133,26 +130,9 @@ def operations() -> Iterator[tuple[str, list[Tensor]]]:
         yield kind.__name__, with_gradients(lambda x, each=layer: each(x)[0], normal(5, 4, 32))
 
 
-def digest(tensors: list[Tensor]) -> str:
-    whole = hashlib.sha256()
-    for tensor in tensors:
-        plain = tensor.detach().contiguous()
-        whole.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return whole.hexdigest()[:16]
+def trained_models() -> Iterator[tuple[str, list[Tensor]]]:
+    for name, network, loss in losses():
+        yield name, trained(network, loss)
 
 
-def main() -> None:
-    set_determinism("strict")
-    assert kernels_in_force() == PORTABLE_KERNELS
-    found = {}
-    for threads in map(int, sys.argv[4:]):
-        torch.set_num_threads(threads)
-        generator.manual_seed(0)
-        for name, network, loss in losses():
-            found[f"{threads} threads, {name}"] = digest(trained(network, loss))
-        for name, made in operations():
-            found[f"{threads} threads, {name}"] = digest(made)
-    print(json.dumps(found))
-
-
-main()
+print_digests(sys.argv[4:], generator, trained_models, operations)

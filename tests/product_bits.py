@@ -5,16 +5,13 @@
 The profile's variables have to be set before. Each digest is of one case and one number of threads.
 """
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterator
 
 sys.path.insert(0, sys.argv[1])
 
 import torch
-from repro.training.cpu_kernels import PORTABLE_KERNELS, kernels_in_force
-from repro.training.determinism import set_determinism
+from bits_by_threads import print_digests
 from torch import Tensor, nn
 
 SHAPES = [
@@ -73,24 +70,4 @@ def networks() -> Iterator[tuple[str, list[Tensor]]]:
     yield "ResNet-18", trained(resnet18(), normal(4, 3, 32, 32), 2)
 
 
-def digest(tensors: list[Tensor]) -> str:
-    whole = hashlib.sha256()
-    for tensor in tensors:
-        whole.update(tensor.detach().contiguous().numpy().tobytes())
-    return whole.hexdigest()[:16]
-
-
-def main() -> None:
-    set_determinism("strict")
-    assert kernels_in_force() == PORTABLE_KERNELS
-    found = {}
-    for threads in map(int, sys.argv[2:]):
-        torch.set_num_threads(threads)
-        generator.manual_seed(0)
-        for cases in (products(), networks()):
-            for name, made in cases:
-                found[f"{threads} threads, {name}"] = digest(made)
-    print(json.dumps(found))
-
-
-main()
+print_digests(sys.argv[2:], generator, products, networks)

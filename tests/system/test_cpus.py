@@ -38,6 +38,18 @@ def emulator() -> str:
     return qemu
 
 
+def digests(project: Project, model: str, *command: str) -> list[dict[str, str]]:
+    """What a script prints on this machine, and on an emulated CPU model."""
+    python = str(VENV / "bin" / "python")
+    variables = {**PROFILES["portable"], MARKER: "portable"}
+    found = []
+    for start in ([], [emulator(), "-cpu", model]):
+        done = project.run(*start, python, *command, **variables)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    return found
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -49,16 +61,9 @@ def emulator() -> str:
 )
 def test_products_have_the_same_bits_on_other_cpus(project: Project, model: str) -> None:
     """Products of many shapes and layouts, recurrent networks and a ResNet-18, by threads."""
-    python = str(VENV / "bin" / "python")
-    variables = {**PROFILES["portable"], MARKER: "portable"}
-    found = []
-    for start in ([], [emulator(), "-cpu", model]):
-        command = (*start, python, str(PRODUCTS), str(TEMPLATE), "1", "2", "3", "8")
-        done = project.run(*command, **variables)
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))
-    assert len(found[0]) == 4 * 25
-    assert found[0] == found[1]
+    real, emulated = digests(project, model, str(PRODUCTS), str(TEMPLATE), "1", "2", "3", "8")
+    assert len(real) == 4 * 25
+    assert real == emulated
 
 
 @pytest.mark.parametrize(
@@ -73,17 +78,11 @@ def test_bfloat16_has_the_same_bits_on_other_cpus(
     project: Project, model: str, size: str, threads: list[str]
 ) -> None:
     """Two steps of each task's model under autocast, and operations with their gradients."""
-    python = str(VENV / "bin" / "python")
-    variables = {**PROFILES["portable"], MARKER: "portable"}
     tasks = TEMPLATE.parent / "templates" / "tasks"
-    found = []
-    for start in ([], [emulator(), "-cpu", model]):
-        command = (*start, python, str(BF16), str(TEMPLATE), str(tasks), size, *threads)
-        done = project.run(*command, **variables)
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))
-    assert len(found[0]) == len(threads) * (27 if size == "small" else 29)
-    assert found[0] == found[1]
+    command = (str(BF16), str(TEMPLATE), str(tasks), size, *threads)
+    real, emulated = digests(project, model, *command)
+    assert len(real) == len(threads) * (27 if size == "small" else 29)
+    assert real == emulated
 
 
 @pytest.mark.parametrize(
