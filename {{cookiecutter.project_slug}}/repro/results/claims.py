@@ -53,7 +53,8 @@ def read_claims(root: Path) -> list[Claim]:
         claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(content)
     except ValidationError as error:
         faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors()]
-        raise UserError([f"{path}: {place}: {reason}" for place, reason in faults]) from error
+        refuse([f"{path}: {place}: {reason}" for place, reason in faults])
+        raise  # there is a fault in any case
     _refuse_names(path, [claim.name for claim in claims])
     return claims
 
