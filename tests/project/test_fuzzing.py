@@ -38,13 +38,17 @@ def try_one(commands: Commands, data: st.DataObject) -> None:
     assert not fault, f"{fault}\n{name}\n{' '.join(words)}\n{answer.output[-3000:]}"
 
 
-def test_every_file_that_a_command_reads_may_be_damaged(commands: Commands) -> None:
-    @settings(STILL, max_examples=EXAMPLES)
+def try_examples(commands: Commands, count: int) -> None:
+    @settings(STILL, max_examples=count)
     @given(st.data())
     def fuzz(data: st.DataObject) -> None:
         try_one(commands, data)
 
     fuzz()
+
+
+def test_every_file_that_a_command_reads_may_be_damaged(commands: Commands) -> None:
+    try_examples(commands, EXAMPLES)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +73,4 @@ def test_the_page_says_how_much_is_tried() -> None:
 
 @pytest.mark.long
 def test_every_file_may_be_damaged_in_thousands_of_ways(commands: Commands) -> None:
-    @settings(STILL, max_examples=MANY)
-    @given(st.data())
-    def fuzz(data: st.DataObject) -> None:
-        try_one(commands, data)
-
-    fuzz()
+    try_examples(commands, MANY)

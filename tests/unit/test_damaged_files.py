@@ -14,7 +14,7 @@ import torch
 from conftest import TEMPLATE
 from repro.core import bounded
 from repro.core.bounded import DamagedFile, parse_json, read_json_file, read_text, read_whole
-from repro.core.errors import UserError
+from repro.core.errors import SHOWN, UserError
 from repro.core.files import parse_object, write_json
 from repro.core.layout import STATE, SUMS, TENSORS
 from repro.core.project import parse_toml, tool_settings
@@ -23,7 +23,7 @@ from repro.data.manifest import read_manifest, write_manifest
 from repro.diagnosis.diff import first_difference
 from repro.diagnosis.step_file import read_step
 from repro.results import questions
-from repro.results.claims import read_recording
+from repro.results.claims import read_claims, read_recording
 from repro.results.recording import parse_recording
 from repro.runs.configuration import read_config_used
 from repro.runs.figures import draw_parting
@@ -446,6 +446,16 @@ def test_an_archive_that_would_unpack_to_more_is_damaged(tmp_path: Path) -> None
         assert questions._is_damaged(path) is is_damaged
     path.write_bytes(path.read_bytes()[:-30])
     assert questions._is_damaged(path)
+
+
+def test_claims_with_many_faults_are_told_in_few_lines(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/claims.yaml").write_text("- 1\n" * 2000)
+    (tmp_path / "pyproject.toml").write_text('[tool.repro]\nclaims = "configs/claims.yaml"\n')
+    with pytest.raises(UserError) as refused:
+        read_claims(tmp_path)
+    assert len(refused.value.lines) == SHOWN + 1
+    assert refused.value.lines[-1] == f"... and {2000 - SHOWN} more"
 
 
 def test_json_is_parsed_in_one_place_only() -> None:
