@@ -151,8 +151,16 @@ def flags() -> JsonObject:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Use one CPU thread inside: samples get the same bits in a worker and in this process."""
+    """Use one CPU thread inside: samples get the same bits in a worker and in this process.
+
+    Nothing is set where there is one already: `torch.set_num_threads` also clears oneDNN's cache
+    (`clear_computation_cache` in ATen/ParallelOpenMP.cpp), and the convolutions after it make
+    theirs anew, which took 3 % of a small step (measured).
+    """
     threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield
