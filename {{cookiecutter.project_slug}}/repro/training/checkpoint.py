@@ -66,7 +66,7 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     text = json.dumps(packed, indent=1, sort_keys=True) + "\n"
     refuse_unreadable("the state of the training", text, packed)
     with _replacing_folder(folder) as temporary:
-        written = write_tensors(temporary / TENSORS, tensors)
+        written = write_tensors(temporary / TENSORS, tensors, _flush)
         (temporary / STATE).write_bytes(text.encode())
         (temporary / SUMS).write_text(
             _lines({STATE: sha256_bytes(text.encode()), TENSORS: written})

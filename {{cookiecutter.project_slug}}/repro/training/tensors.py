@@ -1,12 +1,14 @@
 """Write tensors to a safetensors file, and load them from one that may be damaged.
 
 The library's own `save` has all tensors twice more in memory before the first byte is written, and
-the digest needs a second look at them. Here each piece is hashed and written as it lies in memory.
+the digest needs a second look at them. Here each piece is written as it lies in memory, and another
+thread hashes it at the same time: to hash a file takes as long as to bring it to the disk.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +42,41 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _ORDER = {dtype: place for place, dtype in enumerate(_NAMES)}
-_PIECE = 1 << 20  # bytes: what was hashed is still in the processor's cache when it is written
+_PIECE = 1 << 23  # bytes: both threads can work while one of them reads or hashes a piece
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], flush: Callable[[Path], object]
+) -> str:
     """Write tensors of the CPU, contiguous ones, to a file; return its SHA-256.
 
     They may share memory. The bytes are those that safetensors' own `save` gives, without metadata:
-    several keys come out in random order there (measured).
+    several keys come out in random order there (measured). `flush(path)` brings them to the disk;
+    they are hashed in the meantime.
     """
-    digest = hashlib.sha256()
+    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) < _PIECE:
+        _write(path, tensors)  # to start a thread would take longer
+        flush(path)
+        return _digest_of(tensors)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        digest = beside.submit(_digest_of, tensors)
+        _write(path, tensors)
+        flush(path)
+    return digest.result()
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with path.open("wb", buffering=0) as file:
         for piece in _pieces(tensors):
-            digest.update(piece)
             left = piece
             while left:  # a write may take less than all of it
                 left = left[file.write(left) :]
+
+
+def _digest_of(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces(tensors):
+        digest.update(piece)
     return digest.hexdigest()
 
 
