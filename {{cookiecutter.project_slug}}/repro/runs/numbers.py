@@ -103,9 +103,8 @@ class LateStep:
 
         self.arriving.then(refuse)
         others = (value for name, value in numbers.items() if name not in late)
-        if not all(
-            map(math.isfinite, others)
-        ):  # known already; an older step's fault is told first
+        # What is known already is refused now, after the fault of an older step, if there is one.
+        if not all(map(math.isfinite, others)):
             self.pending.end()
             self.pending.drain()
 

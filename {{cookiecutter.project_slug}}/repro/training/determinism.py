@@ -19,7 +19,7 @@ import torch
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.training.cpu_kernels import kernels_in_force, use_portable_kernels
-from repro.training.precision import PRECISIONS
+from repro.training.precision import PRECISIONS, rounding, set_rounding
 from repro.training.regions import compile_model, compiled_model
 
 MODES = ("strict", "warn", "off")
@@ -41,7 +41,7 @@ def set_determinism(mode: str, precision: str = "fp32") -> None:
     torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
     for flag in _backend_flags(exact):
         setattr(flag.place, flag.name, flag.value)
-    _set_rounding(precision)
+    set_rounding(precision)
 
 
 class _Flag(NamedTuple):
@@ -66,39 +66,6 @@ def _backend_flags(exact: bool) -> list[_Flag]:
         _Flag("matmul", matmul, "allow_fp16_reduced_precision_reduction", not exact),
         _Flag("matmul", matmul, "allow_fp16_accumulation", False),
     ]
-
-
-# How a float32 product rounds, by library and operation. cuBLAS has the products of matrices, cuDNN
-# convolutions and recurrent layers, and oneDNN all three on the CPU.
-_ROUNDED = {
-    "matmul.fp32_precision": ("cuda", "matmul"),
-    "cudnn.conv.fp32_precision": ("cuda", "conv"),
-    "cudnn.rnn.fp32_precision": ("cuda", "rnn"),
-    "mkldnn.matmul.fp32_precision": ("mkldnn", "matmul"),
-    "mkldnn.conv.fp32_precision": ("mkldnn", "conv"),
-    "mkldnn.rnn.fp32_precision": ("mkldnn", "rnn"),
-}
-
-
-def _set_rounding(precision: str) -> None:
-    """Set how products of float32 round: as they are, or in TF32 on a GPU.
-
-    torch has two APIs for this. Ours is the newer one, `fp32_precision`: it knows each operation,
-    and reading it never raises an error. Whoever reads the older one (`allow_tf32`, and
-    torch.compile by `get_float32_matmul_precision`) gets an error where it holds another value
-    (measured), so that one is given the same value first.
-    """
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    write = torch._C._set_fp32_precision_setter
-    for library, operation in _ROUNDED.values():
-        write(library, operation, "tf32" if (library, precision) == ("cuda", "tf32") else "ieee")
-
-
-def _rounding() -> dict[str, str]:
-    """Read back how products of float32 round: ieee (as they are, torch's none too), tf32, bf16."""
-    read = torch._C._get_fp32_precision_getter
-    return {name: read(*place).replace("none", "ieee") for name, place in _ROUNDED.items()}
 
 
 def refuse_changed_flags(expected: JsonObject) -> None:
@@ -141,7 +108,7 @@ def flags() -> JsonObject:
     }
     return {
         **in_force,
-        **_rounding(),
+        **rounding(),
         "deterministic_algorithms": torch.get_deterministic_debug_mode(),  # 0 off, 1 warn, 2 strict
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

@@ -1,4 +1,4 @@
-"""The precisions of a training, `training.precision`: which one is in force, and where it can be.
+"""The precisions of a training, `training.precision`: how products round, and where they can so.
 
 fp32: float32 as it is. tf32: GPUs round what goes into a float32 product to 10 bits of mantissa,
 and add up in float32; only GPUs from NVIDIA's Ampere on can. bf16: autocast, which computes what
@@ -14,6 +14,17 @@ from repro.core.errors import UserError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 _AMPERE = (8, 0)  # the first compute capability with TF32: NVIDIA's CUDA programming guide
+
+# How a float32 product rounds, by library and operation. cuBLAS has the products of matrices, cuDNN
+# convolutions and recurrent layers, and oneDNN all three on the CPU.
+_ROUNDED = {
+    "matmul.fp32_precision": ("cuda", "matmul"),
+    "cudnn.conv.fp32_precision": ("cuda", "conv"),
+    "cudnn.rnn.fp32_precision": ("cuda", "rnn"),
+    "mkldnn.matmul.fp32_precision": ("mkldnn", "matmul"),
+    "mkldnn.conv.fp32_precision": ("mkldnn", "conv"),
+    "mkldnn.rnn.fp32_precision": ("mkldnn", "rnn"),
+}
 
 
 def precision_of(config: object) -> str:
@@ -47,6 +58,27 @@ def refuse_precision(precision: str, device: torch.device) -> None:
     """Raise UserError where a device cannot compute in a precision."""
     if fault := fault_of_precision(precision, device):
         raise UserError(fault)
+
+
+def set_rounding(precision: str) -> None:
+    """Set how products of float32 round: as they are, or in TF32 on a GPU.
+
+    torch has two APIs for this. Ours is the newer one, `fp32_precision`: it knows each operation,
+    and reading it never raises an error. Whoever reads the older one (`allow_tf32`, and
+    torch.compile by `get_float32_matmul_precision`) gets an error where it holds another value
+    (measured), so that one is given the same value first.
+    """
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    write = torch._C._set_fp32_precision_setter
+    for library, operation in _ROUNDED.values():
+        write(library, operation, "tf32" if (library, precision) == ("cuda", "tf32") else "ieee")
+
+
+def rounding() -> dict[str, str]:
+    """Read back how products of float32 round: ieee (as they are, torch's none too), tf32, bf16."""
+    read = torch._C._get_fp32_precision_getter
+    return {name: read(*place).replace("none", "ieee") for name, place in _ROUNDED.items()}
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
