@@ -44,6 +44,16 @@ def write_run(
     return folder
 
 
+def test_many_lines_of_one_step_are_compared_in_the_time_of_reading_them(tmp_path: Path) -> None:
+    """Each with the one of its number: to look for a free number from 0 on took hours."""
+    many = 100_000
+    a = write_run(tmp_path / "a", *[LINES[0]] * many)
+    b = write_run(tmp_path / "b", *[LINES[0]] * (many - 1), {**LINES[0], "loss": 3.5})
+    found = find_metric_difference(a, b, last=2)
+    assert found
+    assert (found.a, found.b) == (2.5, 3.5)
+
+
 def changed(number: int, **values: Any) -> list[dict[str, Any]]:
     """The lines of the other run: one of them is another one."""
     return [{**line, **values} if n == number else line for n, line in enumerate(LINES)]

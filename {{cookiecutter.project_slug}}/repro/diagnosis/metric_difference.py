@@ -5,6 +5,7 @@ Metrics are compared where both runs have them: the lines of metrics.jsonl of on
 then the evaluations of one step in files of the same name.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,13 +82,13 @@ def _difference(place: _Place, a: JsonObject, b: JsonObject) -> MetricDifference
 def _logged(run: Path) -> dict[_Place, JsonObject]:
     """Read the lines of metrics.jsonl, in the file's order."""
     lines: dict[_Place, JsonObject] = {}
+    alike: Counter[_Place] = Counter()  # lines of one step and split, told apart by their number
     path = run / METRICS
     for line in read_lines(path):
         split = line.get("split")
-        place = _Place(METRICS, line_step(line), None if split is None else str(split))
-        while place in lines:
-            place = place._replace(number=place.number + 1)
-        lines[place] = _metrics_in(path, line)
+        first = _Place(METRICS, line_step(line), None if split is None else str(split))
+        lines[first._replace(number=alike[first])] = _metrics_in(path, line)
+        alike[first] += 1
     return lines
 
 
