@@ -25,10 +25,11 @@ from repro.diagnosis.step_file import read_step
 from repro.results import questions
 from repro.results.claims import read_claims, read_recording
 from repro.results.recording import parse_recording
-from repro.runs.configuration import read_config_used
+from repro.runs.configuration import Loader, read_config_used
 from repro.runs.figures import draw_parting
 from repro.runs.logs import TraceLine, each_line, read_lines
 from repro.runs.saved_state import load_state
+from repro.runs.settings import Settings
 from repro.runs.trace import _cut
 from repro.runs.yaml_files import fault_of_size, load_yaml
 from repro.tracking.sender import read_state
@@ -479,3 +480,13 @@ def test_json_is_parsed_in_one_place_only() -> None:
         if call in path.read_text()
     }
     assert found - allowed - exchanged == {"training/tensors.py"}
+
+
+def test_settings_with_many_faults_are_told_in_few_lines(tmp_path: Path) -> None:
+    """Whichever of the three places finds them: the command line, the text, or validation."""
+    unknown = "".join(f"there_is_none{number}: 1\n" for number in range(2000))
+    (tmp_path / "config.yaml").write_text(f'{unknown}odd: "\\0"\n')
+    with pytest.raises(UserError) as refused:
+        Loader(Settings, tmp_path).load(["=1"])
+    assert len(refused.value.lines) == SHOWN + 1
+    assert refused.value.lines[-1] == f"... and {2003 - SHOWN} more"

@@ -11,11 +11,14 @@ from collections.abc import Iterable
 SHOWN = 20  # faults of files, one line each; more are counted
 
 
-def refuse(faults: list[str]) -> None:
-    """Raise UserError if there are faults: the first SHOWN of them, and how many more there are."""
+def refuse(faults: list[str], unlisted: int = 0) -> None:
+    """Raise UserError if there are faults: the first SHOWN of them, and how many more there are.
+
+    `unlisted`: how many there are that `faults` does not hold.
+    """
     if faults:
-        more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        raise UserError(faults[:SHOWN] + more)
+        rest = len(faults[SHOWN:]) + unlisted
+        raise UserError([*faults[:SHOWN], *([f"... and {rest} more"] if rest else [])])
 
 
 class UserError(Exception):

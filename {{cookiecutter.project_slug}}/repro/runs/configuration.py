@@ -115,15 +115,16 @@ class Loader(Generic[Model]):
 
     def validate(self, values: Any, faults: list[str]) -> Model:
         """Return the frozen config; UserError with `faults` and those that are found here."""
+        unlisted = 0
+        config: Model | None = None
         try:
             config = self.model.model_validate(values)
         except ValidationError as error:
             found = error.errors()
             faults += [fault_in_words(self.model, fault) for fault in found[:SHOWN]]
-            rest = len(found) - SHOWN
-            raise UserError([*faults, *([f"... and {rest} more"] if rest > 0 else [])]) from error
-        if faults:
-            raise UserError(faults)
+            unlisted = len(found[SHOWN:])
+        refuse(faults, unlisted)
+        assert config
         return config
 
     def revive(self, values: JsonObject) -> Model:
