@@ -131,7 +131,7 @@ _RENAMED = {
     "repro.doctor.records": "repro.environment.installed_files.record_faults",
     "repro.document.read": "repro.results.document.read_document",
     "repro.document.write": "repro.results.document.write_document",
-    "repro.locks.requirements": "repro.environment.locks.requirement_faults",
+    "repro.locks.requirements": "repro.environment.requirements.requirement_faults",
     "repro.locks.settings": "repro.environment.locks.profile_faults",
     "repro.registry.ask": "repro.environment.base_image.digest_of",
     "repro.replay.ROOMS": "repro.core.layout.USER_CODE",
