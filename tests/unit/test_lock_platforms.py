@@ -18,6 +18,7 @@ from repro.environment.requirements import read_requirements
 
 HASH = f" \\\n    --hash=sha256:{'0' * 64}\n"
 ON_LINUX = 'sys_platform == "linux"'
+MACHINES = [Machine(platform, minor) for platform in PLATFORMS for minor in (11, 12, 13)]
 ON_MACOS = 'sys_platform == "darwin"'
 
 
@@ -121,7 +122,7 @@ def requires(name: str) -> list[Requirement] | None:
 
 
 def markers(*wanted: str) -> dict[str, str | None]:
-    needs = find_needs(asked([*wanted]), requires, [11, 12, 13])
+    needs = find_needs(asked([*wanted]), requires, MACHINES)
     return {name: needs.marker(name, "") for name in needs.machines}
 
 
@@ -139,17 +140,17 @@ def test_one_processor_alone_has_its_marker_and_macos_alone_has_none() -> None:
     only = {"mkl": processor.format("x86_64"), "acl": processor.format("aarch64")}
     assert markers("fast") == {"fast": "", **only}
     assert markers("notebook") == {"notebook": "", "appnope": None}
-    needs = find_needs(asked(["notebook"]), requires, [11])
+    needs = find_needs(asked(["notebook"]), requires, MACHINES)
     assert (needs.unknown, needs.asked_by["appnope"]) == ({"macOS arm64"}, "notebook")
 
 
 def test_the_authors_own_marker_stays_where_it_says_enough() -> None:
     own = 'python_version < "3.13"'
-    needs = find_needs(asked([f"numpy; {own}"]), requires, [11, 12, 13])
+    needs = find_needs(asked([f"numpy; {own}"]), requires, MACHINES)
     assert needs.marker("numpy", own) == own
     assert needs.marker("numpy", 'python_version < "3.12"') == ""
     own = f'{ON_LINUX} and python_version < "3.13"'
-    needs = find_needs(asked([f"triton; {own}", "torch"]), requires, [11, 12, 13])
+    needs = find_needs(asked([f"triton; {own}", "torch"]), requires, MACHINES)
     assert needs.marker("triton", own) == ON_LINUX
 
 
@@ -193,7 +194,7 @@ def test_a_lock_has_markers_before_its_hashes_and_is_else_as_pip_compile_made_it
     assert not (root / "requirements.unmarked").exists()
     pins, faults = read_lock(root / "requirements.lock")
     assert not faults
-    needs = find_needs(asked(["torch"]), requires, [11])
+    needs = find_needs(asked(["torch"]), requires, MACHINES)
     assert with_markers(lock, pins, needs) == lock  # once more changes nothing
 
 
@@ -231,3 +232,15 @@ def test_a_file_that_is_named_with_r_asks_too(tmp_path: Path) -> None:
         ("more.in:1", "torch"),
     ]
     assert not wanted.faults
+
+
+def test_a_project_may_be_for_some_platforms_only(root: Path) -> None:
+    """What only others need is then not asked for, and what all of these need has no marker."""
+    with (root / "pyproject.toml").open("a") as file:
+        file.write('[tool.repro]\nplatforms = "Linux x86-64, Linux aarch64"\n')
+    assert ";" not in compiled(root, "triton\nnotebook\n", "notebook", "setuptools", "triton")
+    (root / "pyproject.toml").write_text('platforms = "Linux x86-64, Windows"\n')
+    with pytest.raises(
+        UserError, match=r"found the platforms Linux x86-64, Windows, expected some"
+    ):
+        compiled(root, "numpy", "numpy")

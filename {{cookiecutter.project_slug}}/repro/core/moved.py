@@ -165,6 +165,7 @@ _REPLACED = {
 }
 # What only the kit used.
 _INNER = {
+    "repro.locks": "unasked",
     "repro.catalogue": "Meant",
     "repro.checklist": "archived commit_of committed deterministic documented hardware_of known "
     "locked newest of_newest_run seeds states_of verdict_on verified",

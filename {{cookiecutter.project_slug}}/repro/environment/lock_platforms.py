@@ -19,6 +19,7 @@ from platform import python_version, system
 from typing import TYPE_CHECKING, NamedTuple
 
 from repro.core.bounded import read_whole
+from repro.core.errors import UserError
 from repro.environment.locks import canonical
 
 if TYPE_CHECKING:  # a package that may be what is missing
@@ -36,9 +37,8 @@ PLATFORMS = {
     _ARM: ("linux", "Linux", "aarch64"),
     _MAC: ("darwin", "Darwin", "arm64"),
 }
-# A lock is made on Linux, so none of its packages is for macOS alone.
+# Of a package that not all need. A lock is made on Linux: none of its packages is for macOS alone.
 _MARKERS = {
-    frozenset(PLATFORMS): "",
     frozenset({_X86, _ARM}): 'sys_platform == "linux"',
     frozenset({_X86}): 'sys_platform == "linux" and platform_machine == "x86_64"',
     frozenset({_ARM}): 'sys_platform == "linux" and platform_machine == "aarch64"',
@@ -76,14 +76,14 @@ class Machine(NamedTuple):
 class Needs:
     """The machines that need each package, one who asks for it, and where not all is known."""
 
+    of: list[Machine]  # all that the lock is for
     machines: dict[str, set[Machine]] = field(default_factory=dict)
     asked_by: dict[str, str] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)  # platforms
 
     def platforms(self, name: str) -> list[str]:
         """Return the platforms that need a package."""
-        needed = {machine.platform for machine in self.machines.get(name, ())}
-        return [platform for platform in PLATFORMS if platform in needed]
+        return platforms_of(self.machines.get(name, ()))
 
     def marker(self, name: str, present: str) -> str | None:
         """Return the marker that a package has to have; None where there is none that fits.
@@ -98,13 +98,20 @@ class Needs:
             marker = Marker(present)
             if all(marker.evaluate(machine.environment()) for machine in machines):
                 return present
-        return _MARKERS.get(frozenset(self.platforms(name)))
+        platforms = self.platforms(name)
+        return "" if platforms == platforms_of(self.of) else _MARKERS.get(frozenset(platforms))
 
 
-def find_needs(wanted: "list[Requirement]", requires: Requires, minors: Iterable[int]) -> Needs:
-    """Follow requirements on all platforms, for these minor versions of Python 3."""
-    needs = Needs()
-    for machine in (Machine(platform, minor) for platform in PLATFORMS for minor in minors):
+def platforms_of(machines: Iterable[Machine]) -> list[str]:
+    """Return the platforms of some machines, each once."""
+    found = {machine.platform for machine in machines}
+    return [platform for platform in PLATFORMS if platform in found]
+
+
+def find_needs(wanted: "list[Requirement]", requires: Requires, machines: list[Machine]) -> Needs:
+    """Follow requirements as each of these machines would."""
+    needs = Needs(machines)
+    for machine in machines:
         for name, by in _follow(wanted, requires, machine.environment()).items():
             needs.machines.setdefault(name, set()).add(machine)
             needs.asked_by.setdefault(name, by)
@@ -140,16 +147,26 @@ def this_platform() -> str | None:
     return next((name for name, values in PLATFORMS.items() if values == here), None)
 
 
-def supported_minors(root: Path, lock: Path) -> list[int]:
-    """Return the minor versions of Python 3 that the project supports and the lock was made for."""
+def machines_of(root: Path, lock: Path) -> list[Machine]:
+    """Return the machines that a lock is for; UserError for a platform that is none of ours.
+
+    pyproject.toml names the Pythons, and the platforms where they are not all. A lock fits the
+    Python that it was compiled on, and newer ones.
+    """
     project = root / "pyproject.toml"
     text = read_whole(project).decode(errors="replace") if project.is_file() else ""
+    platforms = list(PLATFORMS)
+    if chosen := re.search(r'(?m)^platforms = "(.*)"', text):
+        platforms = [name.strip() for name in chosen[1].split(",")]
+    if not PLATFORMS.keys() >= set(platforms):
+        expected = f"expected some of {', '.join(PLATFORMS)}"
+        raise UserError(f"pyproject.toml: found the platforms {', '.join(platforms)}, {expected}")
     span = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text)
     made = re.search(rb"pip-compile with Python 3\.(\d+)", read_whole(lock))
     here = sys.version_info.minor
     first, end = (int(span[1]), int(span[2])) if span else (here, here + 1)
-    # A lock fits the Python that it was compiled on, and newer ones.
-    return list(range(max(first, int(made[1]) if made else first), end))
+    minors = range(max(first, int(made[1]) if made else first), end)
+    return [Machine(platform, minor) for platform in platforms for minor in minors]
 
 
 def installed_requires() -> Requires:

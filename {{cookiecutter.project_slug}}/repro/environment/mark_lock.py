@@ -17,14 +17,15 @@ from repro.core.bounded import read_whole
 from repro.core.errors import UserError
 from repro.core.files import read_object, write_file
 from repro.environment.lock_platforms import (
-    PLATFORMS,
+    Machine,
     Needs,
     find_needs,
-    supported_minors,
+    machines_of,
+    platforms_of,
     this_platform,
 )
 from repro.environment.locks import Pins, canonical, read_lock
-from repro.environment.requirements import Wanted, read_requirements
+from repro.environment.requirements import InFile, read_requirements
 
 # Those of pip-compile's options that say where packages come from: pip has them, too.
 _SOURCES = (
@@ -47,7 +48,7 @@ def mark_lock(root: Path, name: str, options: list[str]) -> None:
         raise UserError([*wanted.faults, f"{name}.lock is not changed"])
     text = read_whole(unmarked).decode()
     pins = read_lock(unmarked).pins
-    needs = _needs(pins, wanted, supported_minors(root, unmarked), options)
+    needs = _needs(pins, wanted, machines_of(root, unmarked), options)
     faults = [*_missing(name, pins, needs), *_unplaced(pins, needs)]
     if not faults:
         text = with_markers(text, pins, needs)
@@ -59,13 +60,13 @@ def mark_lock(root: Path, name: str, options: list[str]) -> None:
     unmarked.unlink()
 
 
-def _needs(pins: Pins, wanted: Wanted, minors: list[int], options: list[str]) -> Needs:
+def _needs(pins: Pins, wanted: InFile, machines: list[Machine], options: list[str]) -> Needs:
     """Find out which machines need the packages; nothing is known of those that are no pins."""
     from packaging.requirements import Requirement
 
     texts = _read_metadata([f"{name}=={pin.version}" for name, pin in pins.items()], options)
     known = {name: [Requirement(text) for text in needed] for name, needed in texts.items()}
-    return find_needs(wanted.requirements, known.get, minors)
+    return find_needs(wanted.requirements, known.get, machines)
 
 
 def _read_metadata(packages: list[str], options: list[str]) -> dict[str, list[str]]:
@@ -107,15 +108,22 @@ def _missing(lock: str, pins: Pins, needs: Needs) -> Iterator[str]:
     """Name what pip-compile left out, because this machine does not need it."""
     here = this_platform() or "this machine"
     for name in sorted(needs.machines.keys() - pins.keys()):
-        need = f"{needs.asked_by[name]} needs {name} on {', '.join(needs.platforms(name))}"
-        yield f"{need}, and pip-compile chose for {here}: add {name} to {lock}.in"
+        platforms = needs.platforms(name)
+        need = f"{needs.asked_by[name]} needs {name} on {', '.join(platforms)}"
+        others = [other for other in platforms_of(needs.of) if other not in platforms]
+        remedy = f"add {name} to {lock}.in"
+        if others:
+            remedy += f' (or platforms = "{", ".join(others)}" to [tool.repro] in pyproject.toml)'
+        yield f"{need}, and pip-compile chose for {here}: {remedy}"
 
 
 def _unplaced(pins: Pins, needs: Needs) -> Iterator[str]:
     """Name what no marker of ours places."""
     for name, pin in pins.items():
         if needs.marker(name, pin.marker) is None:
-            platforms = ", ".join(needs.platforms(name)) or f"none of {', '.join(PLATFORMS)}"
+            platforms = (
+                ", ".join(needs.platforms(name)) or f"none of {', '.join(platforms_of(needs.of))}"
+            )
             expected = "expected all, or those of Linux: take another package"
             yield f"{pin.place}: {name} is needed on {platforms}, {expected}"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from repro.environment.lock_platforms import (
     find_needs,
     installed_requires,
-    supported_minors,
+    machines_of,
     this_platform,
 )
 from repro.environment.locks import Pins, canonical, numbered_lines
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
     requirement: "Requirement"
 
 
-class Wanted(NamedTuple):
+class InFile(NamedTuple):
     """What a .in file asks for, and its faults: with one, more may be asked for."""
 
     asked: list[Asked]
@@ -59,11 +59,11 @@ def requirement_faults(root: Path, pins: dict[str, Pins]) -> Iterator[str]:
             yield from _faults_of_needs(root, path, locked, wanted)
 
 
-def read_requirements(path: Path, seen: tuple[Path, ...] = ()) -> Wanted:
+def read_requirements(path: Path, seen: tuple[Path, ...] = ()) -> InFile:
     """Read a .in file, and those that it names with -r; its constraints ask for nothing."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    found = Wanted([], [])
+    found = InFile([], [])
     for number, line in numbered_lines(path):
         place = f"{path.name}:{number}"
         text = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -96,14 +96,13 @@ def _faults_of_request(asked: Asked, lock: str, locked: Pins) -> Iterator[str]:
         yield f"{asked.place}: {allowed}: run make lock"
 
 
-def _faults_of_needs(root: Path, lock: Path, locked: Pins, wanted: Wanted) -> Iterator[str]:
+def _faults_of_needs(root: Path, lock: Path, locked: Pins, wanted: InFile) -> Iterator[str]:
     """Name what nothing asks for, and then markers that say other platforms than the packages.
 
     Neither where a package is not installed: what it needs is not known then. A Mac has none of
     those that are for Linux, so there markers are not compared.
     """
-    minors = supported_minors(root, lock)
-    needs = find_needs(wanted.requirements, installed_requires(), minors)
+    needs = find_needs(wanted.requirements, installed_requires(), machines_of(root, lock))
     here = this_platform()
     if here is None or here in needs.unknown:
         return
