@@ -159,6 +159,8 @@ def install(new: Path, uv: "str | None") -> None:
         # in all environments, and an edit in one would be an edit in all.
         own = ["--python", python, "--link-mode=copy", "--compile-bytecode", "--no-progress"]
         run([uv, "pip", "install", *own, *packages])
+        with suppress(OSError):
+            (new / ".lock").unlink()  # uv's own, while it works
     else:
         own = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
         run([python, "-I", "-m", "pip", "install", *own, *packages])
