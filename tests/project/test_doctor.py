@@ -152,7 +152,7 @@ def test_a_marker_that_the_packages_do_not_ask_for_is_named(ill: Project) -> Non
     text = (ill.path / LOCK).read_text()
     marked = re.sub(r"(?m)^(mdurl==\S+)", r'\1 ; sys_platform == "linux"', text)
     (ill.path / LOCK).write_text(marked)
-    _, fault = doctor(ill, "--lock")
+    fault, _ = doctor(ill, "--lock")
     marker = """the marker 'sys_platform == "linux"'"""
     everywhere = "Linux x86-64, Linux aarch64, macOS arm64"
     assert fault == f"{place}mdurl has {marker}, needed on {everywhere}: run make lock"

@@ -4,12 +4,14 @@ import platform
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from repro.core.errors import UserError
 from repro.environment import mark_lock
+from repro.environment.cuda import _other_versions
 from repro.environment.lock_platforms import PLATFORMS, Machine, find_needs
 from repro.environment.locks import not_as_locked, read_lock
 from repro.environment.mark_lock import with_markers
@@ -244,3 +246,17 @@ def test_a_project_may_be_for_some_platforms_only(root: Path) -> None:
         UserError, match=r"found the platforms Linux x86-64, Windows, expected some"
     ):
         compiled(root, "numpy", "numpy")
+
+
+def test_a_library_that_the_lock_has_for_other_platforms_is_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.lock"
+    cuda = "nvidia-cuda-runtime==12.8.90 ; {}" + HASH
+    version = SimpleNamespace(cuda="13.0")
+    backends = SimpleNamespace(cudnn=SimpleNamespace(version=lambda: None))
+    torch = SimpleNamespace(
+        __file__="/nowhere/torch/__init__.py", version=version, backends=backends
+    )
+    path.write_text(cuda.format(ON_MACOS))
+    assert _other_versions(path, torch) == []
+    path.write_text(cuda.format(ON_LINUX))
+    assert len(_other_versions(path, torch)) == 1
