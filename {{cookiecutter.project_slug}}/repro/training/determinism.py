@@ -125,12 +125,19 @@ def set_threads(threads: int) -> None:
     torchrun sets it to 1. Warns of more threads than cores: slow, but the bits of that number.
     """
     torch.set_num_threads(threads)
-    cores = len(os.sched_getaffinity(0))
+    cores = _cores()
     if threads > cores:
         print(
             f"warning: threads={threads} on {cores} cores: the bits of {threads} threads, but slow",
             flush=True,
         )
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use; macOS binds none to a process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def flags() -> JsonObject:
