@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faked_machine import NEOVERSE_N1
 from repro.core import machines
 from repro.core.errors import UserError
 from repro.core.machines import Machine
@@ -28,16 +29,7 @@ from repro.runs.conditions import (
 
 PORTABLE = {"profile": "portable", "MKL_CBWR": "COMPATIBLE"}
 NATIVE = {"profile": "native"}
-# As /proc/cpuinfo has them; the last core of the second is of another kind.
-N1 = """processor\t: 0
-BogoMIPS\t: 50.00
-Features\t: fp asimd evtstrm aes crc32 atomics fphp asimdhp cpuid asimdrdm asimddp ssbs
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x3
-CPU part\t: 0xd0c
-CPU revision\t: 1
-"""
+N1 = NEOVERSE_N1
 V1 = N1.replace("0xd0c", "0xd40").replace("asimddp", "asimddp sve i8mm bf16 svebf16")
 BIG_LITTLE = N1.replace("0xd0c", "0xd85") + N1.replace("0xd0c", "0xd87")
 OTHERS = {

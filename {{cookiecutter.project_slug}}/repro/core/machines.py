@@ -18,6 +18,12 @@ MACOS = "darwin"
 X86_64 = ("x86_64", "AMD64")
 AARCH64 = "aarch64"
 
+# Torch says the first half itself, where a tensor is to become one of float64.
+NO_MPS = (
+    "Apple's GPUs have no float64, in which losses are added here, and no promise of the kit was "
+    "ever tested on one: take cpu"
+)
+
 _CPUINFO = Path("/proc/cpuinfo")
 _PR_SVE_GET_VL = 51  # of prctl(2): the length of SVE's vectors, in the low 16 bits, in bytes
 
