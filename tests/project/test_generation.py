@@ -259,11 +259,12 @@ def test_each_choice_of_a_base_says_what_it_brings() -> None:
 
 
 def test_hadolint_finds_nothing(variants: dict[tuple[str, ...], Project]) -> None:
-    """One rule is left out, at two instructions, with the reason beside it."""
+    """Two rules are left out, at three instructions, with the reason beside them."""
     texts = {(project.path / "Dockerfile").read_text() for project in variants.values()}
     assert len(texts) > 3
     for text in texts:
-        assert re.findall("(?i)hadolint ignore=(.*)", text) == ["DL3008"] * 2
+        left_out = re.findall("(?i)hadolint ignore=(.*)", text)
+        assert left_out == ["DL3008", "DL3008", "DL3006"]
         command = [CHECKS / "hadolint", "--no-color", "-"]
         done = subprocess.run(command, input=text, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
