@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import CHECKS, ROOT, Project
 from repro.environment.profile import PROFILES
 
@@ -93,6 +94,24 @@ def test_another_platform_is_one_line(project: Project) -> None:
     assert "found PLATFORM=linux/riscv64, expected linux/amd64 or linux/arm64" in done.stderr
     # A variable of that name in the shell is nothing to commands without an image.
     assert project.make("--dry-run", "train", PLATFORM="web").returncode == 0
+
+
+def test_the_workflow_tries_each_kind_of_machine(project: Project) -> None:
+    """On a Mac it installs and trains two steps, and neither records nor verifies anything."""
+    jobs = yaml.safe_load((project.path / ".github" / "workflows" / "test.yml").read_text())["jobs"]
+    runners = {
+        name: [one["runner"] for one in job["strategy"]["matrix"]["include"]]
+        for name, job in jobs.items()
+    }
+    linux = ["ubuntu-24.04", "ubuntu-24.04-arm"]
+    assert runners == {"test": [*linux, "macos-15"], "image": linux}
+    assert {job["runs-on"] for job in jobs.values()} == {"${{ matrix.runner }}"}
+    on_a_mac = [
+        step["run"]
+        for step in jobs["test"]["steps"]
+        if "run" in step and "runner.os == 'Linux'" not in step.get("if", "")
+    ]
+    assert on_a_mac == ["make setup", 'make train ARGS="training.max_steps=2"']
 
 
 def recipes(project: Project, venv: Path) -> str:
