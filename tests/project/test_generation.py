@@ -320,7 +320,7 @@ def stages_of(dockerfile: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_profile_is_the_same_everywhere(fresh: Project) -> None:
-    """portable on x86-64 alone: nobody else is given its variables (make: test_other_systems.py)."""
+    """portable on x86-64 alone: nothing else has its variables (make: test_other_systems.py)."""
     expected = {**PROFILES["portable"], "REPRO_PROFILE": "portable"}
     native = {**PROFILES["native"], "REPRO_PROFILE": "native"}
     stages = stages_of((fresh.path / "Dockerfile").read_text())

@@ -109,14 +109,14 @@ def platforms_of(name: str, digest: str) -> list[str]:
     return sorted(each for each in named if re.fullmatch(r"(?!unknown)[\w.-]+/[\w.-]+", each))
 
 
-def _content(url: str, digest: str) -> dict[str, Any]:
-    """Fetch a JSON object by the SHA-256 of its bytes; ValueError if they have another one."""
+def _content(url: str, digest: str) -> Any:
+    """Fetch what is JSON by the SHA-256 of its bytes; ValueError if they have another one."""
     answer = _answer(url, "GET")
     if answer is None:
         raise ValueError("there is none any more")
     if "sha256:" + hashlib.sha256(answer.body).hexdigest() != digest:
         raise ValueError(f"the {len(answer.body)} bytes that came are not those of {digest}")
-    return dict(parse_json(answer.body))
+    return parse_json(answer.body)
 
 
 class _Answer(NamedTuple):
