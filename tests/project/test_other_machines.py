@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, commit, faults, generate, git, last_line, weights
+from conftest import PORTABLE, Project, commit, faults, generate, git, last_line, weights
 from faked_machine import ARM_CLASS, ARM_SERVER, MAC, MAC_CLASS, FakedMachine
 from repro.core.errors import UserError
+from repro.environment.profile import PROFILES
 from repro.training import choose_device
 
 PORTABLE_CLASS = "cpu x86-64-v3 portable"
@@ -136,6 +137,19 @@ def test_portable_is_refused_there_in_one_line(clone: Project, tmp_path: Path) -
         (line,) = faults(there.run("experiment.train", "profile=portable"))
         assert "profile=portable needs Linux on an x86-64 CPU with AVX2 and FMA" in line
         assert f"this is {words}, where no kernels with the same bits on every CPU are" in line
+
+
+def test_the_portable_variables_of_make_or_an_image_are_taken_back_there(
+    clone: Project, tmp_path: Path
+) -> None:
+    """The command starts anew without them, and they are in no condition."""
+    done = FakedMachine(clone, ARM_SERVER, tmp_path).run(
+        "experiment.train", "--conditions", **PORTABLE
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(last_line(done.stdout))
+    assert told["hardware_class"] == ARM_CLASS
+    assert told["conditions"]["environment"] == {**PROFILES["native"], "profile": "native"}
 
 
 def test_no_variable_makes_another_machine_of_this_one(clone: Project) -> None:
