@@ -201,3 +201,21 @@ def test_hardware_without_a_size_of_memory_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(machines, "this_machine", lambda: MAC)
     found = get_hardware()
     assert (found.cpu_model, found.memory_gib) == ("Apple M2 Pro", None)
+
+
+def test_files_are_compared_by_processes_that_start_anew(tmp_path: Path) -> None:
+    """As the doctor's do under macOS, by Python's default there."""
+    program = """import multiprocessing; multiprocessing.set_start_method("spawn")
+from repro.environment.installed_files import InstalledFile, compare_files
+listed = [InstalledFile(path, size="3") for path in ("right", "wrong", "missing")]
+print(*compare_files(listed, quick=False), sep="; ")
+"""
+    (tmp_path / "right").write_text("abc")
+    (tmp_path / "wrong").write_text("abcd")
+    environ = {**os.environ, "PYTHONPATH": str(TEMPLATE), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", program]
+    told = subprocess.check_output(command, env=environ, cwd=tmp_path, text=True)
+    assert [line.split(":")[0] for line in told.split("; ")] == [
+        "wrong has 4 bytes, RECORD has 3",
+        "missing",
+    ]
