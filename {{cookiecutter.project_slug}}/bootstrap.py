@@ -27,8 +27,10 @@ ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-tracker.lock", "requirements-dev.lock")
 OPTIONAL = "requirements-tracker.lock"  # a project without a tracker has none
 PR_SET_PDEATHSIG = 1  # of prctl(2): pip would go on after a kill -9, and write into what comes next
+HELD: "list[int]" = []  # where there is no prctl, pip keeps the folder's lock until it ends
 LARGEST = 1 << 26  # bytes of a file that is read here
 FREE_GB = 7  # 5.9 GB when installed
+FREE_GB_WITHOUT_CUDA = 2  # on a Mac: about 1.3 GB by the sizes of the wheels, never installed
 STAMP = "repro-setup.json"
 INSTALLERS = ("pip", "uv")
 # Inside of the environment, whose folder may be a mount, or lie in a folder of somebody else.
@@ -38,6 +40,7 @@ UNFINISHED = "repro-setup.unfinished"  # they change places: holds the names of 
 OURS = {NEW, OLD, UNFINISHED}
 RELOCATED = "repro/environment/relocated.py"
 RECORDS = "repro-records.json"  # for repro/environment/installed_files.py
+FITS = "Linux on x86-64 or aarch64, and macOS 14 or newer on arm64"
 CONTAINER = "use the container: make image, then make image-run"
 ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
 UNCHANGED = "nothing is changed"
@@ -56,7 +59,8 @@ LOCKED = ["--require-hashes", "--no-deps", "--only-binary=:all:"]
 PROBE = """if 1:
     import importlib.util as u, platform, sys
     print(sys.executable, platform.python_version(), bool(u.find_spec("ensurepip")), sep="\\n")
-    print(platform.python_implementation(), "%d.%d" % sys.version_info[:2], sys.maxsize > 2**32)"""
+    print(platform.python_implementation(), "%d.%d" % sys.version_info[:2], sys.maxsize > 2**32,
+          platform.machine())"""
 
 
 class Refused(Exception):
@@ -68,30 +72,47 @@ class Refused(Exception):
 
 
 def check_platform() -> None:
-    """Refuse a system that the lock does not fit: another one than Linux on x86-64 with AVX2."""
+    """Refuse a machine that the lock does not fit."""
     system, machine = platform.system(), platform.machine()
-    if system != "Linux" or machine != "x86_64":
-        raise Refused(f"this is {system} on {machine}, the lock fits Linux on x86-64; {CONTAINER}")
+    if (system, machine) == ("Darwin", "arm64"):
+        version = platform.mac_ver()[0]
+        if version_numbers(version) < [14]:
+            raise Refused(f"this is macOS {version}, the lock fits macOS 14 or newer; {CONTAINER}")
+    elif system == "Linux" and machine in ("x86_64", "aarch64"):
+        check_linux(machine)
+    else:
+        # On a Mac of 2020 or newer it may be the Python alone that is Intel's.
+        intel = " (or an Intel Python: take an arm64 one)" if system == "Darwin" else ""
+        raise Refused(f"this is {system} on {machine}{intel}, the lock fits {FITS}; {CONTAINER}")
+
+
+def check_linux(machine: str) -> None:
+    """Refuse a Linux whose C library is too old, and an x86-64 CPU without AVX2."""
     try:
         library, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     except (ValueError, OSError):  # another C library; Python before 3.8 guesses the version
         library, version = platform.libc_ver()
-    if library != "glibc" or [int(number) for number in re.findall(r"\d+", version)] < [2, 28]:
+    if library != "glibc" or version_numbers(version) < [2, 28]:
         found = f"{library} {version}".strip() or "another C library"
         raise Refused(f"found {found}, the lock (manylinux_2_28) needs glibc 2.28; {CONTAINER}")
-    flags = re.search(
-        r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE
-    )
+    if machine != "x86_64":
+        return
+    flags = re.search(r"(?m)^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"))
     missing = {"avx2", "fma"}.difference(flags.group(1).split() if flags else ())
     if missing:
         raise Refused(f"this CPU lacks {' and '.join(sorted(missing))}: use a newer x86-64 CPU")
+
+
+def version_numbers(version: str) -> "list[int]":
+    """Return the numbers of a version, to compare it."""
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def fitting_python() -> "tuple[str, str]":
     """Return path and version of the running Python if it fits, else of the newest that does."""
     check_platform()
     minors = locked_minors()
-    kinds = [f"CPython 3.{minor} True" for minor in minors]
+    kinds = [f"CPython 3.{minor} True {platform.machine()}" for minor in minors]
     running = getattr(sys, "_base_executable", "") or sys.executable  # not that of a venv
     this = f"Python {platform.python_version()}: the lock needs 3.{minors[-1]} to 3.{minors[0]}"
     bare = ""
@@ -134,8 +155,9 @@ def check_space(venv: Path) -> None:
     """Refuse a disk that is too full for a new environment beside what is there."""
     free = shutil.disk_usage(str(venv)).free / 1e9
     first = f"delete {venv} first, or " if (venv / STAMP).exists() else ""
-    if free < FREE_GB:
-        raise Refused(f"{venv}: {free:.1f} GB are free, {FREE_GB} are needed: {first}{ELSEWHERE}")
+    needed = FREE_GB_WITHOUT_CUDA if platform.system() == "Darwin" else FREE_GB
+    if free < needed:
+        raise Refused(f"{venv}: {free:.1f} GB are free, {needed} are needed: {first}{ELSEWHERE}")
     if (venv / OLD).exists():  # NFS keeps files that are in use
         raise Refused(f"{venv / OLD} cannot be deleted: end what still runs in it, or delete it")
 
@@ -229,6 +251,7 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
         stdout=PIPE,
         stderr=STDOUT,
         errors="replace",
+        pass_fds=HELD,
         preexec_fn=end_with_this_program,
     ) as process:
         try:
@@ -377,6 +400,8 @@ def be_alone(venv: Path) -> None:
     except OSError as error:
         if isinstance(error, BlockingIOError):
             raise Refused(f"another make setup is at work in {venv}: wait for its end") from None
+    if platform.system() != "Linux":
+        HELD.append(handle)
 
 
 if __name__ == "__main__":
