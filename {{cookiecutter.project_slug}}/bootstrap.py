@@ -26,9 +26,12 @@ from typing import TextIO
 ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-tracker.lock", "requirements-dev.lock")
 OPTIONAL = "requirements-tracker.lock"  # a project without a tracker has none
-PR_SET_PDEATHSIG = 1  # of prctl(2): pip would go on after a kill -9, and write into what comes next
+# Of prctl(2): pip would go on after a kill -9, and write into what comes next.
+PR_SET_PDEATHSIG = 1
+HELD: "list[int]" = []  # where there is no prctl, pip keeps the folder's lock until it ends
 LARGEST = 1 << 26  # bytes of a file that is read here
 FREE_GB = 7  # 5.9 GB when installed
+FREE_GB_WITHOUT_CUDA = 2  # on a Mac: about 1.3 GB by the sizes of the wheels, never installed
 STAMP = "repro-setup.json"
 # Inside of the environment, whose folder may be a mount, or lie in a folder of somebody else.
 NEW = "repro-setup.new"  # the one that is being made
@@ -37,6 +40,7 @@ UNFINISHED = "repro-setup.unfinished"  # they change places: holds the names of 
 OURS = {NEW, OLD, UNFINISHED}
 RELOCATED = "repro/environment/relocated.py"
 RECORDS = "repro-records.json"  # for repro/environment/installed_files.py
+FITS = "Linux on x86-64 or aarch64, and macOS 14 or newer on arm64"
 CONTAINER = "use the container: make image, then make image-run"
 ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
 UNCHANGED = "nothing is changed"
@@ -50,7 +54,8 @@ DROPPED = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", 
 PROBE = """if 1:
     import importlib.util as u, platform, sys
     print(sys.executable, platform.python_version(), bool(u.find_spec("ensurepip")), sep="\\n")
-    print(platform.python_implementation(), "%d.%d" % sys.version_info[:2], sys.maxsize > 2**32)"""
+    print(platform.python_implementation(), "%d.%d" % sys.version_info[:2], sys.maxsize > 2**32,
+          platform.machine())"""
 
 
 class Refused(Exception):
@@ -62,17 +67,31 @@ class Refused(Exception):
 
 
 def check_platform() -> None:
-    """Refuse a system that the lock does not fit: another one than Linux on x86-64 with AVX2."""
+    """Refuse a machine that the lock does not fit."""
     system, machine = platform.system(), platform.machine()
-    if system != "Linux" or machine != "x86_64":
-        raise Refused(f"this is {system} on {machine}, the lock fits Linux on x86-64; {CONTAINER}")
+    if (system, machine) == ("Darwin", "arm64"):
+        version = platform.mac_ver()[0]
+        if version_numbers(version) < [14]:
+            raise Refused(f"this is macOS {version}, the lock fits macOS 14 or newer; {CONTAINER}")
+    elif system == "Linux" and machine in ("x86_64", "aarch64"):
+        check_linux(machine)
+    else:
+        # On a Mac of 2020 or newer it may be the Python alone that is Intel's.
+        intel = " (or an Intel Python: take an arm64 one)" if system == "Darwin" else ""
+        raise Refused(f"this is {system} on {machine}{intel}, the lock fits {FITS}; {CONTAINER}")
+
+
+def check_linux(machine: str) -> None:
+    """Refuse a Linux whose C library is too old, and an x86-64 CPU without AVX2."""
     try:
         library, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     except (ValueError, OSError):  # another C library; Python before 3.8 guesses the version
         library, version = platform.libc_ver()
-    if library != "glibc" or [int(number) for number in re.findall(r"\d+", version)] < [2, 28]:
+    if library != "glibc" or version_numbers(version) < [2, 28]:
         found = f"{library} {version}".strip() or "another C library"
         raise Refused(f"found {found}, the lock (manylinux_2_28) needs glibc 2.28; {CONTAINER}")
+    if machine != "x86_64":
+        return
     flags = re.search(
         r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE
     )
@@ -81,11 +100,16 @@ def check_platform() -> None:
         raise Refused(f"this CPU lacks {' and '.join(sorted(missing))}: use a newer x86-64 CPU")
 
 
+def version_numbers(version: str) -> "list[int]":
+    """Return the numbers of a version, to compare it."""
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
 def fitting_python() -> "tuple[str, str]":
     """Return path and version of the running Python if it fits, else of the newest that does."""
     check_platform()
     minors = locked_minors()
-    kinds = [f"CPython 3.{minor} True" for minor in minors]
+    kinds = [f"CPython 3.{minor} True {platform.machine()}" for minor in minors]
     running = getattr(sys, "_base_executable", "") or sys.executable  # not that of a venv
     this = f"Python {platform.python_version()}: the lock needs 3.{minors[-1]} to 3.{minors[0]}"
     bare = ""
@@ -128,8 +152,9 @@ def check_space(venv: Path) -> None:
     """Refuse a disk that is too full for a new environment beside what is there."""
     free = shutil.disk_usage(str(venv)).free / 1e9
     first = f"delete {venv} first, or " if (venv / STAMP).exists() else ""
-    if free < FREE_GB:
-        raise Refused(f"{venv}: {free:.1f} GB are free, {FREE_GB} are needed: {first}{ELSEWHERE}")
+    needed = FREE_GB_WITHOUT_CUDA if platform.system() == "Darwin" else FREE_GB
+    if free < needed:
+        raise Refused(f"{venv}: {free:.1f} GB are free, {needed} are needed: {first}{ELSEWHERE}")
     if (venv / OLD).exists():  # NFS keeps files that are in use
         raise Refused(f"{venv / OLD} cannot be deleted: end what still runs in it, or delete it")
 
@@ -194,7 +219,8 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
         stdout=PIPE,
         stderr=STDOUT,
         errors="replace",
-        preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        pass_fds=HELD,
+        preexec_fn=end_with_parent if platform.system() == "Linux" else None,
     ) as process:
         try:
             for line in process.stdout or ():
@@ -213,6 +239,11 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
         cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
         raise Refused(f"{cause} (see above); {UNCHANGED}", exit_code=1)
     return lines
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to end this process with its parent."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def what_failed(lines: "list[str]") -> "list[str]":
@@ -332,6 +363,8 @@ def be_alone(venv: Path) -> None:
     except OSError as error:
         if isinstance(error, BlockingIOError):
             raise Refused(f"another make setup is at work in {venv}: wait for its end") from None
+    if platform.system() != "Linux":
+        HELD.append(handle)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """The profile belongs to the hardware class: who gets which, and what is compared with what."""
 
-import os
+import ctypes
 import platform
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from faked_machine import NEOVERSE_N1
+from repro.core import machines
 from repro.core.errors import UserError
-from repro.environment import profile as profiles
+from repro.core.machines import Machine
 from repro.environment.profile import MARKER, PROFILES, enter, lacks_for_portable, resolve_profile
 from repro.results.claims import Claim
 from repro.results.comparable import conditions_that_differ
@@ -24,60 +29,152 @@ from repro.runs.conditions import (
 
 PORTABLE = {"profile": "portable", "MKL_CBWR": "COMPATIBLE"}
 NATIVE = {"profile": "native"}
-OTHERS = [
-    ("linux", "aarch64"),
-    ("linux", "riscv64"),
-    ("linux", "i686"),
-    ("darwin", "arm64"),
-    ("darwin", "x86_64"),
-    ("win32", "AMD64"),
-]
+N1 = NEOVERSE_N1
+V1 = N1.replace("0xd0c", "0xd40").replace("asimddp", "asimddp sve i8mm bf16 svebf16")
+BIG_LITTLE = N1.replace("0xd0c", "0xd85") + N1.replace("0xd0c", "0xd87")
+OTHERS = {
+    "linux aarch64": Machine("linux", "aarch64", N1),
+    "linux riscv64": Machine("linux", "riscv64", "hart : 0\nisa : rv64imafdcv\n"),
+    "linux i686": Machine("linux", "i686", "model name : Pentium\nflags : avx2 fma\n"),
+    "darwin arm64": Machine("darwin", "arm64", "Apple M2 Pro"),
+    "darwin x86_64": Machine("darwin", "x86_64", "Intel(R) Core(TM) i7 CPU @ 2.60GHz"),
+    "win32 AMD64": Machine("win32", "AMD64", ""),
+}
+WORDS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
 
 
-@pytest.fixture(params=OTHERS, ids=" ".join)
-def other_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    system, machine = request.param
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(platform, "machine", lambda: machine)
+def be(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    monkeypatch.setattr(machines, "this_machine", lambda: machine)
 
 
-@pytest.mark.usefixtures("other_machine")
-def test_no_other_machine_gets_the_portable_class() -> None:
-    assert sys.platform in lacks_for_portable()
+@pytest.fixture(params=OTHERS.values(), ids=OTHERS)
+def other_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine: Machine = request.param
+    be(monkeypatch, machine)
+    return machine
+
+
+def test_no_other_machine_gets_the_portable_class(other_machine: Machine) -> None:
+    there = f"this is {WORDS[other_machine.system]} on {other_machine.architecture}"
+    assert lacks_for_portable().startswith(there)
     assert resolve_profile("auto") == "native"
     with pytest.raises(UserError, match="take profile=native"):
         hardware_class("portable", "cpu")
     assert hardware_class("auto", "cpu").endswith(" native")
 
 
-@pytest.mark.usefixtures("other_machine")
-def test_portable_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_portable_is_refused_where_it_cannot_be(
+    other_machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in (*PROFILES["portable"], MARKER):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError) as refused:
         enter("portable")
-    assert "profile=portable needs Linux on an x86-64 CPU with AVX2 and FMA" in str(refused.value)
-    assert platform.machine() in str(refused.value)
-    assert "profile=auto" in str(refused.value)
+    (line,) = refused.value.lines
+    assert "profile=portable needs Linux on an x86-64 CPU with AVX2 and FMA" in line
+    assert other_machine.architecture in line
+    assert "no kernels with the same bits on every CPU are known" in line
+    assert "profile=auto" in line
 
 
 def test_an_x86_cpu_without_avx2_is_not_of_the_portable_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for flags, lacking in (("fma avx2", ""), ("fma avx", "this CPU has no avx2"), ("", "no fma")):
-        monkeypatch.setattr(profiles.Path, "read_text", lambda self, text=flags: f"flags : {text}")
+        be(monkeypatch, Machine("linux", "x86_64", f"flags : {flags}"))
         assert lacking in lacks_for_portable()
         assert bool(lacks_for_portable()) == bool(lacking)
         assert resolve_profile("auto") == ("native" if lacking else "portable")
-    unreadable = PermissionError(13, os.strerror(13))
-
-    def refuse(self: Path) -> str:
-        raise unreadable
-
-    monkeypatch.setattr(profiles.Path, "read_text", refuse)
+    be(monkeypatch, Machine("linux", "x86_64", ""))
     assert "cannot be read" in lacks_for_portable()
+
+
+CLASSES = {
+    "a server": (Machine("linux", "aarch64", N1), "cpu aarch64 Neoverse-N1 (04880d67) native"),
+    "with SVE": (Machine("linux", "aarch64", V1, 256), "cpu aarch64 Neoverse-V1 (?) native"),
+    "shorter SVE": (Machine("linux", "aarch64", V1, 128), "cpu aarch64 Neoverse-V1 (?) native"),
+    "hidden SVE": (
+        Machine("linux", "aarch64", N1.replace("0xd0c", "0xd40")),
+        "cpu aarch64 Neoverse-V1 (04880d67) native",
+    ),
+    "two kinds of cores": (
+        Machine("linux", "aarch64", BIG_LITTLE),
+        "cpu aarch64 Cortex-A725 + Cortex-X925 (04880d67) native",
+    ),
+    "another maker": (
+        Machine("linux", "aarch64", N1.replace("0x41", "0x61").replace("0xd0c", "0x000")),
+        "cpu aarch64 0x61 0x000 (04880d67) native",
+    ),
+    "a closed /proc": (Machine("linux", "aarch64", ""), "cpu aarch64 of unknown model (?) native"),
+    "a Mac": (Machine("darwin", "arm64", "Apple M2 Pro"), "cpu Apple M2 Pro native"),
+    "a virtual Mac": (
+        Machine("darwin", "arm64", "Apple M1 (Virtual)"),
+        "cpu Apple M1 (Virtual) native",
+    ),
+    "a silent Mac": (Machine("darwin", "arm64", ""), "cpu arm64 native"),
+}
+
+
+def class_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> str:
+    be(monkeypatch, machine)
+    return hardware_class("auto", "cpu")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_class_names_model_and_features_of_its_cpu(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, name = CLASSES[kind]
+    pattern = re.escape(name).replace(r"\?", "[0-9a-f]{8}")
+    assert re.fullmatch(pattern, class_of(machine, monkeypatch))
+
+
+def test_vectors_of_another_length_are_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other kernels run there; what only the kernel's version adds to the list is none."""
+    kinds = [CLASSES[kind][0] for kind in ("with SVE", "shorter SVE", "hidden SVE")]
+    assert len({class_of(machine, monkeypatch) for machine in kinds}) == 3
+    newer = Machine("linux", "aarch64", N1.replace("ssbs", "ssbs paca pacg dcpop ecv"))
+    older = Machine("linux", "aarch64", N1)
+    assert class_of(newer, monkeypatch) == class_of(older, monkeypatch)
+
+
+def test_this_machine_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no variable of the environment makes another one of it."""
+    found = machines.this_machine()
+    assert (found.system, found.architecture) == (sys.platform, platform.machine())
+    assert found.cpu == Path("/proc/cpuinfo").read_text() or "MHz" in found.cpu
+    source = Path(machines.__file__).read_text()
+    assert "environ" not in source.partition('"""\n')[2]
+
+
+def test_a_mac_is_asked_for_the_name_of_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the function of its C library, here a stand-in; and one that refuses has no name."""
+
+    class Library:
+        def __init__(self, answer: bytes, code: int) -> None:
+            self.answer = answer
+            self.code = code
+
+        def sysctlbyname(self, name: bytes, text: Any, size: Any, new: None, length: Any) -> int:
+            assert (name, new, length.value) == (b"machdep.cpu.brand_string", None, 0)
+            text.value = self.answer
+            return self.code
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    for answer, code, name in ((b"Apple M4 Max", 0, "Apple M4 Max"), (b"", -1, "")):
+        library = Library(answer, code)
+        monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
+        assert machines.this_machine() == Machine("darwin", "arm64", name)
+
+
+def test_the_length_of_vectors_is_asked_of_an_arm_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    for answer, bits in ((-1, 0), (32, 256), (1 << 17 | 16, 128)):  # with a flag above the length
+        library = SimpleNamespace(prctl=lambda option, *_, answer=answer: answer)
+        monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
+        assert machines.this_machine().vector_bits == bits
 
 
 def situation(environment: dict[str, str], hardware: str) -> Situation:
@@ -129,7 +226,7 @@ def test_a_profile_is_compared_within_a_class(
 def test_on_another_architecture_native_is_no_difference(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    be(monkeypatch, OTHERS["linux aarch64"])
     claim = Claim(name="it", text="it learns", metric="accuracy", arguments=[], seeds=[1])
     expected = recorded(PORTABLE, PORTABLE_CLASS)
     assert not conditions_that_differ(tmp_path, claim, expected, situation(NATIVE, ARM))

@@ -36,7 +36,9 @@ if sys.argv[:1] == ["-m"]:
             reason = "was started with -S, which leaves its packages out: leave out -S"
         say(f"error: {sys.executable} {reason}")
         sys.exit(2)  # 1 would be a verdict
-else:
+elif "--multiprocessing-fork" not in getattr(sys, "orig_argv", ()):
+    # A data worker that was started anew (training/workers.py) keeps it blocked: who started it
+    # ends it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
 
 if sys.version_info >= (3, 11):  # noqa: UP036  # `make image-digest` may find an older one

@@ -64,6 +64,11 @@ def imported_otherwise(root: Path, digests: Mapping[str, str]) -> list[str]:
     return [name for name, digest in found.items() if digest and digest != digests[name]]
 
 
+def imported_files() -> dict[str, str]:
+    """Return the SHA-256 of each file of the project that this process has imported, by path."""
+    return {**_imported}
+
+
 def _is_ours(root: Path, path: str) -> bool:
     place = Path(os.path.abspath(path))
     if not place.is_relative_to(root) or "site-packages" in place.parts:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repro.core import machines
 from repro.core.bounded import RESTORE, read_text
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
@@ -147,4 +148,5 @@ def run_author_command(
     accepted = (0, 1) if name == "evaluate" else (0,)  # 1: another result than the recorded one
     if process.returncode not in accepted:
         raise UserError(f"{' '.join(typed)} ended with {process.returncode}")
-    return Finished(output, usage.ru_maxrss / 1024)  # KiB on Linux
+    unit = 2**20 if machines.this_machine().is_macos else 2**10  # bytes there, KiB under Linux
+    return Finished(output, usage.ru_maxrss / unit)

@@ -34,6 +34,7 @@ _UNWRITTEN = 900 * 10**9  # ns
 _LONGEST_FLUSH = 10.0  # seconds for all of them: what is left is not remembered
 _MOST_FILES = 200_000  # of a cache: the largest ones
 _LARGEST_CACHE = 256 * _MOST_FILES  # bytes; a row has less than 200
+_write_out = getattr(os, "fdatasync", os.fsync)  # Python has no fdatasync under macOS
 
 
 class FileState(NamedTuple):
@@ -144,7 +145,7 @@ class Cache(Memory):
         try:
             if self._flushed > _LONGEST_FLUSH:
                 raise TimeoutError
-            os.fdatasync(file.fileno())
+            _write_out(file.fileno())
         except OSError:
             self._unflushed.add(state)
         self._flushed += time.monotonic() - started

@@ -6,12 +6,11 @@ read, because others may hold a secret.
 
 import os
 import platform
-import re
 import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 
+from repro.environment.cpu import read_cpu
 from repro.environment.locks import installed_versions
 
 _TIMEOUT = 20.0  # seconds for nvidia-smi: a driver that hangs must not stop a run
@@ -31,7 +30,7 @@ class Hardware:
     cpu_model: str
     cpu_features: list[str]  # those instruction sets that libraries choose their kernels by
     logical_cores: int | None
-    memory_gib: float
+    memory_gib: float | None
     gpus: list[str]
     gpu_driver: str | None  # None: no GPU is used
 
@@ -64,19 +63,24 @@ def import_torch() -> ModuleType | None:
 
 def get_hardware() -> Hardware:
     """Read the CPU's model and instruction sets, cores, memory, and the GPUs that torch sees."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"(?m)^model name\s*: (.*)", cpuinfo)
-    features = re.findall(r"\b(?:avx|amx|bmi|sse4|sve)\w*|\b(?:fma|f16c|asimd|bf16)\b", cpuinfo)
+    cpu = read_cpu()
     gpus, driver = _gpus_and_driver()
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Hardware(
-        cpu_model=model[1] if model else platform.processor() or platform.machine(),
-        cpu_features=sorted(set(features)),
+        cpu_model=cpu.model,
+        cpu_features=cpu.features,
         logical_cores=os.cpu_count(),
-        memory_gib=round(memory_bytes / 2**30, 1),
+        memory_gib=_memory_gib(),
         gpus=gpus,
         gpu_driver=driver,
     )
+
+
+def _memory_gib() -> float | None:
+    """Return the size of the memory; None where the system has no such number."""
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (ValueError, OSError):
+        return None
 
 
 def _gpus_and_driver() -> tuple[list[str], str | None]:

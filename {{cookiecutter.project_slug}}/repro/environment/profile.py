@@ -16,7 +16,6 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 
 import json
 import os
-import platform
 import re
 import signal
 import sys
@@ -26,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from repro.core import machines
 from repro.core.bounded import LARGEST_BY_HAND, read_whole
 from repro.core.errors import UserError
 from repro.core.layout import CONFIGS
@@ -154,14 +154,12 @@ def require(profile: str) -> None:
 
 def lacks_for_portable() -> str:
     """Say what this machine lacks for the portable profile; "" if it has all."""
-    system = sys.platform
-    machine = platform.machine()
-    if system != "linux" or machine not in ("x86_64", "AMD64"):
-        return f"this is {system} on {machine}"
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError as error:
-        return f"what this CPU has cannot be read (/proc/cpuinfo: {error.strerror})"
+    machine = machines.this_machine()
+    if machine.system != machines.LINUX or machine.architecture not in machines.X86_64:
+        return f"this is {machine}, where no kernels with the same bits on every CPU are known"
+    if not machine.cpu:
+        return "what this CPU has cannot be read (/proc/cpuinfo)"
+    flags = machine.cpu.split()
     missing = [name for name in ("avx2", "fma") if name not in flags]
     return f"this CPU has no {' and no '.join(missing)}" if missing else ""
 

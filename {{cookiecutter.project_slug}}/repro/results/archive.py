@@ -35,6 +35,7 @@ from repro.results.claims import RECORDED_RUNS, read_recording, recorded_run, st
 from repro.results.crate import METADATA, PackedTraining, describe, read_about
 from repro.results.document import outdated
 from repro.results.recording import RecordedClaim
+from repro.runs.context import read_context
 from repro.runs.git import committed_files, get_git_info, uncommitted_changes, uncommitted_files
 from repro.runs.git_index import why_not_archived
 from repro.runs.yaml_files import load_yaml
@@ -81,7 +82,9 @@ def archive(
             manifest, data = find_data(root, run, claim.conditions.data, with_data)
             place = PurePosixPath(run.relative_to(root).as_posix())
             files |= data | tree(run, place)
-            text = f"{claim.text}: {claim.value_name} {claim.values[seed]}"
+            context = read_context(run)
+            values = claim.values_on(context.hardware_class) if context else claim.values
+            text = f"{claim.text}: {claim.value_name} {values[seed]}"
             trainings.append(PackedTraining(f"{name}-seed-{seed}", text, str(place), manifest))
     about = read_about(commit.files)
     files[METADATA] = describe(sorted(files), about, trainings, commit_hash, commit.moment)

@@ -82,10 +82,12 @@ def read_recording(root: Path) -> Recording:
     return recording
 
 
-def recorded_run(root: Path, name: str, expected: RecordedClaim, seed: int) -> Path | None:
+def recorded_run(
+    root: Path, name: str, expected: RecordedClaim, seed: int, hardware: str | None = None
+) -> Path | None:
     """Return the author's run of a seed, known by its conditions and bits; None if it is not here.
 
-    It is looked for below runs/record/.
+    It is looked for below runs/record/. `hardware`: the class that it has to be of; None for any.
     """
     known = [bits[str(seed)] for bits in expected.bits.values() if str(seed) in bits]
     for run in sorted((root / RECORDED_RUNS / name).glob(f"*/seed-{seed}")):
@@ -94,7 +96,9 @@ def recorded_run(root: Path, name: str, expected: RecordedClaim, seed: int) -> P
         if expected.checkpoint == layout.BEST:  # metrics.json is of that one
             evaluation = layout.evaluation_file(run, layout.LAST)
         bits = read_object(evaluation).get("bits")
-        if not context or bits not in known:
+        if not context or hardware not in (None, context.hardware_class):
+            continue
+        if bits not in known:
             continue
         if context.conditions != expected.conditions_on(context.hardware_class):
             continue
@@ -112,7 +116,7 @@ def stale(root: Path, quick: bool = False) -> list[str]:
     recorded.
     """
     recorded = read_recording(root).claims
-    lines = _changed_claims({claim.name: claim for claim in read_claims(root)}, recorded)
+    lines = changed_claims({claim.name: claim for claim in read_claims(root)}, recorded)
     kinds = _ON_DISK if quick else _LASTING
     for claim in recorded.values():
         if quick:
@@ -124,9 +128,7 @@ def stale(root: Path, quick: bool = False) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _changed_claims(
-    claims: Mapping[str, Claim], recorded: Mapping[str, RecordedClaim]
-) -> list[str]:
+def changed_claims(claims: Mapping[str, Claim], recorded: Mapping[str, RecordedClaim]) -> list[str]:
     """Return one line for each way in which configs/claims.yaml is not what was recorded."""
     lines = []
     for name in sorted(claims.keys() ^ recorded.keys()):
@@ -199,11 +201,11 @@ def _comparison(
     if chosen is None:
         return None
     differs = f"DIFFERENT from {name}:"
-    steps = claim.steps_of(seed)
+    steps = claim.steps_on(hardware, seed)
     if claim.checkpoint == layout.BEST and step == _best_of_whole(run, steps) != chosen.step:
         return f"{differs} the best checkpoint is of step {step}, recorded {chosen.step}", False
     if step == chosen.step:
-        value = claim.values[seed]
+        value = claim.values_on(hardware)[seed]
         if metrics["bits"] == chosen.bits and metrics.get(claim.metric) == value:
             return f"equal to the recorded {claim.metric} and bits of {name}", True
         return f"{differs} {claim.metric} {value:.4f}, bits {chosen.bits}", False

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from repro.core import layout
@@ -12,7 +13,7 @@ from repro.core.hashing import sha256_file
 from repro.core.project import command_line, tool_settings
 from repro.environment.locks import LOCK
 from repro.results.claims import EXPECTED, read_recording
-from repro.results.recording import RecordedClaim, Recording
+from repro.results.recording import Cost, RecordedClaim, Recording
 
 DOCUMENT = "REPRODUCE.md"
 
@@ -63,7 +64,7 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     claims = recording.claims
     results = [_result(root, name, claim) for name, claim in claims.items()]
     bits = [row for name, claim in claims.items() for row in _bits(name, claim)]
-    costs = [_cost(name, claim) for name, claim in claims.items()]
+    costs = [row for name, claim in claims.items() for row in _costs(name, claim)]
     tables = [
         _table("claim | command | mean ± standard deviation [95 % of means] | seeds", results),
         "The trained weights:",
@@ -72,7 +73,9 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     name, first_claim = next(iter(claims.items()))
     return {
         "results": "\n\n".join(tables),
-        "commit": _origin(recording),
+        "commit": " ".join(
+            [_origin(recording.commit, recording.dirty), *_origins_of_added(claims)]
+        ),
         "data": "\n".join(_data(root, name, claim) for name, claim in claims.items()),
         "cost": _table("claim | hardware | time per seed | memory", costs),
         "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
@@ -101,19 +104,25 @@ def _bits(name: str, claim: RecordedClaim) -> list[str]:
     for hardware, digests in claim.bits.items():
         for seed, digest in digests.items():
             where = f"| `{name}` | {hardware} | {seed}"
-            value = number(claim.values[seed])
+            value = number(claim.values_on(hardware)[seed])
             if claim.checkpoint == layout.BEST:
                 best = claim.best[hardware][seed]
                 rows.append(f"{where} | {value} | `{best.bits}` (best, step {best.step}) |")
-                rows.append(f"{where} | | `{digest}` (last, step {claim.steps_of(seed)}) |")
+                rows.append(
+                    f"{where} | | `{digest}` (last, step {claim.steps_on(hardware, seed)}) |"
+                )
             else:
                 rows.append(f"{where} | {value} | `{digest}` |")
     return rows
 
 
-def _cost(name: str, claim: RecordedClaim) -> str:
-    """Return a claim's row: what a training of one seed takes."""
-    cost = claim.cost
+def _costs(name: str, claim: RecordedClaim) -> list[str]:
+    """Return a claim's rows: what a training of one seed takes, on each machine that recorded."""
+    costs = [claim.cost, *(added.cost for added in claim.added.values())]
+    return [_cost(name, cost) for cost in costs]
+
+
+def _cost(name: str, cost: Cost | None) -> str:
     if cost is None:
         return f"| `{name}` | not recorded | | |"
     seconds = f"{cost.seconds_per_seed} s"
@@ -190,22 +199,35 @@ def _table(head: str, rows: list[str]) -> str:
     return "\n".join([f"| {head} |", line, *rows])
 
 
-def _origin(recording: Recording) -> str:
+def _origin(commit: str | None, dirty: bool | None) -> str:
     """Say in a sentence of which code the results are."""
-    commit = recording.commit
     if commit is None:
         return (
             "Recorded without a commit: the digests of code, config, data and lock in "
             f"[{EXPECTED.name}]({EXPECTED}) identify what was recorded."
         )
-    if recording.dirty is None:
+    if dirty is None:
         return (
             f"Recorded from the files of commit `{commit}`, without git: whether they had been "
             "changed is not known."
         )
-    if recording.dirty:
+    if dirty:
         return (
             f"**Recorded with uncommitted changes** on commit `{commit}`: that commit alone does "
             "not give these results."
         )
     return f"Recorded from commit `{commit}`."
+
+
+def _origins_of_added(claims: Mapping[str, RecordedClaim]) -> list[str]:
+    """Say in a sentence for each hardware class that was added later from which commit it was."""
+    added = {item for claim in claims.values() for item in _commits_of_added(claim)}
+    return [
+        f"Added under the same conditions: `{kind}`, {commit}." for kind, commit in sorted(added)
+    ]
+
+
+def _commits_of_added(claim: RecordedClaim) -> Iterator[tuple[str, str]]:
+    for hardware, added in claim.added.items():
+        commit = f"commit `{added.commit}`" if added.commit else "no commit is known"
+        yield hardware, f"{commit} with uncommitted changes" if added.dirty else commit

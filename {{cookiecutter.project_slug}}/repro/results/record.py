@@ -2,11 +2,13 @@
 
 `record` trains and evaluates every seed of every claim through the author's own commands, and
 writes results/ (expected_metrics.json, figures/, trace/) and the marked blocks of REPRODUCE.md. A
-training that was stopped is resumed. Nothing outside the marked blocks is changed.
+training that was stopped is resumed. Nothing outside the marked blocks is changed. Under the
+conditions of what is recorded, another hardware class is added beside it (results/classes.py).
 """
 
 import json
 import os
+import re
 import shutil
 import statistics
 import time
@@ -32,6 +34,7 @@ from repro.results.claims import (
     read_claims,
     read_recording,
 )
+from repro.results.classes import added_class, beside, comparable_recording
 from repro.results.document import DOCUMENT, read_document, write_document
 from repro.results.foreseen import foresee
 from repro.results.measure import SeedResult, measure
@@ -91,16 +94,20 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     if git.source == "none":
         print(f"warning: the results will name no commit: {git.note}", flush=True)
     schedule = _Schedule(sum(len(claim.seeds) for claim in claims))
-    foreseen = [foresee(root, claim, claim.arguments) for claim in claims]
-    refuse([fault for each in foreseen for fault in each.faults])
-    recorded = {
-        claim.name: _record_claim(root, claim, each.situation, schedule)
-        for claim, each in zip(claims, foreseen, strict=True)
-    }
-    _remove_old_traces(root, claims)
-    _name_old_figures(root, claims)
+    foreseen = {claim.name: foresee(root, claim, claim.arguments) for claim in claims}
+    refuse([fault for each in foreseen.values() for fault in each.faults])
+    situations = {name: each.situation for name, each in foreseen.items()}
+    earlier = comparable_recording(root, claims, situations)
+    recorded = {}
+    for claim in claims:
+        now = situations[claim.name]
+        before = earlier.claims[claim.name] if earlier else None
+        recorded[claim.name] = _record_claim(root, claim, now, schedule, before)
     dirty = git.is_dirty if changed is None else bool(changed)
-    publish(root, Recording(recorded, git.commit_hash, dirty))
+    recording = beside(earlier, Recording(recorded, git.commit_hash, dirty))
+    _remove_old_traces(root, claims, recording)
+    _name_old_figures(root, claims)
+    publish(root, recording)
     print(f"written: {EXPECTED}, {DOCUMENT}, {write_report(root).relative_to(root)}")
 
 
@@ -140,9 +147,18 @@ def refuse_paths(root: Path, claims: list[Claim]) -> None:
     )
 
 
-def _record_claim(root: Path, claim: Claim, now: Situation, schedule: _Schedule) -> RecordedClaim:
-    """Train and evaluate every seed of a claim; copy figures and a trace to results/."""
+def _record_claim(
+    root: Path, claim: Claim, now: Situation, schedule: _Schedule, before: RecordedClaim | None
+) -> RecordedClaim:
+    """Train and evaluate every seed of a claim; copy figures and a trace to results/.
+
+    `before`: what is recorded of the claim under the same conditions. The figures stay those of the
+    hardware class that was recorded first.
+    """
     folder = run_folder(root, claim, now)
+    added = added_class(before, now.hardware_class)
+    if before and added:
+        print(f"{claim.name}: {added} is added, beside {listed([*before.bits])}, which stays")
     results = {}
     for seed in claim.seeds:
         schedule.announce(claim.name, seed)
@@ -151,8 +167,9 @@ def _record_claim(root: Path, claim: Claim, now: Situation, schedule: _Schedule)
         results[seed] = measure(root, claim, seed, run)
         refuse_other_conditions(run, now.conditions)
         schedule.done(time.monotonic() - started)
-    _copy_figures(root, claim, folder)
-    _copy_trace(root, claim, folder)
+    if not added:
+        _copy_figures(root, claim, folder)
+    _copy_trace(root, claim, folder, added)
     return summary(claim, now, results)
 
 
@@ -228,7 +245,7 @@ def _copy_figures(root: Path, claim: Claim, folder: Path) -> None:
     draw_seeds(figures, {seed: read_lines(path) for seed, path in runs.items()})
 
 
-def _copy_trace(root: Path, claim: Claim, folder: Path) -> None:
+def _copy_trace(root: Path, claim: Claim, folder: Path, added: str) -> None:
     """Copy the beginning of the first seed's trace to results/, as much as LARGEST_TRACE holds."""
     first = claim.seeds[0]
     lines = []
@@ -240,17 +257,25 @@ def _copy_trace(root: Path, claim: Claim, folder: Path) -> None:
         size += len(line)
         if size <= LARGEST_TRACE:
             lines.append(line)
-    write_file(trace_file(root, claim.name, first), "".join(lines).encode())
+    write_file(trace_file(root, claim.name, first, added), "".join(lines).encode())
 
 
-def trace_file(root: Path, claim: str, seed: int) -> Path:
-    """Return where the published part of a trace lies: lines of steps, without headers."""
-    return root / _TRACES / f"{claim}_seed-{seed}.jsonl"
+def trace_file(root: Path, claim: str, seed: int, added: str) -> Path:
+    """Return where the published part of a trace lies: lines of steps, without headers.
+
+    `added`: the hardware class if it is one that was added, else "".
+    """
+    of_class = re.sub("[^a-z0-9]+", "-", f" {added}".lower()).rstrip("-")
+    return root / _TRACES / f"{claim}_seed-{seed}{of_class}.jsonl"
 
 
-def _remove_old_traces(root: Path, claims: list[Claim]) -> None:
+def _remove_old_traces(root: Path, claims: list[Claim], recording: Recording) -> None:
     """Remove the traces of an earlier recording."""
-    current = {trace_file(root, claim.name, claim.seeds[0]) for claim in claims}
+    current = {
+        trace_file(root, claim.name, claim.seeds[0], added)
+        for claim in claims
+        for added in ("", *recording.claims[claim.name].added)
+    }
     for path in {*(root / _TRACES).glob("*.jsonl")} - current:
         path.unlink()
 

@@ -36,6 +36,21 @@ class RecordedCheckpoint:
         return f"step {self.step}, bits {self.bits}"
 
 
+@dataclass(frozen=True)
+class AddedClass:
+    """What trainings gave on a hardware class that was added to the one recorded first.
+
+    Their bits, best checkpoints and environment stand beside those of the first one.
+    """
+
+    values: dict[str, float]
+    steps: int
+    steps_by_seed: dict[str, int] = field(default_factory=dict)
+    cost: Cost | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+
+
 def value_name(metric: str, checkpoint: Choice) -> str:
     """Return what a claim's value is, for a reader: the metric, and of which checkpoint."""
     return f"{metric} of the best checkpoint" if checkpoint == layout.BEST else metric
@@ -50,7 +65,8 @@ class RecordedClaim:
     `best` is empty unless the claim's checkpoint is the best one. `interval` holds the mean with a
     probability of 95 %. `conditions`: those of all hardware classes; `environments`: by hardware
     class, the condition that belongs to it. `steps`: of the longest training; `steps_by_seed`:
-    where they are not equal because some ended early.
+    where they are not equal because some ended early. `added`: by hardware class, what is not that
+    of the class that was recorded first, which all else is of.
     """
 
     text: str
@@ -71,6 +87,7 @@ class RecordedClaim:
     best: dict[str, dict[str, RecordedCheckpoint]] = field(default_factory=dict)
     steps_by_seed: dict[str, int] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
+    added: dict[str, AddedClass] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a claim, by a ValueError, whose bits, best checkpoints and values do not fit."""
@@ -78,7 +95,8 @@ class RecordedClaim:
             raise ValueError("there is no value, or there are no bits")
         if not all(seed.isdecimal() and len(seed) < 20 for seed in self.values):
             raise ValueError("the values are not by seed")
-        if not all(map(math.isfinite, self.values.values())):
+        values = [self.values, *(added.values for added in self.added.values())]
+        if not all(math.isfinite(value) for of_class in values for value in of_class.values()):
             raise ValueError("a value is no finite number")
         if any("\0" in text for text in (self.text, self.metric, *self.arguments)):
             raise ValueError("a NUL character, which no command can have")
@@ -93,6 +111,10 @@ class RecordedClaim:
             object.__setattr__(self, "environments", dict.fromkeys(self.bits, of_all))
         if self.environments.keys() != self.bits.keys():
             raise ValueError("the environments are not those of the hardware classes with bits")
+        if any(
+            added.values.keys() != seeds.get(hardware) for hardware, added in self.added.items()
+        ):
+            raise ValueError("the values of an added hardware class are not those of its bits")
         object.__setattr__(self, "conditions", replace(self.conditions, environment={}))
 
     @property
@@ -104,16 +126,22 @@ class RecordedClaim:
         """Return the conditions of a hardware class; without environment if it was not recorded."""
         return replace(self.conditions, environment=self.environments.get(hardware, {}))
 
-    def steps_of(self, seed: str) -> int:
-        """Return the number of steps of a seed's training."""
-        return self.steps_by_seed.get(seed, self.steps)
+    def values_on(self, hardware: str) -> dict[str, float]:
+        """Return the values by seed on a hardware class; of another one those recorded first."""
+        added = self.added.get(hardware)
+        return added.values if added else self.values
+
+    def steps_on(self, hardware: str, seed: str) -> int:
+        """Return the number of steps of a seed's training on a hardware class."""
+        of_class = self.added.get(hardware, self)
+        return of_class.steps_by_seed.get(seed, of_class.steps)
 
     def chosen(self, hardware: str, seed: str) -> RecordedCheckpoint | None:
         """Return the checkpoint that a seed's value is of; None if it was not recorded there."""
         if self.checkpoint == layout.BEST:
             return self.best.get(hardware, {}).get(seed)
         bits = self.bits.get(hardware, {}).get(seed)
-        return None if bits is None else RecordedCheckpoint(self.steps_of(seed), bits)
+        return None if bits is None else RecordedCheckpoint(self.steps_on(hardware, seed), bits)
 
     def as_json(self) -> JsonObject:
         """Return the claim's object in results/expected_metrics.json."""
@@ -126,6 +154,8 @@ class RecordedClaim:
             del content["checkpoint"], content["best"]
         if not self.steps_by_seed:
             del content["steps_by_seed"]
+        if not self.added:
+            del content["added"]
         return content
 
 

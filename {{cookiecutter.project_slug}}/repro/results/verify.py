@@ -24,6 +24,7 @@ from repro.results.claims import (
     read_recording,
     recorded_run,
 )
+from repro.results.classes import added_class
 from repro.results.comparable import compared_conditions, conditions_that_differ
 from repro.results.foreseen import foresee
 from repro.results.judge import (
@@ -39,6 +40,7 @@ from repro.results.recording import RecordedCheckpoint, RecordedClaim
 from repro.results.report import refresh_report, write_report
 from repro.results.verdict import (
     DIFFERENT,
+    EQUIVALENT,
     PREFIX,
     SEGMENTS,
     WHOLE,
@@ -110,6 +112,10 @@ def verify(
         folder = training.folder
         training.repeat(part)
         print(f"\n{verdict.why}")
+        if verdict.verdict == EQUIVALENT:
+            seeds = len(expected.values)
+            print(f"to compare bits here, too: make record (trains {seeds} seeds, and adds this")
+            print("machine beside the recorded ones, which stay as they are)")
     write_verdict(folder, verdict)
     page = write_report(root, folder / "report.html")
     refresh_report(root)
@@ -168,8 +174,11 @@ class _Training:
         self.claim = claim
         self.expected = expected
         self.verdict = verdict
-        self.original = recorded_run(root, claim.name, expected, verdict.seed)
-        self.lines = read_trace_lines(trace_file(root, claim.name, verdict.seed))
+        hardware = verdict.hardware_class
+        known = hardware if hardware in expected.bits else None
+        self.original = recorded_run(root, claim.name, expected, verdict.seed, known)
+        path = trace_file(root, claim.name, verdict.seed, added_class(expected, hardware))
+        self.lines = read_trace_lines(path)
         if self.original:
             self.lines = read_trace_lines(self.original / layout.TRACE) or self.lines
         if verdict.what != WHOLE:
@@ -193,7 +202,7 @@ class _Training:
     @property
     def _all_steps(self) -> int:
         """The number of steps of the recorded training."""
-        return self.expected.steps_of(str(self.verdict.seed))
+        return self.expected.steps_on(self.verdict.hardware_class, str(self.verdict.seed))
 
     def repeat(self, part: Part) -> None:
         """Train that part, and judge it."""

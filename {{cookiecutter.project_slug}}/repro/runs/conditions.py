@@ -12,15 +12,15 @@ from typing import Annotated
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.core.hashing import derive_seed, sha256_json
+from repro.core.hashing import derive_seed
 from repro.core.profiles import PORTABLE_KERNELS
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.digests import ALONE, Together, digests_of
 from repro.data.known_digests import memory_of_command
 from repro.data.manifest import data_digest
+from repro.environment.cpu import native_class
 from repro.environment.locks import LOCK, not_as_locked
-from repro.environment.machine import get_hardware
 from repro.environment.profile import PROFILES, lacks_for_portable, resolve_profile
 from repro.runs.code_files import code_files
 
@@ -285,5 +285,4 @@ def hardware_class(profile: str, device: str) -> str:
         if lacking := lacks_for_portable():
             raise UserError(f"profile=portable was asked for, and {lacking}: take profile=native")
         return PORTABLE_CLASS
-    found = get_hardware()  # virtual machines hide the model: the features tell more
-    return f"cpu {found.cpu_model} ({sha256_json(found.cpu_features)[:8]}) native"
+    return native_class()

@@ -33,6 +33,7 @@ from repro.core.layout import (
     VERIFIED,
     run_of,
 )
+from repro.core.machines import NO_MPS
 from repro.core.redaction import MASK, is_secret_name
 from repro.core.secret_values import refuse_secret_settings
 from repro.core.special_files import fault_of_kind
@@ -260,6 +261,13 @@ def run_name(name: str) -> str:
     if name in (LATEST, RECORDED, VERIFIED):
         raise ValueError("should be another name: runs/ has a folder of that name for other things")
     return name
+
+
+def refuse_mps(value: object) -> object:
+    """Say why the device of Macs is none of those that can be chosen."""
+    if value == "mps":
+        raise ValueError(NO_MPS)
+    return value
 
 
 def power_of_two(value: int) -> int:

@@ -16,7 +16,7 @@ from repro.core.project import RESUME_CHANGED_CODE
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.environment.profile import resolve_profile
 from repro.runs.conditions import without_setting
-from repro.runs.configuration import power_of_two, run_name
+from repro.runs.configuration import power_of_two, refuse_mps, run_name
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -112,7 +112,7 @@ class ExperimentConfig(Settings):
     seeds: Seeds
     profile: Annotated[Literal["auto", "portable", "native"], AfterValidator(resolve_profile)]
     determinism: Literal["strict", "warn", "off"]
-    device: Literal["auto", "cpu", "cuda"]
+    device: Annotated[Literal["auto", "cpu", "cuda"], BeforeValidator(refuse_mps)]
     threads: Annotated[int, Field(ge=1, le=1024)]
     tracker: Tracking
     training: Training

@@ -26,12 +26,17 @@ MODES = ("strict", "warn", "off")
 FILL = "REPRO_FILL_MEMORY"  # set in the environment: new tensors are filled with NaN
 
 
+_chosen: tuple[str, str] | None = None  # mode and precision
+
+
 def set_determinism(mode: str, precision: str = "fp32") -> None:
     """Set all backend flags for `mode`, one of MODES, and `precision`, one of PRECISIONS."""
     if mode not in MODES:
         raise ValueError(f"determinism {mode!r}: expected one of {', '.join(MODES)}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    global _chosen
+    _chosen = (mode, precision)
     use_portable_kernels()
     exact = mode != "off"
     torch.use_deterministic_algorithms(exact, warn_only=mode == "warn")
@@ -42,6 +47,11 @@ def set_determinism(mode: str, precision: str = "fp32") -> None:
     for flag in _backend_flags(exact):
         setattr(flag.place, flag.name, flag.value)
     _set_rounding(precision)
+
+
+def chosen_determinism() -> tuple[str, str] | None:
+    """Return the mode and the precision that this process was set to; None before that."""
+    return _chosen
 
 
 class _Flag(NamedTuple):
@@ -125,12 +135,19 @@ def set_threads(threads: int) -> None:
     torchrun sets it to 1. Warns of more threads than cores: slow, but the bits of that number.
     """
     torch.set_num_threads(threads)
-    cores = len(os.sched_getaffinity(0))
+    cores = _cores()
     if threads > cores:
         print(
             f"warning: threads={threads} on {cores} cores: the bits of {threads} threads, but slow",
             flush=True,
         )
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use; macOS binds none to a process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def flags() -> JsonObject:

@@ -4,10 +4,13 @@ import torch
 
 from repro.core.errors import UserError
 from repro.core.launch import Launch, launched
+from repro.core.machines import NO_MPS
 
 
 def choose_device(name: str) -> torch.device:
     """Return the device of that name; "auto" takes a GPU if there is one, each process its own."""
+    if name == "mps":
+        raise UserError(f"device=mps: {NO_MPS}")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
     if name == "cpu" or not torch.cuda.is_available():

@@ -7,6 +7,7 @@ number of workers, nor on which of them does the work, nor on the samples before
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from repro.core.hashing import derive_seed
 from repro.training.determinism import single_thread
 from repro.training.sampling import SampleKey, StepSchedule, sample_seed
 from repro.training.seeding import seed_generators, worker_init_fn
-from repro.training.workers import Workers, faults_of_sending, faults_of_starting
+from repro.training.workers import Beginning, Workers, faults_of_sending, faults_of_starting
 
 Collate = Callable[[list[Any]], Any]  # makes a batch of samples
 
@@ -182,6 +183,12 @@ def _as_it_is(made: Any) -> Any:
     return made
 
 
+def _begin(beginning: Beginning, worker_id: int) -> None:
+    """Start a data worker."""
+    beginning.share()
+    worker_init_fn(worker_id)
+
+
 class _UntilAFault:
     """Keys of batches up to an error of who makes them, which is kept to be raised later.
 
@@ -211,9 +218,9 @@ def _batches_of_workers(
         batch_sampler=given,
         num_workers=workers,
         collate_fn=_as_it_is,  # what __getitems__ returns is collated already
-        worker_init_fn=worker_init_fn,
+        worker_init_fn=partial(_begin, started.beginning()),
         pin_memory=pin_memory,
-        multiprocessing_context=started,
+        multiprocessing_context=started.context,
         # The loader draws a base seed for its workers: not from the global generator.
         generator=torch.Generator().manual_seed(derive_seed(samples.seed, "workers")),
     )
