@@ -17,19 +17,20 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from conftest import HANGS, ROOT, clean_environ, finish
+from conftest import ROOT, clean_environ, finish
 
 HOME = ROOT / ".build" / "arm"
 DEBIAN = HOME / "debian"
 PACKAGES = HOME / "packages"
-LOCKS = sorted((ROOT / "templates" / "locks" / f"{task}.lock" for task in ("images", "table", "text")))
+LOCKS = sorted(
+    ROOT / "templates" / "locks" / f"{task}.lock" for task in ("images", "table", "text")
+)
 # libstdc++6 is what torch needs of the system; python3-venv is what setup looks for.
 FROM_DEBIAN = ("python3", "python3-venv", "libstdc++6")
 
@@ -41,22 +42,25 @@ class Model(NamedTuple):
     number: int
 
 
-# The numbers are those that qemu itself gives the models (target/arm/cpu64.c). The last one is no
-# CPU that is sold: vectors of 256 bits, as Neoverse V1 has, for which torch has kernels of its own.
+# The numbers are those that qemu itself gives the models (target/arm/cpu64.c). The last ones are no
+# CPUs that are sold: all that qemu knows (SVE2 and bf16), with vectors as long as those of Neoverse
+# V1 (256 bits; torch has kernels of their own for them) and of Neoverse N2 and V2 (128 bits); `max`
+# has vectors of 512 bits.
 MODELS = {
     "cortex-a72": Model("cortex-a72", 0x410FD083),
     "neoverse-n1": Model("neoverse-n1", 0x414FD0C1),
     "a64fx": Model("a64fx", 0x461F0010),
     "max": Model("max", 0x000F0510),
     "max-sve256": Model("max,sve-default-vector-length=32", 0x000F0510),
+    "max-sve128": Model("max,sve-default-vector-length=16", 0x000F0510),
 }
 
 # The names of what a CPU can, by the kernel's bits (arch/arm64/include/uapi/asm/hwcap.h).
 _FIRST = """fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt
 fcma lrcpc dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca
-pacg""".split()
+pacg"""
 _SECOND = """dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svef32mm
-svef64mm svebf16 i8mm bf16 dgh rng bti mte""".split()
+svef64mm svebf16 i8mm bf16 dgh rng bti mte"""
 
 
 class NoEmulator(Exception):
@@ -135,7 +139,18 @@ def _get_packages() -> None:
     target = ("--python-platform", "aarch64-unknown-linux-gnu", "--python-version", version)
     checked = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-cache")
     locks = [word for lock in LOCKS for word in ("--requirement", lock)]
-    _run(sys.executable, "-m", "uv", "pip", "install", "--target", PACKAGES, *target, *checked, *locks)
+    _run(
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--target",
+        PACKAGES,
+        *target,
+        *checked,
+        *locks,
+    )
 
 
 def _python() -> Path:
@@ -167,13 +182,15 @@ def _make_environment(folder: Path, model: Model, qemu: str) -> None:
     (venv / "bin").mkdir()
     _write_start(venv / "bin" / base.name, qemu, model, root)
     (venv / "bin" / "python").symlink_to(base.name)
-    (venv / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+    (venv / "pyvenv.cfg").write_text(
+        f"home = {base.parent}\ninclude-system-site-packages = false\n"
+    )
     _write_cpu(root, model, base)
     (folder / "ready").touch()
 
 
 def _write_start(path: Path, qemu: str, model: Model, root: Path) -> None:
-    """Write the program that is Python to all others; Python takes its place from its argument 0."""
+    """Write the program that is Python to all others; it takes its place from its argument 0."""
     command = shlex.join([qemu, "-cpu", model.qemu, "-L", str(root)])
     path.write_text(f'#!/bin/sh\nexec {command} -0 "$0" {shlex.quote(str(_python()))} "$@"\n')
     path.chmod(0o755)
@@ -184,7 +201,9 @@ def _write_cpu(root: Path, model: Model, python: Path) -> None:
     ask = "import ctypes; get = ctypes.CDLL(None).getauxval; print(get(16), get(26))"
     bits = [int(word) for word in _run(python, "-c", ask).split()]
     names = zip((_FIRST, _SECOND), bits, strict=True)
-    features = " ".join(n for table, has in names for k, n in enumerate(table) if has >> k & 1)
+    features = " ".join(
+        name for table, has in names for k, name in enumerate(table.split()) if has >> k & 1
+    )
     number = model.number
     fields = {
         "BogoMIPS": "50.00",
