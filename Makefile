@@ -100,7 +100,7 @@ projects_to_bench = rm -rf .build/bench && for task in $(starts); do \
 	done
 
 # The tools: made again when their lock is newer. bootstrap.py finds a Python that fits, and says in
-# one line what to do where there is none (or no Linux, or no x86-64).
+# one line what to do where there is none (or the machine is none that the lock fits).
 $(tools)/ready: requirements-tools.lock
 	@python=$$($(PYTHON) -I '$(project)/bootstrap.py' --check) || exit 2; \
 	echo "Installing the template's tools into $(tools)"; \

@@ -20,6 +20,9 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().exec_module(module)
         machine = module.Machine({fields})
         module.this_machine = lambda: machine
+        if machine.system == "darwin":  # Python's default there
+            import multiprocessing
+            multiprocessing.set_start_method("spawn", force=True)
 
 class _Finder:
     @staticmethod

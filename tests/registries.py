@@ -16,13 +16,23 @@ def pinned(project: Project, image: str) -> Project:
     return project
 
 
-def digest_of(project: Project, image: str) -> subprocess.CompletedProcess[str]:
+def digest_of(project: Project, image: str, *options: str) -> subprocess.CompletedProcess[str]:
     """As `make image-digest` does it, with a Python that has none of the project's packages."""
-    return pinned(project, image).run("python3", "-m", "repro", "image-digest")
+    return pinned(project, image).run("python3", "-m", "repro", "image-digest", *options)
 
 
-def only_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+def lines(done: subprocess.CompletedProcess[str], code: int) -> list[str]:
     assert done.returncode == code, done.stdout + done.stderr
-    (line,) = done.stdout.splitlines()
     assert not done.stderr
-    return line
+    return done.stdout.splitlines()
+
+
+def index_of(*platforms: str) -> dict[str, object]:
+    """An index of images for those platforms, none of which is there."""
+    manifests = []
+    for platform in platforms:
+        system, _, cpu = platform.partition("/")
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        entry = {"mediaType": kind, "size": 2, "digest": GONE}
+        manifests.append({**entry, "platform": {"os": system, "architecture": cpu}})
+    return {"schemaVersion": 2, "manifests": manifests}

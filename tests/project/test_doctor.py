@@ -429,7 +429,14 @@ def test_a_package_that_nothing_asks_for_is_named(ill: Project) -> None:
     ("file", "old", "new", "words"),
     [
         ("Dockerfile", 'MKL_CBWR="COMPATIBLE"', 'MKL_CBWR="AVX2"', "MKL_CBWR is AVX2, "),
-        ("environment.yml", '  MKL_CBWR: "COMPATIBLE"\n', "", "MKL_CBWR is missing, "),
+        (
+            "Dockerfile",
+            'REPRO_PROFILE="portable"',
+            'REPRO_PROFILE="fast"',
+            "REPRO_PROFILE is fast, ",
+        ),
+        ("Makefile", "export MKL_CBWR ?= COMPATIBLE\n", "", "Makefile: MKL_CBWR is missing, "),
+        ("environment.yml", '  PYTHONHASHSEED: "42"\n', "", "PYTHONHASHSEED is missing, "),
         ("Makefile", "CAPABILITY ?= avx2", "CAPABILITY ?= avx", "ATEN_CPU_CAPABILITY is avx, "),
         ("environment.yml", "python=3.12", "python=3.13", "Dockerfile:"),
         ("environment.yml", "python=3.12", "python=3.9", "Dockerfile:"),

@@ -4,14 +4,18 @@ The weights are those of the native profile on this machine, other ones than the
 """
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, commit, faults, git, last_line
+from conftest import PORTABLE, Project, commit, faults, generate, git, last_line, weights
 from faked_machine import ARM_CLASS, ARM_SERVER, MAC, MAC_CLASS, FakedMachine
+from repro.core.errors import UserError
+from repro.environment.profile import PROFILES
+from repro.training import choose_device
 
 PORTABLE_CLASS = "cpu x86-64-v3 portable"
 RESULTS = "results/expected_metrics.json"
@@ -49,13 +53,8 @@ def recorded(project: Project) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("machine", "name"), [(ARM_SERVER, ARM_CLASS), (MAC, MAC_CLASS)], ids=["arm", "mac"]
-)
-def test_a_new_machine_is_equivalent_then_added_then_identical(
-    clone: Project, tmp_path: Path, machine: Any, name: str
-) -> None:
-    there = FakedMachine(clone, machine, tmp_path)
+def verify_on_a_new_machine(there: FakedMachine, name: str) -> None:
+    """The verdict, in the words that a person needs there."""
     done = there.run("repro", "verify")
     assert (done.returncode, last_line(done.stdout)) == (0, "EQUIVALENT"), done.stdout + done.stderr
     for words in (
@@ -63,10 +62,25 @@ def test_a_new_machine_is_equivalent_then_added_then_identical(
         f"bits       recorded on {PORTABLE_CLASS}\n",
         f"not compared: this is {name}",
         "the value was compared and not the bits: it lies inside the interval",
-        "make record",
-        "beside the recorded ones",
+        "to compare bits here, too: make record",
+        "beside the recorded ones, which stay as they are",
     ):
         assert words in done.stdout
+
+
+def test_a_mac_is_equivalent(clone: Project, tmp_path: Path) -> None:
+    there = FakedMachine(clone, MAC, tmp_path)
+    verify_on_a_new_machine(there, MAC_CLASS)
+    (line,) = faults(there.run("repro", "verify", "--prefix", "2"))
+    assert "leave --prefix and --segments out" in line
+
+
+def test_a_new_machine_is_equivalent_then_added_then_identical(
+    clone: Project, tmp_path: Path
+) -> None:
+    there = FakedMachine(clone, ARM_SERVER, tmp_path)
+    name = ARM_CLASS
+    verify_on_a_new_machine(there, name)
 
     before = (clone.path / RESULTS).read_text().splitlines()
     kept = {
@@ -112,7 +126,7 @@ def test_a_changed_hyperparameter_is_different_before_training(
     done = FakedMachine(clone, ARM_SERVER, tmp_path).run("repro", "verify")
     assert (done.returncode, last_line(done.stdout)) == (1, "DIFFERENT"), done.stdout
     assert "nothing was trained" in done.stdout
-    assert "config: optimizer: learning_rate is 0.004, recorded 0.003" in done.stdout
+    assert "learning_rate is 0.004, recorded 0.003" in done.stdout
     assert not [*clone.path.glob("runs/**/checkpoints")]
 
 
@@ -135,7 +149,61 @@ def test_portable_is_refused_there_in_one_line(clone: Project, tmp_path: Path) -
         assert f"this is {words}, where no kernels with the same bits on every CPU are" in line
 
 
+def test_the_portable_variables_of_make_or_an_image_are_taken_back_there(
+    clone: Project, tmp_path: Path
+) -> None:
+    """The command starts anew without them, and they are in no condition."""
+    done = FakedMachine(clone, ARM_SERVER, tmp_path).run(
+        "experiment.train", "--conditions", **PORTABLE
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(last_line(done.stdout))
+    assert told["hardware_class"] == ARM_CLASS
+    assert told["conditions"]["environment"] == {**PROFILES["native"], "profile": "native"}
+
+
 def test_no_variable_makes_another_machine_of_this_one(clone: Project) -> None:
     """Unlike the hook, which is a file that `doctor` and `verify` see."""
     done = clone.module("experiment.train", "--conditions", REPRO_MACHINE="aarch64")
     assert json.loads(last_line(done.stdout))["hardware_class"] == PORTABLE_CLASS
+
+
+@pytest.mark.parametrize("task", ["images", "text", "table"])
+def test_a_training_on_a_mac_has_the_same_bits_with_workers(task: str, tmp_path: Path) -> None:
+    """They start anew there: each task's data set and collate go to them by pickle."""
+    mac = FakedMachine(generate(tmp_path / "p", f"task={task}"), MAC, tmp_path)
+    found = []
+    for workers in (0, 2):
+        run = tmp_path / f"with-{workers}"
+        settings = ["training.max_steps=2", "output.trace=true", f"num_workers={workers}"]
+        done = mac.run("experiment.train", f"run_dir={run}", *settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr == ""
+        found.append((weights(run), (run / "trace.jsonl").read_bytes()))
+    assert found[0] == found[1]
+    context = json.loads((tmp_path / "with-2" / "experiment_context.json").read_text())
+    assert (context["hardware_class"], context["hardware"]["cpu_features"]) == (MAC_CLASS, [])
+
+
+def test_apples_gpu_is_refused_with_the_reason(clone: Project) -> None:
+    (line,) = faults(clone.module("experiment.train", "device=mps"))
+    assert line.startswith("error: device=mps: Apple's GPUs have no float64")
+    with pytest.raises(UserError, match="device=mps: Apple's GPUs have no float64"):
+        choose_device("mps")
+
+
+def test_make_takes_the_profile_of_the_machine(clone: Project, tmp_path: Path) -> None:
+    """`uname` is faked: what make exports must not be what the project's own tests refuse."""
+    for system, profile in (
+        ("Linux x86_64", "portable"),
+        ("Linux aarch64", "native"),
+        ("Darwin arm64", "native"),
+    ):
+        folder = tmp_path / system
+        folder.mkdir()
+        (folder / "uname").write_text(f"#!/bin/sh\necho {system}\n")
+        (folder / "uname").chmod(0o755)
+        show = "--eval=show:\n\t@echo $$REPRO_PROFILE $$MKL_CBWR"
+        done = clone.run("make", show, "show", PATH=f"{folder}:{os.environ['PATH']}")
+        cbwr = ["COMPATIBLE"] if profile == "portable" else []
+        assert done.stdout.split() == [profile, *cbwr]

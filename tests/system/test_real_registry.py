@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from conftest import HANGS, Project
-from registries import GONE, digest_of, only_line, pinned
+from registries import GONE, digest_of, lines, pinned
 
 OCI = "application/vnd.oci.image"
 
@@ -68,7 +68,7 @@ def push(host: str, tag: str, word: str) -> str:
     blob = {"mediaType": f"{OCI}.config.v1+json", "size": len(content), "digest": digest}
     layer = {**blob, "mediaType": f"{OCI}.layer.v1.tar"}
     kinds = ("manifest", {"config": blob, "layers": [layer]})
-    manifest = put(url, "inner", *kinds)
+    manifest = put(url, "inner", *kinds) | {"platform": {"os": "linux", "architecture": "amd64"}}
     return put(url, tag, "index", {"manifests": [manifest]})["digest"]
 
 
@@ -84,8 +84,12 @@ def test_a_tag_that_has_the_pinned_digest_is_one_line_and_0(
 ) -> None:
     digest = push(registry, "1.0", "first")
     pinned(own_project, f"{registry}/base/image:1.0@{digest}")
-    line = only_line(own_project.run("make", "image-digest"), 0)
-    assert line == f"{registry}/base/image:1.0 still has the pinned digest {digest}"
+    first, second = lines(own_project.run("make", "image-digest", "PLATFORM=linux/amd64"), 0)
+    assert first == f"{registry}/base/image:1.0 still has the pinned digest {digest}"
+    assert second == "the pinned image is for linux/amd64"
+    done = own_project.run("python3", "-m", "repro", "image-digest", "--platform", "linux/arm64")
+    _, second = lines(done, 1)
+    assert second.startswith("the pinned image is for linux/amd64, and not for linux/arm64: pin")
 
 
 def test_a_tag_that_moved_or_went_is_named_with_what_to_do(
@@ -94,13 +98,14 @@ def test_a_tag_that_moved_or_went_is_named_with_what_to_do(
     image = f"{registry}/base/image"
     first, second = push(registry, "2.0", "one"), push(registry, "2.0", "another")
     assert first != second
-    line = only_line(digest_of(own_project, f"{image}:2.0@{first}"), 1)
+    line, held = lines(digest_of(own_project, f"{image}:2.0@{first}"), 1)
     assert f"{image}:2.0 has the digest {second} now; the pinned {first} can still" in line
-    line = only_line(digest_of(own_project, f"{image}:2.0@{GONE}"), 1)
+    assert held == "the pinned image is for linux/amd64"
+    (line,) = lines(digest_of(own_project, f"{image}:2.0@{GONE}"), 1)
     assert f"the pinned {GONE} is gone: use a saved image" in line
-    line = only_line(digest_of(own_project, f"{image}:3.0@{first}"), 1)
+    line, _ = lines(digest_of(own_project, f"{image}:3.0@{first}"), 1)
     assert f"{image}:3.0 is gone; the pinned {first} can still" in line
     assert "make image-save" in line
     send(f"http://{registry}/v2/base/image/manifests/{first}", how="DELETE")
-    line = only_line(digest_of(own_project, f"{image}:3.0@{first}"), 1)
+    (line,) = lines(digest_of(own_project, f"{image}:3.0@{first}"), 1)
     assert f"{image}:3.0 is gone; the pinned {first} is gone" in line

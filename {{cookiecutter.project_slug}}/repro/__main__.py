@@ -19,6 +19,7 @@ examples:
   python -m repro doctor --quick                      the same by file sizes: takes seconds
   python -m repro doctor --lock                       only requirements.in, lock and Dockerfile
   python -m repro image-digest                        has the base image's tag moved?
+  python -m repro image-digest --platform linux/arm64    and is the image for ARM?
   python -m repro migrate                             after cruft update: your imports follow
 
 exit codes of verify: 0 IDENTICAL or EQUIVALENT, 1 DIFFERENT, 2 there is nothing to compare with
@@ -26,7 +27,7 @@ exit codes of diff: 0 identical, 1 other steps or metrics, 2 the runs cannot be 
 exit codes of compare: 0 compared, 1 same seed: other bits or metrics, 2 the runs cannot be compared
 exit codes of audit: 0 it found at most slow operations, 1 it found something else
 exit codes of doctor: 0 nothing is wrong, 1 faults or failed points, a line each, 2 cannot look
-exit codes of image-digest: 0 as pinned, 1 moved or gone, 2 the registry gives no answer
+exit codes of image-digest: 0 as pinned, 1 moved, gone or for another platform, 2 no answer
 exit codes of migrate: 0 all imports are today's, 1 some lines are left for you
 exit codes of all: 2 also where the output cannot be written, 141 nobody reads it on, 70 a bug
 """
@@ -183,7 +184,9 @@ def _add_doctor(commands: Commands) -> None:
 
 def _add_image_digest(commands: Commands) -> None:
     summary = "ask the registry whether the base image's tag has the digest in the Dockerfile"
-    _add(commands, run.image_digest_command, summary)
+    parser = _add(commands, run.image_digest_command, summary)
+    wanted = "fail unless the pinned image is for it, such as linux/arm64"
+    parser.add_argument("--platform", default="", metavar="OS/CPU", help=wanted)
 
 
 def _add_migrate(commands: Commands) -> None:

@@ -146,7 +146,7 @@ def doctor_command(arguments: Namespace) -> int:
 def image_digest_command(arguments: Namespace) -> int:
     from repro.environment.base_image import compare_digest
 
-    return compare_digest(ROOT)
+    return compare_digest(ROOT, arguments.platform)
 
 
 def migrate_command(arguments: Namespace) -> int:

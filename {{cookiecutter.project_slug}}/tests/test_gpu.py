@@ -80,7 +80,7 @@ def test_tf32_is_on_only_if_asked_for_and_the_flags_are_in_force(
     """A product in TF32 keeps 10 bits of mantissa: its error is a thousand times as large."""
     program = (
         f"precision = {precision!r}\n"
-        "from repro import environment; environment.enter('portable', 1)\n"
+        "from repro import environment; environment.enter('auto', 1)\n"
         "import os, torch; from repro.training import flags, set_determinism\n"
         "set_determinism('strict', precision)\n"
         "x = torch.rand(256, 256, dtype=torch.float64)\n"
@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_a_training_on_a_gpu_as_on_a_cpu(
 ) -> None:
     """Torch's fused kernels leave weights and moments as they are where the flag is set."""
     program = (
-        "from repro import environment; environment.enter('portable', 1)\n"
+        "from repro import environment; environment.enter('auto', 1)\n"
         "import torch; from repro.training.pending import Pending\n"
         "weight = torch.nn.Parameter(torch.ones(100, device='cuda'))\n"
         "kinds = [(torch.optim.AdamW, {}), (torch.optim.SGD, {'lr': 0.1, 'momentum': 0.9})]\n"

@@ -249,17 +249,28 @@ def profile_faults(root: Path) -> Iterator[str]:
 
 
 def _faults_of_variables(file: str, pattern: str, lines: list[tuple[int, str]]) -> Iterator[str]:
-    places = {}
-    values = {}
+    """Name what a file sets to something else than the table, and what it must set and does not.
+
+    conda sets the same on every kind of machine, so environment.yml needs what each profile has.
+    """
+    table = {**PROFILES["portable"], MARKER: "portable"}
+    missing = dict(PROFILES["native"] if file == "environment.yml" else table)
     for number, line in lines:
-        if match := re.fullmatch(pattern, line):
-            places[match[1]] = f"{file}:{number}"
-            values[match[1]] = match[2]
-    for name, value in {**PROFILES["portable"], MARKER: "portable"}.items():
-        here = values.get(name, "missing")
-        if here != value:
-            wanted = f"repro/environment/profile.py has {value}"
-            yield f"{places.get(name, file)}: {name} is {here}, {wanted}: make them agree"
+        match = re.fullmatch(pattern, line)
+        if not match or match[1] not in table:
+            continue
+        name, value = match.groups()
+        if value == table[name]:
+            missing.pop(name, None)
+        elif name != MARKER or value not in PROFILES:  # the other profiles are for other machines
+            missing.pop(name, None)
+            yield _disagrees(f"{file}:{number}", name, value, table[name])
+    for name, wanted in missing.items():
+        yield _disagrees(file, name, "missing", wanted)
+
+
+def _disagrees(place: str, name: str, value: str, wanted: str) -> str:
+    return f"{place}: {name} is {value}, repro/environment/profile.py has {wanted}: make them agree"
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -156,8 +156,8 @@ class _Fork(_Kept, ForkProcess):
 
 class _Spawn(_Kept, SpawnProcess):
     def start(self) -> None:
-        """Start it with Ctrl-C blocked, or it would answer with a traceback of its own."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        """Start it with these blocked: it would end by them, with a traceback of its own."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             super().start()
         finally:
