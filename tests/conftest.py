@@ -38,6 +38,7 @@ TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 VENV = ROOT / ".build" / "venv"
 TRACKERS = ROOT / ".build" / "trackers"  # an environment that has the trackers' packages as well
 CHECKS = ROOT / ".build" / "checks" / "bin"  # what projects are checked with
+UV = ROOT / ".build" / "runner" / "bin" / "uv"
 COOKIECUTTER = ROOT / ".build" / "tools" / "bin" / "cookiecutter"
 
 TASKS = ROOT / "templates" / "tasks"

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Project
-from repro.core.machines import Machine
+from repro.core.machines import ThisMachine
 
 _HOOK = """
 import importlib.machinery, sys
@@ -18,7 +18,7 @@ import importlib.machinery, sys
 class _Loader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module):
         super().exec_module(module)
-        machine = module.Machine({fields})
+        machine = module.ThisMachine({fields})
         module.this_machine = lambda: machine
         if machine.system == "darwin":  # Python's default there
             import multiprocessing
@@ -46,16 +46,16 @@ CPU variant\t: 0x3
 CPU part\t: 0xd0c
 CPU revision\t: 1
 """
-ARM_SERVER = Machine("linux", "aarch64", NEOVERSE_N1)
+ARM_SERVER = ThisMachine("linux", "aarch64", NEOVERSE_N1)
 ARM_CLASS = "cpu aarch64 Neoverse-N1 (04880d67) native"
-MAC = Machine("darwin", "arm64", "Apple M2 Pro")
+MAC = ThisMachine("darwin", "arm64", "Apple M2 Pro")
 MAC_CLASS = "cpu Apple M2 Pro native"
 
 
 class FakedMachine:
     """A project on a machine that is not there; its commands are processes, never forks."""
 
-    def __init__(self, project: Project, machine: Machine, place: Path) -> None:
+    def __init__(self, project: Project, machine: ThisMachine, place: Path) -> None:
         self.project = project
         self.hook = place / f"on-{machine.system}-{machine.architecture}"
         self.hook.mkdir(parents=True)

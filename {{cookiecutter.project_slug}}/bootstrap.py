@@ -26,13 +26,13 @@ from typing import TextIO
 ROOT = Path(__file__).resolve().parent
 LOCKS = ("requirements.lock", "requirements-tracker.lock", "requirements-dev.lock")
 OPTIONAL = "requirements-tracker.lock"  # a project without a tracker has none
-# Of prctl(2): pip would go on after a kill -9, and write into what comes next.
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # of prctl(2): pip would go on after a kill -9, and write into what comes next
 HELD: "list[int]" = []  # where there is no prctl, pip keeps the folder's lock until it ends
 LARGEST = 1 << 26  # bytes of a file that is read here
 FREE_GB = 7  # 5.9 GB when installed
 FREE_GB_WITHOUT_CUDA = 2  # on a Mac: about 1.3 GB by the sizes of the wheels, never installed
 STAMP = "repro-setup.json"
+INSTALLERS = ("pip", "uv")
 # Inside of the environment, whose folder may be a mount, or lie in a folder of somebody else.
 NEW = "repro-setup.new"  # the one that is being made
 OLD = "repro-setup.old"  # the one that it replaced
@@ -49,6 +49,11 @@ UNCHANGED = "nothing is changed"
 # judge them otherwise do not. (Values, not gaps, where a pip.conf may say something too.)
 OVERRULED = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_CONSTRAINT": os.devnull}
 DROPPED = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_PYTHON", "PIP_QUIET")
+DROPPED_OF_UV = re.compile(
+    "UV_(NO_VERIFY_HASHES|TORCH_BACKEND|CONSTRAINT|OVERRIDE|EXCLUDE(_NEWER)?|PRERELEASE|RESOLUTION"
+    "|PYTHON|SYSTEM_PYTHON|BREAK_SYSTEM_PACKAGES|PROJECT|WORKING_DIR)"
+)
+LOCKED = ["--require-hashes", "--no-deps", "--only-binary=:all:"]
 
 # A Python's path, version, whether it can make environments (Debian splits that off), and kind.
 PROBE = """if 1:
@@ -92,9 +97,7 @@ def check_linux(machine: str) -> None:
         raise Refused(f"found {found}, the lock (manylinux_2_28) needs glibc 2.28; {CONTAINER}")
     if machine != "x86_64":
         return
-    flags = re.search(
-        r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE
-    )
+    flags = re.search(r"(?m)^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(errors="replace"))
     missing = {"avx2", "fma"}.difference(flags.group(1).split() if flags else ())
     if missing:
         raise Refused(f"this CPU lacks {' and '.join(sorted(missing))}: use a newer x86-64 CPU")
@@ -159,14 +162,39 @@ def check_space(venv: Path) -> None:
         raise Refused(f"{venv / OLD} cannot be deleted: end what still runs in it, or delete it")
 
 
-def build(venv: Path, python: str, stamp: str) -> None:
+def find_installer(name: str) -> "str | None":
+    """Return uv's path; None for pip, which every new environment has."""
+    if name not in INSTALLERS:
+        raise Refused(f"INSTALLER={name}: expected {' or '.join(INSTALLERS)}")
+    path = None if name == "pip" else shutil.which(name)
+    if name != "pip" and not path:
+        raise Refused(f"found no {name} on PATH: install it, or leave out INSTALLER={name}")
+    return path
+
+
+def install(new: Path, uv: "str | None") -> None:
+    """Install all locks at once, with pip or with uv, into an environment that is empty."""
+    python = str(new / "bin" / "python")
+    packages = [*LOCKED, *(f"--requirement={lock}" for lock in locks())]
+    if uv:
+        # Copies, and compiled as by pip: a file that is linked to uv's cache would be the same file
+        # in all environments, and an edit in one would be an edit in all.
+        own = ["--python", python, "--link-mode=copy", "--compile-bytecode", "--no-progress"]
+        run([uv, "pip", "install", *own, *packages])
+        with suppress(OSError):
+            (new / ".lock").unlink()  # uv's own, while it works
+    else:
+        own = ["--disable-pip-version-check", "--no-input", "--progress-bar=off"]
+        run([python, "-I", "-m", "pip", "install", *own, *packages])
+
+
+def build(venv: Path, python: str, stamp: str, uv: "str | None") -> None:
     """Make the environment from nothing; what was there stays until the new one is whole."""
     new = venv / NEW
     new.mkdir()
     pip = [str(new / "bin" / "python"), "-I", "-m", "pip", "--disable-pip-version-check"]
-    options = "--require-hashes --no-deps --only-binary=:all: --no-input --progress-bar=off"
     run([python, "-I", "-m", "venv", "--prompt", venv.name, str(new)])
-    run([*pip, "install", *options.split(), *(f"--requirement={lock}" for lock in locks())])
+    install(new, uv)
     run([*pip, "check"])
     run([pip[0], "-I", str(ROOT / RELOCATED), str(new)])
     write_records(new)
@@ -209,7 +237,11 @@ def write_records(venv: Path) -> None:
 
 def run(command: "list[str]", quiet: bool = False) -> "list[str]":
     """Run a command and return its last lines of output; show pip's progress, and a failure."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k not in DROPPED}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not (name.startswith("PYTHON") or name in DROPPED or DROPPED_OF_UV.fullmatch(name))
+    }
     env.update(OVERRULED)
     lines: list[str] = []
     with Popen(
@@ -220,14 +252,14 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
         stderr=STDOUT,
         errors="replace",
         pass_fds=HELD,
-        preexec_fn=end_with_parent if platform.system() == "Linux" else None,
+        preexec_fn=end_with_this_program,
     ) as process:
         try:
             for line in process.stdout or ():
                 lines.append(line.rstrip())
                 if line.startswith("Collecting "):
                     show("getting and checking " + line.split()[1], passing=True)
-                elif line.startswith("Installing collected packages"):
+                elif line.startswith(("Installing collected packages", "Prepared ")):  # pip, uv
                     show("every package has the hash of the lock; unpacking them")
         except BaseException:
             process.kill()
@@ -235,20 +267,24 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
     if process.returncode:
         if not quiet:
             tell("\n".join(["", *what_failed(lines)]), sys.stderr)
-        wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", "\n".join(lines), re.MULTILINE)
+        told = "\n".join(lines)
+        wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", told, re.MULTILINE)  # pip
+        wrong += re.findall("Hash mismatch for `(.+)`", told)  # uv
         cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
         raise Refused(f"{cause} (see above); {UNCHANGED}", exit_code=1)
     return lines
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to end this process with its parent."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def end_with_this_program() -> None:
+    """Let the system end this process when bootstrap.py is killed; only Linux can."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def what_failed(lines: "list[str]") -> "list[str]":
     """Return the lines of a failed command from its first error on, or else its last ones."""
-    errors = [number for number, line in enumerate(lines) if line.startswith("ERROR")]
+    starts = ("ERROR", "error")  # pip's, uv's
+    errors = [number for number, line in enumerate(lines) if line.startswith(starts)]
     shown = lines[errors[0] :] if errors else lines[-12:]
     return [line[:300] for line in shown[:15]]
 
@@ -308,6 +344,7 @@ def main() -> int:
             os.open(os.devnull, os.O_RDWR)
     parser = argparse.ArgumentParser(description="make the environment from the locks")
     parser.add_argument("--venv", default=".venv", help="its folder (default: .venv)")
+    parser.add_argument("--installer", default="pip", help="pip (default), or uv if it is there")
     parser.add_argument("--check", action="store_true", help="only print a Python that fits")
     parser.add_argument("--records", action="store_true", help="only write its " + RECORDS)
     options = parser.parse_args()
@@ -317,7 +354,7 @@ def main() -> int:
         elif options.check:
             print_answer(fitting_python()[0])
         else:
-            set_up(options.venv, *fitting_python())
+            set_up(options.venv, *fitting_python(), find_installer(options.installer))
     except (Refused, OSError) as error:
         tell(f"setup: {error}", sys.stderr)
         return getattr(error, "exit_code", 2)
@@ -327,7 +364,7 @@ def main() -> int:
     return 0
 
 
-def set_up(folder: str, python: str, version: str) -> None:
+def set_up(folder: str, python: str, version: str, uv: "str | None") -> None:
     """Make the environment in `folder`, unless it is there and of these locks."""
     venv = (ROOT / folder).resolve()
     digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in locks()]
@@ -346,7 +383,7 @@ def set_up(folder: str, python: str, version: str) -> None:
         check_space(venv)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends pip too
         show(f"making {folder} with Python {version}; takes minutes the first time")
-        build(venv, python, stamp)
+        build(venv, python, stamp, uv)
         show(f"{folder} is ready")
     finally:
         if not whole_parts(venv):

@@ -6,6 +6,7 @@ Each is a copy of a small environment, which `make setup` made from a lock with 
 import base64
 import hashlib
 import marshal
+import os
 import py_compile
 import re
 import shutil
@@ -15,7 +16,7 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import UV, Project
 from doctors import doctor
 
 LOCKED = ("markdown-it-py", "mdurl", "packaging", "pygments", "rich")
@@ -105,6 +106,64 @@ def test_another_environment_is_a_note_and_compiled_files_without_dates_are_righ
     done = ill.run("python", "-I", "bootstrap.py", "--records", "--venv", str(ill.venv))
     assert done.returncode == 0, done.stderr
     assert "note: " not in ill.module("repro", "doctor", "--quick").stdout
+
+
+PLANTED_FOR_MACOS = (
+    'planted==1.0 ; sys_platform == "darwin" \\\n    --hash=sha256:' + "0" * 64 + "\n"
+)
+NOT_AS_LOCKED = """if 1:
+    from pathlib import Path
+    from repro.environment.locks import not_as_locked
+    print(not_as_locked(Path("requirements.lock")))"""
+
+
+def test_an_environment_that_uv_made_is_as_right_as_pips(small: Project, tmp_path: Path) -> None:
+    other = Project(small.path, tmp_path / "venv")
+    path = f"{UV.parent}{os.pathsep}{os.environ['PATH']}"
+    done = other.make("setup", "INSTALLER=uv", PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for options in ((), ("--quick",), ("--lock",)):
+        assert doctor(other, *options) == doctor(small, *options) == []
+    found = {
+        project.run("python", "-c", NOT_AS_LOCKED).stdout.strip() for project in (small, other)
+    }
+    assert found == {"{}"}
+    edited = site(other) / "mdurl" / "_encode.py"
+    edited.write_bytes(edited.read_bytes().replace(b"a", b"b", 1))
+    (fault,) = (fault for fault in doctor(other) if ".pyc" not in fault)
+    assert fault.endswith("mdurl/_encode.py is not the file that was installed: " + ANEW)
+
+
+def test_what_the_lock_has_for_other_platforms_is_not_missed(ill: Project, tmp_path: Path) -> None:
+    """And it is as good as in no lock where somebody has installed it."""
+    with (ill.path / LOCK).open("a") as lock:
+        lock.write(PLANTED_FOR_MACOS)
+    (changed,) = doctor(ill)
+    assert changed.startswith("requirements.lock is not the one that the environment was made from")
+    assert ill.run("python", "-c", NOT_AS_LOCKED).stdout.strip() == "{}"
+    pip(ill, "install", "--no-index", str(make_wheel(tmp_path, "py3-none-any")))
+    _, fault = doctor(ill, "--lock")
+    assert fault == f"planted 1.0 is installed and locked for other platforms only: {ANEW}"
+
+
+def test_a_marker_that_the_packages_do_not_ask_for_is_named(ill: Project) -> None:
+    """A lock of pip-compile alone lacks them, and one that somebody edited may have others."""
+    place = line_of(ill, LOCK, "mdurl==")
+    text = (ill.path / LOCK).read_text()
+    marked = re.sub(r"(?m)^(mdurl==\S+)", r'\1 ; sys_platform == "linux"', text)
+    (ill.path / LOCK).write_text(marked)
+    fault, _ = doctor(ill, "--lock")
+    marker = """the marker 'sys_platform == "linux"'"""
+    everywhere = "Linux x86-64, Linux aarch64, macOS arm64"
+    assert fault == f"{place}mdurl has {marker}, needed on {everywhere}: run make lock"
+    (metadata,) = site(ill).glob("markdown_it_py-*.dist-info/METADATA")
+    on_linux = "mdurl~=0.1 ; platform_system == 'Linux'"
+    metadata.write_text(metadata.read_text().replace("mdurl~=0.1", on_linux))
+    assert len(doctor(ill, "--lock")) == 1
+    (ill.path / LOCK).write_text(text)
+    (fault,) = doctor(ill, "--lock")
+    linux = "Linux x86-64, Linux aarch64"
+    assert fault == f"{place}mdurl has no marker, needed on {linux}: run make lock"
 
 
 def test_it_runs_without_any_package(ill: Project) -> None:

@@ -1,6 +1,7 @@
 """`make setup`: whatever ends it, an environment works on until the new one is whole.
 
-bootstrap.py runs in a folder with a lock of one small package, which lies beside it as a wheel.
+bootstrap.py runs in a folder with a lock of one small package, which lies beside it as a wheel. pip
+installs it, or uv where somebody asks for it.
 """
 
 import base64
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import TEMPLATE
+from conftest import TEMPLATE, UV
 
 OTHERS = ("requirements-dev.lock", "requirements-tracker.lock")
 SMALL = ("FREE_GB = 7", "FREE_GB = 0.01")
@@ -54,8 +55,12 @@ def lock(top: Path, version: str, digest: str | None = None) -> None:
 
 
 def environ(top: Path) -> dict[str, str]:
-    quiet = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    return {**quiet, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels(top))}
+    """Without a network; uv is on PATH, and has a cache of its own."""
+    quiet = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_"))}
+    quiet["PATH"] = f"{UV.parent}{os.pathsep}{quiet['PATH']}"
+    links = dict.fromkeys(("PIP_FIND_LINKS", "UV_FIND_LINKS"), str(wheels(top)))
+    links["UV_CACHE_DIR"] = str(top.parent / "cache")
+    return {**quiet, **links, "PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
 
 
 def load_bootstrap() -> ModuleType:
@@ -71,8 +76,14 @@ bootstrap = load_bootstrap()
 COMMAND = [getattr(sys, "_base_executable", sys.executable), "-I", "bootstrap.py"]
 
 
-def setup(top: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(COMMAND, cwd=top, env=environ(top), capture_output=True, text=True)
+def setup(top: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=top,
+        env={**environ(top), **variables},
+        capture_output=True,
+        text=True,
+    )
 
 
 def run(top: Path) -> str:
@@ -251,3 +262,52 @@ def test_a_first_setup_that_fails_leaves_nothing_and_a_folder_of_others_stays(to
     shutil.rmtree(top / "elsewhere")
     assert done.returncode == 2
     assert "was not made by make setup" in done.stderr
+
+
+# uv -----------------------------------------------------------------------------------------------
+
+WITH_UV = ("--installer", "uv")
+
+
+def test_uv_makes_the_same_environment_and_pip_takes_it_as_its_own(top: Path) -> None:
+    before = names(top)
+    # What would let another file in, or send it elsewhere, is not heeded.
+    strange = {"UV_NO_VERIFY_HASHES": "1", "UV_SYSTEM_PYTHON": "1", "UV_PYTHON": "3.9"}
+    done = setup(top, *WITH_UV, **strange)
+    assert done.returncode == 0, done.stderr
+    assert run(top) == "small 2.0"
+    assert names(top) == before
+    stamp = (top / ".venv" / "repro-setup.json").read_text()
+    (site,) = (top / ".venv").glob("lib/python3*/site-packages")
+    info = site / "small-2.0.dist-info"
+    assert (info / "INSTALLER").read_text().strip() == "uv"
+    records = json.loads((top / ".venv" / "repro-records.json").read_text())
+    assert records[info.name] == hashlib.sha256((info / "RECORD").read_bytes()).hexdigest()
+    program = (top / ".venv" / "bin" / "small").read_bytes()
+    assert b"repro-setup.new" not in program
+    assert f",{len(program)}\n" in (info / "RECORD").read_text()
+    assert (site / "__pycache__").is_dir()
+    assert (site / "small.py").stat().st_nlink == 1  # no link to uv's cache
+    assert "up to date" in setup(top).stdout
+    shutil.rmtree(top / ".venv")
+    assert setup(top).returncode == 0
+    assert (top / ".venv" / "repro-setup.json").read_text() == stamp
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "code", "words"),
+    [
+        (WITH_UV, None, 1, "hash mismatch: small==2.0 (see above); nothing is changed"),
+        (WITH_UV, "/usr/bin:/bin", 2, "found no uv on PATH: install it, or leave out INSTALLER=uv"),
+        (("--installer", "conda"), None, 2, "INSTALLER=conda: expected pip or uv"),
+    ],
+)
+def test_without_the_right_files_or_without_uv_nothing_is_changed(
+    top: Path, arguments: tuple[str, ...], path: str | None, code: int, words: str
+) -> None:
+    before = names(top)
+    lock(top, "2.0", "0" * 64)
+    done = setup(top, *arguments, **({"PATH": path} if path else {}))
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (code, f"setup: {words}")
+    assert run(top) == "small 1.0"
+    assert names(top) == before

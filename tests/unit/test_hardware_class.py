@@ -13,7 +13,7 @@ import pytest
 from faked_machine import NEOVERSE_N1
 from repro.core import machines
 from repro.core.errors import UserError
-from repro.core.machines import Machine
+from repro.core.machines import ThisMachine
 from repro.environment.profile import MARKER, PROFILES, enter, lacks_for_portable, resolve_profile
 from repro.results.claims import Claim
 from repro.results.comparable import conditions_that_differ
@@ -33,28 +33,28 @@ N1 = NEOVERSE_N1
 V1 = N1.replace("0xd0c", "0xd40").replace("asimddp", "asimddp sve i8mm bf16 svebf16")
 BIG_LITTLE = N1.replace("0xd0c", "0xd85") + N1.replace("0xd0c", "0xd87")
 OTHERS = {
-    "linux aarch64": Machine("linux", "aarch64", N1),
-    "linux riscv64": Machine("linux", "riscv64", "hart : 0\nisa : rv64imafdcv\n"),
-    "linux i686": Machine("linux", "i686", "model name : Pentium\nflags : avx2 fma\n"),
-    "darwin arm64": Machine("darwin", "arm64", "Apple M2 Pro"),
-    "darwin x86_64": Machine("darwin", "x86_64", "Intel(R) Core(TM) i7 CPU @ 2.60GHz"),
-    "win32 AMD64": Machine("win32", "AMD64", ""),
+    "linux aarch64": ThisMachine("linux", "aarch64", N1),
+    "linux riscv64": ThisMachine("linux", "riscv64", "hart : 0\nisa : rv64imafdcv\n"),
+    "linux i686": ThisMachine("linux", "i686", "model name : Pentium\nflags : avx2 fma\n"),
+    "darwin arm64": ThisMachine("darwin", "arm64", "Apple M2 Pro"),
+    "darwin x86_64": ThisMachine("darwin", "x86_64", "Intel(R) Core(TM) i7 CPU @ 2.60GHz"),
+    "win32 AMD64": ThisMachine("win32", "AMD64", ""),
 }
 WORDS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
 
 
-def be(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+def be(monkeypatch: pytest.MonkeyPatch, machine: ThisMachine) -> None:
     monkeypatch.setattr(machines, "this_machine", lambda: machine)
 
 
 @pytest.fixture(params=OTHERS.values(), ids=OTHERS)
-def other_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    machine: Machine = request.param
+def other_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ThisMachine:
+    machine: ThisMachine = request.param
     be(monkeypatch, machine)
     return machine
 
 
-def test_no_other_machine_gets_the_portable_class(other_machine: Machine) -> None:
+def test_no_other_machine_gets_the_portable_class(other_machine: ThisMachine) -> None:
     there = f"this is {WORDS[other_machine.system]} on {other_machine.architecture}"
     assert lacks_for_portable().startswith(there)
     assert resolve_profile("auto") == "native"
@@ -64,7 +64,7 @@ def test_no_other_machine_gets_the_portable_class(other_machine: Machine) -> Non
 
 
 def test_portable_is_refused_where_it_cannot_be(
-    other_machine: Machine, monkeypatch: pytest.MonkeyPatch
+    other_machine: ThisMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (*PROFILES["portable"], MARKER):
         monkeypatch.delenv(name, raising=False)
@@ -81,41 +81,44 @@ def test_an_x86_cpu_without_avx2_is_not_of_the_portable_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for flags, lacking in (("fma avx2", ""), ("fma avx", "this CPU has no avx2"), ("", "no fma")):
-        be(monkeypatch, Machine("linux", "x86_64", f"flags : {flags}"))
+        be(monkeypatch, ThisMachine("linux", "x86_64", f"flags : {flags}"))
         assert lacking in lacks_for_portable()
         assert bool(lacks_for_portable()) == bool(lacking)
         assert resolve_profile("auto") == ("native" if lacking else "portable")
-    be(monkeypatch, Machine("linux", "x86_64", ""))
+    be(monkeypatch, ThisMachine("linux", "x86_64", ""))
     assert "cannot be read" in lacks_for_portable()
 
 
 CLASSES = {
-    "a server": (Machine("linux", "aarch64", N1), "cpu aarch64 Neoverse-N1 (04880d67) native"),
-    "with SVE": (Machine("linux", "aarch64", V1, 256), "cpu aarch64 Neoverse-V1 (?) native"),
-    "shorter SVE": (Machine("linux", "aarch64", V1, 128), "cpu aarch64 Neoverse-V1 (?) native"),
+    "a server": (ThisMachine("linux", "aarch64", N1), "cpu aarch64 Neoverse-N1 (04880d67) native"),
+    "with SVE": (ThisMachine("linux", "aarch64", V1, 256), "cpu aarch64 Neoverse-V1 (?) native"),
+    "shorter SVE": (ThisMachine("linux", "aarch64", V1, 128), "cpu aarch64 Neoverse-V1 (?) native"),
     "hidden SVE": (
-        Machine("linux", "aarch64", N1.replace("0xd0c", "0xd40")),
+        ThisMachine("linux", "aarch64", N1.replace("0xd0c", "0xd40")),
         "cpu aarch64 Neoverse-V1 (04880d67) native",
     ),
     "two kinds of cores": (
-        Machine("linux", "aarch64", BIG_LITTLE),
+        ThisMachine("linux", "aarch64", BIG_LITTLE),
         "cpu aarch64 Cortex-A725 + Cortex-X925 (04880d67) native",
     ),
     "another maker": (
-        Machine("linux", "aarch64", N1.replace("0x41", "0x61").replace("0xd0c", "0x000")),
+        ThisMachine("linux", "aarch64", N1.replace("0x41", "0x61").replace("0xd0c", "0x000")),
         "cpu aarch64 0x61 0x000 (04880d67) native",
     ),
-    "a closed /proc": (Machine("linux", "aarch64", ""), "cpu aarch64 of unknown model (?) native"),
-    "a Mac": (Machine("darwin", "arm64", "Apple M2 Pro"), "cpu Apple M2 Pro native"),
+    "a closed /proc": (
+        ThisMachine("linux", "aarch64", ""),
+        "cpu aarch64 of unknown model (?) native",
+    ),
+    "a Mac": (ThisMachine("darwin", "arm64", "Apple M2 Pro"), "cpu Apple M2 Pro native"),
     "a virtual Mac": (
-        Machine("darwin", "arm64", "Apple M1 (Virtual)"),
+        ThisMachine("darwin", "arm64", "Apple M1 (Virtual)"),
         "cpu Apple M1 (Virtual) native",
     ),
-    "a silent Mac": (Machine("darwin", "arm64", ""), "cpu arm64 native"),
+    "a silent Mac": (ThisMachine("darwin", "arm64", ""), "cpu arm64 native"),
 }
 
 
-def class_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> str:
+def class_of(machine: ThisMachine, monkeypatch: pytest.MonkeyPatch) -> str:
     be(monkeypatch, machine)
     return hardware_class("auto", "cpu")
 
@@ -133,8 +136,8 @@ def test_vectors_of_another_length_are_another_class(monkeypatch: pytest.MonkeyP
     """Other kernels run there; what only the kernel's version adds to the list is none."""
     kinds = [CLASSES[kind][0] for kind in ("with SVE", "shorter SVE", "hidden SVE")]
     assert len({class_of(machine, monkeypatch) for machine in kinds}) == 3
-    newer = Machine("linux", "aarch64", N1.replace("ssbs", "ssbs paca pacg dcpop ecv"))
-    older = Machine("linux", "aarch64", N1)
+    newer = ThisMachine("linux", "aarch64", N1.replace("ssbs", "ssbs paca pacg dcpop ecv"))
+    older = ThisMachine("linux", "aarch64", N1)
     assert class_of(newer, monkeypatch) == class_of(older, monkeypatch)
 
 
@@ -165,7 +168,7 @@ def test_a_mac_is_asked_for_the_name_of_its_cpu(monkeypatch: pytest.MonkeyPatch)
     for answer, code, name in ((b"Apple M4 Max", 0, "Apple M4 Max"), (b"", -1, "")):
         library = Library(answer, code)
         monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
-        assert machines.this_machine() == Machine("darwin", "arm64", name)
+        assert machines.this_machine() == ThisMachine("darwin", "arm64", name)
 
 
 def test_the_length_of_vectors_is_asked_of_an_arm_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

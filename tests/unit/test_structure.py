@@ -41,7 +41,7 @@ FLOORS = [
 LONGEST_FUNCTION = 40  # lines, its docstring not counted
 LONGEST_MODULE = 300  # lines
 # It has to be one file: started with -I it finds no module beside it, and nothing is installed yet.
-LONGEST_BOOTSTRAP = 400
+LONGEST_BOOTSTRAP = 420
 MOST_UNTYPED = 40  # mappings from names to anything, in all that an author reads
 UNTYPED = {
     f"{mapping}[str, {value}]"

@@ -28,8 +28,8 @@ if sys.argv[:1] == ["-m"]:
 
     open_closed_streams()
 
-    # These need no package: the doctor names what is missing, the others use Python alone.
-    bare = sys.argv[1:2] in (["doctor"], ["image-digest"], ["migrate"])
+    # These need no package: the doctor names what is missing, the others do without.
+    bare = sys.argv[1:2] in (["doctor"], ["image-digest"], ["mark-lock"], ["migrate"])
     if not bare and not (find_spec("hydra") and find_spec("torch")):
         reason = "lacks the project's packages: run make setup, then use .venv/bin/python"
         if sys.flags.no_site:

@@ -40,7 +40,7 @@ if not __package__:  # as a file, which does not find the kit
     print("error: started as a file: expected python -m repro", file=sys.stderr)
     sys.exit(2)
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import REMAINDER, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +70,7 @@ def main() -> int:
         _add_archive,
         _add_doctor,
         _add_image_digest,
+        _add_mark_lock,
         _add_migrate,
     ):
         add_command(commands)
@@ -187,6 +188,14 @@ def _add_image_digest(commands: Commands) -> None:
     parser = _add(commands, run.image_digest_command, summary)
     wanted = "fail unless the pinned image is for it, such as linux/arm64"
     parser.add_argument("--platform", default="", metavar="OS/CPU", help=wanted)
+
+
+def _add_mark_lock(commands: Commands) -> None:
+    summary = "write a lock's markers: for which platforms its packages are (make lock does it)"
+    parser = _add(commands, run.mark_lock_command, summary)
+    parser.add_argument("name", help="NAME.lock is made of NAME.in and NAME.unmarked")
+    options = "those of pip-compile that name an index"
+    parser.add_argument("options", nargs=REMAINDER, help=options)
 
 
 def _add_migrate(commands: Commands) -> None:

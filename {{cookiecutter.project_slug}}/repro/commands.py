@@ -149,6 +149,13 @@ def image_digest_command(arguments: Namespace) -> int:
     return compare_digest(ROOT, arguments.platform)
 
 
+def mark_lock_command(arguments: Namespace) -> int:
+    from repro.environment.mark_lock import mark_lock
+
+    mark_lock(ROOT, arguments.name, arguments.options)
+    return 0
+
+
 def migrate_command(arguments: Namespace) -> int:
     from repro.core.migrate import lines_of, migrate
 

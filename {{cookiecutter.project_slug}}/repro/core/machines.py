@@ -28,7 +28,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _PR_SVE_GET_VL = 51  # of prctl(2): the length of SVE's vectors, in the low 16 bits, in bytes
 
 
-class Machine(NamedTuple):
+class ThisMachine(NamedTuple):
     """What the system says of itself, as far as bits may depend on it.
 
     `system` is as in sys.platform, `architecture` as the kernel names it. `cpu` is the text about
@@ -51,17 +51,17 @@ class Machine(NamedTuple):
         return f"{names.get(self.system, self.system)} on {self.architecture}"
 
 
-def this_machine() -> Machine:
+def this_machine() -> ThisMachine:
     """Ask the system what machine this is."""
     architecture = platform.machine()
     if sys.platform == MACOS:
-        return Machine(MACOS, architecture, _name_of_mac_cpu())
+        return ThisMachine(MACOS, architecture, _name_of_mac_cpu())
     try:
         cpu = _CPUINFO.read_text(errors="replace")
     except OSError:
         cpu = ""
     bits = _vector_bits() if architecture == AARCH64 else 0
-    return Machine(sys.platform, architecture, cpu, bits)
+    return ThisMachine(sys.platform, architecture, cpu, bits)
 
 
 def _name_of_mac_cpu() -> str:

@@ -131,7 +131,7 @@ _RENAMED = {
     "repro.doctor.records": "repro.environment.installed_files.record_faults",
     "repro.document.read": "repro.results.document.read_document",
     "repro.document.write": "repro.results.document.write_document",
-    "repro.locks.requirements": "repro.environment.locks.requirement_faults",
+    "repro.locks.requirements": "repro.environment.requirements.requirement_faults",
     "repro.locks.settings": "repro.environment.locks.profile_faults",
     "repro.registry.ask": "repro.environment.base_image.digest_of",
     "repro.replay.ROOMS": "repro.core.layout.USER_CODE",
@@ -165,6 +165,7 @@ _REPLACED = {
 }
 # What only the kit used.
 _INNER = {
+    "repro.locks": "unasked",
     "repro.catalogue": "Meant",
     "repro.checklist": "archived commit_of committed deterministic documented hardware_of known "
     "locked newest of_newest_run seeds states_of verdict_on verified",

@@ -63,7 +63,7 @@ def compare_digest(root: Path, wanted: str = "") -> int:
 
 def _says_platforms(name: str, digest: str, wanted: str) -> bool:
     """Print which platforms an image is for; tell whether `wanted` is among them."""
-    found = platforms_of(name, digest)
+    found = platforms_of_image(name, digest)
     held = f"the pinned image is for {', '.join(found) or 'no platform that it names'}"
     if wanted and wanted not in found:
         remedy = f"pin one that is for it (ARG BASE_IMAGE), or take {_options(found)}"
@@ -88,7 +88,7 @@ def digest_of(name: str, reference: str) -> str | None:
     return answer.digest if answer else None
 
 
-def platforms_of(name: str, digest: str) -> list[str]:
+def platforms_of_image(name: str, digest: str) -> list[str]:
     """Return the platforms that an image is for, such as linux/arm64.
 
     An index names them; an image alone names its own in its config. UserError if the registry gives

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from repro.core import machines
 from repro.core.hashing import sha256_json
-from repro.core.machines import AARCH64, Machine
+from repro.core.machines import AARCH64, ThisMachine
 
 # Features by which torch and the libraries below it choose their kernels. The kernel tells more of
 # an ARM CPU with each version, so the list of all of them would make another class of one machine.
@@ -71,7 +71,7 @@ def native_class() -> str:
     return f"cpu {architecture}{cpu.model} ({sha256_json(cpu.features)[:8]}) native"
 
 
-def _arm_cpu(machine: Machine) -> Cpu:
+def _arm_cpu(machine: ThisMachine) -> Cpu:
     """Read an ARM CPU under Linux; one with several kinds of cores has several models."""
     makers = re.findall(r"(?m)^CPU implementer\s*: (\S+)", machine.cpu)
     parts = re.findall(r"(?m)^CPU part\s*: (\S+)", machine.cpu)

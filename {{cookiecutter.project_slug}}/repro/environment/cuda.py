@@ -41,7 +41,7 @@ def _other_versions(lock: Path, torch: ModuleType) -> list[str]:
     lines = []
     cuda = torch.version.cuda
     cudnn = torch.backends.cudnn.version()
-    for name, pin in read_lock(lock).pins.items():
+    for name, pin in read_lock(lock).needed.items():
         numbers = re.findall(r"\d+", pin.version)
         library = re.sub(r"-cu\d+$", "", name)
         locked = f"{pin.place}: {name} {pin.version} is locked"

@@ -1,10 +1,9 @@
-"""Check whether the files agree that say what is installed: requirements.in, locks, Dockerfile, ...
+"""Read the locks, and check whether the files agree that say what is installed: Dockerfile, ...
 
-Promises to name, by file and line: an entry of a lock without a version or a well-formed SHA-256;
-what requirements.in asks for and the lock does not give, and the reverse; a variable of the
-portable profile that Dockerfile, environment.yml or Makefile set to something else; Pythons that do
-not fit together. A file that is not there (the image has not all of them) is a note. packaging
-compares the versions.
+Promises to name, by file and line: an entry of a lock without a version or a well-formed SHA-256,
+or with a marker that cannot be read; a variable of the portable profile that Dockerfile,
+environment.yml or Makefile set to something else; Pythons that do not fit together. A file that is
+not there (the image has not all of them) is a note.
 """
 
 import re
@@ -13,13 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from repro.core.bounded import read_whole
+from repro.environment.markers import is_needed_here
 from repro.environment.profile import MARKER, PROFILES
-
-if TYPE_CHECKING:  # a package that may be what is missing
-    from packaging.requirements import Requirement
 
 LOCK = "requirements.lock"
 TRACKER_LOCK = "requirements-tracker.lock"  # a project without a tracker has none
@@ -46,18 +43,24 @@ Pins = dict[str, "Pin"]  # by name
 
 @dataclass(frozen=True)
 class Pin:
-    """The version that a lock gives a package; a marker may say that some Pythons do without it."""
+    """The version that a lock gives a package, and who needs it: `marker`, and whether we do."""
 
     place: str
     version: str
-    marker: str
+    marker: str = ""
+    is_needed: bool = True  # on this machine
 
 
 class Lock(NamedTuple):
-    """What a lock pins, and what is wrong with its lines."""
+    """What a lock pins, for other platforms too, and what is wrong with its lines."""
 
     pins: Pins
     faults: list[str]
+
+    @property
+    def needed(self) -> Pins:
+        """What this machine needs of it."""
+        return {name: pin for name, pin in self.pins.items() if pin.is_needed}
 
 
 def read_lock(path: Path) -> Lock:
@@ -67,7 +70,7 @@ def read_lock(path: Path) -> Lock:
     faults: list[str] = []
     name = ""
     goes_on = False  # the line before ended with a backslash
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         place = f"{path.name}:{number}"
         text = line.strip()
         if not text or text.startswith("#"):
@@ -79,7 +82,8 @@ def read_lock(path: Path) -> Lock:
             goes_on = bool(pin[4])
             if name in pins:
                 faults.append(f"{place}: {name} is in {pins[name].place} already: run make lock")
-            pins[name] = Pin(place, pin[2], pin[3] or "")
+            pins[name], fault = _read_pin(place, pin[2], (pin[3] or "").strip("; \t"))
+            faults += fault
         elif digest and goes_on:
             hashed.add(name)
             goes_on = bool(digest[1])
@@ -93,16 +97,28 @@ def read_lock(path: Path) -> Lock:
     return Lock(pins, faults)
 
 
+def _read_pin(place: str, version: str, marker: str) -> tuple[Pin, list[str]]:
+    """Return a pin, as needed where its marker cannot be read, and then a line that says so."""
+    try:
+        return Pin(place, version, marker, is_needed_here(marker)), []
+    except ValueError as error:
+        fault = f"{place}: found the marker {marker!r}, {error}: change it in the .in file"
+        return Pin(place, version, marker), [f"{fault}, run make lock"]
+
+
 def locks_of(root: Path) -> list[str]:
     """Return the names of the locks that a project has, or should have."""
     return [lock for lock in LOCKS if lock != TRACKER_LOCK or (root / lock).is_file()]
 
 
 def not_as_locked(lock: Path) -> dict[str, str]:
-    """Name packages whose installed version is not the lock's: {"numpy": "2.5.2 (lock: 2.4.6)"}."""
+    """Name packages whose installed version is not the lock's: {"numpy": "2.5.2 (lock: 2.4.6)"}.
+
+    What the lock has for other platforms is no difference.
+    """
     versions = installed_versions()
     others = {}
-    for name, pin in read_lock(lock).pins.items():
+    for name, pin in read_lock(lock).needed.items():
         installed = versions.get(name, "not installed")
         if not is_version(installed, pin.version):
             others[name] = f"{installed} (lock: {pin.version})"
@@ -135,100 +151,11 @@ def is_version(installed: str, locked: str) -> bool:
     return locked in (installed, installed.partition("+")[0])
 
 
-def requirement_faults(root: Path, pins: dict[str, Pins]) -> Iterator[str]:
-    """Name what the .in files ask for and the locks do not give, or give in another version.
-
-    Also what a lock has that nothing asks for.
-    """
-    try:
-        import packaging.requirements  # noqa: F401
-    except ImportError:
-        yield "packaging is not installed, so requirements.in was not compared: run make setup"
-        return
-    for lock, locked in pins.items():
-        path = (root / lock).with_suffix(".in")
-        wanted, complete, faults = _read_requirements(path)
-        yield from faults
-        for asked in wanted:
-            yield from _faults_of_request(asked, lock, locked)
-        if wanted and complete:
-            for name in unasked(locked, [asked.requirement for asked in wanted]):
-                fault = f"{path.name} does not ask for {name}, nor does a package"
-                yield f"{locked[name].place}: {fault}: run make lock"
-
-
-class _Asked(NamedTuple):
-    """A line of a .in file that asks for a package."""
-
-    place: str
-    text: str
-    requirement: "Requirement"
-
-
-def _read_requirements(path: Path) -> tuple[list[_Asked], bool, list[str]]:
-    """Read a .in file; return also whether that is all that is asked for, and its faults."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    wanted: list[_Asked] = []
-    complete = True
-    faults = []
-    for number, line in _lines(path):
-        place = f"{path.name}:{number}"
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
-        if not text or text.startswith("-"):
-            if re.match("-r|-e|--re|--ed", text):  # more is asked for elsewhere
-                complete = False
-            continue
-        try:
-            wanted.append(_Asked(place, text, Requirement(text)))
-        except InvalidRequirement:
-            complete = False
-            faults.append(f"{place}: found {text!r}, expected a package such as numpy or numpy>=2")
-    return wanted, complete, faults
-
-
-def _faults_of_request(asked: _Asked, lock: str, locked: Pins) -> Iterator[str]:
-    requirement = asked.requirement
-    pin = locked.get(canonical(requirement.name))
-    if not pin:
-        if not requirement.marker or requirement.marker.evaluate():
-            yield f"{asked.place}: {requirement.name} is not in {lock}: run make lock"
-    elif not requirement.specifier.contains(pin.version, prereleases=True):
-        allowed = f"{asked.text} does not allow {pin.version} ({pin.place})"
-        yield f"{asked.place}: {allowed}: run make lock"
-
-
-def unasked(locked: Pins, wanted: "list[Requirement]") -> list[str]:
-    """Return what a lock has beside the packages of `wanted` and what the installed ones need.
-
-    Nothing where one of those is not installed: what it needs is not known then. Of a marker only
-    the extra counts, for one lock serves several Pythons.
-    """
-    seen: dict[str, set[str]] = {}  # names and their extras
-    waiting = list(wanted)
-    for asked in waiting:  # grows on the way
-        name = canonical(asked.name)
-        extras = {canonical(extra) for extra in asked.extras}
-        if name in seen and extras <= seen[name]:
-            continue
-        seen.setdefault(name, set()).update(extras)
-        try:
-            for text in metadata.requires(name) or ():
-                needed = type(asked)(text)
-                only = re.findall(r"""extra == ["']([^"']+)""", str(needed.marker or ""))
-                if not only or extras & {canonical(extra) for extra in only}:
-                    waiting.append(needed)
-        except Exception:  # not installed, or its METADATA is damaged, which has a line of its own
-            if not asked.marker and not (name in locked and locked[name].marker):
-                return []
-    return sorted(locked.keys() - seen.keys())
-
-
 def profile_faults(root: Path) -> Iterator[str]:
     """Name variables of the portable profile, and Pythons, on which the files disagree."""
     pythons = {}
     for file, pattern in _VARIABLES.items():
-        lines = _lines(root / file)
+        lines = numbered_lines(root / file)
         if not lines:
             yield f"{NOTE}{file} is not here, so it was not compared"
             continue
@@ -239,7 +166,7 @@ def profile_faults(root: Path) -> Iterator[str]:
     if len(set(pythons.values())) > 1:
         said = ", ".join(f"{place} has Python {python}" for place, python in pythons.items())
         yield f"{said}: make them agree"
-    text = "\n".join(line for _, line in _lines(root / "pyproject.toml"))
+    text = "\n".join(line for _, line in numbered_lines(root / "pyproject.toml"))
     span = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', text)
     pythons[sys.executable] = "{}.{}".format(*sys.version_info)
     for place, python in pythons.items():
@@ -273,7 +200,7 @@ def _disagrees(place: str, name: str, value: str, wanted: str) -> str:
     return f"{place}: {name} is {value}, repro/environment/profile.py has {wanted}: make them agree"
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """Read a file's lines with their numbers; none if it is missing, as some are in the image."""
     text = read_whole(path).decode(errors="replace") if path.is_file() else ""
     return list(enumerate(text.splitlines(), 1))

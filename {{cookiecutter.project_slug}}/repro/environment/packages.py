@@ -36,8 +36,8 @@ from repro.environment.locks import (
     name_and_version,
     profile_faults,
     read_lock,
-    requirement_faults,
 )
+from repro.environment.requirements import requirement_faults
 
 STAMP = "repro-setup.json"  # as in bootstrap.py
 TOOLS = ("pip", "setuptools", "wheel")  # an environment may bring its own
@@ -73,10 +73,11 @@ def examine(root: Path, quick: bool = False, lock_only: bool = False) -> Examina
     distributions = sorted(folder.glob("*.dist-info"))
     locks = {lock: read_lock(root / lock) for lock in locks_of(root)}
     pins = {name: lock.pins for name, lock in locks.items()}
+    needed = {name: lock.needed for name, lock in locks.items()}
     lines = [fault for lock in locks.values() for fault in lock.faults]
     lines += [*requirement_faults(root, pins), *profile_faults(root)]
     lines += package_faults(root, pins, distributions)
-    looked_at = f"{len(set().union(*pins.values()))} locked packages"
+    looked_at = f"{len(set().union(*needed.values()))} locked packages"
     if not lock_only:
         tasks, damaged = read_records(distributions)
         lines += [*record_faults(distributions), *outside(root, folder), *damaged]
@@ -87,7 +88,10 @@ def examine(root: Path, quick: bool = False, lock_only: bool = False) -> Examina
 
 
 def package_faults(root: Path, pins: dict[str, Pins], distributions: list[Path]) -> list[str]:
-    """Name each locked package that is not installed in its version, and each one in no lock."""
+    """Name each locked package that is not installed in its version, and each one in no lock.
+
+    One that the locks have for other platforms only is as good as in none.
+    """
     stamp, faults = read_own(Path(sys.prefix, STAMP))
     digests = stamp.get("locks")
     names = locks_of(root)
@@ -100,21 +104,22 @@ def package_faults(root: Path, pins: dict[str, Pins], distributions: list[Path])
     faults += damaged
     known: Pins = {}
     for lock in reversed(names):  # requirements.lock is the first one: its pins are shown
-        known.update(pins[lock])
+        known.update({name: pin for name, pin in pins[lock].items() if pin.is_needed})
     for name, pin in sorted(known.items()):
         # The image and conda get no tools for development, and bring a pip of their own.
         required = name in pins[LOCK] or name in pins.get(TRACKER_LOCK, {}) or bool(stamp)
         faults += _faults_of_pin(name, pin, installed.get(name), required)
-    for name in sorted(installed.keys() - known.keys()):
-        if name not in TOOLS:
-            faults.append(f"{name} {installed[name]} is installed and in no lock: {ANEW}")
+    elsewhere = set().union(*pins.values())
+    for name in sorted(installed.keys() - known.keys() - {*TOOLS}):
+        why = "locked for other platforms only" if name in elsewhere else "in no lock"
+        faults.append(f"{name} {installed[name]} is installed and {why}: {ANEW}")
     return faults
 
 
 def _faults_of_pin(name: str, pin: Pin, installed: str | None, required: bool) -> Iterator[str]:
     locked = f"{pin.place}: {name} {pin.version} is locked"
     if not installed:
-        if required and not pin.marker:
+        if required:
             yield f"{locked} and not installed: {ANEW}"
     elif not is_version(installed, pin.version) and (required or name not in TOOLS):
         yield f"{locked}, {installed} is installed: {ANEW}"
