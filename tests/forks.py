@@ -74,11 +74,13 @@ class ForkServer:
             pytest.fail(f"python {shlex.join(words)} has not ended after {seconds} s: {told}")
         return subprocess.CompletedProcess(["python", *words], code, *told)
 
-    def ready(self) -> Path:
+    def ready(self, seconds: float | None = None) -> Path:
         """Wait until it takes commands; its folder, where `python` sends them to it."""
         stream = self.process.stdout
         assert stream
         if not stream.closed:
+            if not select.select([stream], [], [], seconds)[0]:
+                pytest.fail(f"the fork server has not started after {seconds} s")
             assert stream.readline() == "ready\n", "the fork server did not start"
             stream.close()
         return self.folder
