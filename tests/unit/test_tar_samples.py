@@ -310,10 +310,10 @@ def test_a_cut_index_is_a_line(index: Path, kept: int) -> None:
         (0, "<Q", (1 << 64) - 1),
         (8, "<Q", 1 << 40),  # length
         (8, "<Q", (1 << 64) - 1),
-        (48, "<H", 65535),  # bytes of the name
-        (50 * 200 + 3, "<2s", b"\xff\xfe"),  # the name itself
-        (50 * 200, "<3s", b"../"),
-        (50 * 200, "<3s", b"a\x1b["),
+        (48, "<I", 65535),  # where its name ends
+        (52 * 200 + 3, "<2s", b"\xff\xfe"),  # the name itself
+        (52 * 200, "<3s", b"../"),
+        (52 * 200, "<3s", b"a\x1b["),
     ],
 )
 def test_no_entry_of_an_index_does_harm(

@@ -13,7 +13,7 @@ import math
 import os
 import struct
 from bisect import bisect_left, bisect_right
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ _MAGIC = b"repro tar index\n"
 _HEAD = struct.Struct("<16sQQI")  # magic, samples, bytes of the entries, tar files
 _PART = struct.Struct("<QQ")  # of a tar file: its first sample, its bytes
 _BLOCK = struct.Struct("<Q32s")  # of a block: where it begins in the entries, its SHA-256
-_ENTRY = struct.Struct("<QQ32sH")  # of a sample: offset, length, SHA-256, bytes of its name
+_ENTRY = struct.Struct("<QQ32sI")  # of a sample: offset, length, SHA-256, where its name ends
 _LARGEST_BLOCK = PER_BLOCK * (_ENTRY.size + _LONGEST_NAME)
 
 
@@ -103,14 +103,13 @@ class TarIndex:
         number, place = divmod(sample, PER_BLOCK)
         block = self._block(number)
         count = min(PER_BLOCK, self.head.samples - number * PER_BLOCK)
-        start = count * _ENTRY.size
-        rows = [*_ENTRY.iter_unpack(block[: place * _ENTRY.size + _ENTRY.size])]
-        offset, length, sha256, size = rows[-1]
-        begin = start + sum(row[3] for row in rows[:-1])
+        offset, length, sha256, end = _ENTRY.unpack_from(block, place * _ENTRY.size)
+        begin = _ENTRY.unpack_from(block, (place - 1) * _ENTRY.size)[3] if place else 0
+        names = block[count * _ENTRY.size :]
         part = bisect_right(self.head.parts, sample, key=lambda part: part.first) - 1
-        name = _decoded(block[begin : begin + size])
+        name = _decoded(names[begin:end])
         is_inside = offset + length <= self.head.parts[part].size and length <= LARGEST_SAMPLE
-        if len(block) < begin + size or not is_inside or name is None or fault_of_path(name):
+        if end > len(names) or not is_inside or name is None or fault_of_path(name):
             raise self._damaged(number, "no kit wrote such an entry")
         return Entry(name, part, offset, length, sha256)
 
@@ -237,8 +236,8 @@ def entries_bytes(entries: list[Entry]) -> bytes:
     """Return a block of entries."""
     names = [entry.name.encode() for entry in entries]
     rows = [
-        _ENTRY.pack(entry.offset, entry.length, entry.sha256, len(name))
-        for entry, name in zip(entries, names, strict=True)
+        _ENTRY.pack(entry.offset, entry.length, entry.sha256, end)
+        for entry, end in zip(entries, accumulate(map(len, names)), strict=True)
     ]
     return b"".join([*rows, *names])
 
