@@ -74,6 +74,7 @@ def test_the_page_has_its_steps() -> None:
         ANOTHER,
         "Segmentation",
         "Sequences of different lengths",
+        "Large data",
         "Two networks with two optimizers",
         "An average of the weights, and a diffusion model",
     ]

@@ -6,6 +6,7 @@ examples:
   python -m repro verify digits_baseline --seed 43 --require identical
   python -m repro verify --prefix 20                  only the first steps: takes seconds
   python -m repro verify --segments 3 --steps 20      from the author's checkpoints (archive)
+  python -m repro verify --check full                 with every sample of large data, read once
   python -m repro report                              the results and verdicts as a page
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
@@ -111,6 +112,8 @@ def _add_verify(commands: Commands) -> None:
     steps = "the number of steps of each segment (default: 20)"
     parser.add_argument("--steps", type=_count, metavar="N", help=steps)
     parser.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail, too")
+    check = "read every sample of tar files first; a training checks those that it reads"
+    parser.add_argument("--check", choices=["full"], help=check)
 
 
 def _add_report(commands: Commands) -> None:

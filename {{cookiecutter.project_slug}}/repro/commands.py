@@ -27,7 +27,8 @@ def verify_command(arguments: Namespace) -> int:
 
     if arguments.steps and not arguments.segments:
         raise UserError("--steps is for --segments: expected --segments K --steps N, or --prefix N")
-    part = Part(arguments.prefix, arguments.segments, arguments.steps or 20)
+    steps = arguments.steps or 20
+    part = Part(arguments.prefix, arguments.segments, steps, arguments.check == "full")
     verdict = verify(ROOT, arguments.claim, arguments.seed, part).verdict
     print(f"\n{verdict}")
     if arguments.require == "identical":

@@ -95,6 +95,17 @@ def digests_of(
     return {name: digests[name] for name in names}
 
 
+def share_of(root: Path, names: Sequence[str], together: Together = ALONE) -> list[str]:
+    """Return those of the files below `root` that this process is to read, about as many bytes as
+    others.
+
+    Of processes that see the same files each reads another share. All call this together.
+    """
+    states = states_of(root, names)
+    ranks = _group(states, {}, together).ranks
+    return _shares([*names], states, len(ranks))[ranks.index(together.rank)]
+
+
 class _Entry(NamedTuple):
     """What a process found of a file; `is_kept` says whether a memory may have it."""
 

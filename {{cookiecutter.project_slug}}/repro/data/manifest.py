@@ -17,6 +17,7 @@ from repro.core.special_files import fault_of_kind
 from repro.core.stand_ins import faults_of_stand_ins, stand_in, stand_ins
 from repro.data.digests import ALONE, Together, digests_of
 from repro.data.known_digests import Memory, memory_of_command
+from repro.data.tar_index import TarIndex, held_by_indexes
 
 SEAL = "manifest_sha256"  # of all else that a manifest says
 
@@ -49,6 +50,16 @@ def files_below(root: Path) -> list[str]:
     return sorted(names)
 
 
+def hashed_files(root: Path) -> list[str]:
+    """Return the files of `files_below` that a manifest has.
+
+    Not those that an index of tar files speaks for: their samples are checked when they are read.
+    """
+    names = files_below(root)
+    held = {name for of_index in held_by_indexes(root, names).values() for name in of_index}
+    return [name for name in names if name not in held]
+
+
 def _fault_of(path: Path) -> str | None:
     """Say why a path of a listing cannot be read as a file; None if it can."""
     if not path.exists():
@@ -68,12 +79,12 @@ def tree_digests(
     together: Together = ALONE,
     known: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the SHA-256 of every file of `files_below`, by its path.
+    """Return the SHA-256 of every file of `hashed_files`, by its path.
 
     More than `root` is for `digests_of`: what is known already, and the processes that share the
     work.
     """
-    return digests_of(root, files_below(root), memory or memory_of_command(), together, known)
+    return digests_of(root, hashed_files(root), memory or memory_of_command(), together, known)
 
 
 def refuse_changes(
@@ -82,6 +93,7 @@ def refuse_changes(
     """Raise UserError with a line for each file that is not as `recorded` in `manifest`.
 
     Files that stand for content which is not there, and what desktops leave, have a line a kind.
+    Of what an index speaks for, the sizes are compared.
     """
     others = {name for name, digest in found.items() if recorded.get(name) != digest}
     without_content = stand_ins(root, sorted(others))
@@ -96,6 +108,8 @@ def refuse_changes(
         else:
             state = "extra"
         faults.append(f"{root / name}: {state}, says {manifest}: {_remedy(manifest)}")
+    for name in held_by_indexes(root, sorted(found.keys() - others)):
+        faults += TarIndex(root / name).faults_of_sizes()
     refuse(faults)
 
 

@@ -31,6 +31,7 @@ from repro.data.manifest import (
     Manifest,
     files_below,
     files_of,
+    hashed_files,
     read_manifest,
     refuse_changes,
     tree_digests,
@@ -164,7 +165,7 @@ class Preparation:
         if prepared and together is ALONE:
             return prepared
         known = files_of(prepared.manifest, self.path) if prepared else None
-        names = files_below(self.folder) if self.folder.is_dir() else []
+        names = hashed_files(self.folder) if self.folder.is_dir() else []
         there = digests_of(self.folder, names, memory, together, known)
         manifest = read_manifest(self.path)
         recorded = files_of(manifest, self.path)

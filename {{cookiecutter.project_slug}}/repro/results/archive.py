@@ -15,6 +15,7 @@ import stat
 import tarfile
 import time
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 from zipfile import ZipFile, ZipInfo
@@ -30,6 +31,7 @@ from repro.core.redaction import is_secret_file, redact_name
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import listed
 from repro.data.manifest import data_digest
+from repro.data.tar_index import held_by_indexes
 from repro.environment.locks import LOCK
 from repro.results.claims import RECORDED_RUNS, read_recording, recorded_run, stale
 from repro.results.crate import METADATA, PackedTraining, describe, read_about
@@ -247,7 +249,9 @@ def _own_files(root: Path, path: Path, manifest: JsonObject, settings: JsonObjec
         return {}
     for setting, value in settings.items():
         if isinstance(value, str) and _has_all(root / value, names):
-            return {f"{setting}/{file}": root / value / file for file in names}
+            held = held_by_indexes(root / value, [*names])
+            packed = [*names, *chain(*held.values())]
+            return {f"{setting}/{file}": root / value / file for file in packed}
     return {}  # of a loop that keeps its data in its own way: they are in data_dir, or nowhere
 
 

@@ -20,6 +20,7 @@ from repro.core.read_once import reading_once
 from repro.results.claims import (
     RECORDED_RUNS,
     Claim,
+    asked,
     read_claims,
     read_recording,
     recorded_run,
@@ -59,12 +60,13 @@ from repro.training import model_state
 class Part:
     """What of a training is repeated: its first `prefix` steps, or `segments` of `steps` each.
 
-    Without either, all of it.
+    Without either, all of it. `checks_samples`: read every sample of tar files first.
     """
 
     prefix: int | None = None
     segments: int | None = None
     steps: int = 20
+    checks_samples: bool = False
 
     @property
     def what(self) -> str:
@@ -108,6 +110,9 @@ def verify(
         kinds = sorted(compared_conditions(expected, now.hardware_class))
         print(f"conditions {', '.join(kinds)}: as recorded", flush=True)
         refuse(faults if part.what == WHOLE else [])  # a part is not evaluated
+        if part.checks_samples:
+            asked(root, [*expected.arguments, "--check=full"])
+            print("samples    of tar files: each one read, as it was written", flush=True)
         training = _Training(root, claim, expected, verdict)
         folder = training.folder
         training.repeat(part)

@@ -65,8 +65,11 @@ class Session(SessionBase):
     def digests(self, folder: Path) -> dict[str, str]:
         """Return the SHA-256 of every file below a folder, by its path, for `data(facts)`.
 
-        All processes call it, and share the files: each is read once. Hidden files are left out.
+        All processes call it, and share the files: each is read once. Hidden files are left out,
+        and so are tar files with an index (repro/data/tar_index.py): each of their samples is
+        checked when it is read.
         """
+        self.check_samples(folder)
         return tree_digests(folder, together=self.processes)
 
     def first(self, work: Callable[[], Result]) -> Result:

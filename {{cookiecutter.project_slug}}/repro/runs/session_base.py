@@ -122,6 +122,9 @@ class SessionBase:
     def _log_validation(self, numbers: dict[str, float]) -> None:
         """Take note of a validation."""
 
+    def check_samples(self, folder: Path) -> None:
+        """Read all samples of the tar files of the data, if a mode is for that."""
+
     def evaluated_samples(self, samples: int, chunk: int) -> int:
         """Return how many of the samples of a task's data set are evaluated."""
         return samples

@@ -7,6 +7,7 @@ from typing import Any
 
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
+from repro.data.tar_check import check_tars
 from repro.runs.conditions import Situation
 from repro.runs.evaluation_session import EvaluationSession
 from repro.runs.numbers import one_number
@@ -21,7 +22,13 @@ class _Known(BaseException):  # an author's `except Exception` is not to take it
 
 
 class _AskingSession(Session):
-    """A session that ends as soon as the data are known."""
+    """A session that ends as soon as the data are known, and checked if that is asked for."""
+
+    is_checking = False
+
+    def check_samples(self, folder: Path) -> None:
+        if self.is_checking:
+            check_tars(folder, self.processes)
 
     def data(self, facts: Mapping[str, Any]) -> None:
         super().data(facts)
@@ -52,10 +59,17 @@ class _AskingEvaluation(EvaluationSession):
 
 
 def situation_of(
-    root: Path, config: SessionSettings, train: Callable[[Session], object]
+    root: Path,
+    config: SessionSettings,
+    train: Callable[[Session], object],
+    is_checking: bool = False,
 ) -> Situation:
-    """Return what a training would depend on; UserError if it never says what its data are."""
+    """Return what a training would depend on; UserError if it never says what its data are.
+
+    `is_checking`: read every sample of tar files, too; UserError for those that are not as written.
+    """
     session = _AskingSession(root, config)
+    session.is_checking = is_checking
     try:
         train(session)
     except _Known:

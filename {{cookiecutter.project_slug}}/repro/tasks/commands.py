@@ -29,6 +29,8 @@ def train_command(root: Path, description: str | None) -> int:
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination")
     parser.add_argument("--conditions", action="store_true", help="print what bits depend on")
     parser.add_argument("--foresee", action="store_true", help="the same, and what is measured")
+    check = "print what bits depend on, once every sample of tar files was read"
+    parser.add_argument("--check", choices=["full"], help=check)
     arguments = parser.parse_intermixed_args()
     if not arguments.multirun:  # each run of a sweep is a process of its own
         environment.enter_early(root, arguments.settings)
@@ -39,12 +41,12 @@ def train_command(root: Path, description: str | None) -> int:
         return sweep(root, program, loader, arguments.settings)
     config = loader.load(arguments.settings)
     environment.enter(config.profile, config.threads)
-    if arguments.conditions or arguments.foresee:
-        return _print_conditions(root, config, arguments.foresee)
+    if arguments.conditions or arguments.foresee or arguments.check:
+        return _print_conditions(root, config, arguments.foresee, arguments.check == "full")
     return _train(root, config)
 
 
-def _print_conditions(root: Path, config: Any, foresee: bool) -> int:
+def _print_conditions(root: Path, config: Any, foresee: bool, is_checking: bool) -> int:
     """Call the author's functions until they have said what the data are, and what they measure."""
     from repro.tasks.asking import foreseen_of, situation_of
 
@@ -52,7 +54,7 @@ def _print_conditions(root: Path, config: Any, foresee: bool) -> int:
     if foresee:
         told = foreseen_of(root, config, train, lambda: author_object(root, "evaluate"))
     else:
-        told = situation_of(root, config, train).as_json()
+        told = situation_of(root, config, train, is_checking).as_json()
     print(json.dumps(told))
     return 0
 

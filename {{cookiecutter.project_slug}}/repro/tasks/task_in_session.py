@@ -49,6 +49,7 @@ class TaskInSession:
         self.config = config
         source = preparation(session.root, config, session.code)
         prepared = source.read(session.processes, session.reads_cache)
+        session.check_samples(prepared.folder)
         session.data(prepared.manifest)
         self.datasets: Mapping[str, Dataset[Any]] = datasets_of(
             session.root, config, source, prepared

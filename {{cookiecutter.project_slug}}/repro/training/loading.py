@@ -137,8 +137,9 @@ def batches_in_order(
     A sample that draws random numbers gets its own, whichever others are read.
     """
     refuse_iterable(dataset)
-    keys = [SampleKey(0, index) for index in samples]
-    parts = ([keys[i : i + batch_size]] for i in range(0, len(keys), batch_size))
+    starts = range(0, len(samples), batch_size)
+    chunks = (samples[start : start + batch_size] for start in starts)
+    parts = ([[SampleKey(0, index) for index in chunk]] for chunk in chunks)
     return _batches(SeededDataset(dataset, seed, collate), parts, num_workers)
 
 

@@ -18,10 +18,15 @@ import torch
 
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
+from repro.training.permutation import ROUNDS, permuted
 from repro.training.seeding import seed_generators
 from repro.training.weighted import BadLoss
 
 Order = Callable[[int, int], Sequence[int]]  # an epoch's indices, asked by (seed, epoch)
+
+
+# Samples of an epoch up to which its order is a list: 128 MiB. It is a condition, as all code is.
+LARGEST_LIST = 1 << 24
 
 
 class SampleKey(NamedTuple):
@@ -51,6 +56,23 @@ def epoch_order(size: int, seed: int, epoch: int) -> torch.Tensor:
     """Return the order of the samples in an epoch, an int64 permutation of 0..size-1."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     return torch.randperm(size, generator=generator)
+
+
+@lru_cache(maxsize=2)
+def _keys_of_epoch(seed: int, epoch: int) -> list[int]:
+    """Return the keys of the permutation that is an epoch's order."""
+    return [derive_seed(seed, "order", epoch, number) for number in range(ROUNDS)]
+
+
+def indices_at(positions: range, size: int, seed: int, epoch: int) -> list[int]:
+    """Return the samples at some positions of an epoch's random order.
+
+    Above LARGEST_LIST samples each is computed by itself, so nothing grows with their number.
+    """
+    if size > LARGEST_LIST:
+        return permuted(positions, size, _keys_of_epoch(seed, epoch))
+    indices: list[int] = epoch_order(size, seed, epoch)[positions.start : positions.stop].tolist()
+    return indices
 
 
 class StepSchedule(Protocol):
@@ -114,10 +136,11 @@ class Schedule:
         """Return the samples of a step."""
         epoch = self.epoch_of(step)
         start = self._start(step)
-        samples = slice(start, start + self.batch_size)
         if self.order is None:
-            indices = epoch_order(self.size, self.seed, epoch)[samples].tolist()
+            positions = range(start, start + self.length(step))
+            indices = indices_at(positions, self.size, self.seed, epoch)
             return [SampleKey(epoch, index) for index in indices]
+        samples = slice(start, start + self.batch_size)
         indices, occurrences = _own_order(self, epoch)
         pairs = zip(indices[samples], occurrences[samples], strict=True)
         return [SampleKey(epoch, index, occurrence) for index, occurrence in pairs]
