@@ -56,6 +56,16 @@ class Verdict:
     commit: str | None = None
     conditions_digest: str = ""
 
+    @property
+    def what_next(self) -> str:
+        """Say how bits can be compared here, too, where the value alone was."""
+        if self.verdict != EQUIVALENT:
+            return ""
+        return (
+            "\nto compare bits here, too: make record (trains all seeds, and adds this "
+            "machine\nbeside the recorded ones, which stay as they are)"
+        )
+
 
 def write_verdict(folder: Path, verdict: Verdict) -> None:
     """Write verdict.json into a folder of runs/verify/."""

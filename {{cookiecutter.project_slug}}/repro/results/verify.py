@@ -41,7 +41,6 @@ from repro.results.recording import RecordedCheckpoint, RecordedClaim
 from repro.results.report import refresh_report, write_report
 from repro.results.verdict import (
     DIFFERENT,
-    EQUIVALENT,
     PREFIX,
     SEGMENTS,
     WHOLE,
@@ -116,11 +115,7 @@ def verify(
         training = _Training(root, claim, expected, verdict)
         folder = training.folder
         training.repeat(part)
-        print(f"\n{verdict.why}")
-        if verdict.verdict == EQUIVALENT:
-            seeds = len(expected.values)
-            print(f"to compare bits here, too: make record (trains {seeds} seeds, and adds this")
-            print("machine beside the recorded ones, which stay as they are)")
+        print(f"\n{verdict.why}{verdict.what_next}")
     write_verdict(folder, verdict)
     page = write_report(root, folder / "report.html")
     refresh_report(root)
