@@ -9,8 +9,9 @@ need. So one environment can hold all of them, and neither task nor tracker is a
 versions.
 
 The work is done by the `make lock` of generated projects, so a lock from here and one from a
-project are made alike. pip-compile chooses for the Python that it runs on, and older ones may not
-fit what it chose: it runs on the lowest one that we support.
+project are made alike, with the markers that let one lock serve all platforms. pip-compile chooses
+for the Python that it runs on, and older ones may not fit what it chose: it runs on the lowest one
+that we support.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 uv resolves for other machines than this one (pip reads markers for this one) and tells the wheels
 that would be taken there: each has to be in the lock, by its SHA-256. Nothing is installed. Six
 sets of locks, nine machines: all of them in `make test-long`; in `make test` one set for each
-platform, and all locks together for a Mac.
+platform, with another Python each.
 """
 
 import os
@@ -70,8 +70,7 @@ def check_all(cases: list[tuple[tuple[str, ...], tuple[str, str]]]) -> None:
 
 
 def test_the_locks_are_complete_for_each_platform() -> None:
-    every = (*CHOICES["task"], *CHOICES["tracker"][1:], "dev")
-    check_all([(every, ("macOS arm64", "3.12")), *zip([SETS[0]] * 3, MACHINES[::4], strict=True)])
+    check_all([*zip([SETS[0]] * 3, MACHINES[::4], strict=True)])
 
 
 @pytest.mark.long

@@ -271,9 +271,9 @@ WITH_UV = ("--installer", "uv")
 
 def test_uv_makes_the_same_environment_and_pip_takes_it_as_its_own(top: Path) -> None:
     before = names(top)
-    # What would let another file in, or send it elsewhere, is not heeded.
-    strange = {"UV_NO_VERIFY_HASHES": "1", "UV_SYSTEM_PYTHON": "1", "UV_PYTHON": "3.9"}
-    done = setup(top, *WITH_UV, **strange)
+    constraint = top.parent / "constraint.txt"
+    constraint.write_text("small<2\n")
+    done = setup(top, *WITH_UV, UV_CONSTRAINT=str(constraint))  # as of pip, it is not heeded
     assert done.returncode == 0, done.stderr
     assert run(top) == "small 2.0"
     assert names(top) == before
@@ -295,19 +295,29 @@ def test_uv_makes_the_same_environment_and_pip_takes_it_as_its_own(top: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "path", "code", "words"),
+    ("installer", "variables", "code", "words"),
     [
-        (WITH_UV, None, 1, "hash mismatch: small==2.0 (see above); nothing is changed"),
-        (WITH_UV, "/usr/bin:/bin", 2, "found no uv on PATH: install it, or leave out INSTALLER=uv"),
-        (("--installer", "conda"), None, 2, "INSTALLER=conda: expected pip or uv"),
+        (
+            "uv",
+            {"UV_NO_VERIFY_HASHES": "1"},
+            1,
+            "hash mismatch: small==2.0 (see above); nothing is changed",
+        ),
+        (
+            "uv",
+            {"PATH": "/nowhere"},
+            2,
+            "found no uv on PATH: install it, or leave out INSTALLER=uv",
+        ),
+        ("conda", {}, 2, "INSTALLER=conda: expected pip or uv"),
     ],
 )
 def test_without_the_right_files_or_without_uv_nothing_is_changed(
-    top: Path, arguments: tuple[str, ...], path: str | None, code: int, words: str
+    top: Path, installer: str, variables: dict[str, str], code: int, words: str
 ) -> None:
     before = names(top)
     lock(top, "2.0", "0" * 64)
-    done = setup(top, *arguments, **({"PATH": path} if path else {}))
+    done = setup(top, "--installer", installer, **variables)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (code, f"setup: {words}")
     assert run(top) == "small 1.0"
     assert names(top) == before
