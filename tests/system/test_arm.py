@@ -29,7 +29,8 @@ from forks import ForkServer
 from repro.environment.profile import MARKER, PROFILES
 
 NATIVE = {**PROFILES["native"], MARKER: "native", **dict.fromkeys(THREADS, "1")}
-# Seconds for a step; the longest, torch's import, takes LIMIT_MEASURED when nothing else runs.
+# Seconds for a step. The longest, the imports of the process that forks, takes 50 of processor
+# time, and took 190 to 275 beside much other work.
 LIMIT = 600
 OPERATIONS_LIMIT = 900  # for all of them on one model
 TWO_STEPS = ("training.max_steps=2", "output.log_every=1")
