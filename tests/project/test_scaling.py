@@ -47,6 +47,7 @@ def count(name, bytes_of):
 W = dist.get_world_size()
 count("all_to_all_single", lambda _, own: own.nbytes * (W - 1) // W)  # its own slice stays
 count("all_gather", lambda _, own: own.nbytes * (W - 1))  # every other process gets it
+count("all_gather_single", lambda _, own: own.nbytes * (W - 1))
 count("broadcast", lambda own, source: own.nbytes * (W - 1))
 count("all_reduce", lambda own, *_: 1 / 0)  # never: its order is the library's
 train(session)

@@ -26,6 +26,7 @@ from repro.training.agreement import (
     faults_of_summands,
     kind_of,
 )
+from repro.training.buckets import Buckets
 from repro.training.joining import EXCHANGE, join
 from repro.training.tree_sum import Summands, TreeSum
 
@@ -44,6 +45,7 @@ class Processes:
         self.size = launch.size
         self.shards = shards
         self.device = device
+        self._buckets = Buckets(self.size, device)
         self._as_many = False  # whether all bring as many summands, once that was compared
         if shards % self.size:
             remedy = "expected a number that divides it: start fewer, or raise it (other bits)"
@@ -125,7 +127,7 @@ class Processes:
             places = [i for i, t in enumerate(like) if somewhere[i] and t.dtype is dtype]
             if places:
                 shapes = [like[i] for i in places]
-                totals = self._sum_of_one_dtype([summands[i] for i in places], shapes)
+                totals = self._buckets.sum([summands[i] for i in places], shapes, self._add)
                 for i, total in zip(places, totals, strict=True):
                     result[i] = total
         return totals_of_numbers, result
@@ -243,39 +245,19 @@ class Processes:
         """Raise UserError in all processes, about the first summand that is not alike in all."""
         refuse(faults_of_summands([json.loads(text) for text in self.texts(json.dumps(kinds))]))
 
-    def _sum_of_one_dtype(self, summands: Summands, like: Sequence[Tensor]) -> list[Tensor]:
-        """Add all processes' summands of one dtype; `like` has their shapes."""
-        filled = [
-            torch.full_like(shape, -0.0) if summand is None else summand
-            for summand, shape in zip(summands, like, strict=True)
-        ]
-        sizes = [tensor.numel() for tensor in like]
-        padding = filled[0].new_zeros(-sum(sizes) % self.size)
-        flat = torch.cat([*(tensor.reshape(-1) for tensor in filled), padding])
-        *pieces, _ = self._sum_flat(flat).split([*sizes, len(padding)])
-        totals = []
-        for piece, shape in zip(pieces, like, strict=True):
-            # Laid out in memory as the weight is: fused optimizers take both in that order.
-            total = torch.empty_like(shape, requires_grad=False)
-            totals.append(total.copy_(piece.view(shape.shape)))
-        return totals
-
-    def _sum_flat(self, flat: Tensor) -> Tensor:
+    def _add(self, values: Tensor, room: Tensor) -> None:
         """Let each process add one slice of all vectors, then give all slices to all.
 
         The traffic is that of a ring all-reduce: twice the vector, for any number of processes.
         """
-        received = torch.empty_like(flat)
-        pieces = received.view(self.size, -1)
         sums = TreeSum()
         with _others_alive():
-            dist.all_to_all_single(received, flat)
-            for piece in pieces:
+            dist.all_to_all_single(room, values)
+            for piece in room.view(self.size, -1):
                 sums.add([piece])
             (total,) = sums.total()
             assert total is not None
-            dist.all_gather(list(flat.view(self.size, -1)), total)
-        return flat
+            dist.all_gather_single(values, total)  # a list of slices NCCL would copy
 
 
 @contextmanager
