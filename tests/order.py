@@ -29,6 +29,7 @@ LONGEST = [
     "forks",
     "generation",
     "processes",
+    "large_data",
     "diff",
     "training",
     "doctor",

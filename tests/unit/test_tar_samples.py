@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 from repro.core.errors import UserError
+from repro.core.files import JsonObject
 from repro.core.hashing import sha256_file
 from repro.data import digests, tar_index
 from repro.data.digests import ALONE
@@ -22,6 +23,7 @@ from repro.data.prepared import Preparation
 from repro.data.tar_check import check_tars
 from repro.data.tar_index import PER_BLOCK, TarIndex
 from repro.data.tar_samples import TarSamples, TarWriter
+from repro.results.archive import _own_files
 from repro.runs.settings import Settings
 
 T = TypeVar("T")
@@ -297,6 +299,32 @@ def test_no_number_of_an_index_does_harm(
     assert isinstance(error.value, UserError) or "sizes" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("position", "number"),
+    [
+        (36, 1),  # the first sample of the first tar file
+        (52, 0),  # of the second
+        (52, 1 << 20),
+        (24, 1 << 63),  # bytes of the entries
+        (44, 1 << 63),  # of the first tar file
+    ],
+)
+def test_tar_files_of_an_index_follow_each_other(index: Path, position: int, number: int) -> None:
+    data = bytearray(index.read_bytes())
+    struct.pack_into("<Q", data, position, number)
+    index.write_bytes(data)
+    assert "do not follow each other" in refused(lambda: TarSamples(index))
+
+
+def test_blocks_lie_within_the_entries(index: Path) -> None:
+    data = bytearray(index.read_bytes())
+    table = TarIndex(index).head.table
+    struct.pack_into("<Q", data, table, 1 << 63)
+    struct.pack_into("<Q", data, table + 40, (1 << 63) + 20_000)
+    index.write_bytes(data)
+    assert "block 0 is from 9223372036854775808" in refused(lambda: TarSamples(index)[0])
+
+
 @pytest.mark.parametrize("kept", [0, 1, 20, 60, 120, 200])
 def test_a_cut_index_is_a_line(index: Path, kept: int) -> None:
     os.truncate(index, kept)
@@ -421,6 +449,16 @@ def test_an_index_speaks_for_its_own_files_alone(tmp_path: Path) -> None:
     (folder / "other.tar").write_text("x")
     (folder / "mine.tarindex").write_text("an author's own file of that name")
     assert [*tree_digests(folder)] == ["mine.tarindex", "other.tar", "train.tarindex"]
+
+
+def test_an_archive_with_an_authors_own_files_has_the_tar_files(tmp_path: Path) -> None:
+    own = tmp_path / "mine"
+    write(own)
+    files: JsonObject = {**tree_digests(own)}
+    manifest = tmp_path / "data" / "mine" / "manifest.json"
+    found = _own_files(tmp_path, manifest, {"files": files}, {"image_dir": "mine"})
+    assert {*found} == {f"image_dir/{path.name}" for path in own.iterdir()}
+    assert len(found) == 6
 
 
 class Pretended:

@@ -131,7 +131,9 @@ class TarWriter:
         if fault := fault_of_path(name):
             raise UserError(f"{shown(name)} is no name of a sample: {fault}")
         if len(data) > LARGEST_SAMPLE:
-            raise UserError(f"{shown(name)} has {len(data)} bytes, expected {LARGEST_SAMPLE}")
+            raise UserError(
+                f"{shown(name)} has {len(data)} bytes: expected {LARGEST_SAMPLE} at most"
+            )
         part = self._part_with_room()
         before, behind = member_bytes(name, len(data))
         offset = part.tell() + len(before)

@@ -242,8 +242,8 @@ def sample_seed(seed: int, epoch: int, index: int, occurrence: int = 0) -> int:
 
     A sample that comes again in an epoch (`occurrence` 1, 2, ...) gets other random numbers.
 
-    A hash would cost much more. No two samples of an epoch and occurrence share the lower 32 bits,
-    which are all that torch's generator on the CPU takes (`mt19937` in
+    A hash would cost much more. No two of 2^32 samples of an epoch and occurrence share the lower
+    32 bits, which are all that torch's generator on the CPU takes (`mt19937` in
     ATen/core/MT19937RNGEngine.h). The factor, from the golden ratio, is SplitMix64's.
     """
     return (_epoch_seed(seed, epoch, occurrence) + index * 0x9E3779B97F4A7C15) % 2**63
