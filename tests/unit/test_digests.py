@@ -204,7 +204,7 @@ def test_what_cannot_be_written_out_is_not_remembered(
     def refuse(descriptor: int) -> None:
         raise OSError
 
-    monkeypatch.setattr(os, "fdatasync", refuse)
+    monkeypatch.setattr(known_digests, "_write_out", refuse)
     assert cached(folder) == cached(folder)
     assert hashed == ["one", "one"]
     monkeypatch.setattr(known_digests, "_UNWRITTEN", 0)  # an old file needs it no more
