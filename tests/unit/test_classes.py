@@ -10,7 +10,7 @@ from repro.results.classes import added_class, beside, comparable_recording
 from repro.results.document import blocks
 from repro.results.judge import judge_training
 from repro.results.measure import SeedResult, Spent
-from repro.results.record import trace_file
+from repro.results.published import trace_file
 from repro.results.recording import (
     Cost,
     RecordedCheckpoint,

@@ -388,7 +388,9 @@ def test_a_recording_that_cannot_be_is_refused_before_training(
     assert parse_recording({"claims": {"a": CLAIM}})
     path = tmp_path / "results/expected_metrics.json"
     write_json(path, {"claims": {"a": {**CLAIM, name: value}}})
-    assert "is damaged: restore it, or make record" in refusal(lambda: read_recording(tmp_path))
+    assert "is damaged: restore it, or delete it and make record" in refusal(
+        lambda: read_recording(tmp_path)
+    )
 
 
 @pytest.mark.parametrize("name", [None, "../a", "", "a/b", "a\n"])

@@ -18,7 +18,8 @@ from repro.results.document import blocks, outdated
 from repro.results.document import number as shown
 from repro.results.judge import differences_of_evaluation, judge_training, prediction_interval
 from repro.results.measure import SeedResult, Spent, find_best, measure
-from repro.results.record import confidence_interval, publish
+from repro.results.published import publish
+from repro.results.record import confidence_interval
 from repro.results.recording import (
     RecordedCheckpoint,
     RecordedClaim,
@@ -309,7 +310,7 @@ def test_a_recording_that_was_edited_into_nonsense_is_damaged(
     content = json.loads(json.dumps(content))
     content["claims"]["first"].update(change)
     write_json(root / EXPECTED, content)
-    with pytest.raises(UserError, match="is damaged: restore it, or make record"):
+    with pytest.raises(UserError, match="is damaged: restore it, or delete it and make record"):
         read_recording(root)
 
 

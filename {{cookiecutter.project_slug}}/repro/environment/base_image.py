@@ -98,7 +98,8 @@ def image_platforms(name: str, digest: str) -> list[str]:
     try:
         manifest = _content(url, digest)
         if "manifests" in manifest:
-            found = [entry.get("platform", {}) for entry in manifest["manifests"]]
+            entries = [entry.get("platform") or {} for entry in manifest["manifests"]]
+            found = [each for each in entries if "os" in each and "architecture" in each]
         else:
             config = manifest["config"]["digest"]
             found = [_content(f"{url.rpartition('/manifests/')[0]}/blobs/{config}", config)]

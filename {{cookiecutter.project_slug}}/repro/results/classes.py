@@ -6,12 +6,10 @@ or the claims differ, the results of all classes are of the past, and recording 
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from repro.core.errors import UserError
-from repro.results.claims import Claim, changed_claims, read_recording
+from repro.results.claims import EXPECTED, Claim, changed_claims, read_recording
 from repro.results.recording import AddedClass, RecordedClaim, Recording
 from repro.runs.conditions import Situation, differences
 
@@ -19,14 +17,17 @@ from repro.runs.conditions import Situation, differences
 def comparable_recording(
     root: Path, claims: Sequence[Claim], situations: Mapping[str, Situation]
 ) -> Recording | None:
-    """Return what is recorded, if it is of these claims under these conditions; else None."""
-    with suppress(UserError):  # nothing is recorded, or it is damaged
-        recording = read_recording(root)
-        if not changed_claims({claim.name: claim for claim in claims}, recording.claims):
-            pairs = [(recording.claims[name], now) for name, now in situations.items()]
-            if all(_has_conditions(claim, now) for claim, now in pairs):
-                return recording
-    return None
+    """Return what is recorded, if it is of these claims under these conditions; else None.
+
+    UserError for a recording that cannot be read: it may hold what other machines recorded.
+    """
+    if not (root / EXPECTED).exists():
+        return None
+    recording = read_recording(root)
+    if changed_claims({claim.name: claim for claim in claims}, recording.claims):
+        return None
+    pairs = [(recording.claims[name], now) for name, now in situations.items()]
+    return recording if all(_has_conditions(claim, now) for claim, now in pairs) else None
 
 
 def _has_conditions(claim: RecordedClaim, now: Situation) -> bool:

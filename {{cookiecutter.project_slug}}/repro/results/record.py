@@ -1,17 +1,15 @@
 """Record what a claim's training gives, to be compared with later.
 
 `record` trains and evaluates every seed of every claim through the author's own commands, and
-writes results/ (expected_metrics.json, figures/, trace/) and the marked blocks of REPRODUCE.md. A
-training that was stopped is resumed. Nothing outside the marked blocks is changed. Under the
-conditions of what is recorded, another hardware class is added beside it (results/classes.py).
+publishes what they gave (repro/results/published.py). A training that was stopped is resumed. Under
+the conditions of what is recorded, another hardware class is added beside it
+(repro/results/classes.py).
 """
 
-import json
 import os
-import re
-import shutil
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +17,6 @@ import numpy as np
 
 from repro.core import layout
 from repro.core.errors import UserError, refuse
-from repro.core.files import write_file, write_json
 from repro.core.hashing import sha256_json
 from repro.core.progress import duration
 from repro.core.project import author_object
@@ -34,24 +31,19 @@ from repro.results.claims import (
     read_claims,
     read_recording,
 )
-from repro.results.classes import added_class, beside, comparable_recording
-from repro.results.document import DOCUMENT, read_document, write_document
+from repro.results.classes import added_class, comparable_recording
+from repro.results.document import DOCUMENT, read_document
 from repro.results.foreseen import foresee
 from repro.results.measure import SeedResult, measure
+from repro.results.published import publish_beside
 from repro.results.recording import Cost, Interval, RecordedClaim, Recording
 from repro.results.report import write_report
 from repro.runs.conditions import Conditions, Situation, differences
 from repro.runs.context import read_context
-from repro.runs.figures import draw_seeds
 from repro.runs.git import get_git_info
-from repro.runs.logs import each_line, read_lines
 from repro.runs.uncommitted import uncommitted_code
 
 WRITTEN = (layout.RESULTS, DOCUMENT)  # by record itself
-LARGEST_TRACE = 1 << 18  # bytes of a trace that go to results/: for `verify --prefix` in a clone
-_DRAWN_BEFORE = ("learning_curves.png", "learning_curves_seeds.png")  # by a kit before SVG
-_FIGURES = Path(layout.RESULTS, layout.FIGURES)
-_TRACES = Path(layout.RESULTS, "trace")
 
 
 @dataclass
@@ -97,18 +89,29 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     foreseen = {claim.name: foresee(root, claim, claim.arguments) for claim in claims}
     refuse([fault for each in foreseen.values() for fault in each.faults])
     situations = {name: each.situation for name, each in foreseen.items()}
-    earlier = comparable_recording(root, claims, situations)
-    recorded = {}
-    for claim in claims:
-        now = situations[claim.name]
-        before = earlier.claims[claim.name] if earlier else None
-        recorded[claim.name] = _record_claim(root, claim, now, schedule, before)
+    _say_what_stays(root, claims, situations)
+    recorded = {
+        claim.name: _record_claim(root, claim, situations[claim.name], schedule) for claim in claims
+    }
     dirty = git.is_dirty if changed is None else bool(changed)
-    recording = beside(earlier, Recording(recorded, git.commit_hash, dirty))
-    _remove_old_traces(root, claims, recording)
-    _name_old_figures(root, claims)
-    publish(root, recording)
+    runs = {claim.name: run_folder(root, claim, situations[claim.name]) for claim in claims}
+    publish_beside(root, claims, situations, runs, Recording(recorded, git.commit_hash, dirty))
     print(f"written: {EXPECTED}, {DOCUMENT}, {write_report(root).relative_to(root)}")
+
+
+def _say_what_stays(root: Path, claims: list[Claim], situations: Mapping[str, Situation]) -> None:
+    """Print, before anything is trained, what becomes of the classes that are recorded."""
+    earlier = comparable_recording(root, claims, situations)
+    if earlier:
+        for name, now in situations.items():
+            if added := added_class(earlier.claims[name], now.hardware_class):
+                others = listed([*earlier.claims[name].bits])
+                print(f"{name}: {added} is added, beside {others}, which stays")
+    elif (root / EXPECTED).exists():
+        classes = {name for claim in read_recording(root).claims.values() for name in claim.bits}
+        print(
+            f"what is recorded of {listed(sorted(classes))} is of other conditions, and is replaced"
+        )
 
 
 def _refuse_what_others_lack(root: Path, changed: list[str]) -> None:
@@ -147,18 +150,9 @@ def refuse_paths(root: Path, claims: list[Claim]) -> None:
     )
 
 
-def _record_claim(
-    root: Path, claim: Claim, now: Situation, schedule: _Schedule, before: RecordedClaim | None
-) -> RecordedClaim:
-    """Train and evaluate every seed of a claim; copy figures and a trace to results/.
-
-    `before`: what is recorded of the claim under the same conditions. The figures stay those of the
-    hardware class that was recorded first.
-    """
+def _record_claim(root: Path, claim: Claim, now: Situation, schedule: _Schedule) -> RecordedClaim:
+    """Train and evaluate every seed of a claim."""
     folder = run_folder(root, claim, now)
-    added = added_class(before, now.hardware_class)
-    if before and added:
-        print(f"{claim.name}: {added} is added, beside {listed([*before.bits])}, which stays")
     results = {}
     for seed in claim.seeds:
         schedule.announce(claim.name, seed)
@@ -167,9 +161,6 @@ def _record_claim(
         results[seed] = measure(root, claim, seed, run)
         refuse_other_conditions(run, now.conditions)
         schedule.done(time.monotonic() - started)
-    if not added:
-        _copy_figures(root, claim, folder)
-    _copy_trace(root, claim, folder, added)
     return summary(claim, now, results)
 
 
@@ -231,67 +222,3 @@ def confidence_interval(values: list[float], level: float = 0.95) -> Interval | 
     draws = np.random.default_rng(0).choice(values, (10_000, len(values))).mean(1)
     low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
-
-
-def _copy_figures(root: Path, claim: Claim, folder: Path) -> None:
-    """Copy the figures of a claim's first seed to results/, and draw curves over all seeds."""
-    first = layout.figures_folder(folder / f"seed-{claim.seeds[0]}", claim.checkpoint)
-    figures = root / _FIGURES / claim.name
-    for name in _DRAWN_BEFORE:
-        (figures / name).unlink(missing_ok=True)
-    if first.is_dir():  # the author's evaluation may draw none
-        shutil.copytree(first, figures, dirs_exist_ok=True)
-    runs = {str(seed): folder / f"seed-{seed}" / layout.METRICS for seed in claim.seeds}
-    draw_seeds(figures, {seed: read_lines(path) for seed, path in runs.items()})
-
-
-def _copy_trace(root: Path, claim: Claim, folder: Path, added: str) -> None:
-    """Copy the beginning of the first seed's trace to results/, as much as LARGEST_TRACE holds."""
-    first = claim.seeds[0]
-    lines = []
-    size = 0
-    for entry in each_line(folder / f"seed-{first}" / layout.TRACE):
-        if "header" in entry:
-            continue
-        line = json.dumps(entry) + "\n"
-        size += len(line)
-        if size <= LARGEST_TRACE:
-            lines.append(line)
-    write_file(trace_file(root, claim.name, first, added), "".join(lines).encode())
-
-
-def trace_file(root: Path, claim: str, seed: int, added: str) -> Path:
-    """Return where the published part of a trace lies: lines of steps, without headers.
-
-    `added`: the hardware class if it is one that was added, else "".
-    """
-    of_class = re.sub("[^a-z0-9]+", "-", f" {added}".lower()).rstrip("-")
-    return root / _TRACES / f"{claim}_seed-{seed}{of_class}.jsonl"
-
-
-def _remove_old_traces(root: Path, claims: list[Claim], recording: Recording) -> None:
-    """Remove the traces of an earlier recording."""
-    current = {
-        trace_file(root, claim.name, claim.seeds[0], added)
-        for claim in claims
-        for added in ("", *recording.claims[claim.name].added)
-    }
-    for path in {*(root / _TRACES).glob("*.jsonl")} - current:
-        path.unlink()
-
-
-def _name_old_figures(root: Path, claims: list[Claim]) -> None:
-    """Print which figures are of no claim; the author may have put them there."""
-    names = {claim.name for claim in claims}
-    for path in (root / _FIGURES).glob("*/"):
-        if path.name not in names:
-            print(f"{path.relative_to(root)} is of no claim: delete it, or archives have it, too")
-
-
-def publish(root: Path, recording: Recording) -> None:
-    """Write results/expected_metrics.json and the marked blocks of REPRODUCE.md.
-
-    The document is filled from the file as it is read again, so that both have the same order.
-    """
-    write_json(root / EXPECTED, recording.as_json())
-    write_document(root, read_recording(root))

@@ -36,7 +36,7 @@ from repro.results.judge import (
     leaves_trace,
 )
 from repro.results.measure import find_best, measure
-from repro.results.record import trace_file
+from repro.results.published import trace_file
 from repro.results.recording import RecordedCheckpoint, RecordedClaim
 from repro.results.report import refresh_report, write_report
 from repro.results.verdict import (

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from repro.core import machines
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed
@@ -274,11 +275,17 @@ def differences(recorded: Mapping[str, Json], found: Mapping[str, Json]) -> list
 
 
 def hardware_class(profile: str, device: str) -> str:
-    """Name the hardware class: its machines are promised the same bits under equal conditions."""
+    """Name the hardware class: its machines are promised the same bits under equal conditions.
+
+    The same GPU is sold for machines of both architectures, whose CPUs make the data and whose
+    libraries are others.
+    """
     if device == "cuda":
         import torch  # only here: this module serves commands that need no torch
 
         name = torch.cuda.get_device_name()
+        if machines.this_machine().architecture == machines.AARCH64:
+            name = f"{machines.AARCH64} {name}"
         return f"cuda {name}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
     profile = resolve_profile(profile)
     if profile == "portable":

@@ -25,10 +25,11 @@ class _AskingSession(Session):
     """A session that ends as soon as the data are known, and checked if that is asked for."""
 
     is_checking = False
+    checked = 0  # bytes of tar files
 
     def check_samples(self, folder: Path) -> None:
         if self.is_checking:
-            check_tars(folder, self.processes)
+            self.checked += check_tars(folder, self.processes)
 
     def data(self, facts: Mapping[str, Any]) -> None:
         super().data(facts)
@@ -73,6 +74,11 @@ def situation_of(
     try:
         train(session)
     except _Known:
+        if is_checking and not session.checked:
+            raise UserError(
+                "--check full: this training names no tar files with an index (docs/adapting.md, "
+                "Large data), so nothing was read: leave the option out"
+            ) from None
         return session.situation
     raise UserError("train(session) ended without session.data(facts): call it first")
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,15 @@ def write_tensors(
     several keys come out in random order there (measured). `flush(path)` brings them to the disk;
     they are hashed in the meantime.
     """
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) < _PIECE:
-        _write(path, tensors)  # to start a thread would take longer
-        flush(path)
-        return _digest_of(tensors)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     with ThreadPoolExecutor(max_workers=1) as beside:
-        digest = beside.submit(_digest_of, tensors)
+        digest = None
+        if size >= _PIECE:  # else to start a thread would take longer
+            with suppress(RuntimeError):  # at a limit of the machine none can be started
+                digest = beside.submit(_digest_of, tensors)
         _write(path, tensors)
         flush(path)
-    return digest.result()
+        return digest.result() if digest else _digest_of(tensors)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:

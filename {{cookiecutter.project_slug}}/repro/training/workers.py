@@ -44,6 +44,8 @@ _MODULES = (
     "them of a module's classes and functions, without lambdas and open files, or take "
     "num_workers=0"
 )
+# Of an object that no name leads to, Python says from 3.12 or 3.13 on that it cannot get it.
+_OF_PICKLE = "pickle|Can't get local"
 _FEWER = "take fewer num_workers (num_workers=0 needs none)"
 # What to do about what stops a worker, by patterns of messages of Python, torch and the kernel.
 _REMEDIES = {
@@ -55,7 +57,7 @@ _REMEDIES = {
     r"shared memory|torch_\d+|No space left": (
         f"make room in /dev/shm and in TMPDIR (in Docker a larger --shm-size), or {_FEWER}"
     ),
-    "pickle": "make samples of tensors, arrays, numbers and text, or take num_workers=0",
+    _OF_PICKLE: "make samples of tensors, arrays, numbers and text, or take num_workers=0",
     "Pin memory thread": _FEWER,
 }
 
@@ -206,11 +208,11 @@ def faults_of_starting(workers: int) -> Iterator[None]:
             warnings.filterwarnings("ignore", message="Got pickle error")
             yield
     except (OSError, RuntimeError, pickle.PicklingError, AttributeError, TypeError) as error:
-        is_of_pickle = "pickle" in str(error)
-        if isinstance(error, AttributeError | TypeError) and not is_of_pickle:
-            raise
+        is_of_pickle = bool(re.search(_OF_PICKLE, str(error)))
         for frame, _ in traceback.walk_tb(error.__traceback__):
             _give_up(frame.f_locals.get("self"))
+        if isinstance(error, AttributeError | TypeError) and not is_of_pickle:
+            raise
         what = f"the {workers} data workers cannot all start"
         if is_of_pickle:
             raise UserError(f"{what}: {_last_line(error)}; {_MODULES}") from error
