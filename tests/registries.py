@@ -29,10 +29,10 @@ def lines(done: subprocess.CompletedProcess[str], code: int) -> list[str]:
 
 def index_of(*platforms: str) -> dict[str, object]:
     """An index of images for those platforms, none of which is there."""
-    manifests = []
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    entry: dict[str, object] = {"mediaType": kind, "size": 2, "digest": GONE}
+    manifests = [entry]  # one that names no platform, as the specification allows
     for platform in platforms:
         system, _, cpu = platform.partition("/")
-        kind = "application/vnd.oci.image.manifest.v1+json"
-        entry = {"mediaType": kind, "size": 2, "digest": GONE}
         manifests.append({**entry, "platform": {"os": system, "architecture": cpu}})
     return {"schemaVersion": 2, "manifests": manifests}

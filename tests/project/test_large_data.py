@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CLAIMS, Project, commit, git, last_line
+from conftest import CLAIMS, Project, commit, faults, git, last_line
 from repro.data.tar_index import TarIndex
 from test_adapting import STEPS, answer
 
@@ -98,6 +98,11 @@ def test_the_check_of_all_samples_names_what_no_training_reads(large: Project) -
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_check_of_nothing_is_refused(project: Project) -> None:
+    (line,) = faults(project.module("experiment.train", "--check=full"))
+    assert "this training names no tar files with an index" in line
 
 
 def memory(project: Project, samples: int, *settings: str) -> int:

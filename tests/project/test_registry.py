@@ -128,7 +128,7 @@ def test_an_image_without_an_index_says_its_platform_in_its_config(
 
 @pytest.mark.parametrize(
     "content",
-    [{}, {"manifests": 3}, {"manifests": [{"platform": {"os": "linux"}}]}, {"config": {}}],
+    [{}, {"manifests": 3}, {"manifests": [{"platform": "linux"}, 3]}, {"config": {}}],
 )
 def test_what_is_no_index_is_one_line(
     own_project: Project, guarded: str, monkeypatch: pytest.MonkeyPatch, content: dict[str, object]

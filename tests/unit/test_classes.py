@@ -4,13 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from repro.core.errors import UserError
 from repro.core.files import write_json
-from repro.results.claims import EXPECTED, Claim, recorded_run
+from repro.results import published
+from repro.results.claims import EXPECTED, Claim, read_recording, recorded_run
 from repro.results.classes import added_class, beside, comparable_recording
 from repro.results.document import blocks
 from repro.results.judge import judge_training
 from repro.results.measure import SeedResult, Spent
-from repro.results.published import trace_file
+from repro.results.published import publish_beside, trace_file
 from repro.results.recording import (
     Cost,
     RecordedCheckpoint,
@@ -119,8 +121,9 @@ def test_results_are_kept_under_equal_conditions_alone(
     assert bool(comparable_recording(tmp_path, [mine], {"claim-0": now})) == is_kept
     other = mine.model_copy(update={"seeds": [1, 2]})
     assert comparable_recording(tmp_path, [other], {"claim-0": now}) is None
-    (tmp_path / EXPECTED).write_text("{")
-    assert comparable_recording(tmp_path, [mine], {"claim-0": now}) is None
+    (tmp_path / EXPECTED).write_text("<<<<<<< HEAD\n{")  # it may hold what others recorded
+    with pytest.raises(UserError, match="is damaged: restore it, or delete it"):
+        comparable_recording(tmp_path, [mine], {"claim-0": now})
 
 
 def test_each_class_is_judged_by_its_own_values() -> None:
@@ -186,3 +189,33 @@ def test_a_run_is_looked_for_by_its_class(tmp_path: Path, monkeypatch: pytest.Mo
     assert recorded_run(tmp_path, "claim-0", merged, 1) == folder
     assert recorded_run(tmp_path, "claim-0", merged, 1, ARM) == folder
     assert recorded_run(tmp_path, "claim-0", merged, 1, FIRST) is None
+    first = merged.bits[FIRST]["1"]
+    write_json(folder / "metrics-last.json", {"bits": first})
+    write_json(folder / "metrics.json", {"bits": first})
+    assert recorded_run(tmp_path, "claim-0", merged, 1) is None  # bits of another class
+
+
+def test_what_another_machine_recorded_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines may share a folder: what is there is read when all is trained."""
+    mine = Claim(
+        name="claim-0",
+        text="it learns",
+        metric="accuracy",
+        arguments=[],
+        seeds=[1, 2, 3],
+        checkpoint="best",
+    )
+    for name in ("_copy_figures", "_copy_trace", "write_document"):
+        monkeypatch.setattr(published, name, lambda *_: None)
+    for hardware, bits in ((FIRST, "aa"), (ARM, "bb"), (MAC, "cc")):
+        now = recording(f"commit of {hardware}", claim(hardware, 0.5, bits))
+        situation = Situation(CONDITIONS, hardware, DatasetFacts())
+        publish_beside(tmp_path, [mine], {"claim-0": situation}, {"claim-0": tmp_path}, now)
+    found = read_recording(tmp_path).claims["claim-0"]
+    assert {name: each["1"] for name, each in found.bits.items()} == {
+        FIRST: "aa",
+        ARM: "bb",
+        MAC: "cc",
+    }

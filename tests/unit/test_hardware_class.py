@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from faked_machine import NEOVERSE_N1
 from repro.core import machines
 from repro.core.errors import UserError
@@ -130,6 +131,16 @@ def test_a_class_names_model_and_features_of_its_cpu(
     machine, name = CLASSES[kind]
     pattern = re.escape(name).replace(r"\?", "[0-9a-f]{8}")
     assert re.fullmatch(pattern, class_of(machine, monkeypatch))
+
+
+def test_a_gpu_in_an_arm_server_is_of_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An L4 or an A100 is sold for both: the CPU's part of a training is another one."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
+    classes = set()
+    for architecture in ("x86_64", "aarch64"):
+        be(monkeypatch, ThisMachine("linux", architecture, ""))
+        classes.add(hardware_class("native", "cuda").partition(",")[0])
+    assert classes == {"cuda NVIDIA L4", "cuda aarch64 NVIDIA L4"}
 
 
 def test_vectors_of_another_length_are_another_class(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,22 @@ def test_large_tensors_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     flushed: list[bytes] = []
     digest = write_tensors(path, case, flush=lambda it: flushed.append(it.read_bytes()))
     assert flushed == [save(case)]
+    assert digest == hashlib.sha256(save(case)).hexdigest()
+
+
+def test_where_no_thread_can_be_started_a_file_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the limit of processes: the digest is taken afterwards."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    case = {"a": torch.rand(1001)}
+    monkeypatch.setattr(tensors, "_PIECE", 64)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    digest = write_tensors(tmp_path / "file", case, flush=lambda _: None)
+    assert (tmp_path / "file").read_bytes() == save(case)
     assert digest == hashlib.sha256(save(case)).hexdigest()
 
 

@@ -20,7 +20,12 @@ from repro.core.errors import UserError
 from repro.training.determinism import flags, set_determinism
 from repro.training.loading import batches_of_steps
 from repro.training.sampling import Schedule
-from repro.training.workers import Beginning, Workers, refuse_long_folder
+from repro.training.workers import (
+    Beginning,
+    Workers,
+    faults_of_starting,
+    refuse_long_folder,
+)
 from torch.utils.data import Dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on few CPUs
@@ -140,3 +145,14 @@ def test_a_name_of_a_socket_has_fewer_bytes_there(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * 71)
     with pytest.raises(UserError, match=r"has 72 bytes: .* expected 71 at the most"):
         refuse_long_folder(1)
+
+
+def test_an_object_without_a_name_is_a_line_in_every_python() -> None:
+    """3.11 says that it cannot pickle it, later ones that they cannot get it."""
+    for words in ("Can't pickle local object 'f.<locals>.Own'", "Can't get local object 'f.Own'"):
+        told = pytest.raises(UserError, match="without lambdas and open files")
+        with told, faults_of_starting(2):
+            raise AttributeError(words)
+    # A fault of somebody's code stays one.
+    with pytest.raises(AttributeError, match="no attribute"), faults_of_starting(2):
+        raise AttributeError("module has no attribute own")
