@@ -52,6 +52,7 @@ MODULES = {
 _MOVED = (
     ("repro.archive", "repro.core.layout", "MANIFEST PATCH"),
     ("repro.diff", "repro.diagnosis.operation_difference", "find_operation find_unwritten"),
+    ("repro.record", "repro.results.published", "LARGEST_TRACE publish trace_file"),
     ("repro.diff", "repro.diagnosis.replay_pair", "project_of"),
     ("repro.diff", "repro.diagnosis.distances", "distances"),
     ("repro.checkpoint", "repro.core.layout", "STATE SUMS TENSORS step_folder steps_newest_first"),

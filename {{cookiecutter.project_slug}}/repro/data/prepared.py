@@ -81,7 +81,8 @@ class WithOwnFiles(Protocol):
     def own_files(self, config: Any, /) -> Path | None:
         """Return the folder of the author's own files, or None: `datasets` then gets that folder.
 
-        Each file's SHA-256 goes into the manifest. `prepare` finds the folder as `folders.own`.
+        Each file's SHA-256 goes into the manifest, but of tar files that of their index.
+        `prepare` finds the folder as `folders.own`.
         """
         ...
 
