@@ -29,6 +29,8 @@ LONGEST = [
     "forks",
     "generation",
     "processes",
+    "other_machines",
+    "setup",
     "large_data",
     "diff",
     "training",
@@ -38,6 +40,7 @@ LONGEST = [
     "archive",
     "own_tasks",
     "text_and_table",
+    "platforms",
     "data",
 ]
 
