@@ -40,7 +40,7 @@ LONGEST = [
     "archive",
     "own_tasks",
     "text_and_table",
-    "platforms",
+    "locks_resolve",
     "data",
 ]
 

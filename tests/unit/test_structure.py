@@ -189,3 +189,9 @@ def test_the_kit_knows_no_task() -> None:
     for path in KIT.rglob("*.py"):
         if path.name != "moved.py":
             assert not {match[0] for match in known.finditer(path.read_text())}, path
+
+
+def test_each_file_of_tests_has_a_name_of_its_own() -> None:
+    """Pytest takes the second of one name for the first, and its tests are not run."""
+    names = [path.name for path in (ROOT / "tests").glob("*/test_*.py")]
+    assert sorted(names) == sorted(set(names))
