@@ -27,6 +27,14 @@ FIRST = "cpu x86-64-v3 portable"
 ARM = "cpu aarch64 Neoverse-N1 (04880d67) native"
 MAC = "cpu Apple M2 Pro native"
 CONDITIONS = Conditions({"a.py": "1"}, {"threads": 1}, "data", "lock", {})
+MINE = Claim(
+    name="claim-0",
+    text="it learns",
+    metric="accuracy",
+    arguments=[],
+    seeds=[1, 2, 3],
+    checkpoint="best",
+)
 
 
 def claim(hardware: str, value: float = 0.5, bits: str = "aa", steps: int = 9) -> RecordedClaim:
@@ -108,22 +116,14 @@ def test_results_are_kept_under_equal_conditions_alone(
     change: dict[str, object], is_kept: bool, tmp_path: Path
 ) -> None:
     now = Situation(replace(CONDITIONS, **change), ARM, DatasetFacts())  # type: ignore[arg-type]
-    mine = Claim(
-        name="claim-0",
-        text="it learns",
-        metric="accuracy",
-        arguments=[],
-        seeds=[1, 2, 3],
-        checkpoint="best",
-    )
-    assert comparable_recording(tmp_path, [mine], {"claim-0": now}) is None  # nothing is there
+    assert comparable_recording(tmp_path, [MINE], {"claim-0": now}) is None  # nothing is there
     write_json(tmp_path / EXPECTED, recording("c1", claim(FIRST)).as_json())
-    assert bool(comparable_recording(tmp_path, [mine], {"claim-0": now})) == is_kept
-    other = mine.model_copy(update={"seeds": [1, 2]})
+    assert bool(comparable_recording(tmp_path, [MINE], {"claim-0": now})) == is_kept
+    other = MINE.model_copy(update={"seeds": [1, 2]})
     assert comparable_recording(tmp_path, [other], {"claim-0": now}) is None
     (tmp_path / EXPECTED).write_text("<<<<<<< HEAD\n{")  # it may hold what others recorded
     with pytest.raises(UserError, match="is damaged: restore it, or delete it"):
-        comparable_recording(tmp_path, [mine], {"claim-0": now})
+        comparable_recording(tmp_path, [MINE], {"claim-0": now})
 
 
 def test_each_class_is_judged_by_its_own_values() -> None:
@@ -199,20 +199,12 @@ def test_what_another_machine_recorded_meanwhile_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Machines may share a folder: what is there is read when all is trained."""
-    mine = Claim(
-        name="claim-0",
-        text="it learns",
-        metric="accuracy",
-        arguments=[],
-        seeds=[1, 2, 3],
-        checkpoint="best",
-    )
     for name in ("_copy_figures", "_copy_trace", "write_document"):
         monkeypatch.setattr(published, name, lambda *_: None)
     for hardware, bits in ((FIRST, "aa"), (ARM, "bb"), (MAC, "cc")):
         now = recording(f"commit of {hardware}", claim(hardware, 0.5, bits))
         situation = Situation(CONDITIONS, hardware, DatasetFacts())
-        publish_beside(tmp_path, [mine], {"claim-0": situation}, {"claim-0": tmp_path}, now)
+        publish_beside(tmp_path, [MINE], {"claim-0": situation}, {"claim-0": tmp_path}, now)
     found = read_recording(tmp_path).claims["claim-0"]
     assert {name: each["1"] for name, each in found.bits.items()} == {
         FIRST: "aa",
