@@ -6,7 +6,6 @@ installs it, or uv where somebody asks for it.
 
 import base64
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -17,9 +16,9 @@ import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from bootstrap_module import load_bootstrap
 from conftest import TEMPLATE, UV
 
 OTHERS = ("requirements-dev.lock", "requirements-tracker.lock")
@@ -61,15 +60,6 @@ def environ(top: Path) -> dict[str, str]:
     links = dict.fromkeys(("PIP_FIND_LINKS", "UV_FIND_LINKS"), str(wheels(top)))
     links["UV_CACHE_DIR"] = str(top.parent / "cache")
     return {**quiet, **links, "PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
-
-
-def load_bootstrap() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bootstrap", TEMPLATE / "bootstrap.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 bootstrap = load_bootstrap()

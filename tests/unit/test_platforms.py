@@ -4,7 +4,6 @@ The machine is faked: nothing here was ever run under macOS.
 """
 
 import fcntl
-import importlib.util
 import os
 import platform
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from bootstrap_module import load_bootstrap
 from conftest import TEMPLATE
 from faked_machine import MAC
 from repro.core import machines, project
@@ -23,12 +23,7 @@ from repro.training import determinism
 
 @pytest.fixture
 def bootstrap() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bootstrap", TEMPLATE / "bootstrap.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_bootstrap()
 
 
 def be(
