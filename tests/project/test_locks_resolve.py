@@ -36,11 +36,11 @@ def resolve(locks: list[Path], platform: str, python: str) -> tuple[set[str], li
     """Return the packages that are installed there, and why that cannot be; uv asks the index."""
     target = ["--python-platform", PLATFORMS[platform], "--python-version", python]
     command = [UV, "pip", "compile", "--only-binary=:all:", "--format=pylock.toml", *target]
-    done = finish(
-        [*map(str, [*command, *locks])], ROOT, {**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"}
-    )
+    # Nothing is built, so no other Python has to be fetched.
+    given = {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_PYTHON_DOWNLOADS": "never"}
+    done = finish([*map(str, [*command, *locks])], ROOT, {**os.environ, **given})
     if done.returncode:
-        return set(), [done.stderr]
+        return set(), [" ".join(done.stderr.split())]  # uv breaks lines where COLUMNS says
     text = "".join(lock.read_text() for lock in locks)
     locked = pins(text)
     known = {*re.findall(r"--hash=sha256:(\S+)", text)}
