@@ -177,6 +177,21 @@ def test_toml_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> None
     assert "pyproject.toml is damaged" in refusal(lambda: tool_settings(tmp_path))
 
 
+def test_a_report_of_a_project_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_bytes(b'[project]\nname = "\xf4"\n')
+    assert "no UTF-8 text at byte 18" in refusal(lambda: report._read_project(tmp_path))
+
+
+def test_a_package_whose_metadata_are_no_text_is_as_if_it_were_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "odd-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_bytes(b"Name: odd\xf4\nVersion: 1.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert locks.installed_versions() == {}
+
+
 @pytest.mark.parametrize("text", ["", "tool = 1", "[tool]\nrepro = 1", "[tool.repro]\ndata = 1"])
 def test_a_project_without_its_table_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
