@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from repro.core.tensor_files import fault_of_tensors
 from repro.data.manifest import read_manifest, write_manifest
 from repro.diagnosis.diff import first_difference
 from repro.diagnosis.step_file import read_step
-from repro.results import questions
+from repro.environment import locks
+from repro.results import questions, report
 from repro.results.claims import read_claims, read_recording
 from repro.results.recording import parse_recording
 from repro.runs.configuration import Loader, read_config_used

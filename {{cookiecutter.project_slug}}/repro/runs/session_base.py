@@ -59,6 +59,7 @@ class SessionBase:
         set_threads(config.threads)
         self.root = root
         self.config: Any = config
+        self._settings = config
         self.step = 0
         self.is_fresh = True
         self.finished = ""
@@ -76,7 +77,6 @@ class SessionBase:
         self.best: Best | None = None
         self.holders: list[object] = []  # whose attributes are looked at as variables are
         self._flags = flags()
-        self._settings = config
         self._workers = config.num_workers
         self._registered: Registered | None = None
         self._plan: Plan | None = None
