@@ -31,6 +31,8 @@ from repro.training.joining import EXCHANGE, join
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
+# In each error of its connections: their file in its source.
+_GLOO = "gloo/transport"
 
 
 class Processes:
@@ -266,7 +268,22 @@ def _others_alive() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"another process of this training ended ({reason}); start all again with resume=auto"
-        ) from error
+        raise _lost(error) from error
+
+
+@contextmanager
+def naming_lost_processes() -> Iterator[None]:
+    """Do the same for what libraries exchange by themselves, among an author's own computations."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and _GLOO not in str(error):
+            raise
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> UserError:
+    reason = " ".join(str(error).split())[:160]
+    return UserError(
+        f"another process of this training ended ({reason}); start all again with resume=auto"
+    )

@@ -179,7 +179,7 @@ class DistributedEngine(_LibraryEngine):
         # the gradients came: a process that goes on would add in another order.
         self._root = DistributedDataParallel(
             _Root(model, self._processes.device),
-            broadcast_buffers=False,  # they are copied after each step
+            forward_sync_buffers=False,  # they are copied after each step
             find_unused_parameters=True,
             bucket_cap_mb=self._bucket_mib,
         )
