@@ -15,7 +15,7 @@ from repro.core.hashing import derive_seed
 from repro.core.project import RESUME_CHANGED_CODE
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.environment.profile import resolve_profile
-from repro.runs.conditions import without_setting
+from repro.runs.config_values import without_setting
 from repro.runs.configuration import power_of_two, refuse_mps, run_name
 
 Count = Annotated[int, Field(ge=1)]
@@ -55,6 +55,9 @@ class Training(Settings):
     gradient_clip: Positive | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
+    parallel: Literal["shards", "ddp", "fsdp"] = "shards"
+    processes: Annotated[int, Field(ge=2)] | None = None  # of ddp and fsdp, which depend on it
+    bucket_mib: Count = 25  # of DDP, which adds up gradients in buckets
     recheck_every: Count | None = None  # steps between two that are computed twice and compared
     patience: Count | None = None  # validations without a better one, after which training ends
     max_steps: Count | None
@@ -64,6 +67,15 @@ class Training(Settings):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 "needs one of epochs and steps: training.steps=1000 training.epochs=null"
+            )
+        if (self.processes is None) != (self.parallel == "shards"):
+            raise ValueError(
+                "processes is for parallel=ddp and parallel=fsdp, whose bits depend on their "
+                "number: training.parallel=ddp training.processes=4"
+            )
+        if self.processes and (self.recheck_every or self.compile):
+            raise ValueError(
+                "parallel=ddp and parallel=fsdp have neither recheck_every nor compile"
             )
         if self.shards > self.batch_size:
             raise ValueError("shards should be at most batch_size")
@@ -103,7 +115,7 @@ class ExperimentConfig(Settings):
 
     PATHS: ClassVar[tuple[str, ...]] = ("data_dir", "run_dir", "resume")
     FREE: ClassVar[tuple[str, ...]] = (
-        *("output", "num_workers", "tracker", RESUME_CHANGED_CODE),
+        *("output", "num_workers", "tracker", RESUME_CHANGED_CODE, "resume_other_processes"),
         "training.recheck_every",  # the same computation once more: tests compare the bits
     )
 
@@ -123,6 +135,7 @@ class ExperimentConfig(Settings):
     run_dir: PathText | None
     resume: PathText | None
     resume_changed_code: bool = False
+    resume_other_processes: bool = False
 
     @model_validator(mode="before")
     @classmethod
