@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +23,13 @@ from repro.core.read_once import inheritance
 # Settings of the author's commands that the kit sets by their names.
 MAX_STEPS = "training.max_steps"
 RESUME_CHANGED_CODE = "resume_changed_code"
+RESUME_OTHER_PROCESSES = "resume_other_processes"
 WITH_TRACE = "output.trace=true"
 WITHOUT_TRACKER = "tracker=none"
 IN_FP32 = "training.precision=fp32"
 _PYPROJECT = "pyproject.toml"
+# PyTorch's engines. Only projects that were made with scale=many have this package.
+ENGINES = "repro.training.scale"
 
 
 class Finished(NamedTuple):
@@ -42,6 +46,16 @@ def parse_toml(text: str, name: str = _PYPROJECT) -> JsonObject:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()) if isinstance(error, ValueError) else "too deep"
         raise UserError(f"{name} is damaged ({reason}): {RESTORE}") from error
+
+
+def fault_without_engines() -> str:
+    """Say what to do in a project that lacks PyTorch's engines; nothing where it has them."""
+    if find_spec(ENGINES) is not None:
+        return ""
+    return (
+        "this project was made for one machine: make it with scale=many, or copy "
+        f"{ENGINES.replace('.', '/')}/ from a project that was"
+    )
 
 
 def tool_settings(root: Path) -> dict[str, str]:

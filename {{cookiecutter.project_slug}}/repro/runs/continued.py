@@ -16,7 +16,8 @@ from repro.core.errors import SHOWN, refuse
 from repro.core.files import JsonObject
 from repro.core.project import MAX_STEPS, RESUME_CHANGED_CODE
 from repro.core.text import listed
-from repro.runs.conditions import differences, seeds_by_hand, without_setting
+from repro.runs.conditions import differences
+from repro.runs.config_values import seeds_by_hand, without_setting
 from repro.runs.configuration import read_config_used
 from repro.runs.context import read_context
 

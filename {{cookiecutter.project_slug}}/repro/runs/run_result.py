@@ -23,7 +23,7 @@ from repro.core.layout import (
 )
 from repro.core.project import MAX_STEPS
 from repro.core.text import flatten, listed
-from repro.runs.conditions import setting
+from repro.runs.config_values import setting
 from repro.runs.context import Context, read_context
 from repro.runs.evaluation import best_step
 from repro.runs.logs import is_validation, line_step, read_lines

@@ -70,7 +70,7 @@ class SessionBase:
         self.engine = self._engine()
         # At once: whoever edits the code while the data are prepared edits the next training's.
         self.code = code_digests(root, self.processes)
-        self._on_disk = conditions_on_disk(root, self.code)
+        self._on_disk = conditions_on_disk(root, self.code, config.bits_settings())
         self.seeds = ExperimentSeeds(**config.seeds.model_dump())
         self.facts: JsonObject | None = None
         self.notes: JsonObject = {}

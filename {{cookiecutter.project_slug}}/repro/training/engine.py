@@ -9,7 +9,6 @@ for what the order of their sums depends on.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from repro.core.errors import UserError
+from repro.core.project import fault_without_engines
 from repro.core.layout import step_folder
 from repro.training import checkpoint
 from repro.training.parallel import LateWeights, Loss, backward_in_shards
@@ -25,7 +25,6 @@ from repro.training.processes import Processes
 
 Result = TypeVar("Result")
 SHARDS = "shards"
-_OTHERS = "repro.training.scale"
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,8 @@ def local(tensor: Tensor) -> Tensor:
 
 def refuse_without_package(setting: str) -> None:
     """Raise UserError where a project was made without the engines of several machines."""
-    if find_spec(_OTHERS) is None:
-        raise UserError(
-            f"{setting}: this project was made with scale=one, without repro/training/scale: make "
-            "it with scale=many, or copy that folder from a project that was"
-        )
+    if fault := fault_without_engines():
+        raise UserError(f"{setting}: {fault}")
 
 
 def before_joining(settings: object, device: torch.device) -> None:
