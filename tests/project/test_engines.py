@@ -4,26 +4,29 @@ With two processes a sum is the same in any order; with four it is not. The mode
 DDP, and a block of FSDP2, for each of its layers.
 """
 
+import json
 import os
 import signal
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from background import Forked, contents, wait_for_steps
 from conftest import Project, generate
 
 PROCESSES = 4
-STEPS = 16
+# An epoch has 20 steps: the last batch has 42 samples, so the processes have unequal shares.
+STEPS = 22
 SETTINGS = (
-    f"++training.processes={PROCESSES}",
+    f"training.max_steps={STEPS}",
     f"training.shards={PROCESSES}",
-    "++training.bucket_mib=1",  # as the first one of DDP is in any case
+    "training.bucket_mib=1",  # as the first one of DDP is in any case
     "model.width=16",
     "output.log_every=1",
     "output.keep_checkpoints=99",
-    "output.checkpoint_every=4",
-    "evaluation.every=8",
+    "output.checkpoint_every=5",
+    "evaluation.every=11",
+    "evaluation.batch_size=70",  # 3 chunks of validation, so one process has none
     "threads=1",
 )
 
@@ -34,12 +37,13 @@ class Block(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(width)
+        self.norm = nn.BatchNorm1d(width // 8)  # of eight values of each sample: one may be alone
         self.linear = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor) -> Tensor:
-        return values + self.dropout(self.linear(self.norm(values)).relu())
+        normed = self.norm(values.unflatten(1, (-1, 8))).flatten(1)
+        return values + self.dropout(self.linear(normed).relu())
 
 
 class Wide(nn.Module):
@@ -64,12 +68,14 @@ class Wide(nn.Module):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project of a model with five large layers."""
+    """A project of a model with five large layers, whose test samples are those of validation."""
     project = generate(tmp_path_factory.mktemp("wide"), "scale=many")
     model = project.path / "experiment" / "model.py"
     model.write_text(model.read_text() + MODEL)
     old = "        return small_cnn(settings, shape, classes)\n"
     project.edit("experiment/model.py", old, old.replace("small_cnn", "Wide"))
+    old = '    best = ("accuracy", "max")\n'
+    project.edit("experiment/task.py", old, f'{old}    test_on = "validation"\n')
     return project
 
 
@@ -81,17 +87,34 @@ def own_wide(wide: Project, tmp_path: Path) -> Project:
 
 def words(parallel: str, name: str, *settings: str) -> list[str]:
     """The settings of a training in runs/<name>; the last one of a name is in force."""
-    given = [f"++training.parallel={parallel}", f"training.max_steps={STEPS}", *SETTINGS]
+    number = "null" if parallel == "shards" else str(PROCESSES)
+    given = [f"training.parallel={parallel}", f"training.processes={number}", *SETTINGS]
     chosen = {word.partition("=")[0]: word for word in [*given, *settings]}
     return [f"run_dir=runs/{name}", *chosen.values()]
 
 
-def train(project: Project, parallel: str, name: str, *settings: str) -> dict[str, bytes]:
+def train(
+    project: Project, parallel: str, name: str, *settings: str, **variables: str
+) -> dict[str, bytes]:
     """Train with four processes in runs/<name>; every byte that must be the same."""
-    done = project.processes(PROCESSES, "experiment.train", *words(parallel, name, *settings))
+    chosen = words(parallel, name, *settings)
+    done = project.processes(PROCESSES, "experiment.train", *chosen, **variables)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return contents(project.path / "runs" / name)
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def shards(wide: Project) -> list[dict[str, Any]]:
+    """What the steps of a training in shards tell."""
+    done = wide.train(*words("shards", "shards"))
+    assert done.returncode == 0, done.stderr
+    return [line for line in metrics_of(wide.path / "runs" / "shards") if "split" not in line]
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
@@ -114,7 +137,7 @@ def test_an_engine_gives_the_same_files_again(
 ) -> None:
     """With data workers, too; other seeds give others."""
     assert train(wide, parallel, f"{parallel}-workers", "num_workers=2") == trained
-    assert len(trained) == 2 + 3 * len({4, 8, 12, 16})
+    assert len(trained) == 2 + 3 * len({5, 10, 11, 15, 20, 22})
 
 
 def test_kills_at_three_steps_change_no_byte(
@@ -125,7 +148,7 @@ def test_kills_at_three_steps_change_no_byte(
     run = wide.path / "runs" / name
     for number in range(3):
         process = Forked(wide, PROCESSES, *words(parallel, name, "resume=auto"))
-        wait_for_steps(run, 4, process)  # a checkpoint more: each goes on from another one
+        wait_for_steps(run, 5, process)  # a checkpoint more: each goes on from another one
         assert process.poll() is None, "it ended before it was killed"
         if number == 1:
             os.killpg(process.commands[2].pid, signal.SIGKILL)
@@ -134,3 +157,240 @@ def test_kills_at_three_steps_change_no_byte(
         else:
             process.kill()
     assert train(wide, parallel, name, "resume=auto") == trained
+
+
+def test_evaluation_has_the_bits_of_one_process(
+    wide: Project, trained: dict[str, bytes], parallel: str
+) -> None:
+    """By the command in one and in four processes, and in the training, whose shares are unequal.
+
+    A project's own last validation is what the command evaluates: see `wide`.
+    """
+    run = wide.path / "runs" / parallel
+    words = ("experiment.evaluate", "--checkpoint", str(run / "checkpoints" / "last"))
+    found = []
+    for processes in (1, PROCESSES):
+        done = wide.processes(processes, *words)
+        assert done.returncode == 0, done.stderr
+        found.append((run / "metrics.json").read_text())
+    assert found[0] == found[1]
+    evaluated = json.loads(found[0])
+    last = metrics_of(run)[-1]
+    assert (last["split"], last["step"]) == ("validation", STEPS)
+    assert {name: evaluated[name] for name in ("loss", "accuracy")} == {
+        name: last[name] for name in ("loss", "accuracy")
+    }
+
+
+def test_the_losses_of_shards_within_a_bound(
+    wide: Project, trained: dict[str, bytes], shards: list[dict[str, Any]], parallel: str
+) -> None:
+    """Of 22 steps from the same weights, with dropout: libraries add in another order alone."""
+    steps = [line for line in metrics_of(wide.path / "runs" / parallel) if "split" not in line]
+    assert len(steps) == STEPS
+    apart = {
+        name: max(
+            abs(line[name] / expected[name] - 1)
+            for line, expected in zip(steps, shards, strict=True)
+        )
+        for name in ("loss", "gradient_norm")
+    }
+    print(parallel, apart)
+    assert apart["loss"] < 6e-7  # measured: 1.5e-7 (ddp)
+    assert apart["gradient_norm"] < 1.4e-6  # measured: 3.4e-7 (ddp)
+
+
+# Where two trainings part ------------------------------------------------------------------------
+
+
+def test_diff_names_the_step_and_the_quantity(
+    wide: Project, trained: dict[str, bytes], parallel: str
+) -> None:
+    settings = ("optimizer.learning_rate=0.002", "training.max_steps=4")
+    other = f"{parallel}-faster"
+    train(wide, parallel, other, *settings)
+    done = wide.module("repro", "diff", f"runs/{parallel}", f"runs/{other}", "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["step"], found["quantity"]) == (1, "learning_rate")
+    assert [name for name, _, _ in found["conditions"]] == ["config: optimizer.learning_rate"]
+    assert found["agree"] == ["samples", "inputs", "loss", "gradients"]
+
+
+# What the processes exchange ---------------------------------------------------------------------
+
+PROBE = '''"""Note what this process does in each step, and wait at random where TEST_DELAY says so."""
+
+import hashlib
+import json
+import os
+import random
+import time
+from functools import wraps
+
+import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+RANK = os.environ.get("RANK", "0")
+_events = []
+_random = random.Random(os.urandom(8))  # not a generator of the training
+
+
+def pause(*_):
+    if os.environ.get("TEST_DELAY"):
+        time.sleep(_random.uniform(0, 0.02))
+
+
+def note(event):
+    pause()
+    _events.append(event)
+
+
+def _noting(exchange, values):
+    @wraps(exchange)
+    def noted(*arguments, **named):
+        note(values(*arguments, **named).numel())
+        return exchange(*arguments, **named)
+
+    return noted
+
+
+dist.reduce_scatter_single = _noting(dist.reduce_scatter_single, lambda input, **_: input)  # FSDP2
+_made = DistributedDataParallel.__init__
+
+
+def _make(self, *arguments, **named):
+    _made(self, *arguments, **named)
+    # As DDP by itself does: https://docs.pytorch.org/docs/stable/ddp_comm_hooks.html
+    self.register_comm_hook(None, _noting(allreduce_hook, lambda _, bucket: bucket.buffer()))
+
+
+DistributedDataParallel.__init__ = _make
+
+
+def _digest(tensors):
+    found = hashlib.sha256()
+    for tensor in tensors:
+        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        found.update(whole.detach().numpy().tobytes())
+    return found.hexdigest()
+
+
+def tell(step, model):
+    line = {"step": step, "events": _events, "buffers": _digest(model.buffers())}
+    if step == 0:
+        line["weights"] = _digest(model.parameters())
+    with open(f"told-{RANK}.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\\n")
+    _events.clear()
+'''
+PROBED_STEP = """    def train_step(self, step: Any) -> dict[str, Any]:
+        if step.index == 0:
+            probe.tell(0, self.model)
+        told = super().train_step(step)
+        probe.tell(step.number, self.model)
+        return told
+
+"""
+
+
+@pytest.fixture(scope="module")
+def probed(wide: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose processes tell what they do."""
+    project = wide.copy(tmp_path_factory.mktemp("probed") / wide.path.name)
+    (project.path / "experiment" / "probe.py").write_text(PROBE)
+    task = "experiment/task.py"
+    project.edit(
+        task, "from experiment.config", "from experiment import probe\nfrom experiment.config"
+    )
+    project.edit(task, "    def loss(", f"{PROBED_STEP}    def loss(")
+    old = "        total = functional.cross_entropy(logits"
+    project.edit(task, old, f'        probe.note("loss")\n{old}')
+    model = "experiment/model.py"
+    project.edit(
+        model, "from experiment.config", "from experiment import probe\nfrom experiment.config"
+    )
+    old = "        normed = "
+    hook = "        if values.requires_grad:\n            values.register_hook(probe.pause)\n"
+    project.edit(model, old, hook + old)
+    return project
+
+
+def told(project: Project) -> list[list[dict[str, Any]]]:
+    """What each process told of each step."""
+    found = []
+    for path in sorted(project.path.glob("told-*.jsonl")):
+        found.append([json.loads(line) for line in path.read_text().splitlines()])
+        path.unlink()
+    return found
+
+
+ACCUMULATED = ("training.shards=8", "training.max_steps=5")
+
+
+@pytest.fixture(scope="module")
+def accumulated(probed: Project, parallel: str) -> tuple[dict[str, bytes], list[Any]]:
+    """The files of a training of two shards in each process, and what these told."""
+    return train(probed, parallel, f"{parallel}-two", *ACCUMULATED), told(probed)
+
+
+def test_each_step_exchanges_the_same_buckets_after_its_last_part(
+    accumulated: tuple[dict[str, bytes], list[Any]],
+) -> None:
+    """Also the first step of a process, after which DDP by itself makes other buckets."""
+    _, processes = accumulated
+    assert len(processes) == PROCESSES
+    (_, first, *_), *_ = processes
+    exchanged = first["events"][2:]
+    assert len(exchanged) >= 4
+    assert "loss" not in exchanged
+    for process in processes:
+        assert [line["step"] for line in process] == [0, 1, 2, 3, 4, 5]
+        for line in process[1:]:
+            assert line["events"] == ["loss", "loss", *exchanged]
+
+
+def test_after_each_step_all_processes_have_the_buffers_of_the_first(
+    accumulated: tuple[dict[str, bytes], list[Any]],
+) -> None:
+    _, (first, *others) = accumulated
+    buffers = [line["buffers"] for line in first]
+    assert len({*buffers}) == len(buffers)  # each step changes them
+    for process in others:
+        assert [line["buffers"] for line in process] == buffers
+
+
+def test_initial_weights_are_those_of_shards(
+    probed: Project, accumulated: tuple[dict[str, bytes], list[Any]]
+) -> None:
+    done = probed.train(*words("shards", "start", *ACCUMULATED, "training.max_steps=1"))
+    assert done.returncode == 0, done.stderr
+    ((start, _),) = told(probed)
+    for process in accumulated[1]:
+        assert (process[0]["weights"], process[0]["buffers"]) == (
+            start["weights"],
+            start["buffers"],
+        )
+
+
+def test_delays_change_no_byte(
+    probed: Project, accumulated: tuple[dict[str, bytes], list[Any]], parallel: str
+) -> None:
+    """Of 0 to 20 ms, in each process, before losses and exchanges and in the hooks of gradients."""
+    delayed(probed, accumulated[0], parallel, trainings=1)
+
+
+@pytest.mark.long
+def test_delays_in_ten_trainings_change_no_byte(
+    probed: Project, accumulated: tuple[dict[str, bytes], list[Any]], parallel: str
+) -> None:
+    delayed(probed, accumulated[0], parallel, trainings=10)
+
+
+def delayed(project: Project, expected: dict[str, bytes], parallel: str, trainings: int) -> None:
+    for number in range(trainings):
+        name = f"{parallel}-delayed-{trainings}-{number}"
+        found = train(project, parallel, name, *ACCUMULATED, TEST_DELAY="1")
+        told(project)
+        assert found == expected, number
