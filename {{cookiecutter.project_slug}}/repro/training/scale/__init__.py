@@ -1,0 +1,1 @@
+"""Models over several machines: PyTorch's own engines, and checkpoints in parts."""
