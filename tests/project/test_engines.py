@@ -137,7 +137,7 @@ def test_an_engine_gives_the_same_files_again(
 ) -> None:
     """With data workers, too; other seeds give others."""
     assert train(wide, parallel, f"{parallel}-workers", "num_workers=2") == trained
-    assert len(trained) == 2 + 3 * len({5, 10, 11, 15, 20, 22})
+    assert len({name.split("/")[1] for name in trained if "/" in name}) == 6  # checkpoints
 
 
 def test_kills_at_three_steps_change_no_byte(
@@ -219,7 +219,7 @@ def test_diff_names_the_step_and_the_quantity(
 
 # What the processes exchange ---------------------------------------------------------------------
 
-PROBE = '''"""Note what this process does in each step, and wait at random where TEST_DELAY says so."""
+PROBE = '''"""Note what this process does in each step, and wait where TEST_DELAY says so."""
 
 import hashlib
 import json

@@ -19,7 +19,7 @@ from conftest import TEMPLATE
 from repro.core.errors import UserError
 from repro.core.layout import PARTS, STATE, SUMS, TENSORS, part_file, step_folder
 from repro.training import checkpoint, durable
-from repro.training.engine import Part
+from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale import parts
 from safetensors.torch import load_file
@@ -248,7 +248,7 @@ MEMORY = """
 import resource, sys, threading
 from pathlib import Path
 import torch
-from repro.training.engine import Part
+from repro.training.part import Part
 from repro.training.scale import parts
 sys.path.insert(0, sys.argv[2])
 from test_parts import Threads
