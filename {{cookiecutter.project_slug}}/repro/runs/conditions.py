@@ -79,6 +79,12 @@ class Conditions:
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
+    def processes(self) -> int:
+        """How many processes a training has to have; 1 where their number does not matter."""
+        number = setting(self.config, "training.processes")
+        return number if isinstance(number, int) else 1
+
+    @property
     def on_disk(self) -> ConditionsOnDisk:
         """Those that lie on the disk."""
         return ConditionsOnDisk(self.code, self.lock, self.packages)

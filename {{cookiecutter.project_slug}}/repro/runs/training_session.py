@@ -41,7 +41,13 @@ from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
 from repro.training.determinism import flags, refuse_changed_flags
-from repro.training.engine import Engine, before_joining, engine_of, own_tensors
+from repro.training.engine import (
+    Engine,
+    before_joining,
+    engine_of,
+    environment_of,
+    own_tensors,
+)
 from repro.training.interruption import Interruption, mark
 from repro.training.unsaved import refuse_not_restored
 
@@ -92,6 +98,9 @@ class TrainingSession(Session):
 
     def _engine(self) -> Engine:
         return engine_of(self._settings.training, self.processes)
+
+    def _engine_environment(self) -> dict[str, str]:
+        return environment_of(self._settings.training, self.device, self.processes)
 
     def tell(self, line: str) -> None:
         if self.processes.rank == 0:

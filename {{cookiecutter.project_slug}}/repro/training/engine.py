@@ -25,6 +25,7 @@ from repro.training.processes import Processes
 
 Result = TypeVar("Result")
 SHARDS = "shards"
+_ENGINES = "repro.training.scale.engines"
 
 
 class EngineSettings(Protocol):
@@ -100,10 +101,6 @@ class Engine:
         """Return a checkpoint's state as `known`, what is registered, can take it up."""
         return state
 
-    def environment(self) -> dict[str, str]:
-        """Return what the order of the sums depends on, beside the settings: conditions."""
-        return {}
-
 
 def own_tensors(state: Any) -> Any:
     """Return a state with the rows that a process holds in place of each `Part`."""
@@ -133,7 +130,20 @@ def before_joining(settings: object, device: torch.device) -> None:
     parallel = getattr(settings, "parallel", SHARDS)  # an own config need not have it
     if parallel != SHARDS:
         refuse_without_package(f"training.parallel={parallel}")
-        import_module("repro.training.scale.engines").before_joining(settings, device)
+        import_module(_ENGINES).before_joining(settings, device)
+
+
+def environment_of(
+    settings: object, device: torch.device, processes: Processes | None
+) -> dict[str, str]:
+    """Return what the order of the sums depends on, beside the settings: conditions.
+
+    `processes`: those of a training, which all call this; None tells of one that is started here.
+    """
+    if getattr(settings, "parallel", SHARDS) == SHARDS:
+        return {}
+    found: dict[str, str] = import_module(_ENGINES).environment(settings, device, processes)
+    return found
 
 
 def engine_of(settings: object, processes: Processes) -> Engine:
@@ -141,5 +151,5 @@ def engine_of(settings: object, processes: Processes) -> Engine:
     parallel = getattr(settings, "parallel", SHARDS)
     if parallel == SHARDS:
         return Engine()
-    made: Engine = import_module("repro.training.scale.engines").made(settings, processes)
+    made: Engine = import_module(_ENGINES).made(settings, processes)
     return made

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -75,6 +74,31 @@ def made(settings: EngineSettings, processes: Processes) -> Engine:
     return ShardedEngine(processes)
 
 
+def environment(
+    settings: EngineSettings, device: torch.device, processes: Processes | None
+) -> dict[str, str]:
+    """Return the backend with its version, the processes of each node, and NCCL's variables.
+
+    `processes`: those of a training, which all call this. None tells what `record` and `verify`
+    start: all of them on this machine.
+    """
+    layout = str(settings.processes)
+    if processes:
+        nodes = processes.texts(os.environ.get("GROUP_RANK", "0"))
+        layout = "+".join(str(nodes.count(node)) for node in dict.fromkeys(nodes))
+    backend = "gloo"
+    variables = {}
+    if device.type == "cuda":
+        backend = "nccl " + ".".join(map(str, torch.cuda.nccl.version()))
+        there = {name: value for name, value in os.environ.items() if name.startswith("NCCL_")}
+        variables = {**_NCCL, **there}
+    return {
+        "processes per node": layout,
+        "backend": f"{backend}, torch {torch.__version__}",
+        **variables,
+    }
+
+
 class _Root(nn.Module):
     """The root of what a library wraps: its forward pass is a piece of work with the model.
 
@@ -100,10 +124,6 @@ class _LibraryEngine(Engine):
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._root: Any = None  # what the library has made of a _Root
-        self._environment = _environment(processes)
-
-    def environment(self) -> dict[str, str]:
-        return dict(self._environment)
 
     def _exchanging(self, is_last: bool) -> AbstractContextManager[object]:
         """Let the backward passes of the block exchange gradients if it has the last of a step."""
@@ -338,19 +358,3 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
         and not isinstance(child, nn.ModuleList | FSDPModule)
     ]
     return [*dict.fromkeys(reversed(found))]
-
-
-def _environment(processes: Processes) -> dict[str, str]:
-    """Return the backend with its version, the processes of each node, and NCCL's variables."""
-    nodes = processes.texts(os.environ.get("GROUP_RANK", "0"))
-    layout = "+".join(str(nodes.count(node)) for node in dict.fromkeys(nodes))
-    backend = dist.get_backend() if processes.size > 1 else "none"
-    version = ""
-    if backend == "nccl":
-        version = " " + ".".join(map(str, torch.cuda.nccl.version()))
-    variables = {name: value for name, value in os.environ.items() if name.startswith("NCCL_")}
-    return {
-        "processes per node": layout,
-        "backend": f"{backend}{version}, torch {torch.__version__}",
-        **variables,
-    }
