@@ -25,7 +25,7 @@ FOLDER = Path("checkpoints")
 MOMENTS: dict[str, tuple[Any, str]] = {
     "before its file": (parts, "write_tensors"),
     "in its file": (durable, "flush"),
-    "after its file": (parts.json, "dumps"),  # what it is about to tell the others
+    "after its file": (parts, "_write"),
     "after all know": (parts, "merged"),
     "before the rename": (durable, "put_in_place"),
 }
@@ -39,7 +39,9 @@ def fail(plan: dict[str, Any]) -> None:
     """Prepare what happens to the culprit."""
     if "moment" in plan:
         module, name = MOMENTS[plan["moment"]]
-        setattr(module, name, die)
+        call = getattr(module, name)
+        is_after = plan["moment"] == "after its file"
+        setattr(module, name, lambda *arguments: die(is_after and call(*arguments)))
     else:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 
