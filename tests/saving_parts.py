@@ -24,7 +24,7 @@ from repro.training.scale import parts
 FOLDER = Path("checkpoints")
 MOMENTS: dict[str, tuple[Any, str]] = {
     "before its file": (parts, "write_tensors"),
-    "in its file": (durable, "flush"),
+    "in its file": (durable, "flush_to_disk"),
     "after its file": (parts, "_write"),
     "after all know": (parts, "merged"),
     "before the rename": (durable, "put_in_place"),

@@ -108,9 +108,9 @@ def test_where_one_process_cannot_write_all_end_with_its_line(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(path, *rest)
 
-    write = parts.write_tensors if moment == "own file" else durable.flush
+    write = parts.write_tensors if moment == "own file" else durable.flush_to_disk
     module: ModuleType = parts if moment == "own file" else durable
-    monkeypatch.setattr(module, "write_tensors" if moment == "own file" else "flush", full)
+    monkeypatch.setattr(module, "write_tensors" if moment == "own file" else "flush_to_disk", full)
     state = whole_state()
     lines = in_all(4, lambda own: parts.save(folder, cut(state, own.rank, 4), own))
     assert len(lines) == 4
