@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from repro.core.errors import UserError
-from repro.training.engine import Part
+from repro.training.part import Part
 from repro.training.processes import Processes
 from torch import Tensor
 

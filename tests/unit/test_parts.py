@@ -20,7 +20,7 @@ from repro.core.bounded import MOST_VALUES
 from repro.core.errors import UserError
 from repro.core.layout import PARTS, STATE, SUMS, TENSORS, part_file, step_folder
 from repro.training import checkpoint, durable
-from repro.training.engine import Part
+from repro.training.part import Part
 from repro.training.scale import parts
 from safetensors.torch import load_file
 
@@ -149,7 +149,7 @@ MEMORY = """
 import resource, sys, threading
 from pathlib import Path
 import torch
-from repro.training.engine import Part
+from repro.training.part import Part
 from repro.training.scale import parts
 sys.path.insert(0, sys.argv[2])
 from part_states import Threads

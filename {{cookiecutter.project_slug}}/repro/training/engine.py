@@ -7,7 +7,6 @@ for what the order of their sums depends on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,24 +20,12 @@ from repro.core.errors import UserError
 from repro.core.layout import step_folder
 from repro.training import checkpoint
 from repro.training.parallel import LateWeights, Loss, backward_in_shards
+from repro.training.part import Part
 from repro.training.processes import Processes
 
 Result = TypeVar("Result")
 SHARDS = "shards"
 _OTHERS = "repro.training.scale"
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of a tensor that this process holds; each process holds some.
-
-    `tensor`: the rows, next to each other in memory; there may be none. `shape`: of the whole
-    tensor. `start`: the number of the first row.
-    """
-
-    tensor: Tensor
-    shape: tuple[int, ...]
-    start: int
 
 
 class EngineSettings(Protocol):

@@ -18,7 +18,7 @@ from torch import Tensor
 from repro.core.bounded import DamagedFile, read_json_file, refuse_unreadable
 from repro.core.errors import UserError
 from repro.core.layout import TENSORS
-from repro.training.engine import Part
+from repro.training.part import Part
 
 _OTHER = "take another checkpoint"  # its sums agree, so no disk has damaged it
 

@@ -25,9 +25,10 @@ from torch.optim import Optimizer
 from repro.core.errors import UserError, refuse
 from repro.core.launch import launched
 from repro.core.layout import step_folder
-from repro.training.engine import Engine, EngineSettings, Part
+from repro.training.engine import Engine, EngineSettings
 from repro.training.halves import check_halves
 from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients, slices_here
+from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale import parts
 from repro.training.tree_sum import TreeSum, added

@@ -30,8 +30,8 @@ from repro.core.layout import ANY_PART, PARTS, STATE, SUMS, TENSORS, part_file
 from repro.core.stand_ins import stand_in
 from repro.core.text import listed
 from repro.training import checkpoint, durable
-from repro.training.engine import Part
 from repro.training.packing import LoadedState, State, pack, unpack_file
+from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale.part_manifest import (
     REMEDY,
