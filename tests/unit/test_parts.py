@@ -1,4 +1,4 @@
-"""Checkpoints of sharded models: each process its part, all one answer, equal states equal bytes."""
+"""Checkpoints of sharded models: each process its part, all one answer, the same bytes."""
 
 import errno
 import json
@@ -7,7 +7,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,123 +14,25 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TEMPLATE
+from conftest import ROOT, TEMPLATE
+from part_states import STEP, Threads, assert_equal, cut, in_all, whole_state
+from repro.core.bounded import MOST_VALUES
 from repro.core.errors import UserError
 from repro.core.layout import PARTS, STATE, SUMS, TENSORS, part_file, step_folder
 from repro.training import checkpoint, durable
 from repro.training.part import Part
-from repro.training.processes import Processes
 from repro.training.scale import parts
 from safetensors.torch import load_file
-from torch import Tensor
-
-STEP = 7
-
-
-class Threads(Processes):
-    """Processes that are threads: what they tell each other goes through a list."""
-
-    def __init__(self, rank: int, size: int, board: list[str], barrier: threading.Barrier) -> None:
-        self.rank, self.size = rank, size
-        self._board, self._barrier = board, barrier
-
-    def texts(self, own: str) -> list[str]:
-        self._board[self.rank] = own
-        self._barrier.wait(60)
-        found = [*self._board]
-        self._barrier.wait(60)
-        return found
-
-
-def in_all(size: int, work: Callable[[Threads], object]) -> list[str]:
-    """Let each process do `work`; the lines of those that refused."""
-    board, barrier = [""] * size, threading.Barrier(size)
-    lines: list[str] = []
-
-    def one(rank: int) -> None:
-        try:
-            work(Threads(rank, size, board, barrier))
-        except UserError as error:
-            lines.extend(error.lines)
-        except BaseException:
-            barrier.abort()
-            raise
-
-    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "it waits for ever"
-    return lines
-
-
-def whole_state(step: int = STEP) -> dict[str, Any]:
-    """Tensors of several types, of fewer rows than processes, without any, tied, and in no part."""
-    torch.manual_seed(step)
-    tied = torch.randn(10, 4)
-    model = {
-        "first": tied,
-        "half": torch.randn(3).to(torch.bfloat16),
-        "tied": tied,
-        "none": torch.zeros(0, 5),
-        "without values": torch.zeros(4, 0),
-        "words": torch.randint(0, 1 << 16, (7, 2)).to(torch.uint16),
-        "flags": torch.rand(6, 2, 2) > 0.5,
-    }
-    moments = {0: {"step": torch.tensor(float(step)), "mean": torch.randn(10, 4).double()}}
-    plain = {"mean": torch.randn(5), "count": torch.tensor(3), "view": torch.randn(4, 4).t()}
-    state = {"model": model, "optimizers": {"model": {"state": moments}}}
-    return {**state, "buffers": plain, "step": step, "notes": {"a": None}, "config": {}}
-
-
-def cut(state: Any, rank: int, size: int) -> Any:
-    """A state as process `rank` of FSDP2 has it: what is in no buffer and has rows is in parts."""
-    if isinstance(state, dict):
-        kept = ("buffers", "step")
-        return {k: v if k in kept else cut(v, rank, size) for k, v in state.items()}
-    if not isinstance(state, Tensor):
-        return state
-    chunks = [*state.chunk(size)] if len(state) else []
-    start = sum(len(chunk) for chunk in chunks[:rank])
-    own = chunks[rank] if rank < len(chunks) else state[:0]
-    return Part(own, tuple(state.shape), start)
 
 
 def save(folder: Path, size: int, step: int = STEP) -> Path:
-    lines = in_all(
-        size, lambda own: parts.save(folder, cut(whole_state(step), own.rank, size), own)
-    )
-    assert not lines
+    state = whole_state(step)
+    assert not in_all(size, lambda own: parts.save(folder, cut(state, own.rank, size), own))
     return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def flat(state: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(state, dict):
-        return {k: v for key, item in state.items() for k, v in flat(item, f"{name}.{key}").items()}
-    return {name: state}
-
-
-def assert_equal(found: Any, expected: Any) -> None:
-    found, expected = flat(found), flat(expected)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        own = found[name]
-        assert type(own) is type(value), name
-        if isinstance(value, Part):
-            assert (own.shape, own.tensor.dtype) == (value.shape, value.tensor.dtype), name
-            assert len(own.tensor) == len(value.tensor), name
-            assert not len(own.tensor) or own.start == value.start, name
-            assert torch.equal(own.tensor, value.tensor), name
-        elif isinstance(value, Tensor):
-            assert own.dtype == value.dtype, name
-            assert torch.equal(own, value), name
-        else:
-            assert own == value, name
 
 
 # Saving and loading ------------------------------------------------------------------------------
@@ -207,9 +108,9 @@ def test_where_one_process_cannot_write_all_end_with_its_line(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(path, *rest)
 
-    write = parts.write_tensors if moment == "own file" else durable.flush
+    write = parts.write_tensors if moment == "own file" else durable.flush_to_disk
     module: ModuleType = parts if moment == "own file" else durable
-    monkeypatch.setattr(module, "write_tensors" if moment == "own file" else "flush", full)
+    monkeypatch.setattr(module, "write_tensors" if moment == "own file" else "flush_to_disk", full)
     state = whole_state()
     lines = in_all(4, lambda own: parts.save(folder, cut(state, own.rank, 4), own))
     assert len(lines) == 4
@@ -251,7 +152,7 @@ import torch
 from repro.training.part import Part
 from repro.training.scale import parts
 sys.path.insert(0, sys.argv[2])
-from test_parts import Threads
+from part_states import Threads
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -270,7 +171,7 @@ del state
 def test_saving_holds_at_most_one_tensor_more_than_the_own_part(tmp_path: Path) -> None:
     """Of eight tensors of 32 MiB, measured in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, "-c", MEMORY, str(tmp_path), str(ROOT / "tests")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TEMPLATE), *sys.path])},
         capture_output=True,
         text=True,
@@ -434,7 +335,7 @@ HOSTILE: dict[str, Any] = {
     "no state": lambda v: {**v, "files": {k: f for k, f in v["files"].items() if k != STATE}},
     "a million files": lambda v: {**v, "files": {f"f{n}": 0 for n in range(1_000_000)}},
     "a million tensors": lambda v: {**v, "tensors": {f"t{n}": {} for n in range(1_000_000)}},
-    "more than is read": lambda v: {**v, "tensors": {f"t{n}": [0] * 9 for n in range(1_000_000)}},
+    "more than is read": lambda v: {**v, "tensors": [0] * (MOST_VALUES + 1)},
     "no facts": lambda v: {**v, "files": {**v["files"], STATE: 1}},
     "a size of text": lambda v: {**v, "files": {**v["files"], STATE: {"sha256": "", "size": ""}}},
     "overlap": entry(edges=[0, 3, 2, 3, 4]),
@@ -467,15 +368,14 @@ def test_a_manifest_that_nobody_wrote_is_refused_in_one_line(tmp_path: Path, nam
         value["tensors"][".model.half"] = change
     else:
         value = change(value)
-    (folder / PARTS).write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    (folder / PARTS).write_text(json.dumps(value))  # it is not looked at how it is written
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fault = checkpoint.find_fault(folder)
     assert fault
     assert fault.startswith("parts.json is damaged: ")
+    assert "as it was written" not in fault
     assert "\n" not in fault
     assert len(fault) < 300
-    with pytest.raises(UserError, match=r"parts.json is damaged"):
-        parts.load(folder, 0, 4)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 

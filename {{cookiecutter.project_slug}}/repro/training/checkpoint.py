@@ -12,11 +12,9 @@ both kinds. No pickle anywhere.
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from repro.core.errors import UserError
 from repro.core.files import read_object
@@ -38,14 +36,14 @@ from repro.core.layout import (
 )
 from repro.core.stand_ins import stand_in
 from repro.core.text import listed
-from repro.training.durable import flush, go_on_without, replacing_folder
-from repro.training.packing import pack, unpack_file
+from repro.training.durable import flush_to_disk, go_on_without, replacing_folder
+from repro.training.packing import LoadedState, State, pack, unpack_file
 from repro.training.tensors import load_tensors, write_tensors
 
 _FILES = (STATE, TENSORS)
 
 
-def save(folder: Path, state: Mapping[str, Any]) -> None:
+def save(folder: Path, state: State) -> None:
     """Write `state` (nested dicts and lists of tensors, numbers, strings, None) to `folder`.
 
     An existing checkpoint of that name is replaced only once the new one is on disk.
@@ -53,7 +51,7 @@ def save(folder: Path, state: Mapping[str, Any]) -> None:
     text, tensors, parts = pack(state)
     assert not parts, "repro/training/scale/parts.py saves these"
     with replacing_folder(folder) as temporary:
-        written = write_tensors(temporary / TENSORS, tensors, flush)
+        written = write_tensors(temporary / TENSORS, tensors, flush_to_disk)
         (temporary / STATE).write_bytes(text.encode())
         (temporary / SUMS).write_text(sums_text(sha256_bytes(text.encode()), written))
 
@@ -85,7 +83,7 @@ def point(link: Path, target: Path) -> None:
         temporary.replace(link)
 
 
-def load(folder: Path) -> dict[str, Any]:
+def load(folder: Path) -> LoadedState:
     """Read the state that `save` wrote, tensors on the CPU; UserError if something is wrong.
 
     What several processes wrote in parts is put together: all tensors are whole.

@@ -48,7 +48,7 @@ def begin_folder(folder: Path) -> Path:
 def flush_folder(folder: Path) -> None:
     """Bring the files of a folder, and their names, to the disk."""
     for path in (*folder.iterdir(), folder):
-        flush(path)
+        flush_to_disk(path)
 
 
 def put_in_place(temporary: Path, folder: Path) -> None:
@@ -63,10 +63,10 @@ def put_in_place(temporary: Path, folder: Path) -> None:
         folder.rename(replaced)
     temporary.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
-    flush(folder.parent)
+    flush_to_disk(folder.parent)
 
 
-def flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """fsync a file or a folder: a rename must not reach the disk before the bytes do.
 
     Where the file system has no such thing, it goes on without, and says so once.

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +21,10 @@ from repro.core.layout import TENSORS
 from repro.training.part import Part
 
 _OTHER = "take another checkpoint"  # its sums agree, so no disk has damaged it
+
+
+State: TypeAlias = Mapping[str, Any]  # as it is saved
+LoadedState: TypeAlias = dict[str, Any]
 
 
 class Packed(NamedTuple):
@@ -35,7 +39,7 @@ class _Malformed(Exception):
     """A state that `pack` did not write."""
 
 
-def pack(state: Mapping[str, Any]) -> Packed:
+def pack(state: State) -> Packed:
     """Take a state apart; UserError for what cannot be stored, or not be read again."""
     packed = Packed("", {}, {})
     value = _pack(state, "", packed, {})
@@ -44,7 +48,7 @@ def pack(state: Mapping[str, Any]) -> Packed:
     return packed._replace(text=text)
 
 
-def unpack_file(path: Path, tensors: Mapping[str, Tensor | Part]) -> dict[str, Any]:
+def unpack_file(path: Path, tensors: Mapping[str, Tensor | Part]) -> LoadedState:
     """Read the JSON of a state, and put its tensors back; DamagedFile for what is no state."""
     state = read_json_file(path)
     if not isinstance(state, dict):

@@ -1,4 +1,4 @@
-"""What a process holds of a tensor that is cut into rows for several processes."""
+"""What a process holds of a tensor whose rows are shared out among all."""
 
 from dataclasses import dataclass
 

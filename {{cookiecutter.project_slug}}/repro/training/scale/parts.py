@@ -13,11 +13,11 @@ the files that checkpoint.save would have written.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from repro.core.layout import ANY_PART, PARTS, STATE, SUMS, TENSORS, part_file
 from repro.core.stand_ins import stand_in
 from repro.core.text import listed
 from repro.training import checkpoint, durable
-from repro.training.packing import pack, unpack_file
+from repro.training.packing import LoadedState, State, pack, unpack_file
 from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale.part_manifest import (
@@ -51,7 +51,7 @@ from repro.training.tensors import (
 Result = TypeVar("Result")
 
 
-def save(folder: Path, state: Mapping[str, Any], processes: Processes) -> None:
+def save(folder: Path, state: State, processes: Processes) -> None:
     """Write `state`, in which a `Part` stands for each sharded tensor; all processes call it.
 
     What is no `Part` is written by process 0. UserError, the same in all, if any of them fails:
@@ -94,7 +94,7 @@ def save(folder: Path, state: Mapping[str, Any], processes: Processes) -> None:
         raise
 
 
-def _write(folder: Path, state: Mapping[str, Any], rank: int, size: int) -> str:
+def _write(folder: Path, state: State, rank: int, size: int) -> str:
     """Write a process's own file, and as the first one the state, too; return what others hear."""
     text, tensors, parts = pack(state)
     sources = {name: part.tensor for name, part in parts.items() if len(part.tensor)}
@@ -105,7 +105,7 @@ def _write(folder: Path, state: Mapping[str, Any], rank: int, size: int) -> str:
         for name, each in parts.items()
     }
     path = folder / part_file(rank, size)
-    digest = write_tensors(path, sources, durable.flush)
+    digest = write_tensors(path, sources, durable.flush_to_disk)
     files = {path.name: [digest, path.stat().st_size]}
     if rank == 0:
         (folder / STATE).write_bytes(text.encode())
@@ -138,7 +138,7 @@ def find_fault(folder: Path) -> str | None:
     return None
 
 
-def load(folder: Path, rank: int, size: int) -> dict[str, Any]:
+def load(folder: Path, rank: int, size: int) -> LoadedState:
     """Read the state that process `rank` of `size` needs: of a sharded tensor its own rows.
 
     They are cut as torch.chunk does; how many processes saved it does not matter. UserError for
@@ -150,7 +150,7 @@ def load(folder: Path, rank: int, size: int) -> dict[str, Any]:
     return unpack_file(folder / STATE, _own_tensors(folder, rank, size))
 
 
-def load_whole(folder: Path) -> dict[str, Any]:
+def load_whole(folder: Path) -> LoadedState:
     """Read the state with whole tensors in the place of parts; see `load`."""
     tensors = {
         name: each.tensor if isinstance(each, Part) else each
@@ -189,7 +189,7 @@ def consolidate(folder: Path) -> None:
             _write_whole(folder)
         for path in (folder / PARTS, *folder.glob(ANY_PART)):
             path.unlink(missing_ok=True)
-        durable.flush(folder)
+        durable.flush_to_disk(folder)
     except OSError as error:
         raise UserError(
             f"checkpoint {folder}: its parts cannot be put together: {error.strerror}: free some "
@@ -208,13 +208,13 @@ def _write_whole(folder: Path) -> None:
         read = partial(files.rows, name, 0, tensor.shape[0])
         sources[name] = Streamed(TYPES[tensor.dtype], tuple(tensor.shape), read)
     with replacing(folder / TENSORS) as temporary:
-        digest = write_tensors(temporary, sources, durable.flush)
-    durable.flush(folder)
+        digest = write_tensors(temporary, sources, durable.flush_to_disk)
+    durable.flush_to_disk(folder)
     sums = checkpoint.sums_text(manifest.files[STATE].sha256, digest)
     with replacing(folder / SUMS) as temporary:
         temporary.write_text(sums)
-        durable.flush(temporary)
-    durable.flush(folder)
+        durable.flush_to_disk(temporary)
+    durable.flush_to_disk(folder)
 
 
 class _Files:
