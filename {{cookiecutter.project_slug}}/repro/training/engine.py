@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from repro.core.errors import UserError
-from repro.core.project import fault_without_engines
 from repro.core.layout import step_folder
+from repro.core.project import fault_without_engines
 from repro.training import checkpoint
 from repro.training.parallel import LateWeights, Loss, backward_in_shards
 from repro.training.processes import Processes
