@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from repro.core.tensor_files import fault_of_tensors
 from repro.data.manifest import read_manifest, write_manifest
 from repro.diagnosis.diff import first_difference
 from repro.diagnosis.step_file import read_step
-from repro.results import questions
+from repro.environment import locks
+from repro.results import questions, report
 from repro.results.claims import read_claims, read_recording
 from repro.results.recording import parse_recording
 from repro.runs.configuration import Loader, read_config_used
@@ -175,6 +177,21 @@ def test_toml_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> None
     assert "is damaged" in refusal(lambda: parse_toml(text))
     (tmp_path / "pyproject.toml").write_text(text)
     assert "pyproject.toml is damaged" in refusal(lambda: tool_settings(tmp_path))
+
+
+def test_a_report_of_a_project_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_bytes(b'[project]\nname = "\xf4"\n')
+    assert "no UTF-8 text at byte 18" in refusal(lambda: report._read_project(tmp_path))
+
+
+def test_a_package_whose_metadata_are_no_text_is_as_if_it_were_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "odd-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_bytes(b"Name: odd\xf4\nVersion: 1.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert locks.installed_versions() == {}
 
 
 @pytest.mark.parametrize("text", ["", "tool = 1", "[tool]\nrepro = 1", "[tool.repro]\ndata = 1"])

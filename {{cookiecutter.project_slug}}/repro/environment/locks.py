@@ -9,6 +9,7 @@ not there (the image has not all of them) is a note.
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -129,7 +130,9 @@ def installed_versions() -> dict[str, str]:
     """Return the version of each package that can be imported, by its canonical name."""
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        text = ""
+        with suppress(UnicodeDecodeError):  # damaged, as one without a name is
+            text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
         name, version = name_and_version(text)
         if name and version:  # a broken installation has none
             versions.setdefault(name, version)  # the first one on sys.path is imported

@@ -13,7 +13,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro.core.bounded import read_whole
+from repro.core.bounded import LARGEST, read_text
 from repro.core.errors import UserError
 from repro.core.files import read_object, write_file
 from repro.environment.lock_platforms import (
@@ -46,7 +46,7 @@ def mark_lock(root: Path, name: str, options: list[str]) -> None:
     wanted = read_requirements(root / f"{name}.in")
     if wanted.faults:
         raise UserError([*wanted.faults, f"{name}.lock is not changed"])
-    text = read_whole(unmarked).decode()
+    text = read_text(unmarked, LARGEST)
     pins = read_lock(unmarked).pins
     needs = _needs(pins, wanted, machines_of(root, unmarked), options)
     faults = [*_missing(name, pins, needs), *_unplaced(pins, needs)]

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from repro.core import layout
-from repro.core.bounded import read_whole
+from repro.core.bounded import read_text, read_whole
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.project import command_line, project_table
@@ -115,7 +115,8 @@ def _template(root: Path) -> Template:
 def _read_project(root: Path) -> Project:
     files = {name: root / name for name in ("pyproject.toml", "CITATION.cff")}
     texts = {name: read_whole(path) for name, path in files.items() if path.is_file()}
-    project = project_table(texts["pyproject.toml"].decode(), str(files["pyproject.toml"]))
+    about = files["pyproject.toml"]
+    project = project_table(read_text(about), str(about))
     title = str(project["name"])  # for machines: that of the folder
     with suppress(UserError):  # a fault in CITATION.cff is no reason to lose the page
         title = read_about(texts).title

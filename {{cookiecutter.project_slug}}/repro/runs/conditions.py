@@ -6,7 +6,7 @@ the seed, because a claim is about several.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -114,6 +114,11 @@ class Situation:
     conditions: Conditions
     hardware_class: str
     dataset: DatasetFacts
+
+    def with_environment(self, more: Mapping[str, str]) -> "Situation":
+        """Return the situation with more of what belongs to the hardware class."""
+        environment = {**self.conditions.environment, **more}
+        return replace(self, conditions=replace(self.conditions, environment=environment))
 
     def as_json(self) -> JsonObject:
         """Return the JSON object that `train --conditions` prints."""

@@ -1,5 +1,6 @@
 """Say which steps a loop has: how many, of which samples, and after which it validates."""
 
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,13 @@ class Plan:
         """The number of epochs, begun or ended; None where there are none."""
         per_epoch = self.schedule.steps_per_epoch if self.schedule else None
         return -(-self.total // per_epoch) if per_epoch else None
+
+    @property
+    def smallest(self) -> int:
+        """The smallest number of samples of a step, as far as it is known before; else 2^63 - 1."""
+        if not isinstance(self.schedule, Schedule):
+            return sys.maxsize
+        return min(self.schedule.length(0), self.schedule.length(self.schedule.steps_per_epoch - 1))
 
     def validates_after(self, step: int) -> bool:
         """Tell whether a validation follows the step that made it `step` steps."""

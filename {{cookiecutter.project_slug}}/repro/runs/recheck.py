@@ -54,10 +54,13 @@ class Recheck:
         self._known = known
         self._keeper = keeper
 
-    def backward(self, step: int) -> Backward:
-        """Return what computes the loss and the gradients of step number `step`."""
+    def backward(self, step: int, once: Backward) -> Backward:
+        """Return what computes the loss and the gradients of step number `step`.
+
+        `once`: what does so in all other steps.
+        """
         if not self._every or step % self._every:
-            return backward_in_shards
+            return once
 
         def twice(
             model: nn.Module,

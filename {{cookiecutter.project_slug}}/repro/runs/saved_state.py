@@ -4,6 +4,7 @@ The checkpoint's sums tell of accidents. What somebody wrote with sums of its ow
 as far as the kit itself takes it apart: the settings, the steps, the weights by name.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from repro.core.bounded import DamagedFile
 from repro.core.files import JsonObject
 from repro.core.layout import STATE
 from repro.training import checkpoint
+from repro.training.engine import Part
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "config": (dict,),
@@ -30,9 +32,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _NEEDED = ("config", "model", "step")  # older kits did not write all
 
 
-def load_state(folder: Path) -> dict[str, Any]:
-    """Load the state of a training; UserError if the checkpoint is damaged, or of no training."""
-    state = checkpoint.load(folder)
+def load_state(
+    folder: Path, load: Callable[[Path], dict[str, Any]] = checkpoint.load
+) -> dict[str, Any]:
+    """Load the state of a training; UserError if the checkpoint is damaged, or of no training.
+
+    `load(folder)` reads it: all, or what this process holds of it.
+    """
+    state = load(folder)
     if fault := _fault_of(state):
         raise DamagedFile(folder / STATE, fault, "take another checkpoint")
     return state
@@ -52,7 +59,7 @@ def _fault_of(state: dict[str, Any]) -> str | None:
         return "its best has no step, or something else than numbers"
     for name in ("model", "buffers"):
         there = state.get(name, {})
-        strange = [key for key, value in there.items() if not isinstance(value, Tensor)]
+        strange = [key for key, value in there.items() if not isinstance(value, Tensor | Part)]
         if strange:
             return f"its {name} holds {strange[0]!a:.80}, which is no tensor"
     return None

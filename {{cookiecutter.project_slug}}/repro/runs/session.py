@@ -107,6 +107,7 @@ class Session(SessionBase):
             raise UserError("session.register was called twice: expected one call for everything")
         self.best = Best.of(*best) if best else None
         self._registered = registered(model, optimizers, state)
+        self.engine.take(model, self._registered.optimizers)
         self._restore(self._registered)
 
     def steps(
@@ -193,7 +194,9 @@ class Session(SessionBase):
         """
         chunks = Chunks(dataset, sized(dataset), batch_size, collate)
         with self.evaluating():
-            return chunks.rows(compute, self.seeds.evaluation, self._workers, self.processes)
+            return chunks.rows(
+                compute, self.seeds.evaluation, self._workers, self.processes, self.engine
+            )
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Put the model into eval mode, without gradients, as long as the block lasts."""

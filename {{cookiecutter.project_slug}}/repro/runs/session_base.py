@@ -26,11 +26,13 @@ from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck
 from repro.runs.registered import Registered
 from repro.runs.session_settings import SessionSettings, refuse_missing_settings
+from repro.runs.sharded_trace import sharded_quantities
 from repro.runs.step import Step, Surroundings, new_step
 from repro.runs.trace import StepInputs, step_quantities
 from repro.training.beside import MeansBeside
 from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
+from repro.training.engine import Engine, own_tensors
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, choose_device
 from repro.training.pending import Pending
@@ -57,12 +59,15 @@ class SessionBase:
         set_threads(config.threads)
         self.root = root
         self.config: Any = config
+        self._settings = config
         self.step = 0
         self.is_fresh = True
         self.finished = ""
         self.device = choose_device(config.device)
         self._check_precision()
+        self._prepare_joining()
         self.processes = Processes(config.training.shards, self.device)
+        self.engine = self._engine()
         # At once: whoever edits the code while the data are prepared edits the next training's.
         self.code = code_digests(root, self.processes)
         self._on_disk = conditions_on_disk(root, self.code)
@@ -72,7 +77,6 @@ class SessionBase:
         self.best: Best | None = None
         self.holders: list[object] = []  # whose attributes are looked at as variables are
         self._flags = flags()
-        self._settings = config
         self._workers = config.num_workers
         self._registered: Registered | None = None
         self._plan: Plan | None = None
@@ -94,6 +98,13 @@ class SessionBase:
     def _check_precision(self) -> None:
         """Raise UserError if the device cannot compute in the precision that was asked for."""
         refuse_precision(self.precision, self.device)
+
+    def _prepare_joining(self) -> None:
+        """Come before the processes meet."""
+
+    def _engine(self) -> Engine:
+        """Return how the processes share a step: modes that do not train hold whole weights."""
+        return Engine()
 
     def _restore(self, known: Registered) -> None:
         """Put a checkpoint's state into what is registered, if there is one to go on from."""
@@ -139,12 +150,18 @@ class SessionBase:
             raise UserError("session.data was not called: what a training depends on is not known")
         settings = config.bits_settings()
         device = self.device.type
-        return conditions_here(
+        found = conditions_here(
             self.root, settings, self.facts, config.profile, device, self._on_disk
         )
+        return found.with_environment(self.engine.environment())
 
-    def state_dict(self) -> JsonObject | dict[str, Any]:
-        """Return all that a checkpoint holds."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a checkpoint holds; of what is sharded, the rows of this process."""
+        state = self.saved_state()
+        return dict(own_tensors(state)) if self.engine.is_sharded else state
+
+    def saved_state(self) -> dict[str, Any]:
+        """Return all that a checkpoint holds; of what is sharded, a `Part`."""
         return {
             "config": self._settings.bits_settings(),
             "step": self.step,
@@ -154,12 +171,18 @@ class SessionBase:
             "on_disk": self._on_disk.as_json(),
             "best": self.best.as_json() if self.best else None,
             "notes": self.notes,
-            **self._known().state_dict(),
+            **self.engine.parts(self._known().state_dict()),
         }
+
+    def _registered_state(self) -> dict[str, Any]:
+        """Return the state of what is registered; of what is sharded, the rows of this process."""
+        state = self._known().state_dict()
+        return dict(own_tensors(self.engine.parts(state))) if self.engine.is_sharded else state
 
     def _load(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned, to go on."""
-        self._known().load(state)
+        known = self._known()
+        known.load(self.engine.placed(known, state))
         self.step = state["step"]
         self.finished = state.get("finished", "")
         self.notes = state.get("notes", {})
@@ -239,6 +262,7 @@ class SessionBase:
             self._recheck(),
             self.precision,
             self._pending,
+            engine=self.engine,
         )
 
     @contextmanager
@@ -264,6 +288,10 @@ class SessionBase:
         """Return what the trace says of a step, in process 0; and if any was `asked` to end."""
         inputs = StepInputs(step.indices, step.loaded, step.size)
         model = self._known().model
+        if self.engine.is_sharded:
+            return sharded_quantities(
+                model, inputs, self.processes, numbers, asked, step.gradients_of
+            )
         arriving = step.late.arriving if step.late else None
         return step_quantities(
             model, inputs, self.processes, numbers, asked, step.gradients_of, arriving
@@ -275,5 +303,5 @@ class SessionBase:
 
     @property
     def bits(self) -> str:
-        """The SHA-256 of the registered model's weights."""
-        return weights_digest(self._known().model.state_dict())
+        """The SHA-256 of the registered model's weights; all processes ask alike."""
+        return weights_digest(self._known().model.state_dict(), self.engine.whole)

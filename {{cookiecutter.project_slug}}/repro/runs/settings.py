@@ -55,6 +55,9 @@ class Training(Settings):
     gradient_clip: Positive | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
+    parallel: Literal["shards", "ddp", "fsdp"] = "shards"
+    processes: Annotated[int, Field(ge=2)] | None = None  # of ddp and fsdp, which depend on it
+    bucket_mib: Count = 25  # of DDP, which adds up gradients in buckets
     recheck_every: Count | None = None  # steps between two that are computed twice and compared
     patience: Count | None = None  # validations without a better one, after which training ends
     max_steps: Count | None
@@ -64,6 +67,15 @@ class Training(Settings):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 "needs one of epochs and steps: training.steps=1000 training.epochs=null"
+            )
+        if (self.processes is None) != (self.parallel == "shards"):
+            raise ValueError(
+                "processes is for parallel=ddp and parallel=fsdp, whose bits depend on their "
+                "number: training.parallel=ddp training.processes=4"
+            )
+        if self.processes and (self.recheck_every or self.compile):
+            raise ValueError(
+                "parallel=ddp and parallel=fsdp have neither recheck_every nor compile"
             )
         if self.shards > self.batch_size:
             raise ValueError("shards should be at most batch_size")

@@ -21,9 +21,11 @@ from repro.runs.numbers import GRADIENTS, LateStep, Number, number_of, unread_nu
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck
 from repro.runs.registered import ONLY, Registered
+from repro.runs.sharded_trace import fingerprints_of_parts
 from repro.training import sampling
 from repro.training.batches import copied_for, cut, moved, size_of, tensors_of
 from repro.training.beside import MeansBeside
+from repro.training.engine import Engine
 from repro.training.loading import IndexedBatch
 from repro.training.parallel import Processes, slices_here
 from repro.training.pending import Pending
@@ -39,7 +41,7 @@ class Surroundings:
     `finish(step, numbers)` is called when the step is done. `precision`: bf16 for losses that are
     computed under autocast. `recheck`: which steps compute their losses twice. `pending`: what
     holds numbers back that are read later, on a GPU. `layouts`: where gradients are fingerprinted
-    there.
+    there. `engine`: how the processes share a step.
     """
 
     registered: Registered
@@ -53,6 +55,7 @@ class Surroundings:
     precision: str = "fp32"
     pending: Pending | None = None
     layouts: dict[object, Any] = field(default_factory=dict)
+    engine: Engine = field(default_factory=Engine)
 
 
 @dataclass
@@ -172,7 +175,7 @@ class Step:
             return given[shard]
 
         with sampling.naming_samples(around.schedule, self.index):
-            backward = around.recheck.backward(self.number)
+            backward = around.recheck.backward(self.number, around.engine.backward)
             weights = self.late.check_weights if self.late else None
             mean = backward(model, shards, self.size, around.processes, seeded, weights)
         told = [given.get(shard) for shard in around.processes.own]
@@ -193,7 +196,7 @@ class Step:
         registered = self.around.registered
         parameters = registered.parameters(optimizer)
         limit = math.inf if clip is None else clip
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = self.around.engine.whole(nn.utils.clip_grad_norm_(parameters, limit))
         told = norm if self.late else norm.item()
         loss = {} if self.mean_loss is None else {"loss": self.mean_loss}
         self._refuse_not_finite({**loss, "gradient_norm": told})
@@ -266,6 +269,10 @@ class Step:
 
     def _note_gradients(self, quantity: str, parameters: Sequence[nn.Parameter]) -> None:
         gradients = [parameter.grad for parameter in parameters]
+        if self.around.engine.is_sharded:
+            [total] = fingerprints_of_parts([gradients], self.around.processes)
+            self.gradients_of[quantity] = as_hex(total)
+            return
         if not self.late:
             self.gradients_of[quantity] = as_hex(fingerprint(gradients))
             return

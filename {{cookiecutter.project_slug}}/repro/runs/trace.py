@@ -109,6 +109,20 @@ class _Step:
         return {**first, **places, **dict(others), **self.state(), **self.noted}
 
 
+def quantities_of_step(
+    inputs: Callable[[], list[int]],
+    numbers: dict[str, float],
+    noted: Mapping[str, str],
+    state: Quantities,
+) -> Quantities:
+    """Return what gives a step's quantities, in causal order.
+
+    `inputs` gives the fingerprints of the samples and of the batch, `state` those of gradients,
+    weights and buffers.
+    """
+    return _Step(inputs, numbers, noted, state)
+
+
 def step_quantities(
     model: nn.Module,
     inputs: StepInputs,
@@ -167,18 +181,26 @@ def _write_lines(file: TextIO, *lines: JsonObject) -> None:
 class Trace:
     """The trace of the run in `folder`, which goes on after `step` steps; for a `with` statement.
 
-    Lines after that step are cut; a header is added if it is another one than the last.
+    Lines after that step are cut; a header is added if it is another one than the last. `start`
+    gives the quantities before the first step, where they are not those of the model as it is here.
     """
 
-    def __init__(self, folder: Path, facts: Facts, model: nn.Module, step: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        facts: Facts,
+        model: nn.Module,
+        step: int,
+        start: Quantities | None = None,
+    ) -> None:
         path = folder / TRACE
         header = _header(facts)
         with replacing(path) as temporary, temporary.open("w") as file:
             if step:
                 _cut(path, file, step, header)
             else:
-                start = TraceLine(0, state_quantities(model, gradients=False)())
-                _write_lines(file, {"step": 0, "header": header}, start.as_json())
+                first = start or state_quantities(model, gradients=False)
+                _write_lines(file, {"step": 0, "header": header}, TraceLine(0, first()).as_json())
         self._file = path.open("a")
         self._flushed = time.monotonic()
         self._pending: list[tuple[int, Quantities]] = []

@@ -4,10 +4,13 @@ Promises that the files of a run are the same bytes whether the training was sto
 that process 0 alone writes them. A training that SIGTERM ends has saved its last step.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from repro.core import layout
 from repro.core.checked_code import imported_otherwise
@@ -32,11 +35,13 @@ from repro.runs.registered import Registered
 from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
+from repro.runs.sharded_trace import start_of_parts
 from repro.runs.step import Step
 from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
 from repro.training.determinism import flags, refuse_changed_flags
+from repro.training.engine import Engine, before_joining, engine_of, own_tensors
 from repro.training.interruption import Interruption, mark
 from repro.training.unsaved import refuse_not_restored
 
@@ -44,6 +49,7 @@ from repro.training.unsaved import refuse_not_restored
 Listener = Callable[[Path], AbstractContextManager[None]]
 # Parts of a state that another start may change: where the training ends, and what code it has.
 _OF_THIS_START = ("finished", "steps", "on_disk")
+_NOTHING = "-"  # no checkpoint: none has this name
 
 
 class TrainingSession(Session):
@@ -59,7 +65,7 @@ class TrainingSession(Session):
     def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
         super().__init__(root, config)
         self.run: Run | None = None
-        self.start = self.processes.first(lambda: find_start(root, config))
+        self.start = self._agreed_start()
         self.is_fresh = self.start is None
         self._listener = listener
         self._interruption: Interruption | None = None
@@ -72,6 +78,20 @@ class TrainingSession(Session):
         self._last_loss = 0.0
         self.step_keeper: StepKeeper | None = None  # of steps that came out otherwise
         self._changed_code: list[str] = []  # since the checkpoint, and the user asked for it
+
+    def _agreed_start(self) -> Path | None:
+        """Return the checkpoint to go on from, as process 0 finds it; None for a fresh start."""
+        processes = self.processes
+        find = partial(find_start, self.root, self._settings)
+        found = processes.together(lambda: None if processes.rank else find())
+        name = processes.texts(os.path.relpath(found, self.root) if found else _NOTHING)[0]
+        return None if name == _NOTHING else (self.root / name).resolve()
+
+    def _prepare_joining(self) -> None:
+        before_joining(self._settings.training, self.device)
+
+    def _engine(self) -> Engine:
+        return engine_of(self._settings.training, self.processes)
 
     def tell(self, line: str) -> None:
         if self.processes.rank == 0:
@@ -88,7 +108,7 @@ class TrainingSession(Session):
             if config.resume == "auto" and config.run_dir:
                 refuse_other_run(self.root / config.run_dir, config.bits_settings())
             return
-        state = load_state(self.start)
+        state = self._loaded(self.start)
         old = trained_with({"on_disk": code_in_contexts(self.start), **state})
         new = trained_with(self.state_dict())
         # A loop of one's own has the setting if its config has it.
@@ -97,7 +117,13 @@ class TrainingSession(Session):
         self._changed_code = differences_of_code(old, new)
         self._load(state)
         loaded = {name: part for name, part in state.items() if name not in _OF_THIS_START}
+        loaded = own_tensors(self.engine.parts(self.engine.placed(known, loaded)))
         refuse_not_restored(loaded, self.state_dict(), self.start)
+
+    def _loaded(self, start: Path) -> dict[str, Any]:
+        """Return the state of a checkpoint; a fault that one process finds is one of all."""
+        load = partial(load_state, start, self.engine.load)
+        return self.processes.together(load)
 
     @contextmanager
     def _opened(self, plan: Plan) -> Iterator[range]:
@@ -108,10 +134,11 @@ class TrainingSession(Session):
             return
         edited = imported_otherwise(self.root, self._on_disk.code)
         refuse([f"{name} was edited while this command started: start it again" for name in edited])
+        self.engine.refuse_sizes(plan.smallest)
         self.finished = ""
         self._first = self.step + 1
         self._unregistered = Unregistered(
-            self._ignored, self.loop_frame, self._known().state_dict(), self.holders
+            self._ignored, self.loop_frame, self._registered_state(), self.holders
         )
         self.loop_frame = None  # it holds the author's variables
         self._interruption = Interruption()
@@ -125,6 +152,7 @@ class TrainingSession(Session):
     @contextmanager
     def _writing(self) -> Iterator[Trace | None]:
         """Open the run's folder and its trace; in all processes but the first, nothing."""
+        first = self._first_quantities()
         if self.processes.rank:
             yield None
             return
@@ -142,9 +170,16 @@ class TrainingSession(Session):
         write_json(run.folder / layout.DATA_FACTS, self.facts)
         tracing: AbstractContextManager[Trace | None] = nullcontext()
         if config.output.trace:
-            tracing = Trace(run.folder, facts, self._known().model, self.step)
+            tracing = Trace(run.folder, facts, self._known().model, self.step, first)
         with self._listener(run.folder), tracing as trace:
             yield trace
+
+    def _first_quantities(self) -> Quantities | None:
+        """Return what the trace says of the start, where no process has all of the weights."""
+        if not self.engine.is_sharded or not self._settings.output.trace:
+            return None
+        found = start_of_parts(self._known().model, self.processes)
+        return lambda: found
 
     def _end(self) -> None:
         """Leave the marker of a training that SIGTERM has ended."""
@@ -184,7 +219,7 @@ class TrainingSession(Session):
 
     def _refuse_unregistered(self) -> None:
         if self._unregistered:
-            self._unregistered.refuse_changed(self._known().state_dict())
+            self._unregistered.refuse_changed(self._registered_state())
 
     def _goes_on(self, step: Step) -> bool:
         plan = self._plan
@@ -200,7 +235,7 @@ class TrainingSession(Session):
         is_saved = self._improved or self.was_asked or self._checkpoint_is_due(plan)
         if is_saved:
             self.read_numbers()  # in all processes: a number that is not finite ends all
-        if self.run and is_saved:
+        if is_saved and (self.run or self.engine.is_sharded):
             self._save(self.run)
         if self.run and self.finished:
             print(f"step {self.step}/{last}  loss {self._last_loss:.4f}")
@@ -211,17 +246,25 @@ class TrainingSession(Session):
         every = self._settings.output.checkpoint_every or plan.validate_every
         return self.step % every == 0 or bool(self.finished)
 
-    def _save(self, run: Run) -> None:
-        """Write the checkpoint of the current step, after the trace's lines that lead to it."""
+    def _save(self, run: Run | None) -> None:
+        """Write the checkpoint of the current step, after the trace's lines that lead to it.
+
+        `run`: None in all processes but the first; they write their parts, where there are some.
+        """
         if self._trace:
             self._trace.flush()
         refuse_changed_flags(self._flags)
         self._refuse_unregistered()
-        checkpoint.save(layout.step_folder(run.checkpoints, self.step), self.state_dict())
+        self.engine.save(run.checkpoints if run else None, self.step, self.saved_state())
+        if run is None:
+            return
         self._name_checkpoints(run)
         best = self.best.step if self.best else 0
         keep = self._settings.output.keep_checkpoints
         checkpoint.prune(run.checkpoints, keep, self.step, best)
+        if self.finished:
+            steps = {self.step, best} - {0}
+            self.engine.finish([layout.step_folder(run.checkpoints, step) for step in steps])
 
     def _name_checkpoints(self, run: Run) -> None:
         """Let `last` and `best` point to their checkpoints."""

@@ -73,9 +73,10 @@ def _train(root: Path, config: Any) -> int:
         session.finish()
     finally:
         session.close()
+    bits = session.bits if session.finished else ""
     session.processes.close()
     if session.processes.rank == 0:
-        _say_what_came(session)
+        _say_what_came(session, bits)
     if session.was_asked:
         return EXIT_CODE
     if not session.finished:
@@ -110,16 +111,16 @@ def _is_verified(root: Path, run: Path) -> bool:
     return root / layout.RUNS / layout.VERIFIED in run.parents
 
 
-def _say_what_came(session: "TrainingSession") -> None:
+def _say_what_came(session: "TrainingSession", bits: str) -> None:
     """Print the bits and the folder, or how to go on."""
     run = session.run
     if run is None and session.finished:
         print(f"{session.start} has done {session.step} steps: nothing is left to train")
-        print(f"bits {session.bits}")
+        print(f"bits {bits}")
     elif session.was_asked and run:
         print(f"SIGTERM: saved after step {session.step}: run_dir={run.folder} resume=auto goes on")
     elif session.finished and run:
-        print(f"bits {session.bits}")
+        print(f"bits {bits}")
         print(f"run  {run.folder}")
     fault = container.fault_of_keeping(run.folder) if run else None
     if fault and run and not _is_verified(session.root, run.folder):

@@ -108,10 +108,11 @@ class TaskInSession:
         samples = session.evaluated_samples(sized(dataset), size)
         chunks = Chunks(dataset, samples, size, collate_of(dataset))
         with session.evaluating():
-            collected = session.processes.together(lambda: self._collected(chunks))
+            collected = self._collected(chunks)
         outputs = collected.joined(chunks.sizes(session.processes), session.processes)
         with self._asking("metrics", split):
-            metrics = numbers_from("metrics", self.task.metrics(outputs))
+            told = session.engine.compute(lambda: self.task.metrics(outputs))
+            metrics = numbers_from("metrics", told)
         # Those of process 0: another one may be on another machine.
         first = session.processes.texts(json.dumps(metrics))[0]
         return outputs, dict(json.loads(first))
@@ -119,12 +120,21 @@ class TaskInSession:
     def _collected(self, chunks: Chunks) -> Collected:
         """Return what the task tells of this process's chunks."""
         session = self.session
-        workers = self.config.num_workers
+        seed, workers = session.seeds.evaluation, self.config.num_workers
         collected = Collected()
-        for batch in chunks.batches(session.seeds.evaluation, workers, session.processes):
+
+        def evaluate(batch: Any) -> object:
             with autocast(session.device, session.precision):
-                collected.add(self.task.evaluate(batch))
-        return collected
+                return self.task.evaluate(batch)
+
+        def work() -> Collected:
+            for outputs in chunks.computed(
+                evaluate, seed, workers, session.processes, session.engine
+            ):
+                collected.add(outputs)
+            return collected
+
+        return session.engine.together(session.processes, work)
 
     def draw(self, outputs: Outputs, folder: Path) -> None:
         """Let the task draw its pictures of an evaluation."""

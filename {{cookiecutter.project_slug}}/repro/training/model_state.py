@@ -1,6 +1,6 @@
 """Put a state into a model and an optimizer, and fingerprint a model's weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -126,11 +126,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
                 moments[name] = laid_out.copy_(value)
 
 
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Return the `bits` of a model: SHA-256 over names, dtypes, shapes and bytes, by name."""
+def weights_digest(
+    weights: Mapping[str, Tensor], whole: Callable[[Tensor], Tensor] = Tensor.detach
+) -> str:
+    """Return the `bits` of a model: SHA-256 over names, dtypes, shapes and bytes, by name.
+
+    `whole(tensor)` returns all of a tensor of which a process may hold a part.
+    """
     digests = []
     for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
+        tensor = whole(weights[name]).detach().cpu().contiguous()
         data = tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
         shape = list(tensor.shape)
         digests.append(f"{name} {tensor.dtype} {shape} {sha256_bytes(data)}\n")

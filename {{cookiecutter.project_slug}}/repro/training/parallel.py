@@ -27,6 +27,8 @@ __all__ = [
     "TreeSum",
     "backward_in_shards",
     "choose_device",
+    "join_numbers",
+    "scale_gradients",
     "shard_slices",
     "slices_here",
 ]
@@ -118,6 +120,36 @@ def _backward_of_shard(batch: Any, number: int, size: int, loss: Loss) -> list[T
     return [part.sum.detach().double().reshape(()), weight.clone(), unusable.double()]
 
 
+def join_numbers(
+    own: Summands, size: int, processes: Processes, late: LateWeights | None
+) -> tuple[Tensor, Tensor | float]:
+    """Return the mean loss of a batch of `size`, and what its gradients have to be scaled by.
+
+    `own`: the sums of this process's losses and weights, and how many of these are unusable. The
+    gradients are those of the sum of all losses, divided by `size`.
+    """
+    if late is None:
+        numbers, _ = _split(own)
+        (total, weight, unusable), _ = processes.sum_with_numbers(numbers, [], [])
+        refuse_weights(weight, unusable)
+        return torch.tensor(total / weight, dtype=torch.float64), size / weight
+    number = torch.zeros((), dtype=torch.float64, device=processes.device)
+    totals = [each for each in processes.sum(own, [number] * 3) if each is not None]
+    late(totals[1], totals[2])
+    return totals[0] / totals[1], size / totals[1]
+
+
+def scale_gradients(gradients: Sequence[Tensor], factor: Tensor | float) -> None:
+    """Multiply gradients by the factor of a step; 1 changes nothing."""
+    if not isinstance(factor, Tensor) and factor == 1:
+        return
+    for gradient in gradients:
+        if isinstance(factor, Tensor) and gradient.dtype.itemsize < 4:
+            gradient.copy_(gradient.float() * factor.float())  # so it is rounded once
+        else:
+            gradient.mul_(factor)
+
+
 def _split(totals: Summands) -> tuple[list[float], Summands]:
     """Return the three numbers that a step's sums begin with, and the tensors after them.
 
@@ -137,9 +169,7 @@ def _joined(
     numbers, tensors = _split(own)
     (total, weight, unusable), totals = processes.sum_with_numbers(numbers, tensors, like)
     refuse_weights(weight, unusable)
-    if weight != size:
-        for gradient in _gradients_of(totals, like):
-            gradient.mul_(size / weight)
+    scale_gradients(_gradients_of(totals, like), size / weight)
     return torch.tensor(total / weight, dtype=torch.float64), totals
 
 
@@ -153,12 +183,7 @@ def _joined_late(
     assert weight is not None
     assert unusable is not None
     late(weight, unusable)
-    factor = size / weight  # 1 changes nothing
-    for gradient in _gradients_of(totals, like):
-        if gradient.dtype.itemsize < 4:  # a short type times a number is rounded once
-            gradient.copy_(gradient.float() * factor.float())
-        else:
-            gradient.mul_(factor)
+    scale_gradients(_gradients_of(totals, like), size / weight)
     return total / weight, totals
 
 

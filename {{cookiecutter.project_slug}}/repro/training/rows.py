@@ -8,6 +8,7 @@ computed no chunk, and so does not know what a chunk gives.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
 from repro.training.batches import moved
+from repro.training.engine import Engine
 from repro.training.loading import Collate, batches_in_order
 from repro.training.processes import Processes
 from repro.training.seeding import seed_generators
@@ -34,15 +36,43 @@ class Chunks:
     collate: Collate
 
     def rows(
-        self, compute: Callable[[Any], Any], seed: int, workers: int, processes: Processes
+        self,
+        compute: Callable[[Any], Any],
+        seed: int,
+        workers: int,
+        processes: Processes,
+        engine: Engine | None = None,
     ) -> Any:
         """Return what `compute(batch)` gives for all samples, on the CPU, in every process.
 
         Each chunk has seeds of its own: it may draw random numbers.
         """
-        made = self.batches(seed, workers, processes)
-        parts = processes.together(lambda: [compute(batch) for batch in made])
-        return joined(parts, self.sizes(processes), processes)
+        engine = engine or Engine()
+        computed = engine.together(
+            processes, lambda: [*self.computed(compute, seed, workers, processes, engine)]
+        )
+        return joined(computed, self.sizes(processes), processes)
+
+    def computed(
+        self,
+        compute: Callable[[Any], Any],
+        seed: int,
+        workers: int,
+        processes: Processes,
+        engine: Engine,
+    ) -> Iterator[Any]:
+        """Yield what `compute(batch)` gives for each of this process's chunks.
+
+        Where the processes exchange weights, one with fewer chunks computes the first one again.
+        """
+        for batch in self.batches(seed, workers, processes):
+            yield engine.compute(partial(compute, batch))
+        chunks = [-(-size // self.size) for size in self.sizes(processes)]
+        own = chunks[processes.rank]
+        for _ in range(engine.calls(own, max(chunks)) - own):
+            first = range(min(self.size, self.samples))
+            for batch in self.batches_of(first, seed, 0, processes):
+                engine.compute(partial(compute, batch))
 
     def sizes(self, processes: Processes) -> list[int]:
         """Return how many samples each process computes."""
@@ -53,7 +83,13 @@ class Chunks:
         sizes = self.sizes(processes)
         start = sum(sizes[: processes.rank])
         own = range(start, start + sizes[processes.rank])
-        made = batches_in_order(self.dataset, own, self.size, seed, workers, self.collate)
+        yield from self.batches_of(own, seed, workers, processes)
+
+    def batches_of(
+        self, samples: range, seed: int, workers: int, processes: Processes
+    ) -> Iterator[Any]:
+        """Yield the chunks of some samples, as `batches` does."""
+        made = batches_in_order(self.dataset, samples, self.size, seed, workers, self.collate)
         for indices, [batch] in made:
             seed_generators(derive_seed(seed, "chunk", int(indices[0])))
             yield moved(batch, processes.device)

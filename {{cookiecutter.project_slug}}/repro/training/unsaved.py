@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from repro.core.errors import UserError
+from repro.training.engine import local
 
 _NO_STATE = (
     *(str, bytes, int, float, complex, type, ModuleType, FunctionType, BuiltinFunctionType),
@@ -74,9 +75,9 @@ def _memory(tensor: Tensor) -> tuple[str, int]:
 
 
 def _tensors_in(state: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested containers."""
+    """Yield the tensors of nested containers; of one that is sharded, the rows of this process."""
     if isinstance(state, Tensor):
-        yield state
+        yield local(state)
     elif isinstance(state, Mapping):
         for value in state.values():
             yield from _tensors_in(value)
@@ -105,7 +106,9 @@ def reachable(value: Any, name: str, seen: dict[int, object]) -> Iterator[tuple[
     if value is None or of_the_kit or isinstance(value, _NO_STATE) or id(value) in seen:
         return
     seen[id(value)] = value
-    if isinstance(value, Tensor) or _is_numeric_array(value):
+    if isinstance(value, Tensor):
+        yield name, local(value)
+    elif _is_numeric_array(value):
         yield name, value
     elif isinstance(value, GENERATORS):
         is_iterator = isinstance(value, _BaseDataLoaderIter)

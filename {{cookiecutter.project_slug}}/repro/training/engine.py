@@ -1,0 +1,162 @@
+"""How the processes of a training share a step: by itself in the fixed order of `shards`.
+
+`training.parallel` chooses another way: PyTorch's own DistributedDataParallel or FSDP2, which are
+in repro/training/scale/, in projects that were made for it. Promises that all of a session asks the
+engine where they differ: for the gradients of a step, for what a process holds of the weights, and
+for what the order of their sums depends on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from repro.core.errors import UserError
+from repro.core.layout import step_folder
+from repro.training import checkpoint
+from repro.training.parallel import LateWeights, Loss, backward_in_shards
+from repro.training.processes import Processes
+
+Result = TypeVar("Result")
+SHARDS = "shards"
+_OTHERS = "repro.training.scale"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a tensor that this process holds; each process holds some.
+
+    `tensor`: the rows, next to each other in memory; there may be none. `shape`: of the whole
+    tensor. `start`: the number of the first row.
+    """
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    start: int
+
+
+class EngineSettings(Protocol):
+    """The settings of an engine; those of repro/runs/settings.py have them all."""
+
+    @property
+    def parallel(self) -> str: ...
+    @property
+    def processes(self) -> int | None: ...
+    @property
+    def bucket_mib(self) -> int: ...
+
+
+class Engine:
+    """The fixed-order sum of `shards`, and what the other engines override.
+
+    `is_sharded`: whether each process holds a part of each weight.
+    """
+
+    is_sharded = False
+
+    def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
+        """Prepare a model, and the optimizers of its parameters, for the first step."""
+
+    def backward(
+        self,
+        model: nn.Module,
+        batches: Sequence[Any],
+        size: int,
+        processes: Processes,
+        loss: Loss,
+        late: LateWeights | None = None,
+    ) -> Tensor:
+        """Add the mean gradient to the parameters' `.grad`; see `backward_in_shards`."""
+        return backward_in_shards(model, batches, size, processes, loss, late)
+
+    def refuse_sizes(self, smallest: int) -> None:
+        """Raise UserError if a step of so few samples cannot be done."""
+
+    def compute(self, work: Callable[[], Result]) -> Result:
+        """Compute something with the model, outside of a step."""
+        return work()
+
+    def together(self, processes: Processes, work: Callable[[], Result]) -> Result:
+        """Let each process do `work`, which computes with the model; all end if one fails."""
+        return processes.together(work)
+
+    def calls(self, own: int, most: int) -> int:
+        """Return how often a process computes, if it has to `own` times and another `most`."""
+        return own
+
+    def whole(self, value: Tensor) -> Tensor:
+        """Return a tensor of which each process may hold a part; all call it alike."""
+        return value
+
+    def parts(self, state: Any) -> Any:
+        """Return a state (nested dicts and lists) with a `Part` for what this process has of it."""
+        return state
+
+    def save(self, checkpoints: Path | None, step: int, state: Mapping[str, Any]) -> None:
+        """Save a state after `step` steps; `checkpoints` is None in all processes but the first."""
+        if checkpoints:
+            checkpoint.save(step_folder(checkpoints, step), state)
+
+    def finish(self, folders: Sequence[Path]) -> None:
+        """Make checkpoints of a training that has ended such as everybody reads; process 0 does."""
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Return the state of a checkpoint; of what is sharded, a `Part`."""
+        return checkpoint.load(folder)
+
+    def placed(self, known: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a checkpoint's state as `known`, what is registered, can take it up."""
+        return state
+
+    def environment(self) -> dict[str, str]:
+        """Return what the order of the sums depends on, beside the settings: conditions."""
+        return {}
+
+
+def own_tensors(state: Any) -> Any:
+    """Return a state with the rows that a process holds in place of each `Part`."""
+    if isinstance(state, Part):
+        return state.tensor
+    if isinstance(state, Mapping):
+        return {key: own_tensors(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [own_tensors(value) for value in state]
+    return state
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the rows of a tensor that this process holds: all, but for those of FSDP2."""
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local().detach()
+
+
+def refuse_without_package(setting: str) -> None:
+    """Raise UserError where a project was made without the engines of several machines."""
+    if find_spec(_OTHERS) is None:
+        raise UserError(
+            f"{setting}: this project was made with scale=one, without repro/training/scale: make "
+            "it with scale=many, or copy that folder from a project that was"
+        )
+
+
+def before_joining(settings: object, device: torch.device) -> None:
+    """Set what a library reads when the processes meet; UserError for what breaks the promise."""
+    parallel = getattr(settings, "parallel", SHARDS)  # an own config need not have it
+    if parallel != SHARDS:
+        refuse_without_package(f"training.parallel={parallel}")
+        import_module("repro.training.scale.engines").before_joining(settings, device)
+
+
+def engine_of(settings: object, processes: Processes) -> Engine:
+    """Return the engine that `training.parallel` names."""
+    parallel = getattr(settings, "parallel", SHARDS)
+    if parallel == SHARDS:
+        return Engine()
+    made: Engine = import_module("repro.training.scale.engines").made(settings, processes)
+    return made
