@@ -38,6 +38,7 @@ EVALUATION = "metrics.json"  # of the last checkpoint; `record` makes it the cla
 FIGURES = "figures"
 CHECKPOINTS = "checkpoints"
 INTERRUPTED = "interrupted"  # there while a run that SIGTERM ended waits to go on
+ATTEMPTS = ".attempts.json"  # how far each start came, while a launcher may start it again
 
 # Of a run's checkpoints: links to the newest one and to the best one.
 LAST = "last"

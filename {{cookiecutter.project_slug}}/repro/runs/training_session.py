@@ -32,6 +32,7 @@ from repro.runs.numbers import Number
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck, StepKeeper
 from repro.runs.registered import Registered
+from repro.runs.restarts import Restarts
 from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
@@ -66,10 +67,13 @@ class TrainingSession(Session):
         super().__init__(root, config)
         self.run: Run | None = None
         self.start = self._agreed_start()
+        self._restarts = self._checked_restarts()
+        self.was_asked = self._restarts.was_asked
         self.is_fresh = self.start is None
         self._listener = listener
         self._interruption: Interruption | None = None
         self._trace: Trace | None = None
+        self._reach: Callable[[int], None] | None = None  # notes a step as done
         self._advance: Advance | None = None
         self._unregistered: Unregistered | None = None
         self._improved = False
@@ -86,6 +90,13 @@ class TrainingSession(Session):
         found = processes.together(lambda: None if processes.rank else find())
         name = processes.texts(os.path.relpath(found, self.root) if found else _NOTHING)[0]
         return None if name == _NOTHING else (self.root / name).resolve()
+
+    def _checked_restarts(self) -> Restarts:
+        config = self._settings
+        run = self.root / config.run_dir if config.run_dir else None
+        if run is None and self.start:
+            run = layout.run_of(self.start)
+        return Restarts(run, self.processes)
 
     def _prepare_joining(self) -> None:
         before_joining(self._settings.training, self.device)
@@ -171,7 +182,8 @@ class TrainingSession(Session):
         tracing: AbstractContextManager[Trace | None] = nullcontext()
         if config.output.trace:
             tracing = Trace(run.folder, facts, self._known().model, self.step, first)
-        with self._listener(run.folder), tracing as trace:
+        attempt = self._restarts.attempt(run.folder, self.step)
+        with attempt as self._reach, self._listener(run.folder), tracing as trace:
             yield trace
 
     def _first_quantities(self) -> Quantities | None:
@@ -199,6 +211,8 @@ class TrainingSession(Session):
             step.is_awaited = True
             step.when_read(self._refuse_unregistered)
         self._advance(1)
+        if self._reach:
+            self._reach(step.number)
         asked = self._interruption.asked
         quantities = None
         if self._settings.output.trace:
