@@ -17,7 +17,7 @@ PROCESSES = 4
 SMALL = ("model.width=8", "threads=1", "output.log_every=1", "output.checkpoint_every=4")
 MODES = {
     "shards": ("training.shards=4",),
-    "ddp": ("training.parallel=ddp", "training.processes=4"),
+    "ddp": ("training.shards=4", "training.parallel=ddp", "training.processes=4"),
 }
 # What a torchrun on one machine is started with; both keep a store for all of its starts.
 STANDALONE = ("--standalone", "--local-addr=127.0.0.1")
@@ -74,8 +74,10 @@ def test_a_killed_process_is_started_again_with_the_bits_of_an_uninterrupted_tra
     many: Project, mode: str, child: int
 ) -> None:
     settings = (*MODES[mode], "training.max_steps=30", "output.keep_checkpoints=99")
-    done = many.processes(PROCESSES, "experiment.train", f"run_dir=runs/{mode}", *SMALL, *settings)
-    assert done.returncode == 0, done.stderr
+    whole = many.path / "runs" / mode
+    if not whole.exists():
+        done = many.processes(PROCESSES, "experiment.train", f"run_dir={whole}", *SMALL, *settings)
+        assert done.returncode == 0, done.stderr
     name = f"{mode}-killed" if child else "static"
     run = many.path / "runs" / name
     with torchrun(many, name, *settings) as process:
@@ -85,7 +87,7 @@ def test_a_killed_process_is_started_again_with_the_bits_of_an_uninterrupted_tra
     assert process.returncode == 0, log
     assert re.search(r"\nresuming after step (4|8|12|16|20|24|28)\n", log), log
     assert starts(run) == 2
-    assert contents(run) == contents(many.path / "runs" / mode)
+    assert contents(run) == contents(whole)
     assert not (run / ".attempts.json").exists()
 
 

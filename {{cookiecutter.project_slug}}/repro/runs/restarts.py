@@ -17,8 +17,9 @@ from typing import NamedTuple
 from repro.core.errors import UserError
 from repro.core.files import read_object
 from repro.core.launch import may_start_again, starts_before, stop_restarts
-from repro.core.layout import ATTEMPTS, INTERRUPTED
+from repro.core.layout import ATTEMPTS, INTERRUPTED, run_of
 from repro.core.redaction import redact_text
+from repro.runs.configuration import RunSettings
 from repro.training.parallel import Processes
 
 _LONGEST = 300  # characters of a reason
@@ -35,12 +36,18 @@ class _Record(NamedTuple):
 
 
 class Restarts:
-    """What came of earlier starts of the training in `folder`, the same in all processes.
+    """What came of earlier starts of a training, the same in all processes.
 
+    `start`: the checkpoint that it goes on from, if there is one. UserError if it is not to go on.
     `was_asked`: whether torchrun starts a training again that SIGTERM has ended in good order.
     """
 
-    def __init__(self, folder: Path | None, processes: Processes) -> None:
+    def __init__(
+        self, root: Path, config: RunSettings, start: Path | None, processes: Processes
+    ) -> None:
+        folder = run_of(start) if start else None
+        if config.run_dir:
+            folder = root / config.run_dir
         torchrun, slurm = starts_before()
         # Agents on several nodes count differently, so it is enough that one has started again.
         by_torchrun, by_any = processes.total([torchrun > 0, torchrun + slurm > 0])

@@ -67,8 +67,7 @@ class TrainingSession(Session):
         super().__init__(root, config)
         self.run: Run | None = None
         self.start = self._agreed_start()
-        self._restarts = self._checked_restarts()
-        self.was_asked = self._restarts.was_asked
+        self.restarts = Restarts(root, config, self.start, self.processes)
         self.is_fresh = self.start is None
         self._listener = listener
         self._interruption: Interruption | None = None
@@ -90,13 +89,6 @@ class TrainingSession(Session):
         found = processes.together(lambda: None if processes.rank else find())
         name = processes.texts(os.path.relpath(found, self.root) if found else _NOTHING)[0]
         return None if name == _NOTHING else (self.root / name).resolve()
-
-    def _checked_restarts(self) -> Restarts:
-        config = self._settings
-        run = self.root / config.run_dir if config.run_dir else None
-        if run is None and self.start:
-            run = layout.run_of(self.start)
-        return Restarts(run, self.processes)
 
     def _prepare_joining(self) -> None:
         before_joining(self._settings.training, self.device)
@@ -182,7 +174,7 @@ class TrainingSession(Session):
         tracing: AbstractContextManager[Trace | None] = nullcontext()
         if config.output.trace:
             tracing = Trace(run.folder, facts, self._known().model, self.step, first)
-        attempt = self._restarts.attempt(run.folder, self.step)
+        attempt = self.restarts.attempt(run.folder, self.step)
         with attempt as self._reach, self._listener(run.folder), tracing as trace:
             yield trace
 

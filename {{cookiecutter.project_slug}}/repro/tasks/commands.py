@@ -67,7 +67,7 @@ def _train(root: Path, config: Any) -> int:
 
     _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
-    if session.was_asked:
+    if session.restarts.was_asked:
         return _not_started_again(session)
     session.step_keeper = RecheckFiles(root, lambda: session.run.folder if session.run else None)
     try:

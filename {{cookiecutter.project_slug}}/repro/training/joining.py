@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch.distributed as dist
-from torch.distributed import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from repro.core.errors import UserError, refuse
@@ -67,7 +67,7 @@ def _of_this_start(store: Store, launch: Launch) -> Store:
         store.set(f"{name}/known/{launch.rank}", "")
         return PrefixStore(name, store)
     until = time.monotonic() + PATIENCE.total_seconds()
-    missing = range(1, launch.size)
+    missing = [*range(1, launch.size)]
     while missing := [rank for rank in missing if not store.check([f"{word}/known/{rank}"])]:
         if time.monotonic() > until:
             raise TimeoutError(f"nothing heard of process {', '.join(map(str, missing[:8]))}")
