@@ -255,16 +255,41 @@ def test_two_torchrun_agents_give_the_bits_of_one_process(
     study: Project, uninterrupted: dict[str, bytes]
 ) -> None:
     """As on two machines, without Slurm; each agent has one process."""
-    (port,) = free_ports(1)
-    agent = [str(VENV / "bin/python"), "-m", "torch.distributed.run", "--nnodes=2"]
-    agent += ["--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=two"]
-    agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
-    agent += ["-m", "experiment.train", "run_dir=runs/agents", "seed=3", *SETTINGS]
-    agents = [
-        subprocess.Popen(agent, cwd=study.path, env=clean_environ(), stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    agents = two_agents(study, 1, "run_dir=runs/agents", "seed=3", *SETTINGS)
     for process in agents:
         _, error = process.communicate(timeout=HANGS)
         assert process.returncode == 0, error
     assert last_state(study.path / "runs/agents") == uninterrupted
+
+
+def two_agents(study: Project, each: int, *settings: str) -> list[subprocess.Popen[bytes]]:
+    (port,) = free_ports(1)
+    agent = [str(VENV / "bin/python"), "-m", "torch.distributed.run", "--nnodes=2"]
+    agent += [f"--nproc-per-node={each}", "--rdzv-backend=c10d", "--rdzv-id=two"]
+    agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1", "--max-restarts=3"]
+    agent += ["-m", "experiment.train", *settings]
+    return [
+        subprocess.Popen(agent, cwd=study.path, env=clean_environ(), stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+
+
+def test_agents_that_start_again_give_the_bits_of_an_uninterrupted_training(study: Project) -> None:
+    """The agent whose process was killed starts its own again, and the other one follows."""
+    run = study.path / "runs/again"
+    settings = (*MODES["shards"], "output.checkpoint_every=10", "resume=auto", f"run_dir={run}")
+    agents = two_agents(study, 2, *settings)
+    while not (run / "checkpoints/step-000000010").exists():
+        assert all(agent.poll() is None for agent in agents)
+        time.sleep(0.02)
+    of_one = Path(f"/proc/{agents[1].pid}/task/{agents[1].pid}/children").read_text().split()
+    os.kill(int(of_one[0]), signal.SIGKILL)
+    for process in agents:
+        _, error = process.communicate(timeout=HANGS)
+        assert process.returncode == 0, error
+    expected = whole(study, "shards")
+    found = last_state(run)
+    weights = f"checkpoints/step-{160:09d}/tensors.safetensors"
+    for name in ("metrics.jsonl", "trace.jsonl", weights):
+        assert found[name] == expected[name]
+    assert (run / "command.txt").read_text().count("\n") == 2

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from repro.core.errors import UserError, refuse
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_TORCHRUN = {"torchrun", "torch.distributed.run"}  # words of its command
 _MAX_RESTARTS = "TORCHELASTIC_MAX_RESTARTS"
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 _REMEDY = f"torchrun sets all of them; for one process unset {' '.join((*_NUMBERS, *_ADDRESS))}"
@@ -87,10 +88,10 @@ def stop_restarts(environ: Mapping[str, str] = os.environ) -> None:
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it passes the signal on to its processes
     try:
-        command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+        command = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace")
     except OSError:
         return
-    is_torchrun = b"torchrun" in command or b"torch.distributed.run" in command
+    is_torchrun = not _TORCHRUN.isdisjoint(Path(word).name for word in command.split("\0"))
     if is_torchrun and environ.get("LOCAL_RANK", "").strip() == "0":
         os.kill(os.getppid(), signal.SIGTERM)
 
