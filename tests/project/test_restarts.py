@@ -88,7 +88,7 @@ def test_a_killed_process_is_started_again_with_the_bits_of_an_uninterrupted_tra
     assert re.search(r"\nresuming after step (4|8|12|16|20|24|28)\n", log), log
     assert starts(run) == 2
     assert contents(run) == contents(whole)
-    assert not (run / ".attempts.json").exists()
+    assert not [*run.glob(".*.json")]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -108,7 +108,7 @@ def test_sigterm_to_one_process_ends_all_after_the_same_step_without_another_sta
     assert newest == f"step-{int(saved[0]):09d}"
     assert starts(run) == 1
     assert "has ended this training" not in log
-    assert not (run / ".attempts.json").exists()
+    assert not [*run.glob(".*.json")]
 
 
 def test_a_step_that_fails_in_two_starts_ends_the_job_with_a_line(many: Project) -> None:
@@ -117,7 +117,7 @@ def test_a_step_that_fails_in_two_starts_ends_the_job_with_a_line(many: Project)
     with torchrun(project, "fails", *MODES["shards"]) as process:
         log, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 1, log
-    (line,) = [line for line in log.splitlines() if line.startswith("error: ")]
+    (line,) = [line for line in log.splitlines() if "in two starts" in line]
     assert "step 7 failed in two starts, one after the other (no sample 1234)" in line
     assert starts(project.path / "runs/fails") == 2
 
@@ -165,27 +165,28 @@ def test_a_requeued_job_is_not_tried_a_third_time_but_by_hand_it_is(failing: Pro
     # A new job, and no job at all, begin a new count; the second one keeps none.
     for variables in (IN_SLURM, REQUEUED, {}):
         assert "ValueError: no sample 1234" in train(failing, **variables).stderr
-    assert not (failing.path / "runs/one/.attempts.json").exists()
+    assert not [*(failing.path / "runs/one").glob(".*.json")]
     failing.edit("experiment/task.py", "step.number == 7", "step.number == 1007")
     done = train(failing, "resume_changed_code=true", "training.max_steps=9", **REQUEUED)
     assert done.returncode == 0, done.stderr
-    assert not (failing.path / "runs/one/.attempts.json").exists()
+    assert not [*(failing.path / "runs/one").glob(".*.json")]
 
 
 def test_kills_at_different_steps_and_asked_for_ends_stop_no_job(failing: Project) -> None:
     """What is counted is that a step fails again, whoever was killed before it."""
     train(failing, **IN_SLURM)
-    attempts = failing.path / "runs/one/.attempts.json"
-    assert json.loads(attempts.read_text()) == {
-        "reached": 6,
-        "before": None,
-        "why": "no sample 1234",
-    }
-    attempts.write_text(json.dumps({"reached": 5, "before": 6, "why": ""}))  # as a kill leaves it
+    attempts, failure = (
+        failing.path / f"runs/one/.{name}.json" for name in ("attempts", "failure")
+    )
+    assert json.loads(attempts.read_text()) == {"reached": 6, "before": None}
+    assert json.loads(failure.read_text()) == {"reached": 6, "why": "no sample 1234"}
+    attempts.write_text(json.dumps({"reached": 5, "before": 6}))  # as a kill leaves it
+    failure.unlink()
     assert "ValueError: no sample 1234" in train(failing, **REQUEUED).stderr
     assert json.loads(attempts.read_text())["before"] == 5
     done = train(failing, "training.max_steps=6", **REQUEUED)  # an end in good order
     assert done.returncode == 0, done.stderr
     assert not attempts.exists()
+    assert not failure.exists()
     assert "ValueError: no sample 1234" in train(failing, **REQUEUED).stderr
     assert json.loads(attempts.read_text())["before"] is None

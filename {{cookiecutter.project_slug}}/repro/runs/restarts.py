@@ -3,8 +3,8 @@
 Promises that such a start does not train on where SIGTERM has ended the training in good order, and
 that a step which fails in two starts, one after the other, ends the job with a line that names it.
 Otherwise a fault that comes again would be repeated until no restart is left. Who starts a training
-by hand begins a new count. The count is a hidden file in the run's folder, as the lock is: it is
-there while a training goes on, or has failed.
+by hand begins a new count. What is kept for this are hidden files in the run's folder, as the lock
+is: they are there while a training goes on, or has failed.
 """
 
 import json
@@ -15,15 +15,15 @@ from types import TracebackType
 from typing import NamedTuple
 
 from repro.core.errors import UserError
-from repro.core.files import read_object
+from repro.core.files import read_object, write_json
 from repro.core.launch import may_start_again, starts_before, stop_restarts
-from repro.core.layout import ATTEMPTS, INTERRUPTED, run_of
+from repro.core.layout import ATTEMPTS, FAILURE, INTERRUPTED, run_of
 from repro.core.redaction import redact_text
 from repro.runs.configuration import RunSettings
-from repro.training.parallel import Processes
+from repro.training.processes import OthersEnded, Processes
 
 _LONGEST = 300  # characters of a reason
-_ROOM = 2048  # bytes of the file, so that what is written over another record covers it
+_ROOM = 80  # bytes of the file: what is written over another number of steps covers it
 _UNKNOWN = "no error was seen: a process was killed, or its node failed"
 
 
@@ -53,6 +53,7 @@ class Restarts:
         by_torchrun, by_any = processes.total([torchrun > 0, torchrun + slurm > 0])
         self.is_restart = by_any > 0
         is_first = processes.rank == 0
+        self._folder = folder
         marked = is_first and folder is not None and (folder / INTERRUPTED).exists()
         self.was_asked = by_torchrun > 0 and processes.total([marked])[0] > 0
         if folder and self.is_restart and not self.was_asked:
@@ -62,65 +63,102 @@ class Restarts:
                 stop_restarts()
                 raise UserError(fault)
 
-    def attempt(self, folder: Path, step: int) -> "Attempt":
-        """Return what counts this start, which goes on after `step` steps."""
+    def attempt(self, step: int, folder: Path | None = None) -> "Attempt":
+        """Return what counts this start, which goes on after `step` steps.
+
+        `folder`: of the run, which process 0 has opened.
+        """
+        if folder is None:
+            return Attempt(self._folder, step)
         old = _read(folder) if self.is_restart else None
-        return Attempt(folder / ATTEMPTS, step, old.reached if old else None)
+        return Counted(folder, step, old.reached if old else None)
 
 
 class Attempt:
-    """Keeps in a file how far a start has come, as long as the block lasts.
+    """Keeps the error that ends a start, if it is this process's own; what a process does.
 
-    The file is removed when the training ends as it should or by SIGTERM. Nothing is kept where
-    nobody would start the training again.
+    Nothing is kept where nobody would start the training again.
     """
 
-    def __init__(self, path: Path, step: int, before: int | None) -> None:
-        self._path = path
-        self._before = before
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self._folder = folder if may_start_again() else None
         self._reached = step
-        self._file: int | None = None
 
     def __enter__(self) -> Callable[[int], None]:
-        self._path.unlink(missing_ok=True)
-        if may_start_again():
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
-            self.reach(self._reached)
         return self.reach
 
     def reach(self, step: int) -> None:
-        """Note that a step is done: microseconds, and nothing waits for the disk."""
+        """Note that a step is done."""
         self._reached = step
-        self._write("")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if self._file is None:
-            return
         if isinstance(error, GeneratorExit):  # the loop is closed because of another error
             error = error.__context__
-        if error is None or isinstance(error, KeyboardInterrupt):
-            self._path.unlink(missing_ok=True)
-        else:
-            self._write(redact_text(" ".join(str(error).split()))[:_LONGEST])
-        os.close(self._file)
-        self._file = None
+        self.end(error)
 
-    def _write(self, why: str) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """Keep an error; not the one that another process has ended, nor that the user has."""
+        if error is None or self._folder is None or isinstance(error, OthersEnded):
+            return
+        if not isinstance(error, KeyboardInterrupt) and self._folder.is_dir():
+            why = redact_text(" ".join(str(error).split()))[:_LONGEST]
+            write_json(self._folder / FAILURE, {"reached": self._reached, "why": why})
+
+
+class Counted(Attempt):
+    """The same in process 0, which keeps how far a start has come, whatever may end it.
+
+    Both files are removed when the training ends as it should, by SIGTERM or by Ctrl-C.
+    """
+
+    def __init__(self, folder: Path, step: int, before: int | None) -> None:
+        super().__init__(folder, step)
+        self._before = before
+        self._paths = (folder / ATTEMPTS, folder / FAILURE)
+        self._file: int | None = None
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._remove()
+        if self._folder:
+            self._file = os.open(self._paths[0], os.O_WRONLY | os.O_CREAT, 0o666)
+        self.reach(self._reached)
+        return self.reach
+
+    def reach(self, step: int) -> None:
+        """Note that a step is done: microseconds, and nothing waits for the disk."""
+        super().reach(step)
         if self._file is not None:
-            text = json.dumps(_Record(self._reached, self._before, why)._asdict())
+            text = json.dumps({"reached": step, "before": self._before})
             os.pwrite(self._file, text.encode().ljust(_ROOM), 0)
+
+    def end(self, error: BaseException | None) -> None:
+        super().end(error)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        if error is None or isinstance(error, KeyboardInterrupt):
+            self._remove()
+
+    def _remove(self) -> None:
+        for path in self._paths:
+            path.unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> _Record | None:
-    """Return what the start before this one has left; None if it ended in good order."""
-    found = read_object(folder / ATTEMPTS)
-    reached = found.get("reached")
-    before = found.get("before")
-    if not isinstance(reached, int):
+    """Return what the start before this one has left; None if it ended in good order.
+
+    Process 0 may have been a step behind the process that failed.
+    """
+    counted = read_object(folder / ATTEMPTS)
+    failure = read_object(folder / FAILURE)
+    reached = failure.get("reached", counted.get("reached"))
+    before = counted.get("before")
+    if not isinstance(reached, int) or not counted:
         return None
-    return _Record(reached, before if isinstance(before, int) else None, str(found.get("why", "")))
+    why = str(failure.get("why", "")) or _UNKNOWN
+    return _Record(reached, before if isinstance(before, int) else None, why)
 
 
 def _fault_of(folder: Path) -> str:
@@ -130,6 +168,6 @@ def _fault_of(folder: Path) -> str:
         return ""
     return (
         f"{folder}: step {last.reached + 1} failed in two starts, one after the other "
-        f"({last.why or _UNKNOWN}): it is not tried a third time; mend it, and start the training "
+        f"({last.why}): it is not tried a third time; mend it, and start the training "
         "again yourself, with resume=auto"
     )

@@ -157,7 +157,8 @@ class TrainingSession(Session):
         """Open the run's folder and its trace; in all processes but the first, nothing."""
         first = self._first_quantities()
         if self.processes.rank:
-            yield None
+            with self.restarts.attempt(self.step) as self._reach:
+                yield None
             return
         config = self._settings
         # The folder is made last: what was refused before leaves nothing behind.
@@ -174,7 +175,7 @@ class TrainingSession(Session):
         tracing: AbstractContextManager[Trace | None] = nullcontext()
         if config.output.trace:
             tracing = Trace(run.folder, facts, self._known().model, self.step, first)
-        attempt = self.restarts.attempt(run.folder, self.step)
+        attempt = self.restarts.attempt(self.step, run.folder)
         with attempt as self._reach, self._listener(run.folder), tracing as trace:
             yield trace
 
