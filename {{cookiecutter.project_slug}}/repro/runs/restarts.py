@@ -9,6 +9,7 @@ is: they are there while a training goes on, or has failed.
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +62,9 @@ class Restarts:
             fault = json.loads(processes.texts(json.dumps(fault))[0])
             if fault:
                 stop_restarts()
+                processes.close()
+                if not is_first:  # it would say the same, for torchrun's signal ends none now
+                    sys.exit(2)
                 raise UserError(fault)
 
     def attempt(self, step: int, folder: Path | None = None) -> "Attempt":
