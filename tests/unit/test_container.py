@@ -162,7 +162,7 @@ def test_a_training_says_before_and_after_what_is_lost(
     session: Any = SimpleNamespace(
         run=run, start=None, finished="steps", was_asked=False, bits="0", step=1, root=root
     )
-    commands._say_what_came(session)
+    commands._say_what_came(session, "0")
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"warning: {run.folder} is of this")
     monkeypatch.setenv("REPRO_GIT_COMMIT", "a" * 40)
     config.run_dir = "runs/verify/1"  # its verdict is printed

@@ -288,14 +288,9 @@ class SessionBase:
         """Return what the trace says of a step, in process 0; and if any was `asked` to end."""
         inputs = StepInputs(step.indices, step.loaded, step.size)
         model = self._known().model
-        if self.engine.is_sharded:
-            return sharded_quantities(
-                model, inputs, self.processes, numbers, asked, step.gradients_of
-            )
         arriving = step.late.arriving if step.late else None
-        return step_quantities(
-            model, inputs, self.processes, numbers, asked, step.gradients_of, arriving
-        )
+        taken = sharded_quantities if self.engine.is_sharded else step_quantities
+        return taken(model, inputs, self.processes, numbers, asked, step.gradients_of, arriving)
 
     def _finish_step(self, step: Step, numbers: dict[str, float]) -> None:
         self.step = step.number

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from repro.runs.fingerprints import EFFECTS, Quantities, as_hex, as_int64, fingerprint
 from repro.runs.trace import StepInputs, quantities_of_step
 from repro.training.engine import local
+from repro.training.pending import Arriving
 from repro.training.processes import Processes
 
 
@@ -34,7 +35,8 @@ def sharded_quantities(
     processes: Processes,
     numbers: dict[str, float],
     asked: bool,
-    noted: Mapping[str, str],
+    noted: Mapping[str, str] | None = None,
+    arriving: Arriving | None = None,  # what is exchanged is known at once
 ) -> tuple[Quantities | None, bool]:
     """Return a step's quantities in process 0, None in others; and if any was `asked` to end."""
     own = [*inputs.fingerprints(processes), *_own(_groups(model), processes), asked]
@@ -42,7 +44,7 @@ def sharded_quantities(
     if processes.rank:
         return None, bool(ending)
     state = dict(zip(EFFECTS, map(as_hex, effects), strict=True))
-    return quantities_of_step(lambda: [samples, of_inputs], numbers, noted, lambda: state), bool(
+    return quantities_of_step(lambda: [samples, of_inputs], numbers, noted or {}, lambda: state), bool(
         ending
     )
 
