@@ -33,6 +33,10 @@ from repro.training.tree_sum import Summands, TreeSum
 Result = TypeVar("Result")
 
 
+class OthersEnded(UserError):
+    """Another process has ended, which this one has noticed; why it did is not known here."""
+
+
 class Processes:
     """The processes that torchrun started; without it, this one alone. `rank` 0 writes the files.
 
@@ -267,6 +271,6 @@ def _others_alive() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(
+        raise OthersEnded(
             f"another process of this training ended ({reason}); start all again with resume=auto"
         ) from error
