@@ -1,19 +1,25 @@
 """slurm/train.sbatch on a real Slurm cluster of two nodes on this machine (cluster.py)."""
 
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from background import contents, steps_of
 from cluster import Cluster, NoCluster, free_ports, running_cluster
-from conftest import HANGS, VENV, Project, clean_environ, or_skip
+from conftest import HANGS, VENV, Project, clean_environ, generate, or_skip
 
 # No checkpoint but those that a signal asks for, and the last one. Two shards: two processes.
 SETTINGS = ("model.width=8", "training.shards=2", "output.log_every=1")
 SETTINGS = (*SETTINGS, "output.checkpoint_every=1000", "training.max_steps=160")
+FOUR = ("seed=3", *SETTINGS, "training.shards=4")
+MODES = {"shards": FOUR, "ddp": (*FOUR, "training.parallel=ddp")}
+ON_FOUR = ("--nodes=2", "--exclusive", "--")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +29,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def study(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return project.copy(tmp_path_factory.mktemp("study") / project.path.name)
+def study(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    many = generate(tmp_path_factory.mktemp("many"), "scale=many")
+    return many.copy(tmp_path_factory.mktemp("study") / many.path.name)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +91,86 @@ def test_a_job_on_two_nodes_that_gives_way_goes_on_with_the_bits_of_one_process(
     assert 2 <= int(saved[1]) < 160
     assert last_state(run) == uninterrupted
     assert not (run / "interrupted").exists()
+
+
+def whole(study: Project, mode: str) -> dict[str, bytes]:
+    """The files of four processes without Slurm, which nothing has stopped."""
+    run = study.path / "runs" / f"whole-{mode}"
+    if not run.exists():
+        number = () if mode == "shards" else ("training.processes=4",)
+        settings = (f"run_dir={run}", *MODES[mode], *number)
+        done = study.processes(4, "experiment.train", *settings)
+        assert done.returncode == 0, done.stderr
+    return last_state(run)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_four_processes_on_two_nodes_that_give_way_go_on_with_the_same_bits(
+    cluster: Cluster, study: Project, mode: str
+) -> None:
+    """Those of ddp are told their number, on which its bits depend."""
+    job = submit(cluster, study, *ON_FOUR, *MODES[mode], PROCESSES_PER_NODE="2")
+    run = study.path / "runs/slurm" / job
+    wait_for_steps(cluster, study, job, run)
+    preempt(cluster)
+    found = cluster.wait(job, "COMPLETED", "FAILED")
+    log = log_of(study, job)
+    assert (found["JobState"], found["Restarts"], found["NumNodes"]) == ("COMPLETED", "1", "2"), log
+    assert re.search(r"resuming after step \d+\n", log), log
+    found, expected = last_state(run), whole(study, mode)
+    assert [*found] == [*expected]
+    # The header of a trace tells how many processes a node has: of ddp that is a condition.
+    lines = [files.pop("trace.jsonl").splitlines() for files in (found, expected)]
+    assert lines[0][1:] == lines[1][1:]
+    assert (lines[0][0] == lines[1][0]) == (mode == "shards")
+    assert found == expected
+    assert "processes: 4" in (run / "config_used.yaml").read_text() or mode == "shards"
+    assert not [*run.glob(".*.json"), *run.glob("interrupted")]
+
+
+def processes_of(job: str, node: int) -> list[int]:
+    """All that Slurm runs of a job on a node, by number; not its own daemon there."""
+    wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_NODEID={node}".encode()}
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted < {*(place / "environ").read_bytes().split(b"\0")}:
+                found.append(int(place.name))
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_node_that_dies_ends_the_job_in_a_line_and_a_new_one_goes_on(
+    cluster: Cluster, study: Project, mode: str
+) -> None:
+    """All of the job on the second node is killed at once. The others wait for a minute at most."""
+    settings = (*MODES[mode], "output.checkpoint_every=5", "output.keep_checkpoints=99")
+    job = submit(cluster, study, *ON_FOUR, *settings, PROCESSES_PER_NODE="2")
+    run = study.path / "runs/slurm" / job
+    while not (run / "checkpoints/step-000000005").exists():
+        assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), log_of(study, job)
+        time.sleep(0.02)
+    there = processes_of(job, 1)
+    assert len(there) >= 3, there  # torchrun and its two
+    for process in there:
+        with suppress(ProcessLookupError):  # those that torchrun took along
+            os.kill(process, signal.SIGKILL)
+    found = cluster.wait(job, "COMPLETED", "FAILED", seconds=180)
+    log = log_of(study, job)
+    assert (found["JobState"], found["Restarts"]) == ("FAILED", "0"), log
+    assert "error: another process of this training ended" in log
+    assert not (run / "interrupted").exists()
+    new = submit(
+        cluster, study, *ON_FOUR, *settings, f"run_dir=runs/slurm/{job}", PROCESSES_PER_NODE="2"
+    )
+    found = cluster.wait(new, "COMPLETED", "FAILED")
+    log = log_of(study, new)
+    assert found["JobState"] == "COMPLETED", log
+    assert re.search(r"resuming after step \d+\n", log), log
+    expected = whole(study, mode)
+    weights = f"checkpoints/step-{160:09d}/tensors.safetensors"
+    for name in ("metrics.jsonl", weights):
+        assert last_state(run)[name] == expected[name]
 
 
 def test_a_job_that_is_preempted_before_its_first_step_starts_again(
@@ -175,16 +262,41 @@ def test_two_torchrun_agents_give_the_bits_of_one_process(
     study: Project, uninterrupted: dict[str, bytes]
 ) -> None:
     """As on two machines, without Slurm; each agent has one process."""
-    (port,) = free_ports(1)
-    agent = [str(VENV / "bin/python"), "-m", "torch.distributed.run", "--nnodes=2"]
-    agent += ["--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=two"]
-    agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1"]
-    agent += ["-m", "experiment.train", "run_dir=runs/agents", "seed=3", *SETTINGS]
-    agents = [
-        subprocess.Popen(agent, cwd=study.path, env=clean_environ(), stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    agents = two_agents(study, 1, "run_dir=runs/agents", "seed=3", *SETTINGS)
     for process in agents:
         _, error = process.communicate(timeout=HANGS)
         assert process.returncode == 0, error
     assert last_state(study.path / "runs/agents") == uninterrupted
+
+
+def two_agents(study: Project, each: int, *settings: str) -> list[subprocess.Popen[bytes]]:
+    (port,) = free_ports(1)
+    agent = [str(VENV / "bin/python"), "-m", "torch.distributed.run", "--nnodes=2"]
+    agent += [f"--nproc-per-node={each}", "--rdzv-backend=c10d", "--rdzv-id=two"]
+    agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1", "--max-restarts=3"]
+    agent += ["-m", "experiment.train", *settings]
+    return [
+        subprocess.Popen(agent, cwd=study.path, env=clean_environ(), stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+
+
+def test_agents_that_start_again_give_the_bits_of_an_uninterrupted_training(study: Project) -> None:
+    """The agent whose process was killed starts its own again, and the other one follows."""
+    run = study.path / "runs/again"
+    settings = (*MODES["shards"], "output.checkpoint_every=10", "resume=auto", f"run_dir={run}")
+    agents = two_agents(study, 2, *settings)
+    while not (run / "checkpoints/step-000000010").exists():
+        assert all(agent.poll() is None for agent in agents)
+        time.sleep(0.02)
+    of_one = Path(f"/proc/{agents[1].pid}/task/{agents[1].pid}/children").read_text().split()
+    os.kill(int(of_one[0]), signal.SIGKILL)
+    for process in agents:
+        _, error = process.communicate(timeout=HANGS)
+        assert process.returncode == 0, error
+    expected = whole(study, "shards")
+    found = last_state(run)
+    weights = f"checkpoints/step-{160:09d}/tensors.safetensors"
+    for name in ("metrics.jsonl", "trace.jsonl", weights):
+        assert found[name] == expected[name]
+    assert (run / "command.txt").read_text().count("\n") == 2

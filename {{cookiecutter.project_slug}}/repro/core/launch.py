@@ -1,18 +1,23 @@
 """What a launcher such as torchrun tells a process in the environment: which of how many it is.
 
 Some of these variables may be left in a shell. Promises that a process which cannot be one of
-several is refused: it would wait for others that never come, or write nothing.
+several is refused: it would wait for others that never come, or write nothing. A launcher may start
+its processes again after a failure: what it tells of that is here, too, and how to end it.
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
 
 import os
+import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from repro.core.errors import UserError, refuse
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_TORCHRUN = {"torchrun", "torch.distributed.run"}  # words of its command
+_MAX_RESTARTS = "TORCHELASTIC_MAX_RESTARTS"
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 _REMEDY = f"torchrun sets all of them; for one process unset {' '.join((*_NUMBERS, *_ADDRESS))}"
 
@@ -60,6 +65,40 @@ def is_one_of_several(environ: Mapping[str, str] = os.environ) -> bool:
         return launched(environ).size > 1
     except UserError:
         return False
+
+
+def starts_before(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return how often torchrun, and how often Slurm, has started this training again by itself."""
+    torchrun = _number(environ, "TORCHELASTIC_RESTART_COUNT")
+    return torchrun, _number(environ, "SLURM_RESTART_COUNT")
+
+
+def may_start_again(environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a launcher may start this training again if it fails."""
+    return _number(environ, _MAX_RESTARTS) > 0 or bool(environ.get("SLURM_JOB_ID"))
+
+
+def stop_restarts(environ: Mapping[str, str] = os.environ) -> None:
+    """Let torchrun start nothing again; all its processes call this, and then end.
+
+    It would start them again after any exit code but 0, which stands for a whole training. Where
+    its own process is not found, it starts them again, and they end once more.
+    """
+    if not _number(environ, _MAX_RESTARTS):
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it passes the signal on to its processes
+    try:
+        command = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace")
+    except OSError:
+        return
+    is_torchrun = not _TORCHRUN.isdisjoint(Path(word).name for word in command.split("\0"))
+    if is_torchrun and environ.get("LOCAL_RANK", "").strip() == "0":
+        os.kill(os.getppid(), signal.SIGTERM)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "").strip()
+    return int(text) if _is_number(text) else 0
 
 
 def _is_number(text: str) -> bool:

@@ -38,6 +38,8 @@ EVALUATION = "metrics.json"  # of the last checkpoint; `record` makes it the cla
 FIGURES = "figures"
 CHECKPOINTS = "checkpoints"
 INTERRUPTED = "interrupted"  # there while a run that SIGTERM ended waits to go on
+ATTEMPTS = ".attempts.json"  # how far a start has come, while a launcher may start it again
+FAILURE = ".failure.json"  # what has ended such a start, as a process saw it whose own error it is
 
 # Of a run's checkpoints: links to the newest one and to the best one.
 LAST = "last"

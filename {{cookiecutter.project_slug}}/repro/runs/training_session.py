@@ -32,6 +32,7 @@ from repro.runs.numbers import Number
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck, StepKeeper
 from repro.runs.registered import Registered
+from repro.runs.restarts import Restarts
 from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
@@ -72,10 +73,12 @@ class TrainingSession(Session):
         super().__init__(root, config)
         self.run: Run | None = None
         self.start = self._agreed_start()
+        self.restarts = Restarts(root, config, self.start, self.processes)
         self.is_fresh = self.start is None
         self._listener = listener
         self._interruption: Interruption | None = None
         self._trace: Trace | None = None
+        self._reach: Callable[[int], None] | None = None  # notes a step as done
         self._advance: Advance | None = None
         self._unregistered: Unregistered | None = None
         self._improved = False
@@ -163,7 +166,8 @@ class TrainingSession(Session):
         """Open the run's folder and its trace; in all processes but the first, nothing."""
         first = self._first_quantities()
         if self.processes.rank:
-            yield None
+            with self.restarts.attempt(self.step) as self._reach:
+                yield None
             return
         config = self._settings
         # The folder is made last: what was refused before leaves nothing behind.
@@ -180,7 +184,8 @@ class TrainingSession(Session):
         tracing: AbstractContextManager[Trace | None] = nullcontext()
         if config.output.trace:
             tracing = Trace(run.folder, facts, self._known().model, self.step, first)
-        with self._listener(run.folder), tracing as trace:
+        attempt = self.restarts.attempt(self.step, run.folder)
+        with attempt as self._reach, self._listener(run.folder), tracing as trace:
             yield trace
 
     def _first_quantities(self) -> Quantities | None:
@@ -208,6 +213,8 @@ class TrainingSession(Session):
             step.is_awaited = True
             step.when_read(self._refuse_unregistered)
         self._advance(1)
+        if self._reach:
+            self._reach(step.number)
         asked = self._interruption.asked
         quantities = None
         if self._settings.output.trace:

@@ -13,7 +13,7 @@ from repro import environment
 from repro.core import container, layout
 from repro.core.command import Parser
 from repro.core.errors import UserError
-from repro.core.launch import is_first
+from repro.core.launch import is_first, stop_restarts
 from repro.core.project import author_object, command_module
 
 if TYPE_CHECKING:  # torch waits until the profile is in force
@@ -68,6 +68,8 @@ def _train(root: Path, config: Any) -> int:
 
     _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
+    if session.restarts.was_asked:
+        return _not_started_again(session)
     session.step_keeper = RecheckFiles(root, lambda: session.run.folder if session.run else None)
     with naming_lost_processes():
         try:
@@ -76,6 +78,8 @@ def _train(root: Path, config: Any) -> int:
         finally:
             session.close()
         bits = session.bits if session.finished else ""
+        if session.was_asked:
+            stop_restarts()  # before the first process ends
         session.processes.close()
     if session.processes.rank == 0:
         _say_what_came(session, bits)
@@ -87,6 +91,18 @@ def _train(root: Path, config: Any) -> int:
             "early, call session.stop() in a step, and let the loop go on"
         )
     return 0
+
+
+def _not_started_again(session: "TrainingSession") -> int:
+    """Say that SIGTERM has ended this training, so that torchrun's restart of it ends as well."""
+    from repro.training.interruption import EXIT_CODE
+
+    if session.processes.rank == 0:
+        words = "SIGTERM has ended this training, so torchrun does not start it again"
+        print(f"{words}: resume=auto goes on with {session.start}", flush=True)
+    stop_restarts()
+    session.processes.close()
+    return EXIT_CODE
 
 
 def _say_what_a_container_keeps(root: Path, config: Any) -> None:

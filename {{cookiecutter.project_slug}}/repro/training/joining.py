@@ -1,6 +1,11 @@
-"""Let the processes of a training find each other: in bounded time, and every failure is a line."""
+"""Let the processes of a training find each other: in bounded time, and every failure is a line.
+
+torchrun starts them again after a failure, and keeps the store in which they tell their addresses:
+what the ended ones left in it is not taken for that of the new ones.
+"""
 
 import os
+import secrets
 import socket
 import threading
 import time
@@ -9,6 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from repro.core.errors import UserError, refuse
@@ -33,6 +39,8 @@ def join(launch: Launch, backend: str) -> None:
             if launch.rank:
                 _wait_for_the_first()
             store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+            store.set_timeout(PATIENCE)
+            store = _of_this_start(store, launch)
             store.set_timeout(EXCHANGE)
             dist.init_process_group(
                 backend, store=store, rank=launch.rank, world_size=launch.size, timeout=EXCHANGE
@@ -43,6 +51,31 @@ def join(launch: Launch, backend: str) -> None:
             f"process {launch.rank} did not meet {others} ({reason}): start all of them with "
             "torchrun, or unset RANK WORLD_SIZE for one process"
         ) from error
+
+
+def _of_this_start(store: Store, launch: Launch) -> Store:
+    """Return a part of the store that nothing has written to, the same in all processes.
+
+    Its name is a word of process 0, made anew in each start. Process 0 gives it as the answer to
+    the word of each other one, which is as new, until all have said that they know it. Agents on
+    several nodes count restarts differently, so TORCHELASTIC_RESTART_COUNT cannot be the name.
+    """
+    word = secrets.token_hex(8)
+    if launch.rank:
+        store.set(f"word/{launch.rank}", word)
+        name = store.get(f"answer/{word}").decode()
+        store.set(f"{name}/known/{launch.rank}", "")
+        return PrefixStore(name, store)
+    until = time.monotonic() + PATIENCE.total_seconds()
+    missing = [*range(1, launch.size)]
+    while missing := [rank for rank in missing if not store.check([f"{word}/known/{rank}"])]:
+        if time.monotonic() > until:
+            raise TimeoutError(f"nothing heard of process {', '.join(map(str, missing[:8]))}")
+        for rank in missing:
+            if store.check([f"word/{rank}"]):  # it may be that of an ended one, which costs nothing
+                store.set(f"answer/{store.get(f'word/{rank}').decode()}", word)
+        time.sleep(0.02)
+    return PrefixStore(word, store)
 
 
 def _faults_of_cards(names: str) -> list[str]:

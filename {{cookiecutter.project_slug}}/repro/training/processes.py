@@ -35,6 +35,10 @@ Result = TypeVar("Result")
 _GLOO = "gloo/transport"
 
 
+class OthersEnded(UserError):
+    """Another process has ended, which this one has noticed; why it did is not known here."""
+
+
 class Processes:
     """The processes that torchrun started; without it, this one alone. `rank` 0 writes the files.
 
@@ -282,8 +286,8 @@ def naming_lost_processes() -> Iterator[None]:
         raise _lost(error) from error
 
 
-def _lost(error: RuntimeError) -> UserError:
+def _lost(error: RuntimeError) -> OthersEnded:
     reason = " ".join(str(error).split())[:160]
-    return UserError(
+    return OthersEnded(
         f"another process of this training ended ({reason}); start all again with resume=auto"
     )
