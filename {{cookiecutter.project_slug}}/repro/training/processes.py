@@ -281,9 +281,17 @@ def naming_lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and _GLOO not in str(error):
-            raise
-        raise _lost(error) from error
+        if is_of_another_process(error):
+            raise _lost(error) from error
+        raise
+
+
+def is_of_another_process(error: BaseException) -> bool:
+    """Tell whether an error says that another process has ended: ours, or that of a library."""
+    of_a_library = isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and _GLOO in str(error)
+    )
+    return of_a_library or isinstance(error, OthersEnded)
 
 
 def _lost(error: RuntimeError) -> OthersEnded:

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from repro.core.errors import UserError, refuse
 from repro.core.launch import launched
@@ -198,8 +198,11 @@ class DistributedEngine(_LibraryEngine):
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
         # By itself DDP makes its buckets anew after a process's first step, in the order in which
         # the gradients came: a process that goes on would add in another order.
+        root = _Root(model, self._processes.device)
+        # Without an unused parameter DDP warns that nobody need look for one.
+        root.never = nn.Parameter(torch.zeros(1, device=self._processes.device))
         self._root = DistributedDataParallel(
-            _Root(model, self._processes.device),
+            root,
             forward_sync_buffers=False,  # they are copied after each step
             find_unused_parameters=True,
             bucket_cap_mb=self._bucket_mib,
@@ -223,6 +226,7 @@ class ShardedEngine(_LibraryEngine):
         self._mesh: DeviceMesh = init_device_mesh(processes.device.type, (processes.size,))
 
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
+        _refuse_fused(optimizers)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         root = _Root(model, self._processes.device)
         try:
@@ -330,6 +334,23 @@ class ShardedEngine(_LibraryEngine):
     def _exchanging(self, is_last: bool) -> Iterator[None]:
         self._root.set_requires_gradient_sync(is_last)
         yield
+
+
+def _refuse_fused(optimizers: Mapping[str, Optimizer]) -> None:
+    """Raise UserError for fused kernels that torch cannot call with weights in parts."""
+    kinds = {
+        name: type(optimizer).__name__
+        for name, optimizer in optimizers.items()
+        if any(group.get("fused") for group in optimizer.param_groups)
+        and not isinstance(optimizer, Adam | AdamW)
+    }
+    refuse(
+        [
+            f"training.parallel=fsdp: the optimizer {name} is {kind} with fused=True, which takes "
+            f"whole weights alone: expected {kind}(..., fused=False), or AdamW"
+            for name, kind in kinds.items()
+        ]
+    )
 
 
 def _at(parameters: Sequence[Tensor], number: object) -> Tensor | None:
