@@ -234,6 +234,28 @@ def test_diff_names_the_step_and_the_quantity(
     assert (found["step"], found["quantity"]) == (1, "learning_rate")
     assert [name for name, _, _ in found["conditions"]] == ["config: optimizer.learning_rate"]
     assert found["agree"] == ["samples", "inputs", "loss", "gradients"]
+    done = wide.module("repro", "diff", f"runs/{parallel}", f"runs/{other}", "--json", "--replay")
+    if parallel == "fsdp":
+        line, _ = faults(done)
+        assert "whose operations on parts of weights are not recorded: diff without" in line
+        return
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["parted"] == [None, None]  # the replays of four processes do what the runs did
+    assert found["operation"]["name"][0] == "aten._fused_adamw_"
+
+
+def test_a_step_of_ddp_is_repeated_by_as_many_processes(wide: Project) -> None:
+    """From the checkpoint before it; a single one has no such sums."""
+    train(wide, "ddp", "repeated", "training.max_steps=7", "output.checkpoint_every=5")
+    words = ("repro", "trace-step", "runs/repeated", "--step", "7")
+    done = wide.processes(PROCESSES, *words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((wide.path / "runs" / "repeated" / "step-7.json").read_text())
+    assert found["parted"] is None
+    assert {entry["phase"] for entry in found["operations"]} >= {"forward", "backward", "optimizer"}
+    (line,) = faults(wide.module(*words))
+    assert "and 1 were started: start as many, by python -m torch.distributed.run" in line
 
 
 # What the processes exchange ---------------------------------------------------------------------

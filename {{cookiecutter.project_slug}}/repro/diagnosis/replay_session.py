@@ -38,6 +38,8 @@ class ReplaySession(Session):
     `lines`: what the trace would say of each step that was done. `samples`: those of the target.
     """
 
+    does_steps = True
+
     def __init__(
         self, root: Path, config: SessionSettings, run: Path, target: int, recorder: Recorder
     ) -> None:
@@ -87,7 +89,7 @@ class ReplaySession(Session):
 
     def _restore(self, known: Registered) -> None:
         if self.start:
-            self._load(load_state(self.start))
+            self._load(load_state(self.start, self.engine.load))
             self.finished = ""
 
     @contextmanager
@@ -99,7 +101,9 @@ class ReplaySession(Session):
             self.lines.append(TraceLine(0, quantities()))
             raise _Replayed
         last = max(self.step, self.target - 1)
-        with progress("repeating steps", last, self.step, lines=False) as self._advance:
+        quiet = self.processes.rank > 0
+        shown = progress("repeating steps", last, self.step, lines=False, quiet=quiet)
+        with shown as self._advance:
             yield range(self.step, min(self.target, plan.total))
 
     def _making(self, index: int) -> None:

@@ -32,7 +32,13 @@ from repro.runs.trace import StepInputs, step_quantities
 from repro.training.beside import MeansBeside
 from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
-from repro.training.engine import Engine, environment_of, own_tensors
+from repro.training.engine import (
+    Engine,
+    before_joining,
+    engine_of,
+    environment_of,
+    own_tensors,
+)
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, choose_device
 from repro.training.pending import Pending
@@ -45,9 +51,12 @@ class SessionBase:
     """The part of a session that an author does not call; see `Session`.
 
     `reads_late`: whether a mode can wait for the numbers of steps, so that a GPU does not.
+    `does_steps`: whether its processes share steps as `training.parallel` says; others hold whole
+    weights.
     """
 
     reads_late: ClassVar[bool] = False
+    does_steps: ClassVar[bool] = False
 
     reads_cache = False  # whether digests of an earlier training may stand for unchanged data
 
@@ -65,10 +74,12 @@ class SessionBase:
         self.finished = ""
         self.device = choose_device(config.device)
         self._check_precision()
-        self._prepare_joining()
+        if self.does_steps:
+            before_joining(config.training, self.device)
         self.processes = Processes(config.training.shards, self.device)
-        self.engine = self._engine()
-        self._of_engine = self._engine_environment()
+        self.engine = engine_of(config.training, self.processes) if self.does_steps else Engine()
+        those = self.processes if self.does_steps else None  # of a training that starts here
+        self._of_engine = environment_of(config.training, self.device, those)
         # At once: whoever edits the code while the data are prepared edits the next training's.
         self.code = code_digests(root, self.processes)
         self._on_disk = conditions_on_disk(root, self.code, config.bits_settings())
@@ -99,17 +110,6 @@ class SessionBase:
     def _check_precision(self) -> None:
         """Raise UserError if the device cannot compute in the precision that was asked for."""
         refuse_precision(self.precision, self.device)
-
-    def _prepare_joining(self) -> None:
-        """Come before the processes meet."""
-
-    def _engine(self) -> Engine:
-        """Return how the processes share a step: modes that do not train hold whole weights."""
-        return Engine()
-
-    def _engine_environment(self) -> dict[str, str]:
-        """Return what the sums of a training depend on that is started here."""
-        return environment_of(self._settings.training, self.device, None)
 
     def _restore(self, known: Registered) -> None:
         """Put a checkpoint's state into what is registered, if there is one to go on from."""

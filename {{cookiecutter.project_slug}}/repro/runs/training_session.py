@@ -43,13 +43,7 @@ from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
 from repro.training.determinism import flags, refuse_changed_flags
-from repro.training.engine import (
-    Engine,
-    before_joining,
-    engine_of,
-    environment_of,
-    own_tensors,
-)
+from repro.training.engine import own_tensors
 from repro.training.interruption import Interruption, mark
 from repro.training.unsaved import refuse_not_restored
 
@@ -69,6 +63,7 @@ class TrainingSession(Session):
 
     reads_cache = True
     reads_late = True
+    does_steps = True
 
     def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
         super().__init__(root, config)
@@ -96,15 +91,6 @@ class TrainingSession(Session):
         found = processes.together(lambda: None if processes.rank else find())
         name = processes.texts(os.path.relpath(found, self.root) if found else _NOTHING)[0]
         return None if name == _NOTHING else (self.root / name).resolve()
-
-    def _prepare_joining(self) -> None:
-        before_joining(self._settings.training, self.device)
-
-    def _engine(self) -> Engine:
-        return engine_of(self._settings.training, self.processes)
-
-    def _engine_environment(self) -> dict[str, str]:
-        return environment_of(self._settings.training, self.device, self.processes)
 
     def tell(self, line: str) -> None:
         if self.processes.rank == 0:
