@@ -242,7 +242,7 @@ def test_diff_names_the_step_and_the_quantity(
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert found["parted"] == [None, None]  # the replays of four processes do what the runs did
-    assert found["operation"]["name"][0] == "aten._fused_adamw_"
+    assert found["operation"]["a"]["name"] == "aten._fused_adamw_"
 
 
 def test_a_step_of_ddp_is_repeated_by_as_many_processes(wide: Project) -> None:
