@@ -44,9 +44,9 @@ def sharded_quantities(
     if processes.rank:
         return None, bool(ending)
     state = dict(zip(EFFECTS, map(as_hex, effects), strict=True))
-    return quantities_of_step(
-        lambda: [samples, of_inputs], numbers, noted or {}, lambda: state
-    ), bool(ending)
+    return quantities_of_step(lambda: [samples, of_inputs], numbers, noted or {}, lambda: state), bool(
+        ending
+    )
 
 
 def _groups(model: nn.Module) -> list[list[Tensor | None]]:

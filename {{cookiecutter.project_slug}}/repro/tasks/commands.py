@@ -64,6 +64,7 @@ def _train(root: Path, config: Any) -> int:
     from repro.diagnosis.recheck_file import RecheckFiles
     from repro.runs.training_session import TrainingSession
     from repro.training.interruption import EXIT_CODE
+    from repro.training.processes import lost_connections_are_lines
 
     _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
@@ -71,8 +72,9 @@ def _train(root: Path, config: Any) -> int:
         return _not_started_again(session)
     session.step_keeper = RecheckFiles(root, lambda: session.run.folder if session.run else None)
     try:
-        author_object(root, "train")(session)
-        session.finish()
+        with lost_connections_are_lines():
+            author_object(root, "train")(session)
+            session.finish()
     finally:
         session.close()
     bits = session.bits if session.finished else ""

@@ -270,7 +270,28 @@ def _others_alive() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise OthersEnded(
-            f"another process of this training ended ({reason}); start all again with resume=auto"
-        ) from error
+        raise _others_ended(error) from error
+
+
+@contextmanager
+def lost_connections_are_lines() -> Iterator[None]:
+    """Do the same around code that may raise other errors, too; those stay what they are."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            raise _others_ended(error) from error
+        raise
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Tell whether an error means that another process has ended: how gloo and NCCL say it."""
+    from_library = isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    return from_library or isinstance(error, OthersEnded | dist.DistError)
+
+
+def _others_ended(error: RuntimeError) -> OthersEnded:
+    reason = " ".join(str(error).split())[:160]
+    return OthersEnded(
+        f"another process of this training ended ({reason}); start all again with resume=auto"
+    )
