@@ -35,7 +35,7 @@ LONGEST = 300
 LONGEST_SLUG = 80
 REQUIRED = ("project_name", "project_slug", "author_name")
 OPTIONAL = ("description", "repository_url")
-CHOSEN = ("license", "task", "tracker", "base_image")
+CHOSEN = ("license", "task", "scale", "tracker", "base_image")
 
 # What a folder, a Python package and (in lower case) a container image may all be called.
 SLUG = re.compile(r"[A-Za-z0-9]+(?:(?:[._]|__|-+)[A-Za-z0-9]+)*")
@@ -128,7 +128,8 @@ def markdown(text: str) -> str:
 def only(context: Context, name: str, *choices: str) -> str:
     """Return a file's name if one of the choices was made, else "": then it is left out."""
     answers = context["cookiecutter"]
-    return name if {answers["task"], answers["tracker"]} & {*choices} else ""
+    made = {answers["task"], answers["scale"], answers["tracker"]}
+    return name if made & {*choices} else ""
 
 
 @pass_context

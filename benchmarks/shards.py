@@ -7,6 +7,7 @@
 3. Two processes of one thread beside one (training.shards=2), whole trainings with ResNet-18 and
    such images, and with the digits CNN: needs two idle cores. ResNet-18's epoch is longer than
    what is measured: no validation and no checkpoint falls into it.
+4. In a project with scale=many: DDP and FSDP2 beside shards, two processes each, as in 3.
 """
 
 import os
@@ -29,6 +30,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from repro.core.layout import METRICS  # noqa: E402
+from repro.core.project import fault_without_engines  # noqa: E402
 from repro.runs import step as step_module  # noqa: E402
 from repro.training.loading import IndexedBatch  # noqa: E402
 from repro.training.weighted import Weighted  # noqa: E402
@@ -126,6 +128,23 @@ def main() -> None:
             ratios.append(two / one_only)
         print(
             f"{name}, two processes / one: {statistics.median(ratios):.2f}  {sorted(ratios)}",
+            flush=True,
+        )
+    if not fault_without_engines():
+        compare_engines([*resnet, "training.shards=2", "training.epochs=9", "threads=1"])
+
+
+def compare_engines(settings: list[str]) -> None:
+    """Measure DDP and FSDP2 beside shards: ResNet-18, two processes."""
+    settings = [*settings, "training.max_steps=20"]
+    for parallel in ("ddp", "fsdp"):
+        chosen = [f"training.parallel={parallel}", "training.processes=2"]
+        ratios = []
+        for _ in range(7):
+            engine = trained_steps_per_second(2, [*settings, *chosen])
+            ratios.append(engine / trained_steps_per_second(2, settings))
+        print(
+            f"ResNet-18, {parallel} / shards: {statistics.median(ratios):.2f}  {sorted(ratios)}",
             flush=True,
         )
 

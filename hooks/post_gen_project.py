@@ -1,10 +1,11 @@
-"""Leave only the chosen tracker's files in a new project, and say what comes next.
+"""Leave only the files of the chosen scale and tracker in a new project, and say what comes next.
 
 cookiecutter cannot leave out a file that it copies as it stands, as it does with all Python files.
 This runs in the new project's folder, offline, asks nothing, and writes no file.
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,10 @@ for tracker in {"tensorboard", "mlflow", "wandb"} - {*chosen}:  # a tracker of t
 if chosen == ["none"]:
     for name in ("mirror.py", "sender.py", "__main__.py"):
         Path("repro", "tracking", name).unlink()
+scale = Path("configs", "scale")
+if not any(scale.glob("*.yaml")):  # scale=one
+    shutil.rmtree(scale, ignore_errors=True)
+    shutil.rmtree(Path("repro", "training", "scale"))
 name = Path.cwd().name
 words = "make setup (minutes, once), then make reproduce (a verdict); README.md says more"
 print(f"{name}/ is made. In it: {words}", file=sys.stderr)  # `cruft diff` prints a patch

@@ -30,6 +30,7 @@ from omegaconf import OmegaConf
 from options import CHOICES, pins
 from repro.environment.profile import PROFILES
 from repro.runs.conditions import conditions_on_disk
+from repro.runs.settings import ExperimentConfig, Training
 
 STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]
 
@@ -37,33 +38,36 @@ STACK = json.loads((ROOT / "cookiecutter.json").read_text())["_stack"]
 OF_A_TRACKER = ["configs/tracker/{}.yaml", "repro/tracking/{}.py"]
 OF_SECRETS = ("repro/core/secret_", "repro/core/redaction.py")
 OF_ANY_TRACKER = [f"repro/tracking/{name}.py" for name in ("__main__", "mirror", "sender")]
+OF_MANY_MACHINES = "repro/training/scale/"
 
 
-# A name that says for which tasks or trackers there is the file.
+# A name that says for which choices there is the file.
 CONDITIONAL = re.compile(r"\{\{ only\((.*?)\) \}\}")
 CLAIMS = {"images": "digits_baseline", "text": "python_text", "table": "diabetes"}
 
 
-def expected_files(task: str = "images", tracker: str = "none") -> list[str]:
+def expected_files(task: str = "images", scale: str = "one", tracker: str = "none") -> list[str]:
     """What such a project consists of: the files of the template's folder, of git."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.check_output(listed, cwd=TEMPLATE, text=True).strip("\0").split("\0")
     expected = {name for name in names if (TEMPLATE / name).is_file()}
     others = {*CHOICES["tracker"]} - {"none", tracker}
-    expected = {name_in_project(name, task, tracker) for name in expected} - {""}
+    expected = {name_in_project(name, task, {task, scale, tracker}) for name in expected} - {""}
     expected -= {name.format(other) for other in others for name in OF_A_TRACKER}
     if tracker == "none":
         expected -= {*OF_ANY_TRACKER}
+    if scale == "one":
+        expected = {name for name in expected if not name.startswith(OF_MANY_MACHINES)}
     return sorted(expected)
 
 
-def name_in_project(name: str, task: str, tracker: str) -> str:
+def name_in_project(name: str, task: str, made_with: set[str]) -> str:
     """What a file of the template's folder is called in a project, "" if it has none."""
     claim = CLAIMS[task]
     if found := CONDITIONAL.search(name):
         wanted = found[1].replace("cookiecutter.__claim ~ '", f"'{claim}")
         last, *choices = re.findall("'(.*?)'", wanted)
-        if not {task, tracker} & {*choices}:
+        if not made_with & {*choices}:
             return ""
         name = name.replace(found[0], last)
     return name.replace("{{ cookiecutter.__claim }}", claim)
@@ -107,9 +111,8 @@ def test_every_pair_of_options_has_exactly_its_files(
     assert 16 <= len(variants) <= 24
     for values, project in variants.items():
         chosen = dict(zip(CHOICES, values, strict=True))
-        assert sorted(files_of(project)) == expected_files(chosen["task"], chosen["tracker"]), (
-            values
-        )
+        expected = expected_files(chosen["task"], chosen["scale"], chosen["tracker"])
+        assert sorted(files_of(project)) == expected, values
 
 
 def test_without_a_tracker_nothing_of_one_is_in_the_project(fresh: Project) -> None:
@@ -117,6 +120,33 @@ def test_without_a_tracker_nothing_of_one_is_in_the_project(fresh: Project) -> N
         known = ("repro/runs/settings.py", "repro/tracking/__init__.py", *OF_SECRETS)
         if not name.startswith(known):  # tokens of trackers are secrets in every project
             assert not re.search(rb"(?i)tensorboard|mlflow|wandb", content), name
+
+
+def test_a_project_for_one_machine_has_nothing_of_the_engines_for_many(
+    fresh: Project, variants: dict[tuple[str, ...], Project]
+) -> None:
+    assert not (fresh.path / "configs" / "scale").exists()
+    assert not (fresh.path / OF_MANY_MACHINES).exists()
+    for name, content in files_of(fresh).items():
+        if not name.startswith("repro/"):  # the kit knows what it lacks
+            assert not re.search(rb"(?i)\b(ddp|fsdp2?)\b", content), name
+    many = next(project for values, project in variants.items() if "many" in values)
+    assert (many.path / OF_MANY_MACHINES / "__init__.py").is_file()
+    assert "DDP" in (many.path / "README.md").read_text()
+
+
+def test_the_settings_of_many_machines_are_those_that_the_kit_has_without_them(
+    tmp_path: Path,
+) -> None:
+    """configs/scale/many.yaml says with which values a training is one in shards."""
+    many = generate(tmp_path, "scale=many")
+    listed = OmegaConf.to_container(OmegaConf.load(many.path / "configs" / "scale" / "many.yaml"))
+    assert isinstance(listed, dict)
+    for name, value in listed.pop("training").items():
+        assert Training.model_fields[name].default == value, name
+    assert listed
+    for name, value in listed.items():
+        assert ExperimentConfig.model_fields[name].default == value, name
 
 
 def test_no_file_is_empty_and_every_file_is_of_its_kind(
@@ -186,11 +216,11 @@ def test_licence_versions_and_citation_follow_the_options(
             subprocess.run([CHECKS / "cffconvert", "--validate"], cwd=project.path, check=True)
 
 
-def test_linters_of_workflows_yaml_and_shell_find_nothing(fresh: Project) -> None:
+def test_linters_of_workflows_yaml_and_shell_find_nothing(fresh: Project, tmp_path: Path) -> None:
     shellcheck = CHECKS / "shellcheck"
-    commands: list[list[str | Path]] = [
-        [shellcheck, ROOT / ".ci" / "run", fresh.path / "slurm" / "train.sbatch"]
-    ]
+    many = generate(tmp_path, "scale=many").path
+    scripts = [path / "slurm" / "train.sbatch" for path in (fresh.path, many)]
+    commands: list[list[str | Path]] = [[shellcheck, ROOT / ".ci" / "run", *scripts]]
     for folder in (fresh.path, ROOT):
         workflows = sorted((folder / ".github" / "workflows").glob("*.yml"))
         assert workflows
@@ -198,7 +228,7 @@ def test_linters_of_workflows_yaml_and_shell_find_nothing(fresh: Project) -> Non
         commands.append([CHECKS / "actionlint", "-no-color", "-shellcheck", shellcheck, *workflows])
         zizmor = [CHECKS / "zizmor", "--offline", "--no-progress", "--persona=pedantic"]
         commands.append([*zizmor, folder / ".github"])
-    for where in (fresh.path, ROOT / ".github"):
+    for where in (fresh.path, many, ROOT / ".github"):
         commands.append([CHECKS / "yamllint", "--strict", "-c", fresh.path / ".yamllint", where])
     for command in commands:
         done = subprocess.run(command, cwd=fresh.path, capture_output=True, text=True)
@@ -293,10 +323,23 @@ def test_a_tracker_is_no_condition(fresh: Project, tmp_path: Path, tracker: str)
     assert conditions_on_disk(project.path) == conditions_on_disk(fresh.path)
 
 
-@pytest.mark.parametrize("tracker", CHOICES["tracker"])
-def test_the_generated_python_is_clean(tmp_path: Path, tracker: str, mypy_cache: str) -> None:
-    """The trackers alone make the Python files differ; their types are checked without them."""
-    project = Project(generate(tmp_path, f"tracker={tracker}").path)
+def test_the_scale_is_no_condition_of_a_training_in_shards(fresh: Project, tmp_path: Path) -> None:
+    """The recorded results are those of both; with PyTorch's engines their code counts."""
+    many = generate(tmp_path, "scale=many")
+    assert conditions_on_disk(many.path) == conditions_on_disk(fresh.path)
+    config = {"training": {"parallel": "ddp"}}
+    code = conditions_on_disk(many.path, config=config).code
+    assert code.items() > conditions_on_disk(fresh.path, config=config).code.items()
+    assert f"{OF_MANY_MACHINES}__init__.py" in code
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [*(f"tracker={tracker}" for tracker in CHOICES["tracker"]), "scale=many"],
+)
+def test_the_generated_python_is_clean(tmp_path: Path, choice: str, mypy_cache: str) -> None:
+    """These alone make the Python files differ; types are checked without the trackers."""
+    project = Project(generate(tmp_path, choice).path)
     done = project.make("lint", MYPY_CACHE_DIR=mypy_cache)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -435,7 +478,7 @@ def typed(folder: Path, *answers: str) -> Project:
 def test_answers_come_out_as_they_were_typed(tmp_path: Path, kind: str) -> None:
     """Typed at the prompts; key=value on the command line is rendered by cookiecutter itself."""
     text, url = TEXTS[kind], "https://example.org/a?b=1&c=%20"
-    project = typed(tmp_path, text, "nasty", text, text, url, "1", "1", "1", "1")
+    project = typed(tmp_path, text, "nasty", text, text, url, "1", "1", "1", "1", "1")
     root = project.path
     metadata = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     assert metadata["description"] == text
@@ -522,6 +565,7 @@ def replayed(folder: Path, template: Path, **answers: object) -> subprocess.Comp
         ("license", "GPL"),
         ("tracker", ["mlflow"]),
         ("task", "video"),
+        ("scale", "few"),
         ("_stack", {**STACK, "torch": "2.0.0"}),
     ],
 )

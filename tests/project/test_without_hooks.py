@@ -11,9 +11,10 @@ from repro.runs.conditions import conditions_on_disk
 def test_no_condition_depends_on_the_hook(
     project: Project, projects: dict[str, Project], tmp_path: Path, tracker: str
 ) -> None:
-    """With `--accept-hooks no` the files of all trackers stay."""
+    """With `--accept-hooks no` the files of all trackers stay, and those for many machines."""
     plain = generate(tmp_path, f"tracker={tracker}", "--accept-hooks=no")
     assert (plain.path / "repro/tracking/wandb.py").is_file()
+    assert (plain.path / "repro/training/scale/__init__.py").is_file()
     made = projects.get(tracker, project)
     there = conditions_on_disk(plain.path)
     expected = conditions_on_disk(made.path)

@@ -123,6 +123,7 @@ _RENAMED = {
     "repro.compare.compare": "repro.runs.compare.compare_runs",
     "repro.compare.show": "repro.runs.compare.print_comparison",
     "repro.conditions.installed": "repro.runs.conditions.conditions_on_disk",
+    "repro.conditions.seeds_by_hand": "repro.runs.config_values.seeds_by_hand",
     "repro.crate.Training": "repro.results.crate.PackedTraining",
     "repro.crate.about_project": "repro.results.crate.read_about",
     "repro.doctor.Task": "repro.environment.installed_files.InstalledFile",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,15 @@ from repro.core.read_once import inheritance
 
 # Settings of the author's commands that the kit sets by their names.
 MAX_STEPS = "training.max_steps"
+PROCESSES = "training.processes"
 RESUME_CHANGED_CODE = "resume_changed_code"
+RESUME_OTHER_PROCESSES = "resume_other_processes"
 WITH_TRACE = "output.trace=true"
 WITHOUT_TRACKER = "tracker=none"
 IN_FP32 = "training.precision=fp32"
 _PYPROJECT = "pyproject.toml"
+# PyTorch's engines. Only projects that were made with scale=many have this package.
+ENGINES = "repro.training.scale"
 
 
 class Finished(NamedTuple):
@@ -42,6 +47,16 @@ def parse_toml(text: str, name: str = _PYPROJECT) -> JsonObject:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()) if isinstance(error, ValueError) else "too deep"
         raise UserError(f"{name} is damaged ({reason}): {RESTORE}") from error
+
+
+def fault_without_engines() -> str:
+    """Say what to do in a project that lacks PyTorch's engines; nothing where it has them."""
+    if find_spec(ENGINES) is not None:
+        return ""
+    return (
+        "this project was made for one machine: make it with scale=many, or copy "
+        f"{ENGINES.replace('.', '/')}/ from a project that was"
+    )
 
 
 def tool_settings(root: Path) -> dict[str, str]:
@@ -115,19 +130,28 @@ def command_module(root: Path, name: str) -> str:
     return tool_setting(root, name).partition(":")[0]
 
 
-def command_line(root: Path, name: str, *arguments: str) -> list[str]:
-    """Return the author's command `name` (train, evaluate, prepare) as a user would type it."""
-    return ["python", "-m", command_module(root, name), *arguments]
+def command_line(root: Path, name: str, *arguments: str, processes: int = 1) -> list[str]:
+    """Return the author's command `name` (train, evaluate, prepare) as a user would type it.
+
+    `processes`: how many of this machine it takes.
+    """
+    launcher: list[str] = []
+    if processes > 1:
+        count = f"--nproc-per-node={processes}"
+        launcher = ["torch.distributed.run", "--standalone", count, "-m"]
+    return ["python", "-m", *launcher, command_module(root, name), *arguments]
 
 
 def run_author_command(
-    root: Path, name: str, arguments: list[str], capture: bool = False
+    root: Path, name: str, arguments: list[str], capture: bool = False, processes: int = 1
 ) -> Finished:
     """Run the author's command `name`; UserError if it fails."""
-    typed = command_line(root, name, *arguments)
+    typed = command_line(root, name, *arguments, processes=processes)
     pipe = subprocess.PIPE if capture else None
     output = ""
     descriptors, variables = inheritance()
+    if processes > 1:  # what the launcher sets by itself, with a banner; the config has threads
+        variables = {"OMP_NUM_THREADS": "1", **(variables or os.environ)}
     process = subprocess.Popen(
         [sys.executable, *typed[1:]],
         cwd=root,

@@ -68,7 +68,8 @@ def trace_step(root: Path, run: Path, step: int, keep: int | None = None) -> Ste
 
 def _changed_since(root: Path, code: Mapping[str, str], header: JsonObject) -> list[str]:
     """Say in words what of code, lock and packages is not as it was under a trace's header."""
-    now = conditions_on_disk(root, code).as_json()
     recorded = header.get("conditions")
     conditions = recorded if isinstance(recorded, dict) else {}
+    config = conditions.get("config")
+    now = conditions_on_disk(root, code, config if isinstance(config, dict) else None).as_json()
     return differences({name: conditions.get(name) for name in now}, now)

@@ -119,7 +119,7 @@ def stale(root: Path, quick: bool = False) -> list[str]:
     kinds = _ON_DISK if quick else _LASTING
     for claim in recorded.values():
         if quick:
-            now = conditions_on_disk(root).as_json()
+            now = conditions_on_disk(root, config=claim.conditions.config).as_json()
         else:
             now = conditions_now(root, claim.arguments).conditions.as_json()
         then = claim.conditions.as_json()

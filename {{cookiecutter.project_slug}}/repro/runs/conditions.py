@@ -13,8 +13,8 @@ from typing import Annotated
 from repro.core import machines
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.core.hashing import derive_seed
 from repro.core.profiles import PORTABLE_KERNELS
+from repro.core.project import PROCESSES
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.digests import ALONE, Together, digests_of
@@ -24,9 +24,14 @@ from repro.environment.cpu import native_class
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.profile import PROFILES, lacks_for_portable, resolve_profile
 from repro.runs.code_files import code_files
+from repro.runs.config_values import seeds_by_hand, setting
 
 # Code that no bits depend on: what to record, and where a run is shown while it trains.
-_NO_CONDITION = ("configs/claims.yaml", "configs/tracker/", "repro/tracking/")
+_NO_CONDITION = ("configs/claims.yaml", "configs/tracker/", "configs/scale/", "repro/tracking/")
+
+# What trains with PyTorch's engines. A training in shards does not import it, so for that one it is
+# no condition: projects with scale=one and scale=many have the same results.
+_ENGINES = "repro/training/scale/"
 
 
 PORTABLE_CLASS = "cpu x86-64-v3 portable"  # the hardware class of all machines of that profile
@@ -73,6 +78,12 @@ class Conditions:
     lock: str
     packages: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def processes(self) -> int:
+        """How many processes a training has to have; 1 where their number does not matter."""
+        number = setting(self.config, PROCESSES)
+        return number if isinstance(number, int) else 1
 
     @property
     def on_disk(self) -> ConditionsOnDisk:
@@ -151,34 +162,6 @@ class Facts:
         }
 
 
-def setting(config: JsonObject, name: str) -> Json:
-    """Return the value of a setting by its dotted name; None where the config has none."""
-    value: Json = config
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def without_setting(config: JsonObject, name: str) -> JsonObject:
-    """Return the config without a setting, which is given by its dotted name."""
-    group, _, rest = name.partition(".")
-    if not rest:
-        return {key: value for key, value in config.items() if key != name}
-    settings = config.get(group)
-    if not isinstance(settings, dict):
-        return config
-    return {**config, group: without_setting(settings, rest)}
-
-
-def seeds_by_hand(config: JsonObject) -> JsonObject:
-    """Return those of the config's seeds that do not follow from the master seed."""
-    master = config.get("seed")
-    seeds = config.get("seeds")
-    if not isinstance(master, int) or not isinstance(seeds, dict):  # a file that somebody edited
-        return {}
-    return {phase: seed for phase, seed in seeds.items() if seed != derive_seed(master, phase)}
-
-
 def code_digests(root: Path, together: Together = ALONE) -> dict[str, str]:
     """Return the SHA-256 of the lock and of each file of code that bits or data depend on.
 
@@ -190,18 +173,31 @@ def code_digests(root: Path, together: Together = ALONE) -> dict[str, str]:
     return digests_of(root, [*files, LOCK], memory_of_command(), together, quiet=True)
 
 
+def uses_engines(config: JsonObject) -> bool:
+    """Tell whether a training uses PyTorch's engines instead of the kit's fixed-order sum."""
+    return setting(config, "training.parallel") not in (None, "shards")
+
+
 def is_condition(name: str) -> bool:
     """Tell whether bits may depend on a file of code."""
     return not name.startswith(_NO_CONDITION)
 
 
-def conditions_on_disk(root: Path, code: Mapping[str, str] | None = None) -> ConditionsOnDisk:
+def conditions_on_disk(
+    root: Path, code: Mapping[str, str] | None = None, config: JsonObject | None = None
+) -> ConditionsOnDisk:
     """Return the conditions that lie on the disk: code, lock, packages that are not as locked.
 
-    `code`: what `code_digests` returned; None reads it now.
+    `code`: what `code_digests` returned; None reads it now. `config`: the settings of the training,
+    which say whether it uses PyTorch's engines; None is one that does not.
     """
     found = code_digests(root) if code is None else code
-    conditions = {name: digest for name, digest in found.items() if is_condition(name)}
+    without = () if config and uses_engines(config) else (_ENGINES,)
+    conditions = {
+        name: digest
+        for name, digest in found.items()
+        if is_condition(name) and not name.startswith(without)
+    }
     lock = conditions.pop(LOCK)
     return ConditionsOnDisk(conditions, lock, not_as_locked(root / LOCK))
 
@@ -219,7 +215,7 @@ def conditions_here(
     `config`: the settings that may change the bits. `manifest`: of the data. `on_disk`: what was
     read of the disk when the command started; None reads it now.
     """
-    on_disk = on_disk or conditions_on_disk(root)
+    on_disk = on_disk or conditions_on_disk(root, config=config)
     profile = resolve_profile(profile)
     settings = {name: value for name, value in config.items() if name not in ("seed", "profile")}
     conditions = Conditions(

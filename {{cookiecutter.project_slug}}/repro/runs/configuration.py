@@ -34,6 +34,7 @@ from repro.core.layout import (
     run_of,
 )
 from repro.core.machines import NO_MPS
+from repro.core.project import fault_without_engines
 from repro.core.redaction import MASK, is_secret_name
 from repro.core.secret_values import refuse_secret_settings
 from repro.core.special_files import fault_of_kind
@@ -269,6 +270,13 @@ def refuse_mps(value: object) -> object:
     if value == "mps":
         raise ValueError(NO_MPS)
     return value
+
+
+def refuse_missing_engines(parallel: str) -> str:
+    """Check a choice of an engine: projects for one machine have that of `shards` alone."""
+    if parallel != "shards" and (fault := fault_without_engines()):
+        raise ValueError(fault)
+    return parallel
 
 
 def power_of_two(value: int) -> int:

@@ -21,15 +21,16 @@ from repro.core.layout import (
     evaluation_file,
     steps_newest_first,
 )
-from repro.core.project import MAX_STEPS
+from repro.core.project import MAX_STEPS, PROCESSES
 from repro.core.text import flatten, listed
-from repro.runs.conditions import setting
+from repro.runs.config_values import setting
 from repro.runs.context import Context, read_context
 from repro.runs.evaluation import best_step
 from repro.runs.logs import is_validation, line_step, read_lines
 from repro.runs.metric_values import metrics_of
 
 LAST_EVALUATION = evaluation_file(Path(), LAST).name
+_PROCESSES = f"config: {PROCESSES}"
 
 
 class Measured(NamedTuple):
@@ -234,6 +235,8 @@ def _flat_conditions(contexts: list[Context], config: JsonObject) -> JsonObject:
     for context in contexts:
         kinds = context.conditions.as_json()
         here = flatten({**kinds, "hardware": context.hardware_class, "config": settings})
+        if _PROCESSES in here:  # it may be resumed with others
+            here[_PROCESSES] = setting(context.conditions.config, PROCESSES)
         for name, value in here.items():
             before = conditions.get(name, value)
             conditions[name] = value if before == value else f"{before}, then {value}"

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
-from repro.core.project import RESUME_CHANGED_CODE
+from repro.core.project import RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.environment.profile import resolve_profile
-from repro.runs.conditions import without_setting
-from repro.runs.configuration import power_of_two, refuse_mps, run_name
+from repro.runs.config_values import without_setting
+from repro.runs.configuration import power_of_two, refuse_missing_engines, refuse_mps, run_name
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -55,7 +55,9 @@ class Training(Settings):
     gradient_clip: Positive | None = None
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
-    parallel: Literal["shards", "ddp", "fsdp"] = "shards"
+    parallel: Annotated[
+        Literal["shards", "ddp", "fsdp"], AfterValidator(refuse_missing_engines)
+    ] = "shards"
     processes: Annotated[int, Field(ge=2)] | None = None  # of ddp and fsdp, which depend on it
     bucket_mib: Count = 25  # of DDP, which adds up gradients in buckets
     recheck_every: Count | None = None  # steps between two that are computed twice and compared
@@ -115,7 +117,7 @@ class ExperimentConfig(Settings):
 
     PATHS: ClassVar[tuple[str, ...]] = ("data_dir", "run_dir", "resume")
     FREE: ClassVar[tuple[str, ...]] = (
-        *("output", "num_workers", "tracker", RESUME_CHANGED_CODE),
+        *("output", "num_workers", "tracker", RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES),
         "training.recheck_every",  # the same computation once more: tests compare the bits
     )
 
@@ -135,6 +137,7 @@ class ExperimentConfig(Settings):
     run_dir: PathText | None
     resume: PathText | None
     resume_changed_code: bool = False
+    resume_other_processes: bool = False
 
     @model_validator(mode="before")
     @classmethod

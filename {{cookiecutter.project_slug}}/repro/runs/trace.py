@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from repro.core.files import Json, JsonObject, replacing
 from repro.core.layout import TRACE
 from repro.core.project import MAX_STEPS
-from repro.runs.conditions import Facts, without_setting
+from repro.runs.conditions import Facts
+from repro.runs.config_values import without_setting
 from repro.runs.fingerprints import Quantities, as_hex, as_int64, fingerprint, state_quantities
 from repro.runs.late_fingerprints import late_fingerprint, late_state_quantities
 from repro.runs.logs import TraceLine, each_line, line_step

@@ -7,9 +7,7 @@ for what the order of their sums depends on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,26 +17,15 @@ from torch.optim import Optimizer
 
 from repro.core.errors import UserError
 from repro.core.layout import step_folder
+from repro.core.project import fault_without_engines
 from repro.training import checkpoint
 from repro.training.parallel import LateWeights, Loss, backward_in_shards
+from repro.training.part import Part
 from repro.training.processes import Processes
 
 Result = TypeVar("Result")
 SHARDS = "shards"
-_OTHERS = "repro.training.scale"
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of a tensor that this process holds; each process holds some.
-
-    `tensor`: the rows, next to each other in memory; there may be none. `shape`: of the whole
-    tensor. `start`: the number of the first row.
-    """
-
-    tensor: Tensor
-    shape: tuple[int, ...]
-    start: int
+_ENGINES = "repro.training.scale.engines"
 
 
 class EngineSettings(Protocol):
@@ -114,10 +101,6 @@ class Engine:
         """Return a checkpoint's state as `known`, what is registered, can take it up."""
         return state
 
-    def environment(self) -> dict[str, str]:
-        """Return what the order of the sums depends on, beside the settings: conditions."""
-        return {}
-
 
 def own_tensors(state: Any) -> Any:
     """Return a state with the rows that a process holds in place of each `Part`."""
@@ -138,11 +121,8 @@ def local(tensor: Tensor) -> Tensor:
 
 def refuse_without_package(setting: str) -> None:
     """Raise UserError where a project was made without the engines of several machines."""
-    if find_spec(_OTHERS) is None:
-        raise UserError(
-            f"{setting}: this project was made with scale=one, without repro/training/scale: make "
-            "it with scale=many, or copy that folder from a project that was"
-        )
+    if fault := fault_without_engines():
+        raise UserError(f"{setting}: {fault}")
 
 
 def before_joining(settings: object, device: torch.device) -> None:
@@ -150,7 +130,20 @@ def before_joining(settings: object, device: torch.device) -> None:
     parallel = getattr(settings, "parallel", SHARDS)  # an own config need not have it
     if parallel != SHARDS:
         refuse_without_package(f"training.parallel={parallel}")
-        import_module("repro.training.scale.engines").before_joining(settings, device)
+        import_module(_ENGINES).before_joining(settings, device)
+
+
+def environment_of(
+    settings: object, device: torch.device, processes: Processes | None
+) -> dict[str, str]:
+    """Return what the order of the sums depends on, beside the settings: conditions.
+
+    `processes`: those of a training, which all call this; None tells of one that is started here.
+    """
+    if getattr(settings, "parallel", SHARDS) == SHARDS:
+        return {}
+    found: dict[str, str] = import_module(_ENGINES).environment(settings, device, processes)
+    return found
 
 
 def engine_of(settings: object, processes: Processes) -> Engine:
@@ -158,5 +151,5 @@ def engine_of(settings: object, processes: Processes) -> Engine:
     parallel = getattr(settings, "parallel", SHARDS)
     if parallel == SHARDS:
         return Engine()
-    made: Engine = import_module("repro.training.scale.engines").made(settings, processes)
+    made: Engine = import_module(_ENGINES).made(settings, processes)
     return made
