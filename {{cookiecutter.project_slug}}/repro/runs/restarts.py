@@ -61,7 +61,7 @@ class Restarts:
             fault = _fault_of(folder) if is_first else ""
             fault = json.loads(processes.texts(json.dumps(fault))[0])
             if fault:
-                stop_restarts()
+                stop_restarts(processes.wait)
                 processes.close()
                 if not is_first:  # it would say the same, for torchrun's signal ends none now
                     sys.exit(2)
