@@ -22,6 +22,7 @@ from repro.core.read_once import inheritance
 
 # Settings of the author's commands that the kit sets by their names.
 MAX_STEPS = "training.max_steps"
+PROCESSES = "training.processes"
 RESUME_CHANGED_CODE = "resume_changed_code"
 RESUME_OTHER_PROCESSES = "resume_other_processes"
 WITH_TRACE = "output.trace=true"

@@ -3,7 +3,8 @@
 A run whose files say one thing and whose weights were made by another is worse than none. Settings
 and data can only be put back. Other code may be meant, such as a mended fault after days of
 training: `resume_changed_code=true` goes on, and the contexts of the run then hold both, so that
-`compare`, `record` and `verify` take it for a run of other code.
+`compare`, `record` and `verify` take it for a run of other code. So it is with another number of
+processes where that is a setting: `resume_other_processes=true`.
 """
 
 from collections.abc import Mapping
@@ -14,10 +15,15 @@ from typing import Any
 from repro.core import layout
 from repro.core.errors import SHOWN, refuse
 from repro.core.files import JsonObject
-from repro.core.project import MAX_STEPS, RESUME_CHANGED_CODE
+from repro.core.project import (
+    MAX_STEPS,
+    PROCESSES,
+    RESUME_CHANGED_CODE,
+    RESUME_OTHER_PROCESSES,
+)
 from repro.core.text import listed
 from repro.runs.conditions import differences
-from repro.runs.config_values import seeds_by_hand, without_setting
+from repro.runs.config_values import seeds_by_hand, setting, without_setting
 from repro.runs.configuration import read_config_used
 from repro.runs.context import read_context
 
@@ -40,13 +46,23 @@ def trained_with(state: Mapping[str, Any]) -> TrainedWith:
 
 
 def refuse_other_training(
-    old: TrainedWith, new: TrainedWith, where: Path, changed_code: bool = False
+    old: TrainedWith,
+    new: TrainedWith,
+    where: Path,
+    changed_code: bool = False,
+    other_processes: bool = False,
 ) -> None:
     """UserError if the training in `where` had other settings, data or code; its end may differ.
 
-    `changed_code`: whether other code is what the user asks for.
+    `changed_code`, `other_processes`: whether other code, or another number of processes, is what
+    the user asks for.
     """
-    lines = differences({"config": _comparable(old.config)}, {"config": _comparable(new.config)})
+    free = (PROCESSES,) if other_processes else ()
+    lines = differences(
+        {"config": _comparable(old.config, free)}, {"config": _comparable(new.config, free)}
+    )
+    if any(PROCESSES in line for line in lines):
+        lines.append(f"{RESUME_OTHER_PROCESSES}=true goes on with another number of processes")
     if old.data and new.data and old.data != new.data:
         lines.append("data: not the files that it was trained with: put them back, or train anew")
     faults = [f"{where} was trained with other settings or data:", *lines] if lines else []
@@ -65,6 +81,16 @@ def differences_of_code(old: TrainedWith, new: TrainedWith) -> list[str]:
     return [line.removeprefix("code: ") for line in differences(old.on_disk, new.on_disk)]
 
 
+def changes_in_words(old: TrainedWith, new: TrainedWith) -> list[str]:
+    """Return a line for each difference that the user asked for; see `refuse_other_training`."""
+    words = "with other code than before, so this is a run of other code"
+    lines = [f"{words}: {line}" for line in differences_of_code(old, new)]
+    before, now = (setting(one.config, PROCESSES) for one in (old, new))
+    if before != now:
+        lines.append(f"with {now} processes, before {before}, so this is a run of other settings")
+    return lines
+
+
 def code_in_contexts(start: Path) -> JsonObject:
     """Return the code with which a run last trained, by its contexts; empty if none tells.
 
@@ -79,9 +105,11 @@ def code_in_contexts(start: Path) -> JsonObject:
     return {}
 
 
-def _comparable(config: JsonObject) -> JsonObject:
-    """Return the settings that must be equal: not where it ends, nor whether code may differ."""
-    settings = without_setting(without_setting(config, MAX_STEPS), RESUME_CHANGED_CODE)
+def _comparable(config: JsonObject, free: tuple[str, ...] = ()) -> JsonObject:
+    """Return the settings that must be equal: not where it ends, nor what may differ, nor `free`."""
+    settings = config
+    for name in (MAX_STEPS, RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES, *free):
+        settings = without_setting(settings, name)
     return {**settings, "seeds": seeds_by_hand(config)}
 
 

@@ -21,7 +21,7 @@ from repro.core.layout import (
     evaluation_file,
     steps_newest_first,
 )
-from repro.core.project import MAX_STEPS
+from repro.core.project import MAX_STEPS, PROCESSES
 from repro.core.text import flatten, listed
 from repro.runs.config_values import setting
 from repro.runs.context import Context, read_context
@@ -227,13 +227,16 @@ def _goal(config: JsonObject, last: JsonObject) -> int | None:
 def _flat_conditions(contexts: list[Context], config: JsonObject) -> JsonObject:
     """Return a run's conditions; what changed when it was resumed tells both values.
 
-    The settings are the checkpoint's: a resumed run may end elsewhere than was meant first.
+    The settings are the checkpoint's: a resumed run may end elsewhere than was meant first. Only of
+    the number of processes each time counts.
     """
     settings = {name: value for name, value in config.items() if name not in ("seed", "seeds")}
     conditions: JsonObject = {}
     for context in contexts:
         kinds = context.conditions.as_json()
         here = flatten({**kinds, "hardware": context.hardware_class, "config": settings})
+        if processes := setting(context.conditions.config, PROCESSES):
+            here[f"config: {PROCESSES}"] = processes
         for name, value in here.items():
             before = conditions.get(name, value)
             conditions[name] = value if before == value else f"{before}, then {value}"

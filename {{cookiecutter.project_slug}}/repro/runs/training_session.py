@@ -17,11 +17,11 @@ from repro.core.checked_code import imported_otherwise
 from repro.core.errors import refuse
 from repro.core.files import write_json
 from repro.core.progress import Advance, progress
-from repro.core.project import RESUME_CHANGED_CODE
+from repro.core.project import RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES
 from repro.runs.conditions import Facts
 from repro.runs.continued import (
+    changes_in_words,
     code_in_contexts,
-    differences_of_code,
     refuse_other_run,
     refuse_other_training,
     trained_with,
@@ -80,7 +80,7 @@ class TrainingSession(Session):
         self._first = 0
         self._last_loss = 0.0
         self.step_keeper: StepKeeper | None = None  # of steps that came out otherwise
-        self._changed_code: list[str] = []  # since the checkpoint, and the user asked for it
+        self._changes: list[str] = []  # since the checkpoint, and the user asked for them
 
     def _agreed_start(self) -> Path | None:
         """Return the checkpoint to go on from, as process 0 finds it; None for a fresh start."""
@@ -114,10 +114,13 @@ class TrainingSession(Session):
         state = self._loaded(self.start)
         old = trained_with({"on_disk": code_in_contexts(self.start), **state})
         new = trained_with(self.state_dict())
-        # A loop of one's own has the setting if its config has it.
-        changed_code = getattr(config, RESUME_CHANGED_CODE, False) is True
-        refuse_other_training(old, new, self.start, changed_code)
-        self._changed_code = differences_of_code(old, new)
+        # A loop of one's own has the settings if its config has them.
+        asked = (
+            getattr(config, name, False) is True
+            for name in (RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES)
+        )
+        refuse_other_training(old, new, self.start, *asked)
+        self._changes = changes_in_words(old, new)
         self._load(state)
         loaded = {name: part for name, part in state.items() if name not in _OF_THIS_START}
         loaded = own_tensors(self.engine.parts(self.engine.placed(known, loaded)))
@@ -167,8 +170,8 @@ class TrainingSession(Session):
         if self.start:
             self._name_checkpoints(run)
             print(f"resuming after step {self.step}")
-            for line in self._changed_code:
-                print(f"with other code than before, so this is a run of other code: {line}")
+            for line in self._changes:
+                print(line)
         facts = Facts(self.situation, flags(), config.seed, config.seeds.model_dump())
         run.describe(self.root, config.model_dump(mode="json"), facts, self.step)
         write_json(run.folder / layout.DATA_FACTS, self.facts)
