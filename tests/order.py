@@ -29,6 +29,7 @@ LONGEST = [
     "forks",
     "generation",
     "processes",
+    "parts_processes",
     "other_machines",
     "setup",
     "large_data",

@@ -10,14 +10,14 @@ import pytest
 from repro.core import layout
 from repro.core.files import write_file
 from repro.runs.folder import Run
-from repro.training import checkpoint
+from repro.training import checkpoint, durable
 
 ANSWERS = ["EINVAL", "ENOTSUP", "ENOSYS", "EPERM", "EACCES", "EBADF"]
 
 
 @pytest.fixture(autouse=True)
 def _nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_said", set())
+    monkeypatch.setattr(durable, "_said", set())
 
 
 def refusing(answer: str) -> Callable[..., Any]:

@@ -50,6 +50,10 @@ TENSORS = "tensors.safetensors"
 STATE = "state.json"
 SUMS = "SHA256SUMS"
 
+# Of a checkpoint that several processes wrote: its manifest, and what each wrote.
+PARTS = "parts.json"
+ANY_PART = "part-*-of-*.safetensors"
+
 _STEP = "step-"
 _RESUMED = "resumed_at_step_"
 
@@ -57,6 +61,11 @@ _RESUMED = "resumed_at_step_"
 def step_folder(checkpoints: Path, step: int) -> Path:
     """Return where the checkpoint after `step` steps lies; names sort like numbers."""
     return checkpoints / f"{_STEP}{step:09d}"
+
+
+def part_file(rank: int, size: int) -> str:
+    """Return the name of what process `rank` of `size` writes of a checkpoint."""
+    return f"part-{rank}-of-{size}.safetensors"
 
 
 def step_of(checkpoint: Path) -> int:

@@ -130,19 +130,28 @@ def command_module(root: Path, name: str) -> str:
     return tool_setting(root, name).partition(":")[0]
 
 
-def command_line(root: Path, name: str, *arguments: str) -> list[str]:
-    """Return the author's command `name` (train, evaluate, prepare) as a user would type it."""
-    return ["python", "-m", command_module(root, name), *arguments]
+def command_line(root: Path, name: str, *arguments: str, processes: int = 1) -> list[str]:
+    """Return the author's command `name` (train, evaluate, prepare) as a user would type it.
+
+    `processes`: how many of this machine it takes.
+    """
+    launcher: list[str] = []
+    if processes > 1:
+        count = f"--nproc-per-node={processes}"
+        launcher = ["torch.distributed.run", "--standalone", count, "-m"]
+    return ["python", "-m", *launcher, command_module(root, name), *arguments]
 
 
 def run_author_command(
-    root: Path, name: str, arguments: list[str], capture: bool = False
+    root: Path, name: str, arguments: list[str], capture: bool = False, processes: int = 1
 ) -> Finished:
     """Run the author's command `name`; UserError if it fails."""
-    typed = command_line(root, name, *arguments)
+    typed = command_line(root, name, *arguments, processes=processes)
     pipe = subprocess.PIPE if capture else None
     output = ""
     descriptors, variables = inheritance()
+    if processes > 1:  # what the launcher sets by itself, with a banner; the config has threads
+        variables = {"OMP_NUM_THREADS": "1", **(variables or os.environ)}
     process = subprocess.Popen(
         [sys.executable, *typed[1:]],
         cwd=root,

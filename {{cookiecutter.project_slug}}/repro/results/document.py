@@ -86,7 +86,7 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
 
 def _result(root: Path, name: str, claim: RecordedClaim) -> str:
     """Return a claim's row: the command, and the metric with its spread over seeds."""
-    command = shlex.join(command_line(root, "train", *claim.arguments, "seed=SEED"))
+    command = shlex.join(_train_command(root, claim, "seed=SEED"))
     shows = f" ({claim.shows})" if claim.shows else ""
     value = f"{_cell(claim.value_name)} {number(claim.mean)}"
     if claim.standard_deviation is not None:
@@ -132,11 +132,16 @@ def _cost(name: str, cost: Cost | None) -> str:
 def _training(root: Path, claim: RecordedClaim) -> dict[str, str]:
     """Return how to train a claim, as a reviewer may type it, with a remark on each command."""
     seed = next(iter(claim.values))
-    command = command_line(root, "train", *claim.arguments, f"seed={seed}", "run_dir=runs/mine")
+    command = _train_command(root, claim, f"seed={seed}", "run_dir=runs/mine")
     return {
         "source .venv/bin/activate": "where conda's is not active",
         shlex.join(command): "prints the bits at its end",
     }
+
+
+def _train_command(root: Path, claim: RecordedClaim, *more: str) -> list[str]:
+    processes = claim.conditions.processes
+    return command_line(root, "train", *claim.arguments, *more, processes=processes)
 
 
 def _verification(root: Path, name: str, claim: RecordedClaim) -> dict[str, str]:

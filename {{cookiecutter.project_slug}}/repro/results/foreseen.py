@@ -49,7 +49,9 @@ def foresee(root: Path, claim: Claim, arguments: list[str]) -> Foreseen:
     results = TypeAdapter(_Results).validate_python(answer)
     situation = TypeAdapter(Situation).validate_python(answer)
     of = f"claim {claim.name}"
-    faults = _faults_of(claim, results, partial(_rehearsed, root, arguments))
+    faults = _faults_of(
+        claim, results, partial(_rehearsed, root, arguments, situation.conditions.processes)
+    )
     return Foreseen(situation, [f"{of}: {fault}" for fault in faults])
 
 
@@ -74,12 +76,12 @@ def _faults_of(
     return faults
 
 
-def _rehearsed(root: Path, arguments: list[str]) -> Collection[str]:
+def _rehearsed(root: Path, arguments: list[str], processes: int) -> Collection[str]:
     """Return the names of the numbers that the evaluation of a training of one step writes."""
     with TemporaryDirectory() as folder:
         run = Path(folder, "run")
         short = [f"{MAX_STEPS}=1", f"run_dir={run}", WITHOUT_TRACKER]
-        run_author_command(root, "train", [*arguments, *short], capture=True)
+        run_author_command(root, "train", [*arguments, *short], capture=True, processes=processes)
         (checkpoint,) = layout.steps_newest_first(run / layout.CHECKPOINTS)
         run_author_command(root, "evaluate", ["--checkpoint", str(checkpoint)], capture=True)
         metrics = read_object(run / layout.EVALUATION)

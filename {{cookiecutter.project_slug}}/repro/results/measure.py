@@ -7,6 +7,7 @@ with the attempts that were stopped.
 import math
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,17 +49,17 @@ class SeedResult:
     best: RecordedCheckpoint | None = None
 
 
-def measure(root: Path, claim: Claim, seed: int, folder: Path) -> SeedResult:
+def measure(root: Path, claim: Claim, seed: int, folder: Path, processes: int = 1) -> SeedResult:
     """Train and evaluate one seed of a claim in `folder`, and read what came of it.
 
     The last checkpoint is always evaluated. If the claim is of the best one, that one is evaluated,
-    too, and metrics.json becomes a copy of its metrics.
+    too, and metrics.json becomes a copy of its metrics. `processes`: how many the training takes.
     """
     # Without a tracker: whoever repeats a result need not reach the author's server.
     arguments = [f"seed={seed}", f"run_dir={folder}", WITHOUT_TRACKER]
     if folder.is_dir() and any(folder.iterdir()):  # it was stopped
         arguments.append("resume=auto")
-    spent = _train(root, [*claim.arguments, *arguments], folder)
+    spent = _train(root, [*claim.arguments, *arguments], folder, processes)
     from repro.training.checkpoint import newest_whole  # here: it imports torch
 
     # Not by its name `last`: the runs of an archive have no links.
@@ -152,16 +153,17 @@ def _is_finite(number: float) -> bool:
         return False
 
 
-def _train(root: Path, arguments: list[str], folder: Path) -> Spent:
+def _train(root: Path, arguments: list[str], folder: Path, processes: int) -> Spent:
     """Train to the end; return what it took, with earlier attempts that were stopped."""
     path = folder / _COST
     spent = _read_spent(path)
+    train = partial(run_author_command, root, "train", arguments, processes=processes)
     if spent.finished:
-        run_author_command(root, "train", arguments)  # it finds that nothing is left to do
+        train()  # it finds that nothing is left to do
         return spent
     started = time.monotonic()
     try:
-        done = run_author_command(root, "train", arguments)
+        done = train()
         spent.peak_memory_mib = max(spent.peak_memory_mib, done.peak_memory_mib)
         spent.finished = True
     finally:

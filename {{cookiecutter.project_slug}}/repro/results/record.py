@@ -158,7 +158,7 @@ def _record_claim(root: Path, claim: Claim, now: Situation, schedule: _Schedule)
         schedule.announce(claim.name, seed)
         started = time.monotonic()
         run = folder / f"seed-{seed}"
-        results[seed] = measure(root, claim, seed, run)
+        results[seed] = measure(root, claim, seed, run, now.conditions.processes)
         refuse_other_conditions(run, now.conditions)
         schedule.done(time.monotonic() - started)
     return summary(claim, now, results)

@@ -154,7 +154,8 @@ def _pictures(root: Path, claim: str) -> list[Picture]:
 
 def _training_command(root: Path, claim: RecordedClaim) -> list[str]:
     seed = next(iter(claim.values))
-    return command_line(root, "train", *claim.arguments, f"seed={seed}")
+    arguments = (*claim.arguments, f"seed={seed}")
+    return command_line(root, "train", *arguments, processes=claim.conditions.processes)
 
 
 def _compared(verdict: Verdict) -> str:

@@ -218,7 +218,8 @@ class _Training:
     def _whole(self) -> None:
         """Train and evaluate; compare weights and value."""
         verdict = self.verdict
-        result = measure(self.root, self.claim, verdict.seed, self.folder)
+        processes = self.expected.conditions.processes
+        result = measure(self.root, self.claim, verdict.seed, self.folder, processes)
         verdict.steps = [(1, result.steps)]
         verdict.differences = other_code(self.folder, self.expected.conditions.on_disk)
         if verdict.differences:  # someone edited the project after the conditions were compared
@@ -278,7 +279,8 @@ class _Training:
         if start and self.original:
             place = layout.step_folder(self.original / layout.CHECKPOINTS, start)
             arguments.append(f"resume={place}")
-        run_author_command(self.root, "train", arguments)
+        processes = self.expected.conditions.processes
+        run_author_command(self.root, "train", arguments, processes=processes)
         self.verdict.steps.append((start + 1, last))
         self.verdict.differences += other_code(folder, self.expected.conditions.on_disk)
         if parting := self._parting(folder, start + 1, last):

@@ -14,6 +14,7 @@ from repro.core import machines
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.profiles import PORTABLE_KERNELS
+from repro.core.project import PROCESSES
 from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.digests import ALONE, Together, digests_of
@@ -77,6 +78,12 @@ class Conditions:
     lock: str
     packages: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def processes(self) -> int:
+        """How many processes a training has to have; 1 where their number does not matter."""
+        number = setting(self.config, PROCESSES)
+        return number if isinstance(number, int) else 1
 
     @property
     def on_disk(self) -> ConditionsOnDisk:

@@ -3,8 +3,8 @@
 A run whose files say one thing and whose weights were made by another is worse than none. Settings
 and data can only be put back. Other code may be meant, such as a mended fault after days of
 training: `resume_changed_code=true` goes on, and the contexts of the run then hold both, so that
-`compare`, `record` and `verify` take it for a run of other code. So it is with another number of
-processes where that is a setting: `resume_other_processes=true`.
+`compare`, `record` and `verify` take it for a run of other code. So does
+`resume_other_processes=true` with ddp and fsdp, whose bits depend on the number of processes.
 """
 
 from collections.abc import Mapping
@@ -54,18 +54,15 @@ def refuse_other_training(
 ) -> None:
     """UserError if the training in `where` had other settings, data or code; its end may differ.
 
-    `changed_code`, `other_processes`: whether other code, or another number of processes, is what
-    the user asks for.
+    `changed_code`, `other_processes`: whether these are what the user asks for.
     """
-    free = (PROCESSES,) if other_processes else ()
-    lines = differences(
-        {"config": _comparable(old.config, free)}, {"config": _comparable(new.config, free)}
-    )
-    if any(PROCESSES in line for line in lines):
-        lines.append(f"{RESUME_OTHER_PROCESSES}=true goes on with another number of processes")
+    lines = differences({"config": _comparable(old.config)}, {"config": _comparable(new.config)})
     if old.data and new.data and old.data != new.data:
         lines.append("data: not the files that it was trained with: put them back, or train anew")
     faults = [f"{where} was trained with other settings or data:", *lines] if lines else []
+    if not other_processes and (others := differences_of_processes(old, new)):
+        remedy = f"start as many, or {RESUME_OTHER_PROCESSES}=true goes on as a run of other bits"
+        faults.append(f"{where} was trained with {others}: {remedy}")
     code = [] if changed_code else differences_of_code(old, new)
     if code:
         names = listed(code, SHOWN)
@@ -81,14 +78,13 @@ def differences_of_code(old: TrainedWith, new: TrainedWith) -> list[str]:
     return [line.removeprefix("code: ") for line in differences(old.on_disk, new.on_disk)]
 
 
-def changes_in_words(old: TrainedWith, new: TrainedWith) -> list[str]:
-    """Return a line for each difference that the user asked for; see `refuse_other_training`."""
-    words = "with other code than before, so this is a run of other code"
-    lines = [f"{words}: {line}" for line in differences_of_code(old, new)]
-    before, now = (setting(one.config, PROCESSES) for one in (old, new))
-    if before != now:
-        lines.append(f"with {now} processes, before {before}, so this is a run of other settings")
-    return lines
+def differences_of_processes(old: TrainedWith, new: TrainedWith) -> str:
+    """Say how many processes there were, and are; nothing where the bits depend on no number.
+
+    To go from shards to ddp, or back, is another setting.
+    """
+    before, now = setting(old.config, PROCESSES), setting(new.config, PROCESSES)
+    return f"{before} processes, and these are {now}" if before and now and before != now else ""
 
 
 def code_in_contexts(start: Path) -> JsonObject:
@@ -105,10 +101,10 @@ def code_in_contexts(start: Path) -> JsonObject:
     return {}
 
 
-def _comparable(config: JsonObject, free: tuple[str, ...] = ()) -> JsonObject:
-    """Return the settings that must be equal: not where it ends, nor what may differ, nor `free`."""
+def _comparable(config: JsonObject) -> JsonObject:
+    """Return the settings that must be equal: not those that are judged by themselves."""
     settings = config
-    for name in (MAX_STEPS, RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES, *free):
+    for name in (MAX_STEPS, PROCESSES, RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES):
         settings = without_setting(settings, name)
     return {**settings, "seeds": seeds_by_hand(config)}
 

@@ -21,7 +21,7 @@ from repro.core.launch import may_start_again, starts_before, stop_restarts
 from repro.core.layout import ATTEMPTS, FAILURE, INTERRUPTED, run_of
 from repro.core.redaction import redact_text
 from repro.runs.configuration import RunSettings
-from repro.training.processes import OthersEnded, Processes
+from repro.training.processes import Processes, is_of_another_process
 
 _LONGEST = 300  # characters of a reason
 _ROOM = 80  # bytes of the file: what is written over another number of steps covers it
@@ -104,7 +104,7 @@ class Attempt:
 
     def end(self, error: BaseException | None) -> None:
         """Keep an error; not the one that another process has ended, nor that the user has."""
-        if error is None or self._folder is None or isinstance(error, OthersEnded):
+        if error is None or self._folder is None or is_of_another_process(error):
             return
         if not isinstance(error, KeyboardInterrupt) and self._folder.is_dir():
             why = redact_text(" ".join(str(error).split()))[:_LONGEST]

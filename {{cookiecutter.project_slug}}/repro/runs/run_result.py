@@ -30,6 +30,7 @@ from repro.runs.logs import is_validation, line_step, read_lines
 from repro.runs.metric_values import metrics_of
 
 LAST_EVALUATION = evaluation_file(Path(), LAST).name
+_PROCESSES = f"config: {PROCESSES}"
 
 
 class Measured(NamedTuple):
@@ -227,16 +228,15 @@ def _goal(config: JsonObject, last: JsonObject) -> int | None:
 def _flat_conditions(contexts: list[Context], config: JsonObject) -> JsonObject:
     """Return a run's conditions; what changed when it was resumed tells both values.
 
-    The settings are the checkpoint's: a resumed run may end elsewhere than was meant first. Only of
-    the number of processes each time counts.
+    The settings are the checkpoint's: a resumed run may end elsewhere than was meant first.
     """
     settings = {name: value for name, value in config.items() if name not in ("seed", "seeds")}
     conditions: JsonObject = {}
     for context in contexts:
         kinds = context.conditions.as_json()
         here = flatten({**kinds, "hardware": context.hardware_class, "config": settings})
-        if processes := setting(context.conditions.config, PROCESSES):
-            here[f"config: {PROCESSES}"] = processes
+        if _PROCESSES in here:  # it may be resumed with others
+            here[_PROCESSES] = setting(context.conditions.config, PROCESSES)
         for name, value in here.items():
             before = conditions.get(name, value)
             conditions[name] = value if before == value else f"{before}, then {value}"

@@ -14,7 +14,7 @@ from repro.core.bounded import DamagedFile
 from repro.core.files import JsonObject
 from repro.core.layout import STATE
 from repro.training import checkpoint
-from repro.training.engine import Part
+from repro.training.part import Part
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "config": (dict,),

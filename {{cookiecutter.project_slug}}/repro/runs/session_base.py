@@ -32,7 +32,7 @@ from repro.runs.trace import StepInputs, step_quantities
 from repro.training.beside import MeansBeside
 from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
-from repro.training.engine import Engine, own_tensors
+from repro.training.engine import Engine, environment_of, own_tensors
 from repro.training.model_state import weights_digest
 from repro.training.parallel import Processes, choose_device
 from repro.training.pending import Pending
@@ -68,6 +68,7 @@ class SessionBase:
         self._prepare_joining()
         self.processes = Processes(config.training.shards, self.device)
         self.engine = self._engine()
+        self._of_engine = self._engine_environment()
         # At once: whoever edits the code while the data are prepared edits the next training's.
         self.code = code_digests(root, self.processes)
         self._on_disk = conditions_on_disk(root, self.code, config.bits_settings())
@@ -105,6 +106,10 @@ class SessionBase:
     def _engine(self) -> Engine:
         """Return how the processes share a step: modes that do not train hold whole weights."""
         return Engine()
+
+    def _engine_environment(self) -> dict[str, str]:
+        """Return what the sums of a training depend on that is started here."""
+        return environment_of(self._settings.training, self.device, None)
 
     def _restore(self, known: Registered) -> None:
         """Put a checkpoint's state into what is registered, if there is one to go on from."""
@@ -153,7 +158,7 @@ class SessionBase:
         found = conditions_here(
             self.root, settings, self.facts, config.profile, device, self._on_disk
         )
-        return found.with_environment(self.engine.environment())
+        return found.with_environment(self._of_engine)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a checkpoint holds; of what is sharded, the rows of this process."""

@@ -44,9 +44,10 @@ def sharded_quantities(
     if processes.rank:
         return None, bool(ending)
     state = dict(zip(EFFECTS, map(as_hex, effects), strict=True))
-    return quantities_of_step(lambda: [samples, of_inputs], numbers, noted or {}, lambda: state), bool(
-        ending
+    quantities = quantities_of_step(
+        lambda: [samples, of_inputs], numbers, noted or {}, lambda: state
     )
+    return quantities, bool(ending)
 
 
 def _groups(model: nn.Module) -> list[list[Tensor | None]]:

@@ -20,8 +20,9 @@ from repro.core.progress import Advance, progress
 from repro.core.project import RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES
 from repro.runs.conditions import Facts
 from repro.runs.continued import (
-    changes_in_words,
     code_in_contexts,
+    differences_of_code,
+    differences_of_processes,
     refuse_other_run,
     refuse_other_training,
     trained_with,
@@ -42,7 +43,13 @@ from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
 from repro.training.determinism import flags, refuse_changed_flags
-from repro.training.engine import Engine, before_joining, engine_of, own_tensors
+from repro.training.engine import (
+    Engine,
+    before_joining,
+    engine_of,
+    environment_of,
+    own_tensors,
+)
 from repro.training.interruption import Interruption, mark
 from repro.training.unsaved import refuse_not_restored
 
@@ -80,7 +87,7 @@ class TrainingSession(Session):
         self._first = 0
         self._last_loss = 0.0
         self.step_keeper: StepKeeper | None = None  # of steps that came out otherwise
-        self._changes: list[str] = []  # since the checkpoint, and the user asked for them
+        self._changed: list[str] = []  # since the checkpoint, and the user asked for it
 
     def _agreed_start(self) -> Path | None:
         """Return the checkpoint to go on from, as process 0 finds it; None for a fresh start."""
@@ -95,6 +102,9 @@ class TrainingSession(Session):
 
     def _engine(self) -> Engine:
         return engine_of(self._settings.training, self.processes)
+
+    def _engine_environment(self) -> dict[str, str]:
+        return environment_of(self._settings.training, self.device, self.processes)
 
     def tell(self, line: str) -> None:
         if self.processes.rank == 0:
@@ -114,13 +124,16 @@ class TrainingSession(Session):
         state = self._loaded(self.start)
         old = trained_with({"on_disk": code_in_contexts(self.start), **state})
         new = trained_with(self.state_dict())
-        # A loop of one's own has the settings if its config has them.
-        asked = (
-            getattr(config, name, False) is True
-            for name in (RESUME_CHANGED_CODE, RESUME_OTHER_PROCESSES)
-        )
-        refuse_other_training(old, new, self.start, *asked)
-        self._changes = changes_in_words(old, new)
+        # A loop of one's own has these settings if its config has them.
+        changed_code = getattr(config, RESUME_CHANGED_CODE, False) is True
+        other_processes = getattr(config, RESUME_OTHER_PROCESSES, False) is True
+        refuse_other_training(old, new, self.start, changed_code, other_processes)
+        self._changed = [
+            f"with other code than before, so this is a run of other code: {line}"
+            for line in differences_of_code(old, new)
+        ]
+        if others := differences_of_processes(old, new):
+            self._changed.append(f"it had {others}, so this is a run of other bits")
         self._load(state)
         loaded = {name: part for name, part in state.items() if name not in _OF_THIS_START}
         loaded = own_tensors(self.engine.parts(self.engine.placed(known, loaded)))
@@ -170,7 +183,7 @@ class TrainingSession(Session):
         if self.start:
             self._name_checkpoints(run)
             print(f"resuming after step {self.step}")
-            for line in self._changes:
+            for line in self._changed:
                 print(line)
         facts = Facts(self.situation, flags(), config.seed, config.seeds.model_dump())
         run.describe(self.root, config.model_dump(mode="json"), facts, self.step)

@@ -64,21 +64,23 @@ def _train(root: Path, config: Any) -> int:
     from repro.diagnosis.recheck_file import RecheckFiles
     from repro.runs.training_session import TrainingSession
     from repro.training.interruption import EXIT_CODE
+    from repro.training.processes import naming_lost_processes
 
     _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
     if session.restarts.was_asked:
         return _not_started_again(session)
     session.step_keeper = RecheckFiles(root, lambda: session.run.folder if session.run else None)
-    try:
-        author_object(root, "train")(session)
-        session.finish()
-    finally:
-        session.close()
-    bits = session.bits if session.finished else ""
-    if session.was_asked:
-        stop_restarts()  # before the first process ends
-    session.processes.close()
+    with naming_lost_processes():
+        try:
+            author_object(root, "train")(session)
+            session.finish()
+        finally:
+            session.close()
+        bits = session.bits if session.finished else ""
+        if session.was_asked:
+            stop_restarts()  # before the first process ends
+        session.processes.close()
     if session.processes.rank == 0:
         _say_what_came(session, bits)
     if session.was_asked:

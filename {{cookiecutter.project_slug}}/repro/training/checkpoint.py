@@ -4,31 +4,28 @@ A checkpoint is a folder: `tensors.safetensors` holds every tensor, `state.json`
 state, `SHA256SUMS` the digests of both (`sha256sum -c SHA256SUMS` checks it by hand). It is written
 under a temporary name, flushed to disk and renamed, so that a folder with the final name is whole.
 Equal state gives equal bytes. `load` verifies the digests first; `newest_whole` goes back to the
-newest checkpoint that is whole, and says which ones are not. No pickle anywhere.
+newest checkpoint that is whole, and says which ones are not. What several processes wrote, each its
+part of a sharded model, has other files (repro/training/scale/parts.py): all here but `save` know
+both kinds. No pickle anywhere.
 """
 
-import errno
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-import torch
-from torch import Tensor
-
-from repro.core.bounded import DamagedFile, read_json_file, refuse_unreadable
 from repro.core.errors import UserError
 from repro.core.files import read_object
 from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.layout import (
+    ANY_PART,
     BEST,
     CHECKPOINTS,
     LAST,
     LATEST,
+    PARTS,
     STATE,
     SUMS,
     TENSORS,
@@ -39,71 +36,31 @@ from repro.core.layout import (
 )
 from repro.core.stand_ins import stand_in
 from repro.core.text import listed
+from repro.training.durable import flush_to_disk, go_on_without, replacing_folder
+from repro.training.packing import LoadedState, State, pack, unpack_file
 from repro.training.tensors import load_tensors, write_tensors
 
 _FILES = (STATE, TENSORS)
-_OTHER = "take another checkpoint"  # its sums agree, so no disk has damaged it
-
-# What file systems answer that cannot do a thing: CIFS, exFAT, FAT, some of FUSE and of clusters.
-_CANNOT = {
-    *(errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
-    *(errno.EPERM, errno.EACCES, errno.EBADF, errno.EISDIR),
-}
-_said: set[str] = set()  # in this process, so that a training does not say it at each checkpoint
 
 
-class _Malformed(Exception):
-    """A state that `save` did not write."""
-
-
-def save(folder: Path, state: Mapping[str, Any]) -> None:
+def save(folder: Path, state: State) -> None:
     """Write `state` (nested dicts and lists of tensors, numbers, strings, None) to `folder`.
 
     An existing checkpoint of that name is replaced only once the new one is on disk.
     """
-    tensors: dict[str, Tensor] = {}
-    packed = _pack(state, "", tensors, {})
-    text = json.dumps(packed, indent=1, sort_keys=True) + "\n"
-    refuse_unreadable("the state of the training", text, packed)
-    with _replacing_folder(folder) as temporary:
-        written = write_tensors(temporary / TENSORS, tensors, _flush)
+    text, tensors, parts = pack(state)
+    assert not parts, "repro/training/scale/parts.py saves these"
+    with replacing_folder(folder) as temporary:
+        written = write_tensors(temporary / TENSORS, tensors, flush_to_disk)
         (temporary / STATE).write_bytes(text.encode())
-        (temporary / SUMS).write_text(
-            _lines({STATE: sha256_bytes(text.encode()), TENSORS: written})
-        )
+        (temporary / SUMS).write_text(sums_text(sha256_bytes(text.encode()), written))
 
 
 def copy(source: Path, target: Path) -> None:
     """Copy a checkpoint as a whole or not at all."""
-    with _replacing_folder(target) as temporary:
+    with replacing_folder(target) as temporary:
         for path in source.iterdir():
             shutil.copyfile(path, temporary / path.name)  # not its mode, which some disks refuse
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`, which takes its place once all of it is on disk.
-
-    What `folder` held is removed last, so one whole folder is there at every moment but one, when
-    it is there under the name `.NAME.replaced`.
-    """
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # left behind by a crash
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-    except OSError:  # a full disk: leave room for what comes next
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():
-        folder.rename(replaced)
-    temporary.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-    _flush(folder.parent)
 
 
 def point(link: Path, target: Path) -> None:
@@ -121,48 +78,65 @@ def point(link: Path, target: Path) -> None:
                 f"no {LATEST}, {LAST} and {BEST} there; name the run (run_dir=, resume=) and the "
                 f"checkpoint (--checkpoint RUN/{CHECKPOINTS}/step-N)"
             )
-            _go_on_without("symbolic links", link.parent, error, words)
+            go_on_without("symbolic links", link.parent, error, words)
             return
         temporary.replace(link)
 
 
-def _go_on_without(what: str, folder: Path, error: OSError, words: str) -> None:
-    """Say once that a file system cannot do a thing; raise any other error again."""
-    if error.errno not in _CANNOT:
-        raise error
-    if what not in _said:
-        _said.add(what)
-        print(f"warning: {folder}: this file system has no {what} ({error.strerror}): {words}")
+def load(folder: Path) -> LoadedState:
+    """Read the state that `save` wrote, tensors on the CPU; UserError if something is wrong.
 
-
-def load(folder: Path) -> dict[str, Any]:
-    """Read the state that `save` wrote, tensors on the CPU; UserError if something is wrong."""
+    What several processes wrote in parts is put together: all tensors are whole.
+    """
     if fault := find_fault(folder):
         raise UserError(f"checkpoint {folder}: {fault}")
-    state = read_json_file(folder / STATE)
-    tensors = load_tensors(folder / TENSORS)
-    if not isinstance(state, dict):
-        raise DamagedFile(folder / STATE, "it holds no JSON object", _OTHER)
+    if is_in_parts(folder):
+        return dict(_parts(folder).load_whole(folder))
+    return unpack_file(folder / STATE, load_tensors(folder / TENSORS))
+
+
+def is_in_parts(folder: Path) -> bool:
+    """Tell whether several processes wrote a checkpoint, each its part, and it still is so.
+
+    While `consolidate` makes it whole, the sums come last, and then the parts are removed.
+    """
+    return (folder / PARTS).is_file() and not (folder / SUMS).is_file()
+
+
+def _parts(folder: Path) -> ModuleType:
+    """Return the module that knows checkpoints in parts; UserError where a project has none."""
     try:
-        return dict(_unpack(state, tensors))
-    except _Malformed as error:
-        raise DamagedFile(folder / STATE, str(error), _OTHER) from error
+        return import_module("repro.training.scale.parts")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"checkpoint {folder} was written in parts by several processes ({PARTS}), and this "
+            "project was made with scale=one: take a project that was made with scale=many"
+        ) from error
 
 
 def find_fault(folder: Path) -> str | None:
     """Say in a few words what is wrong with a checkpoint; None if it is whole."""
     if not folder.is_dir():
         return "there is no such folder"
+    fault = _parts(folder).find_fault(folder) if is_in_parts(folder) else _fault_of_files(folder)
+    if fault:
+        return str(fault)
+    step = read_object(folder / STATE).get("step")
+    if names_a_step(folder) and isinstance(step, int) and step != step_of(folder):
+        return f"a copy of another one: its name says step {step_of(folder)}, its state {step}"
+    return None
+
+
+def _fault_of_files(folder: Path) -> str | None:
+    """Say what is wrong with the files of a checkpoint that one process wrote."""
     for name in (SUMS, *_FILES):
         if not (folder / name).is_file():
-            return f"{name} is missing"
+            of_parts = name == SUMS and any(folder.glob(ANY_PART))
+            return f"{PARTS if of_parts else name} is missing"
         if what := stand_in(folder / name):
             return f"{name} is {what}"
     if not _are_sums(folder):
         return f"changed or cut: its files and {SUMS} do not agree"
-    step = read_object(folder / STATE).get("step")
-    if names_a_step(folder) and isinstance(step, int) and step != step_of(folder):
-        return f"a copy of another one: its name says step {step_of(folder)}, its state {step}"
     return None
 
 
@@ -175,11 +149,12 @@ def _are_sums(folder: Path) -> bool:
 
 def _sums(folder: Path) -> str:
     """Return what SHA256SUMS should hold."""
-    return _lines({name: sha256_file(folder / name) for name in _FILES})
+    return sums_text(*(sha256_file(folder / name) for name in _FILES))
 
 
-def _lines(digests: Mapping[str, str]) -> str:
-    return "".join(f"{digests[name]}  {name}\n" for name in _FILES)
+def sums_text(*digests: str) -> str:
+    """Return what SHA256SUMS holds for the digests of the state and of the tensors."""
+    return "".join(f"{digest}  {name}\n" for digest, name in zip(digests, _FILES, strict=True))
 
 
 def newest_whole(checkpoints: Path) -> Path:
@@ -210,91 +185,3 @@ def prune(checkpoints: Path, keep: int, step: int, best: int = 0) -> None:
     for folder in own[keep:]:
         if folder.resolve() not in kept:
             shutil.rmtree(folder)
-
-
-def _flush(path: Path) -> None:
-    """fsync a file or a folder: a rename must not reach the disk before the bytes do.
-
-    Where the file system has no such thing, it goes on without, and says so once.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        words = "a power cut may take the newest checkpoint; resume=auto then takes an older one"
-        _go_on_without("fsync of files and folders", path.parent, error, words)
-
-
-def _pack(value: Any, name: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
-    """Return `value` as JSON, and put its tensors into `tensors` under names made from `name`."""
-    if isinstance(value, Tensor):
-        return {"$tensor": _pack_tensor(value, name, tensors, seen)}
-    if isinstance(value, Mapping):
-        items = [(key, _pack(item, f"{name}.{key}", tensors, seen)) for key, item in value.items()]
-        if all(isinstance(key, str) and not key.startswith("$") for key in value):
-            return dict(items)
-        return {"$items": [list(item) for item in items]}  # JSON has strings for keys only
-    if isinstance(value, (list, tuple)):
-        return [_pack(item, f"{name}.{i}", tensors, seen) for i, item in enumerate(value)]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise UserError(
-        f"{name.lstrip('.')}: a {type(value).__name__} cannot be stored without pickle: expected "
-        "tensors, numbers, text and None, in dicts and lists"
-    )
-
-
-def _pack_tensor(value: Tensor, name: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> str:
-    """Put a tensor into `tensors` and return its name there; one met twice (tied weights) once."""
-    identity = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)
-    empty = value.numel() == 0  # without memory of its own
-    if not empty and identity in seen:
-        return seen[identity]
-    seen[identity] = name
-    if _is_as_written(value):
-        tensors[name] = value.detach()
-        return name
-    copied = torch.empty(value.shape, dtype=value.dtype, device="cpu")
-    tensors[name] = copied.copy_(value.detach())
-    return name
-
-
-def _is_as_written(value: Tensor) -> bool:
-    """Tell whether a tensor lies in memory as its bytes in the file: then it needs no copy."""
-    return (
-        type(value) in (Tensor, torch.nn.Parameter)
-        and (value.device.type, value.layout) == ("cpu", torch.strided)
-        and value.is_contiguous()
-        and not (value.is_conj() or value.is_neg())
-    )
-
-
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Undo `_pack`."""
-    if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
-    if isinstance(value, dict):
-        if "$tensor" in value:
-            return _tensor_of(value["$tensor"], tensors)
-        if "$items" in value:
-            return {key: _unpack(item, tensors) for key, item in _pairs_of(value["$items"])}
-        return {key: _unpack(item, tensors) for key, item in value.items()}
-    return value
-
-
-def _tensor_of(name: Any, tensors: dict[str, Tensor]) -> Tensor:
-    if not isinstance(name, str) or name not in tensors:
-        raise _Malformed(f"{TENSORS} lacks the tensor {str(name)[:80]!a}")
-    return tensors[name]
-
-
-def _pairs_of(items: Any) -> list[list[Any]]:
-    """Return what `_pack` wrote of a dict whose keys are not all texts: keys and values."""
-    pairs: list[Any] = items if isinstance(items, list) else [None]
-    for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2 or isinstance(pair[0], list | dict):
-            raise _Malformed("$items holds no pairs of a key and a value")
-    return pairs

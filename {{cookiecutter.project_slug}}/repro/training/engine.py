@@ -7,7 +7,6 @@ for what the order of their sums depends on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -21,23 +20,12 @@ from repro.core.layout import step_folder
 from repro.core.project import fault_without_engines
 from repro.training import checkpoint
 from repro.training.parallel import LateWeights, Loss, backward_in_shards
+from repro.training.part import Part
 from repro.training.processes import Processes
 
 Result = TypeVar("Result")
 SHARDS = "shards"
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of a tensor that this process holds; each process holds some.
-
-    `tensor`: the rows, next to each other in memory; there may be none. `shape`: of the whole
-    tensor. `start`: the number of the first row.
-    """
-
-    tensor: Tensor
-    shape: tuple[int, ...]
-    start: int
+_ENGINES = "repro.training.scale.engines"
 
 
 class EngineSettings(Protocol):
@@ -113,10 +101,6 @@ class Engine:
         """Return a checkpoint's state as `known`, what is registered, can take it up."""
         return state
 
-    def environment(self) -> dict[str, str]:
-        """Return what the order of the sums depends on, beside the settings: conditions."""
-        return {}
-
 
 def own_tensors(state: Any) -> Any:
     """Return a state with the rows that a process holds in place of each `Part`."""
@@ -146,7 +130,20 @@ def before_joining(settings: object, device: torch.device) -> None:
     parallel = getattr(settings, "parallel", SHARDS)  # an own config need not have it
     if parallel != SHARDS:
         refuse_without_package(f"training.parallel={parallel}")
-        import_module("repro.training.scale.engines").before_joining(settings, device)
+        import_module(_ENGINES).before_joining(settings, device)
+
+
+def environment_of(
+    settings: object, device: torch.device, processes: Processes | None
+) -> dict[str, str]:
+    """Return what the order of the sums depends on, beside the settings: conditions.
+
+    `processes`: those of a training, which all call this; None tells of one that is started here.
+    """
+    if getattr(settings, "parallel", SHARDS) == SHARDS:
+        return {}
+    found: dict[str, str] = import_module(_ENGINES).environment(settings, device, processes)
+    return found
 
 
 def engine_of(settings: object, processes: Processes) -> Engine:
@@ -154,5 +151,5 @@ def engine_of(settings: object, processes: Processes) -> Engine:
     parallel = getattr(settings, "parallel", SHARDS)
     if parallel == SHARDS:
         return Engine()
-    made: Engine = import_module("repro.training.scale.engines").made(settings, processes)
+    made: Engine = import_module(_ENGINES).made(settings, processes)
     return made

@@ -31,6 +31,8 @@ from repro.training.joining import EXCHANGE, join
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
+# In each error of its connections: their file in its source.
+_GLOO = "gloo/transport"
 
 
 class OthersEnded(UserError):
@@ -270,7 +272,30 @@ def _others_alive() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise OthersEnded(
-            f"another process of this training ended ({reason}); start all again with resume=auto"
-        ) from error
+        raise _lost(error) from error
+
+
+@contextmanager
+def naming_lost_processes() -> Iterator[None]:
+    """Do the same for what libraries exchange by themselves, among an author's own computations."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_of_another_process(error):
+            raise _lost(error) from error
+        raise
+
+
+def is_of_another_process(error: BaseException) -> bool:
+    """Tell whether an error says that another process has ended: ours, or that of a library."""
+    of_a_library = isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and _GLOO in str(error)
+    )
+    return of_a_library or isinstance(error, OthersEnded)
+
+
+def _lost(error: RuntimeError) -> OthersEnded:
+    reason = " ".join(str(error).split())[:160]
+    return OthersEnded(
+        f"another process of this training ended ({reason}); start all again with resume=auto"
+    )

@@ -7,19 +7,21 @@ thread hashes it at the same time: to hash a file takes as long as to bring it t
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.core.bounded import RESTORE, DamagedFile
+from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.special_files import fault_of_kind
 from repro.core.tensor_files import fault_of_tensors
@@ -42,20 +44,44 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+TYPES = {name: dtype for dtype, name in _NAMES.items()}
 _ORDER = {dtype: place for place, dtype in enumerate(_NAMES)}
 _PIECE = 1 << 23  # bytes: both threads can work while one of them reads or hashes a piece
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], flush: Callable[[Path], object]
-) -> str:
-    """Write tensors of the CPU, contiguous ones, to a file; return its SHA-256.
+class Streamed(NamedTuple):
+    """A tensor that is read while it is written: `read` gives it in pieces, rows after rows.
 
-    They may share memory. The bytes are those that safetensors' own `save` gives, without metadata:
-    several keys come out in random order there (measured). `flush(path)` brings them to the disk;
-    they are hashed in the meantime.
+    Two threads read it, each for itself.
     """
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], Iterable[Tensor]]
+
+
+Source: TypeAlias = Tensor | Streamed
+
+
+def name_of_type(dtype: torch.dtype) -> str:
+    """Return the library's name of a type; UserError for one that it may order in another way."""
+    if dtype not in _NAMES:
+        known = ", ".join(str(each) for each in _NAMES)
+        raise UserError(f"a sharded tensor of {dtype} cannot be saved: expected one of {known}")
+    return _NAMES[dtype]
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Source], flush: Callable[[Path], object]
+) -> str:
+    """Write contiguous tensors to a file; return its SHA-256.
+
+    They may share memory, and be on any device: of those elsewhere a piece is copied at a time. The
+    bytes are those that safetensors' own `save` gives, without metadata: several keys come out in
+    random order there (measured). `flush(path)` brings them to the disk; they are hashed in the
+    meantime.
+    """
+    size = sum(_bytes_of(tensor) for tensor in tensors.values())
     with ThreadPoolExecutor(max_workers=1) as beside:
         digest = None
         if size >= _PIECE:  # else to start a thread would take longer
@@ -66,7 +92,7 @@ def write_tensors(
         return digest.result() if digest else _digest_of(tensors)
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write(path: Path, tensors: Mapping[str, Source]) -> None:
     with path.open("wb", buffering=0) as file:
         for piece in _pieces(tensors):
             left = piece
@@ -74,24 +100,24 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
                 left = left[file.write(left) :]
 
 
-def _digest_of(tensors: Mapping[str, Tensor]) -> str:
+def _digest_of(tensors: Mapping[str, Source]) -> str:
     digest = hashlib.sha256()
     for piece in _pieces(tensors):
         digest.update(piece)
     return digest.hexdigest()
 
 
-def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
+def _pieces(tensors: Mapping[str, Source]) -> Iterator[memoryview]:
     """Yield the bytes of a safetensors file."""
     if any(tensor.dtype not in _NAMES for tensor in tensors.values()):
-        yield memoryview(serialize(dict(tensors)))
+        yield memoryview(serialize({name: _whole(tensor) for name, tensor in tensors.items()}))
         return
     names = sorted(tensors, key=lambda name: (_ORDER[tensors[name].dtype], name.encode()))
     entries: JsonObject = {}
     end = 0
     for name in names:
         tensor = tensors[name]
-        start, end = end, end + tensor.numel() * tensor.element_size()
+        start, end = end, end + _bytes_of(tensor)
         entries[name] = {
             "dtype": _NAMES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -101,11 +127,27 @@ def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
     header += b" " * (-len(header) % 8)
     yield memoryview(len(header).to_bytes(8, "little") + header)
     for name in names:
-        if tensors[name].numel():
-            array: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
-            content = memoryview(array)
-            for start in range(0, len(content), _PIECE):
-                yield content[start : start + _PIECE]
+        tensor = tensors[name]
+        for rows in tensor.read() if isinstance(tensor, Streamed) else [tensor]:
+            yield from _bytes_in_pieces(rows)
+
+
+def _bytes_of(tensor: Source) -> int:
+    return prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def _bytes_in_pieces(tensor: Tensor) -> Iterator[memoryview]:
+    if tensor.numel():
+        content = tensor.reshape(-1).view(torch.uint8)
+        for start in range(0, len(content), _PIECE):
+            array: Any = content[start : start + _PIECE].cpu().numpy()
+            yield memoryview(array)
+
+
+def _whole(tensor: Source) -> Tensor:
+    if isinstance(tensor, Streamed):
+        return torch.cat([*tensor.read()]).reshape(tensor.shape)
+    return tensor.cpu()
 
 
 def load_tensors(path: Path, *needed: str, remedy: str = RESTORE) -> dict[str, Tensor]:
@@ -113,9 +155,7 @@ def load_tensors(path: Path, *needed: str, remedy: str = RESTORE) -> dict[str, T
 
     DamagedFile if it is not whole, or lacks one of the `needed` tensors.
     """
-    fault = fault_of_kind(path) or fault_of_tensors(path)
-    if fault:
-        raise DamagedFile(path, fault, remedy)
+    _refuse_fault(path, remedy)
     try:
         tensors = load_file(path)
     except (SafetensorError, KeyError, ValueError) as error:  # a type of another version
@@ -123,3 +163,39 @@ def load_tensors(path: Path, *needed: str, remedy: str = RESTORE) -> dict[str, T
     if missing := [name for name in needed if name not in tensors]:
         raise DamagedFile(path, f"it lacks the tensor {', '.join(missing)}", remedy)
     return tensors
+
+
+def _refuse_fault(path: Path, remedy: str) -> None:
+    if fault := fault_of_kind(path) or fault_of_tensors(path):
+        raise DamagedFile(path, fault, remedy)
+
+
+class OpenTensors:
+    """A safetensors file of which some rows are read, and no more; DamagedFile if it is not whole.
+
+    `kinds`: the type, by the library's name, and the shape of each tensor. What is read lies in the
+    file's own pages: copy what has to stay when the file does not.
+    """
+
+    def __init__(self, path: Path, remedy: str = RESTORE) -> None:
+        _refuse_fault(path, remedy)
+        try:
+            file: Any = safe_open(path, "pt")
+            names = file.keys()
+            slices = {name: file.get_slice(name) for name in names}
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
+        self._file = file
+        self.kinds = {
+            name: (str(each.get_dtype()), tuple(each.get_shape())) for name, each in slices.items()
+        }
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor of the file."""
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return some rows of a tensor."""
+        rows: Tensor = self._file.get_slice(name)[start:stop]
+        return rows

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 from repro.core.errors import UserError, refuse
 from repro.core.launch import launched
 from repro.core.layout import step_folder
-from repro.training.engine import Engine, EngineSettings, Part
+from repro.training.engine import Engine, EngineSettings
 from repro.training.halves import check_halves
 from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients, slices_here
+from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale import parts
 from repro.training.tree_sum import TreeSum, added
@@ -74,6 +74,31 @@ def made(settings: EngineSettings, processes: Processes) -> Engine:
     return ShardedEngine(processes)
 
 
+def environment(
+    settings: EngineSettings, device: torch.device, processes: Processes | None
+) -> dict[str, str]:
+    """Return the backend with its version, the processes of each node, and NCCL's variables.
+
+    `processes`: those of a training, which all call this. None tells what `record` and `verify`
+    start: all of them on this machine.
+    """
+    layout = str(settings.processes)
+    if processes:
+        nodes = processes.texts(os.environ.get("GROUP_RANK", "0"))
+        layout = "+".join(str(nodes.count(node)) for node in dict.fromkeys(nodes))
+    backend = "gloo"
+    variables = {}
+    if device.type == "cuda":
+        backend = "nccl " + ".".join(map(str, torch.cuda.nccl.version()))
+        there = {name: value for name, value in os.environ.items() if name.startswith("NCCL_")}
+        variables = {**_NCCL, **there}
+    return {
+        "processes per node": layout,
+        "backend": f"{backend}, torch {torch.__version__}",
+        **variables,
+    }
+
+
 class _Root(nn.Module):
     """The root of what a library wraps: its forward pass is a piece of work with the model.
 
@@ -99,10 +124,6 @@ class _LibraryEngine(Engine):
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self._root: Any = None  # what the library has made of a _Root
-        self._environment = _environment(processes)
-
-    def environment(self) -> dict[str, str]:
-        return dict(self._environment)
 
     def _exchanging(self, is_last: bool) -> AbstractContextManager[object]:
         """Let the backward passes of the block exchange gradients if it has the last of a step."""
@@ -177,9 +198,12 @@ class DistributedEngine(_LibraryEngine):
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
         # By itself DDP makes its buckets anew after a process's first step, in the order in which
         # the gradients came: a process that goes on would add in another order.
+        root = _Root(model, self._processes.device)
+        # Without an unused parameter DDP warns that nobody need look for one.
+        root.never = nn.Parameter(torch.zeros(1, device=self._processes.device))
         self._root = DistributedDataParallel(
-            _Root(model, self._processes.device),
-            broadcast_buffers=False,  # they are copied after each step
+            root,
+            forward_sync_buffers=False,  # they are copied after each step
             find_unused_parameters=True,
             bucket_cap_mb=self._bucket_mib,
         )
@@ -202,6 +226,7 @@ class ShardedEngine(_LibraryEngine):
         self._mesh: DeviceMesh = init_device_mesh(processes.device.type, (processes.size,))
 
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
+        _refuse_fused(optimizers)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         root = _Root(model, self._processes.device)
         try:
@@ -311,6 +336,23 @@ class ShardedEngine(_LibraryEngine):
         yield
 
 
+def _refuse_fused(optimizers: Mapping[str, Optimizer]) -> None:
+    """Raise UserError for fused kernels that torch cannot call with weights in parts."""
+    kinds = {
+        name: type(optimizer).__name__
+        for name, optimizer in optimizers.items()
+        if any(group.get("fused") for group in optimizer.param_groups)
+        and not isinstance(optimizer, Adam | AdamW)
+    }
+    refuse(
+        [
+            f"training.parallel=fsdp: the optimizer {name} is {kind} with fused=True, which takes "
+            f"whole weights alone: expected {kind}(..., fused=False), or AdamW"
+            for name, kind in kinds.items()
+        ]
+    )
+
+
 def _at(parameters: Sequence[Tensor], number: object) -> Tensor | None:
     """Return the parameter of that number; None if there is none."""
     if isinstance(number, int) and 0 <= number < len(parameters):
@@ -337,19 +379,3 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
         and not isinstance(child, nn.ModuleList | FSDPModule)
     ]
     return [*dict.fromkeys(reversed(found))]
-
-
-def _environment(processes: Processes) -> dict[str, str]:
-    """Return the backend with its version, the processes of each node, and NCCL's variables."""
-    nodes = processes.texts(os.environ.get("GROUP_RANK", "0"))
-    layout = "+".join(str(nodes.count(node)) for node in dict.fromkeys(nodes))
-    backend = dist.get_backend() if processes.size > 1 else "none"
-    version = ""
-    if backend == "nccl":
-        version = " " + ".".join(map(str, torch.cuda.nccl.version()))
-    variables = {name: value for name, value in os.environ.items() if name.startswith("NCCL_")}
-    return {
-        "processes per node": layout,
-        "backend": f"{backend}{version}, torch {torch.__version__}",
-        **variables,
-    }

@@ -1,0 +1,89 @@
+"""Take up the newest checkpoint in parts, and save some more; on the way die, or have no room.
+
+Each process gets a plan as JSON: `steps` to save; `culprit`, the rank of one that is killed at
+`moment` of the last of them, or has no room then if no moment is given; `consolidate`, whether the
+newest is made whole at the end.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from part_states import assert_equal, cut, whole_state
+from repro.core.command import run_command
+from repro.core.layout import step_folder, step_of
+from repro.training import checkpoint, durable
+from repro.training.processes import Processes
+from repro.training.scale import parts
+
+FOLDER = Path("checkpoints")
+MOMENTS: dict[str, tuple[Any, str]] = {
+    "before its file": (parts, "write_tensors"),
+    "in its file": (durable, "flush_to_disk"),
+    "after its file": (parts, "_write"),
+    "after all know": (parts, "merged"),
+    "before the rename": (durable, "put_in_place"),
+}
+
+
+def die(*arguments: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(plan: dict[str, Any]) -> None:
+    """Prepare what happens to the culprit."""
+    if "moment" in plan:
+        module, name = MOMENTS[plan["moment"]]
+        call = getattr(module, name)
+        is_after = plan["moment"] == "after its file"
+        setattr(module, name, lambda *arguments: die(is_after and call(*arguments)))
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+
+def main() -> int:
+    plan = json.loads(sys.argv[1])
+    processes = Processes(int(os.environ["WORLD_SIZE"]), torch.device("cpu"))
+    start = take_up(processes)
+    for step in range(start + 1, start + 1 + plan["steps"]):
+        if processes.rank == plan.get("culprit") and step == start + plan["steps"]:
+            fail(plan)
+        state = cut(whole_state(step), processes.rank, processes.size)
+        try:
+            parts.save(step_folder(FOLDER, step), state, processes)
+        finally:  # what it prints goes to a file, too
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    if plan.get("consolidate"):
+        newest = step_folder(FOLDER, start + plan["steps"])
+        processes.together(lambda: parts.consolidate(newest) if processes.rank == 0 else None)
+    processes.close()
+    return 0
+
+
+def take_up(processes: Processes) -> int:
+    """Load what process 0 finds, and compare it with what was saved; return its step."""
+
+    def find() -> str:
+        if processes.rank or not FOLDER.is_dir() or not any(FOLDER.glob("step-*")):
+            return "none"
+        return str(checkpoint.newest_whole(FOLDER.resolve()))
+
+    found = processes.texts(processes.together(find))[0]
+    if found == "none":
+        return 0
+    folder, rank, size = Path(found), processes.rank, processes.size
+    state = processes.together(lambda: parts.load(folder, rank, size))
+    step = step_of(folder)
+    is_whole = not checkpoint.is_in_parts(folder)
+    assert_equal(state, whole_state(step) if is_whole else cut(whole_state(step), rank, size))
+    print(f"process {rank} goes on at step {step}", flush=True)
+    return step
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
