@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TEMPLATE
-from part_states import STEP, Threads, assert_equal, cut, in_all, whole_state
+from part_states import STEP, Threads, assert_equal, cut, edit, in_all, refit, whole_state
 from repro.core.bounded import MOST_VALUES
 from repro.core.errors import UserError
 from repro.core.layout import PARTS, STATE, SUMS, TENSORS, part_file, step_folder
@@ -190,23 +190,8 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def edit(folder: Path, change: Callable[[Any], object]) -> None:
-    """Change the manifest, and write it as the kit does."""
-    path = folder / PARTS
-    value = json.loads(path.read_text())
-    change(value)
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
 def pointer(path: Path) -> None:
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-
-
-def refit(folder: Path, name: str) -> None:
-    """Let the manifest agree with a file that somebody has put there."""
-    digest = checkpoint.sha256_file(folder / name)
-    facts = {"sha256": digest, "size": (folder / name).stat().st_size}
-    edit(folder, lambda value: value["files"].update({name: facts}))
 
 
 DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
@@ -229,6 +214,10 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
             (c / "x").rename(c / part_file(2, 4)),
         ],
         "part-1-of-4.safetensors is changed",
+    ),
+    "another size": (
+        lambda c, o: edit(c, lambda v: v["files"][STATE].__setitem__("size", 7)),
+        "state.json is changed",
     ),
     "state": (lambda c, o: flip(c / STATE), "state.json is changed"),
     "no manifest": (lambda c, o: (c / PARTS).unlink(), "parts.json is missing"),
