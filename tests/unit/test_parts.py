@@ -440,6 +440,19 @@ def test_a_kill_while_parts_are_put_together_leaves_one_or_the_other(tmp_path: P
     assert 3 < kinds.count(True) < len(kinds) - 3
 
 
+def test_once_the_sums_are_there_no_part_is_needed(tmp_path: Path) -> None:
+    """A power cut may take the removals in any order."""
+    folder = save(tmp_path / "c", 4)
+    manifest = (folder / PARTS).read_bytes()
+    parts.consolidate(folder)
+    whole = contents(folder)
+    (folder / PARTS).write_bytes(manifest)
+    assert checkpoint.find_fault(folder) is None
+    assert_equal(checkpoint.load(folder), whole_state())
+    parts.consolidate(folder)
+    assert contents(folder) == whole
+
+
 def test_a_full_disk_leaves_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, *_: object) -> str:
         path.write_bytes(b"a part")
