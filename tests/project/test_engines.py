@@ -21,7 +21,7 @@ from repro.core.layout import context_folders
 from repro.results.record import refuse_other_conditions
 from repro.runs.conditions import Conditions
 from repro.runs.run_result import read_result
-from repro.training.engine import before_joining
+from repro.training.scale.launching import refuse_other_launch
 
 PROCESSES = 4
 # An epoch has 20 steps: the last batch has 42 samples, so the processes have unequal shares.
@@ -571,17 +571,17 @@ def test_nccl_sums_by_a_ring_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("NCCL_ALGO", "NCCL_NVLS_ENABLE"):
         monkeypatch.setenv(name, "")  # so that what is set below is undone
         del os.environ[name]
-    before_joining(settings, torch.device("cpu"))
+    refuse_other_launch(settings, torch.device("cpu"))
     assert "NCCL_ALGO" not in os.environ
     for name, other in (("NCCL_ALGO", "Tree"), ("NCCL_NVLS_ENABLE", "1")):
         os.environ[name] = other
         with pytest.raises(UserError, match=f"^{name}={other}: ") as caught:
-            before_joining(settings, torch.device("cuda"))
+            refuse_other_launch(settings, torch.device("cuda"))
         assert len(caught.value.lines) == 1
         del os.environ[name]
-    before_joining(settings, torch.device("cuda"))
+    refuse_other_launch(settings, torch.device("cuda"))
     assert (os.environ["NCCL_ALGO"], os.environ["NCCL_NVLS_ENABLE"]) == ("Ring", "0")
-    before_joining(settings, torch.device("cuda"))  # what it has set is no fault
+    refuse_other_launch(settings, torch.device("cuda"))  # what it has set is no fault
 
 
 def test_another_number_of_processes_is_refused_unless_it_is_asked_for(

@@ -18,6 +18,7 @@ SMALL = ("model.width=8", "threads=1", "output.log_every=1", "output.checkpoint_
 MODES = {
     "shards": ("training.shards=4",),
     "ddp": ("training.shards=4", "training.parallel=ddp", "training.processes=4"),
+    "fsdp": ("training.shards=4", "training.parallel=fsdp", "training.processes=4"),
 }
 # What a torchrun on one machine is started with; both keep a store for all of its starts.
 STANDALONE = ("--standalone", "--local-addr=127.0.0.1")
@@ -68,7 +69,8 @@ def starts(run: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("mode", "child"), [("shards", 2), pytest.param("shards", 0, id="static-0"), ("ddp", 3)]
+    ("mode", "child"),
+    [("shards", 2), pytest.param("shards", 0, id="static-0"), ("ddp", 3), ("fsdp", 1)],
 )
 def test_a_killed_process_is_started_again_with_the_bits_of_an_uninterrupted_training(
     many: Project, mode: str, child: int

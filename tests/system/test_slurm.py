@@ -18,7 +18,8 @@ from conftest import HANGS, VENV, Project, clean_environ, generate, or_skip
 SETTINGS = ("model.width=8", "training.shards=2", "output.log_every=1")
 SETTINGS = (*SETTINGS, "output.checkpoint_every=1000", "training.max_steps=160")
 FOUR = ("seed=3", *SETTINGS, "training.shards=4")
-MODES = {"shards": FOUR, "ddp": (*FOUR, "training.parallel=ddp")}
+MODES = {"shards": FOUR}
+MODES |= {mode: (*FOUR, f"training.parallel={mode}") for mode in ("ddp", "fsdp")}
 ON_FOUR = ("--nodes=2", "--exclusive", "--")
 
 

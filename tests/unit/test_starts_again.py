@@ -71,7 +71,7 @@ def test_who_starts_a_training_again(
 
 PARENT = """
 import subprocess, sys, time
-code = "from repro.core.launch import stop_restarts; stop_restarts()"
+code = "from repro.core.launch import stop_restarts; stop_restarts(int)"
 subprocess.run([sys.executable, "-c", code])
 time.sleep(2)
 """

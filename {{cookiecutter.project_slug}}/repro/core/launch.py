@@ -9,7 +9,7 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,15 +78,17 @@ def may_start_again(environ: Mapping[str, str] = os.environ) -> bool:
     return _number(environ, _MAX_RESTARTS) > 0 or bool(environ.get("SLURM_JOB_ID"))
 
 
-def stop_restarts(environ: Mapping[str, str] = os.environ) -> None:
+def stop_restarts(wait: Callable[[], None], environ: Mapping[str, str] = os.environ) -> None:
     """Let torchrun start nothing again; all its processes call this, and then end.
 
     It would start them again after any exit code but 0, which stands for a whole training. Where
-    its own process is not found, it starts them again, and they end once more.
+    its own process is not found, it starts them again, and they end once more. `wait`: waits until
+    all processes are here.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun passes it on to its processes
+    wait()
     if not _number(environ, _MAX_RESTARTS):
         return
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it passes the signal on to its processes
     try:
         command = Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="replace")
     except OSError:

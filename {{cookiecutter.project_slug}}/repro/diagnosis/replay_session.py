@@ -25,6 +25,7 @@ from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Step
 from repro.training import checkpoint
+from repro.training.engine import Joined, joined_to_train
 from repro.training.regions import regions_asked, watching_regions
 
 
@@ -37,8 +38,6 @@ class ReplaySession(Session):
 
     `lines`: what the trace would say of each step that was done. `samples`: those of the target.
     """
-
-    does_steps = True
 
     def __init__(
         self, root: Path, config: SessionSettings, run: Path, target: int, recorder: Recorder
@@ -77,6 +76,9 @@ class ReplaySession(Session):
         raise UserError(
             f"train(session) ended before step {self.target}: it does other steps than the run had"
         )
+
+    def _joined(self) -> Joined:
+        return joined_to_train(self._settings.training, self.device)
 
     def _find_start(self) -> Path | None:
         """Return the newest whole checkpoint of fewer steps than the target; None without any."""

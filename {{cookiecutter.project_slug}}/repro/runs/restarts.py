@@ -21,7 +21,8 @@ from repro.core.launch import may_start_again, starts_before, stop_restarts
 from repro.core.layout import ATTEMPTS, FAILURE, INTERRUPTED, run_of
 from repro.core.redaction import redact_text
 from repro.runs.configuration import RunSettings
-from repro.training.processes import Processes, is_of_another_process
+from repro.training.lost_processes import is_of_another_process
+from repro.training.processes import Processes
 
 _LONGEST = 300  # characters of a reason
 _ROOM = 80  # bytes of the file: what is written over another number of steps covers it
@@ -61,7 +62,7 @@ class Restarts:
             fault = _fault_of(folder) if is_first else ""
             fault = json.loads(processes.texts(json.dumps(fault))[0])
             if fault:
-                stop_restarts()
+                stop_restarts(processes.wait)
                 processes.close()
                 if not is_first:  # it would say the same, for torchrun's signal ends none now
                     sys.exit(2)

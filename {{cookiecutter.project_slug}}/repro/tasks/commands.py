@@ -64,7 +64,7 @@ def _train(root: Path, config: Any) -> int:
     from repro.diagnosis.recheck_file import RecheckFiles
     from repro.runs.training_session import TrainingSession
     from repro.training.interruption import EXIT_CODE
-    from repro.training.processes import naming_lost_processes
+    from repro.training.lost_processes import naming_lost_processes
 
     _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))
@@ -79,7 +79,7 @@ def _train(root: Path, config: Any) -> int:
             session.close()
         bits = session.bits if session.finished else ""
         if session.was_asked:
-            stop_restarts()  # before the first process ends
+            stop_restarts(session.processes.wait)  # before the first process ends
         session.processes.close()
     if session.processes.rank == 0:
         _say_what_came(session, bits)
@@ -100,7 +100,7 @@ def _not_started_again(session: "TrainingSession") -> int:
     if session.processes.rank == 0:
         words = "SIGTERM has ended this training, so torchrun does not start it again"
         print(f"{words}: resume=auto goes on with {session.start}", flush=True)
-    stop_restarts()
+    stop_restarts(session.processes.wait)
     session.processes.close()
     return EXIT_CODE
 
