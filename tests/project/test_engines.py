@@ -242,15 +242,27 @@ def test_diff_names_the_step_and_the_quantity(
     assert (found["step"], found["quantity"]) == (1, "learning_rate")
     assert [name for name, _, _ in found["conditions"]] == ["config: optimizer.learning_rate"]
     assert found["agree"] == ["samples", "inputs", "loss", "gradients"]
-    done = wide.module("repro", "diff", f"runs/{parallel}", f"runs/{other}", "--json", "--replay")
-    if parallel == "fsdp":
-        line, _ = faults(done)
-        assert "whose operations on parts of weights are not recorded: diff without" in line
-        return
+
+
+@pytest.mark.long
+def test_diff_replays_both_trainings_of_ddp(wide: Project) -> None:
+    """The replays of four processes do what the runs did, and their operations are compared."""
+    settings = ("training.max_steps=2", "evaluation.every=2")
+    train(wide, "ddp", "replayed", *settings)
+    train(wide, "ddp", "replayed-faster", *settings, "optimizer.learning_rate=0.002")
+    runs = ("runs/replayed", "runs/replayed-faster")
+    done = wide.module("repro", "diff", *runs, "--json", "--replay")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
-    assert found["parted"] == [None, None]  # the replays of four processes do what the runs did
+    assert found["parted"] == [None, None]
     assert found["operation"]["a"]["name"] == "aten._fused_adamw_"
+
+
+def test_operations_of_fsdp_are_not_recorded(wide: Project) -> None:
+    settings = ("training.max_steps=1", "evaluation.every=1", "output.checkpoint_every=1")
+    train(wide, "fsdp", "no-replay", *settings)
+    (line,) = faults(wide.module("repro", "trace-step", "runs/no-replay", "--step", "1"))
+    assert "whose operations on parts of weights are not recorded: diff without --replay" in line
 
 
 def test_a_step_of_ddp_is_repeated_by_as_many_processes(wide: Project) -> None:
@@ -411,9 +423,9 @@ def test_after_each_step_all_processes_have_the_buffers_of_the_first(
 
 
 def test_initial_weights_are_those_of_shards(
-    probed: Project, accumulated: tuple[dict[str, bytes], list[Any]]
+    probed: Project, accumulated: tuple[dict[str, bytes], list[Any]], parallel: str
 ) -> None:
-    done = probed.train(*words("shards", "start", *ACCUMULATED, "training.max_steps=1"))
+    done = probed.train(*words("shards", f"{parallel}-start", *ACCUMULATED, "training.max_steps=1"))
     assert done.returncode == 0, done.stderr
     ((start, _),) = told(probed)
     for process in accumulated[1]:
