@@ -1,11 +1,15 @@
 """States of sharded models, as each process has them, and processes that are threads."""
 
+import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from repro.core.errors import UserError
+from repro.core.hashing import sha256_file
+from repro.core.layout import PARTS
 from repro.training.part import Part
 from repro.training.processes import Processes
 from torch import Tensor
@@ -105,3 +109,18 @@ def assert_equal(found: Any, expected: Any) -> None:
             assert torch.equal(own, value), name
         else:
             assert own == value, name
+
+
+def edit(folder: Path, change: Callable[[Any], object]) -> None:
+    """Change the manifest, and write it as the kit does."""
+    path = folder / PARTS
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def refit(folder: Path, name: str) -> None:
+    """Let the manifest agree with a file that somebody has put there."""
+    digest = sha256_file(folder / name)
+    facts = {"sha256": digest, "size": (folder / name).stat().st_size}
+    edit(folder, lambda value: value["files"].update({name: facts}))

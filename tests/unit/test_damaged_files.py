@@ -7,17 +7,19 @@ import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import TEMPLATE
+from part_states import cut, in_all, refit
 from repro.core import bounded
 from repro.core.bounded import DamagedFile, parse_json, read_json_file, read_text, read_whole
 from repro.core.errors import SHOWN, UserError
 from repro.core.files import parse_object, write_json
-from repro.core.layout import STATE, SUMS, TENSORS
+from repro.core.layout import STATE, SUMS, TENSORS, part_file
 from repro.core.project import parse_toml, tool_settings
 from repro.core.tensor_files import fault_of_tensors
 from repro.data.manifest import read_manifest, write_manifest
@@ -37,6 +39,7 @@ from repro.runs.yaml_files import fault_of_size, load_yaml
 from repro.tracking.sender import read_state
 from repro.training import checkpoint
 from repro.training.model_state import restore_optimizer
+from repro.training.scale import parts
 from repro.training.seeding import get_seed_state, set_seed_state
 from repro.training.tensors import load_tensors
 from safetensors.torch import save_file
@@ -335,6 +338,42 @@ def test_a_state_with_matching_sums_is_looked_at(tmp_path: Path, name: str) -> N
     line = refusal(lambda: load_state(tmp_path / "c"))
     assert words in line
     assert line.endswith("take another checkpoint")
+
+
+def in_parts(folder: Path) -> Path:
+    """A checkpoint that two processes wrote."""
+    state = {"model": {"w": torch.ones(4)}, "config": {}, "step": 1}
+    assert not in_all(2, lambda own: parts.save(folder, cut(state, own.rank, 2), own))
+    assert load_state(folder)["step"] == 1
+    return folder
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_of_several_processes_is_looked_at(tmp_path: Path, name: str) -> None:
+    state, words = STATES[name]
+    folder = in_parts(tmp_path / "c")
+    (folder / STATE).write_text(json.dumps(state))
+    refit(folder, STATE)
+    assert checkpoint.find_fault(folder) is None
+    for load in (checkpoint.load, partial(parts.load, rank=1, size=2)):
+        assert words in refusal(lambda load=load: load_state(folder, load))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_part_whose_header_lies_is_one_line_with_and_without_sums(
+    tmp_path: Path, name: str
+) -> None:
+    header, size, length = HEADERS[name]
+    folder = in_parts(tmp_path / "c")
+    tensor_file(folder / part_file(1, 2), header, bytes(size), length)
+    for words in ("does not agree", "part-1-of-2.safetensors is damaged: "):
+        fault = checkpoint.find_fault(folder)
+        assert fault
+        assert words in fault
+        assert "\n" not in fault
+        refusal(lambda: checkpoint.load(folder))
+        refit(folder, part_file(1, 2))
+    assert "part-1-of-2.safetensors is damaged" in refusal(lambda: parts.load(folder, 1, 2))
 
 
 def test_a_state_that_could_not_be_read_again_is_not_saved(tmp_path: Path) -> None:

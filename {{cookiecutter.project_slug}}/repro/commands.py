@@ -23,12 +23,12 @@ def record_command(arguments: Namespace) -> int:
 
 def verify_command(arguments: Namespace) -> int:
     from repro.results.verdict import DIFFERENT, IDENTICAL
-    from repro.results.verify import Part, verify
+    from repro.results.verify import Extent, verify
 
     if arguments.steps and not arguments.segments:
         raise UserError("--steps is for --segments: expected --segments K --steps N, or --prefix N")
     steps = arguments.steps or 20
-    part = Part(arguments.prefix, arguments.segments, steps, arguments.check == "full")
+    part = Extent(arguments.prefix, arguments.segments, steps, arguments.check == "full")
     verdict = verify(ROOT, arguments.claim, arguments.seed, part).verdict
     print(f"\n{verdict}")
     if arguments.require == "identical":

@@ -56,7 +56,7 @@ from repro.training import model_state
 
 
 @dataclass(frozen=True)
-class Part:
+class Extent:
     """What of a training is repeated: its first `prefix` steps, or `segments` of `steps` each.
 
     Without either, all of it. `checks_samples`: read every sample of tar files first.
@@ -75,12 +75,12 @@ class Part:
         return SEGMENTS if self.segments else WHOLE
 
 
-ALL = Part()
+ALL = Extent()
 
 
 @reading_once()
 def verify(
-    root: Path, name: str | None = None, seed: int | None = None, part: Part = ALL
+    root: Path, name: str | None = None, seed: int | None = None, part: Extent = ALL
 ) -> Verdict:
     """Repeat a recorded seed of a claim (default: the first ones), or a part of it, and judge.
 
@@ -204,7 +204,7 @@ class _Training:
         """The number of steps of the recorded training."""
         return self.expected.steps_on(self.verdict.hardware_class, str(self.verdict.seed))
 
-    def repeat(self, part: Part) -> None:
+    def repeat(self, part: Extent) -> None:
         """Train that part, and judge it."""
         if part.prefix:
             self._stretch(self.folder, 0, min(part.prefix, max(self.lines)))

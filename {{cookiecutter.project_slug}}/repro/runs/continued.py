@@ -7,10 +7,8 @@ training: `resume_changed_code=true` goes on, and the contexts of the run then h
 `resume_other_processes=true` with ddp and fsdp, whose bits depend on the number of processes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from repro.core import layout
 from repro.core.errors import SHOWN, refuse
@@ -26,6 +24,7 @@ from repro.runs.conditions import differences
 from repro.runs.config_values import seeds_by_hand, setting, without_setting
 from repro.runs.configuration import read_config_used
 from repro.runs.context import read_context
+from repro.training.packing import State
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class TrainedWith:
     on_disk: JsonObject = field(default_factory=dict)
 
 
-def trained_with(state: Mapping[str, Any]) -> TrainedWith:
+def trained_with(state: State) -> TrainedWith:
     """Return what the training had whose state this is (a checkpoint's, or a trainer's)."""
     return TrainedWith(state["config"], state.get("data"), state.get("on_disk") or {})
 

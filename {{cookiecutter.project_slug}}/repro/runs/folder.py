@@ -28,8 +28,10 @@ from repro.runs.context import log_experiment_context
 from repro.runs.evaluation import best_step
 from repro.runs.logs import Entry, each_line, line_step
 from repro.training import checkpoint
+from repro.training.processes import Processes
 
 _OF_THE_PROJECT = (*layout.CODE, layout.RESULTS, layout.TESTS)  # folders that are no run's
+_NOTHING = "-"  # no checkpoint: none has this name
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,13 @@ def find_start(root: Path, config: RunSettings) -> Path | None:
     if fault := checkpoint.find_fault(path):
         raise UserError(f"resume={path}: neither a run nor a whole checkpoint ({fault})")
     return path.resolve()
+
+
+def agreed_start(root: Path, config: RunSettings, processes: Processes) -> Path | None:
+    """Return in all processes what `find_start` finds in the first one."""
+    found = processes.together(lambda: None if processes.rank else find_start(root, config))
+    name = processes.texts(os.path.relpath(found, root) if found else _NOTHING)[0]
+    return None if name == _NOTHING else (root / name).resolve()
 
 
 def _say_that_it_starts_anew(run: Path) -> None:

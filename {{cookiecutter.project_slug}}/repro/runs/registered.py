@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from repro.core.errors import UserError
 from repro.training import model_state
+from repro.training.packing import LoadedState, State
 from repro.training.seeding import get_seed_state, set_seed_state
 
 ONLY = "model"  # what a lone optimizer is called
@@ -25,8 +26,8 @@ ONLY = "model"  # what a lone optimizer is called
 class Stateful(Protocol):
     """An object with a state: a scheduler, an average of weights, a scaler of gradients."""
 
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
+    def state_dict(self) -> LoadedState: ...
+    def load_state_dict(self, state: LoadedState, /) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Registered:
         for module in training:
             module.training = True
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LoadedState:
         """Return the states of all, and of the generators."""
         return {
             "model": self.model.state_dict(),
@@ -91,7 +92,7 @@ class Registered:
             "generators": get_seed_state(),
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Put back what `state_dict` returned; UserError if it does not fit."""
         self.load_to_evaluate(state)
         saved = _of_kind(state, "optimizers", self.optimizers)
@@ -102,7 +103,7 @@ class Registered:
         except ValueError as error:
             raise UserError(f"the checkpoint cannot be continued here: {error}") from error
 
-    def load_to_evaluate(self, state: Mapping[str, Any]) -> None:
+    def load_to_evaluate(self, state: State) -> None:
         """Put back what an evaluation needs: all but the optimizers and the generators."""
         model_state.restore(state, self.model)
         saved = _of_kind(state, "state", self.others)
@@ -159,7 +160,7 @@ def _load(name: str, other: Stateful, saved: Any) -> None:
         ) from error
 
 
-def _of_kind(state: Mapping[str, Any], kind: str, wanted: Mapping[str, object]) -> dict[str, Any]:
+def _of_kind(state: State, kind: str, wanted: Mapping[str, object]) -> LoadedState:
     """Return a part of a checkpoint's state; UserError if it lacks what is registered."""
     saved: Any = state.get(kind, {})
     if not isinstance(saved, dict):
@@ -170,5 +171,5 @@ def _of_kind(state: Mapping[str, Any], kind: str, wanted: Mapping[str, object]) 
             f"the checkpoint has no {kind} {', '.join(missing)} (there are {there}): it is of "
             "another training"
         )
-    found: dict[str, Any] = saved
+    found: LoadedState = saved
     return found

@@ -21,7 +21,8 @@ from repro.core.launch import may_start_again, starts_before, stop_restarts
 from repro.core.layout import ATTEMPTS, FAILURE, INTERRUPTED, run_of
 from repro.core.redaction import redact_text
 from repro.runs.configuration import RunSettings
-from repro.training.processes import Processes, is_of_another_process
+from repro.training.lost_processes import is_of_another_process
+from repro.training.processes import Processes
 
 _LONGEST = 300  # characters of a reason
 _ROOM = 80  # bytes of the file: what is written over another number of steps covers it

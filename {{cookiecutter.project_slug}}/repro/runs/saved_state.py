@@ -6,7 +6,6 @@ as far as the kit itself takes it apart: the settings, the steps, the weights by
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from repro.core.bounded import DamagedFile
 from repro.core.files import JsonObject
 from repro.core.layout import STATE
 from repro.training import checkpoint
+from repro.training.packing import LoadedState
 from repro.training.part import Part
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -32,9 +32,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 _NEEDED = ("config", "model", "step")  # older kits did not write all
 
 
-def load_state(
-    folder: Path, load: Callable[[Path], dict[str, Any]] = checkpoint.load
-) -> dict[str, Any]:
+def load_state(folder: Path, load: Callable[[Path], LoadedState] = checkpoint.load) -> LoadedState:
     """Load the state of a training; UserError if the checkpoint is damaged, or of no training.
 
     `load(folder)` reads it: all, or what this process holds of it.
@@ -45,7 +43,7 @@ def load_state(
     return state
 
 
-def _fault_of(state: dict[str, Any]) -> str | None:
+def _fault_of(state: LoadedState) -> str | None:
     for name in _NEEDED:
         if name not in state:
             return f"it has no {name}"

@@ -4,7 +4,7 @@ repro/runs/session.py has what the author calls. A mode overrides what it does o
 begins, what it writes, and whether it goes on.
 """
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -32,9 +32,10 @@ from repro.runs.trace import StepInputs, step_quantities
 from repro.training.beside import MeansBeside
 from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
-from repro.training.engine import Engine, environment_of, own_tensors
+from repro.training.engine import Joined, joined_with_whole_weights, own_tensors
 from repro.training.model_state import weights_digest
-from repro.training.parallel import Processes, choose_device
+from repro.training.packing import LoadedState, State
+from repro.training.parallel import choose_device
 from repro.training.pending import Pending
 from repro.training.precision import precision_of, refuse_precision
 from repro.training.seeding import ExperimentSeeds, seed_generators
@@ -65,10 +66,7 @@ class SessionBase:
         self.finished = ""
         self.device = choose_device(config.device)
         self._check_precision()
-        self._prepare_joining()
-        self.processes = Processes(config.training.shards, self.device)
-        self.engine = self._engine()
-        self._of_engine = self._engine_environment()
+        self.processes, self.engine, self._of_engine = self._joined()
         # At once: whoever edits the code while the data are prepared edits the next training's.
         self.code = code_digests(root, self.processes)
         self._on_disk = conditions_on_disk(root, self.code, config.bits_settings())
@@ -100,16 +98,9 @@ class SessionBase:
         """Raise UserError if the device cannot compute in the precision that was asked for."""
         refuse_precision(self.precision, self.device)
 
-    def _prepare_joining(self) -> None:
-        """Come before the processes meet."""
-
-    def _engine(self) -> Engine:
-        """Return how the processes share a step: modes that do not train hold whole weights."""
-        return Engine()
-
-    def _engine_environment(self) -> dict[str, str]:
-        """Return what the sums of a training depend on that is started here."""
-        return environment_of(self._settings.training, self.device, None)
+    def _joined(self) -> Joined:
+        """Let the processes meet. Modes that do not train hold whole weights."""
+        return joined_with_whole_weights(self._settings.training, self.device)
 
     def _restore(self, known: Registered) -> None:
         """Put a checkpoint's state into what is registered, if there is one to go on from."""
@@ -160,12 +151,12 @@ class SessionBase:
         )
         return found.with_environment(self._of_engine)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LoadedState:
         """Return all that a checkpoint holds; of what is sharded, the rows of this process."""
         state = self.saved_state()
         return dict(own_tensors(state)) if self.engine.is_sharded else state
 
-    def saved_state(self) -> dict[str, Any]:
+    def saved_state(self) -> LoadedState:
         """Return all that a checkpoint holds; of what is sharded, a `Part`."""
         return {
             "config": self._settings.bits_settings(),
@@ -179,12 +170,12 @@ class SessionBase:
             **self.engine.parts(self._known().state_dict()),
         }
 
-    def _registered_state(self) -> dict[str, Any]:
+    def _registered_state(self) -> LoadedState:
         """Return the state of what is registered; of what is sharded, the rows of this process."""
         state = self._known().state_dict()
         return dict(own_tensors(self.engine.parts(state))) if self.engine.is_sharded else state
 
-    def _load(self, state: Mapping[str, Any]) -> None:
+    def _load(self, state: State) -> None:
         """Put back what `state_dict` returned, to go on."""
         known = self._known()
         known.load(self.engine.placed(known, state))

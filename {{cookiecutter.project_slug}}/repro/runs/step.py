@@ -6,7 +6,7 @@ shard. `done` ends the step.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from repro.core.errors import UserError
 from repro.core.hashing import derive_seed
-from repro.runs.fingerprints import as_hex, as_int64, fingerprint
-from repro.runs.late_fingerprints import queued_of
+from repro.runs.fingerprints import as_int64, fingerprint
+from repro.runs.noted_gradients import note_gradients
 from repro.runs.numbers import GRADIENTS, LateStep, Number, number_of, unread_number_of
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck
 from repro.runs.registered import ONLY, Registered
-from repro.runs.sharded_trace import fingerprints_of_parts
 from repro.training import sampling
 from repro.training.batches import copied_for, cut, moved, size_of, tensors_of
 from repro.training.beside import MeansBeside
@@ -201,7 +200,7 @@ class Step:
         loss = {} if self.mean_loss is None else {"loss": self.mean_loss}
         self._refuse_not_finite({**loss, "gradient_norm": told})
         if len(registered.optimizers) > 1:
-            self._note_gradients(f"{GRADIENTS}.{optimizer}", parameters)
+            note_gradients(self, f"{GRADIENTS}.{optimizer}", parameters)
         registered.optimizers[optimizer].step()
         return told
 
@@ -213,10 +212,10 @@ class Step:
         """
         registered = self.around.registered
         if optimizer is None:
-            self._note_gradients(GRADIENTS, registered.all_parameters())
+            note_gradients(self, GRADIENTS, registered.all_parameters())
         else:
             name = f"{GRADIENTS}.{optimizer}"
-            self._note_gradients(name, registered.parameters(optimizer))
+            note_gradients(self, name, registered.parameters(optimizer))
 
     def done(self, *, loss: Number, **numbers: Number) -> None:
         """End the step: its numbers go into the trace and into metrics.jsonl, the loss first.
@@ -266,23 +265,6 @@ class Step:
             self.late.check(numbers)
         else:
             sampling.refuse_not_finite(numbers, self.around.schedule, self.index)
-
-    def _note_gradients(self, quantity: str, parameters: Sequence[nn.Parameter]) -> None:
-        gradients = [parameter.grad for parameter in parameters]
-        if self.around.engine.is_sharded:
-            [total] = fingerprints_of_parts([gradients], self.around.processes)
-            self.gradients_of[quantity] = as_hex(total)
-            return
-        if not self.late:
-            self.gradients_of[quantity] = as_hex(fingerprint(gradients))
-            return
-        shapes = [gradient is None or gradient.shape for gradient in gradients]
-        kind = quantity, tuple(map(id, parameters)), tuple(shapes)
-        queued = queued_of([gradients], kind, self.around.layouts)
-        totals = queued.take(gradients, self.late.arriving)
-        self.gradients_of[quantity] = ""  # it keeps its place
-        noted = self.gradients_of
-        self.late.arriving.then(lambda: noted.update({quantity: as_hex(totals()[0])}))
 
 
 def _size_if_equal(batch: Any) -> int:

@@ -4,13 +4,11 @@ Promises that the files of a run are the same bytes whether the training was sto
 that process 0 alone writes them. A training that SIGTERM ends has saved its last step.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from repro.core import layout
 from repro.core.checked_code import imported_otherwise
@@ -28,7 +26,7 @@ from repro.runs.continued import (
     trained_with,
 )
 from repro.runs.fingerprints import Quantities
-from repro.runs.folder import Run, find_start, open_run
+from repro.runs.folder import Run, agreed_start, open_run
 from repro.runs.numbers import Number
 from repro.runs.plan import Plan
 from repro.runs.recheck import Recheck, StepKeeper
@@ -43,21 +41,15 @@ from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
 from repro.training.determinism import flags, refuse_changed_flags
-from repro.training.engine import (
-    Engine,
-    before_joining,
-    engine_of,
-    environment_of,
-    own_tensors,
-)
+from repro.training.engine import Joined, joined_to_train, own_tensors
 from repro.training.interruption import Interruption, mark
+from repro.training.packing import LoadedState
 from repro.training.unsaved import refuse_not_restored
 
 # Shows a run, whose folder it gets, for as long as the block lasts.
 Listener = Callable[[Path], AbstractContextManager[None]]
 # Parts of a state that another start may change: where the training ends, and what code it has.
 _OF_THIS_START = ("finished", "steps", "on_disk")
-_NOTHING = "-"  # no checkpoint: none has this name
 
 
 class TrainingSession(Session):
@@ -73,7 +65,7 @@ class TrainingSession(Session):
     def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
         super().__init__(root, config)
         self.run: Run | None = None
-        self.start = self._agreed_start()
+        self.start = agreed_start(root, config, self.processes)
         self.restarts = Restarts(root, config, self.start, self.processes)
         self.is_fresh = self.start is None
         self._listener = listener
@@ -89,22 +81,8 @@ class TrainingSession(Session):
         self.step_keeper: StepKeeper | None = None  # of steps that came out otherwise
         self._changed: list[str] = []  # since the checkpoint, and the user asked for it
 
-    def _agreed_start(self) -> Path | None:
-        """Return the checkpoint to go on from, as process 0 finds it; None for a fresh start."""
-        processes = self.processes
-        find = partial(find_start, self.root, self._settings)
-        found = processes.together(lambda: None if processes.rank else find())
-        name = processes.texts(os.path.relpath(found, self.root) if found else _NOTHING)[0]
-        return None if name == _NOTHING else (self.root / name).resolve()
-
-    def _prepare_joining(self) -> None:
-        before_joining(self._settings.training, self.device)
-
-    def _engine(self) -> Engine:
-        return engine_of(self._settings.training, self.processes)
-
-    def _engine_environment(self) -> dict[str, str]:
-        return environment_of(self._settings.training, self.device, self.processes)
+    def _joined(self) -> Joined:
+        return joined_to_train(self._settings.training, self.device)
 
     def tell(self, line: str) -> None:
         if self.processes.rank == 0:
@@ -139,7 +117,7 @@ class TrainingSession(Session):
         loaded = own_tensors(self.engine.parts(self.engine.placed(known, loaded)))
         refuse_not_restored(loaded, self.state_dict(), self.start)
 
-    def _loaded(self, start: Path) -> dict[str, Any]:
+    def _loaded(self, start: Path) -> LoadedState:
         """Return the state of a checkpoint; a fault that one process finds is one of all."""
         load = partial(load_state, start, self.engine.load)
         return self.processes.together(load)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from repro.core.errors import refuse
 from repro.runs.fingerprints import fingerprint
+from repro.training.packing import State
 from repro.training.unsaved import (
     GENERATORS,
     OF_A_GENERATOR,
@@ -64,7 +65,7 @@ class Unregistered:
         self,
         ignored: Sequence[object],
         frame: FrameType | None,
-        state: Mapping[str, Any],
+        state: State,
         holders: Sequence[object] = (),
     ) -> None:
         self._holders = holders
@@ -75,7 +76,7 @@ class Unregistered:
         self._before = self._look(Saved(state))
         self._names = {*self._look(Saved({}))}  # also of what equals something that is saved
 
-    def refuse_changed(self, state: Mapping[str, Any]) -> None:
+    def refuse_changed(self, state: State) -> None:
         """Raise UserError for each variable that has changed and is not registered."""
         lost: dict[str, list[str]] = {}  # by what stands before the first bracket
         for name, now in self._look(Saved(state)).items():

@@ -64,7 +64,7 @@ def _train(root: Path, config: Any) -> int:
     from repro.diagnosis.recheck_file import RecheckFiles
     from repro.runs.training_session import TrainingSession
     from repro.training.interruption import EXIT_CODE
-    from repro.training.processes import naming_lost_processes
+    from repro.training.lost_processes import naming_lost_processes
 
     _say_what_a_container_keeps(root, config)
     session = TrainingSession(root, config, lambda run: _tracked(root, config, run))

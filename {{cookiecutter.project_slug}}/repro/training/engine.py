@@ -9,7 +9,7 @@ for what the order of their sums depends on.
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from repro.core.errors import UserError
 from repro.core.layout import step_folder
 from repro.core.project import fault_without_engines
 from repro.training import checkpoint
+from repro.training.packing import LoadedState, State
 from repro.training.parallel import LateWeights, Loss, backward_in_shards
 from repro.training.part import Part
 from repro.training.processes import Processes
@@ -26,17 +27,31 @@ from repro.training.processes import Processes
 Result = TypeVar("Result")
 SHARDS = "shards"
 _ENGINES = "repro.training.scale.engines"
+_LAUNCHING = "repro.training.scale.launching"
 
 
 class EngineSettings(Protocol):
     """The settings of an engine; those of repro/runs/settings.py have them all."""
 
     @property
+    def shards(self) -> int: ...
+    @property
     def parallel(self) -> str: ...
     @property
     def processes(self) -> int | None: ...
     @property
     def bucket_mib(self) -> int: ...
+
+
+class Joined(NamedTuple):
+    """The processes that have met, and how they share a step.
+
+    `environment`: what the order of the sums depends on, beside the settings: conditions.
+    """
+
+    processes: Processes
+    engine: "Engine"
+    environment: dict[str, str]
 
 
 class Engine:
@@ -85,7 +100,7 @@ class Engine:
         """Return a state (nested dicts and lists) with a `Part` for what this process has of it."""
         return state
 
-    def save(self, checkpoints: Path | None, step: int, state: Mapping[str, Any]) -> None:
+    def save(self, checkpoints: Path | None, step: int, state: State) -> None:
         """Save a state after `step` steps; `checkpoints` is None in all processes but the first."""
         if checkpoints:
             checkpoint.save(step_folder(checkpoints, step), state)
@@ -93,11 +108,11 @@ class Engine:
     def finish(self, folders: Sequence[Path]) -> None:
         """Make checkpoints of a training that has ended such as everybody reads; process 0 does."""
 
-    def load(self, folder: Path) -> dict[str, Any]:
+    def load(self, folder: Path) -> LoadedState:
         """Return the state of a checkpoint; of what is sharded, a `Part`."""
         return checkpoint.load(folder)
 
-    def placed(self, known: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    def placed(self, known: Any, state: State) -> State:
         """Return a checkpoint's state as `known`, what is registered, can take it up."""
         return state
 
@@ -125,31 +140,30 @@ def refuse_without_package(setting: str) -> None:
         raise UserError(f"{setting}: {fault}")
 
 
-def before_joining(settings: object, device: torch.device) -> None:
-    """Set what a library reads when the processes meet; UserError for what breaks the promise."""
+def joined_with_whole_weights(settings: Any, device: torch.device) -> Joined:
+    """Let the processes meet that do not train; the environment is that of a training from here."""
+    found = Joined(Processes(settings.shards, device), Engine(), {})
+    if (module := _module(settings, _LAUNCHING)) is None:
+        return found
+    return found._replace(environment=module.environment(settings, device, None))
+
+
+def joined_to_train(settings: Any, device: torch.device) -> Joined:
+    """Let the processes of a training meet; UserError for what breaks its engine's promise."""
+    launching = _module(settings, _LAUNCHING)
+    if launching:
+        launching.refuse_other_launch(settings, device)
+    processes = Processes(settings.shards, device)
+    if launching is None:
+        return Joined(processes, Engine(), {})
+    engine = import_module(_ENGINES).made(settings, processes)
+    return Joined(processes, engine, launching.environment(settings, device, processes))
+
+
+def _module(settings: object, name: str) -> Any:
+    """Return a module of the engine that the settings name; None for the fixed-order sum."""
     parallel = getattr(settings, "parallel", SHARDS)  # an own config need not have it
-    if parallel != SHARDS:
-        refuse_without_package(f"training.parallel={parallel}")
-        import_module(_ENGINES).before_joining(settings, device)
-
-
-def environment_of(
-    settings: object, device: torch.device, processes: Processes | None
-) -> dict[str, str]:
-    """Return what the order of the sums depends on, beside the settings: conditions.
-
-    `processes`: those of a training, which all call this; None tells of one that is started here.
-    """
-    if getattr(settings, "parallel", SHARDS) == SHARDS:
-        return {}
-    found: dict[str, str] = import_module(_ENGINES).environment(settings, device, processes)
-    return found
-
-
-def engine_of(settings: object, processes: Processes) -> Engine:
-    """Return the engine that `training.parallel` names."""
-    parallel = getattr(settings, "parallel", SHARDS)
     if parallel == SHARDS:
-        return Engine()
-    made: Engine = import_module(_ENGINES).made(settings, processes)
-    return made
+        return None
+    refuse_without_package(f"training.parallel={parallel}")
+    return import_module(name)

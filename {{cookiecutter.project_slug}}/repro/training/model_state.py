@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.stand_ins import stand_in
+from repro.training.packing import LoadedState, State
 from repro.training.seeding import set_seed_state
 from repro.training.tensors import load_tensors
 
@@ -47,9 +47,7 @@ def load_fitting(network: nn.Module, path: Path, expected: str) -> None:
     print(f"weights of {path.name}: {len(fitting)} tensors; random: {' '.join(random) or 'none'}")
 
 
-def restore(
-    state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> None:
+def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Put a state's weights into the model; with an optimizer, its state and the generators', too.
 
     `state` has "model" and "buffers", and for an optimizer "optimizer" and "generators". UserError
@@ -109,7 +107,7 @@ def refuse_unusable(model: nn.Module) -> None:
             )
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: LoadedState) -> None:
     """Put an optimizer's state back, the moments laid out in memory as their weights are.
 
     Fused kernels take both in that order; files hold tensors row by row, and a model may be

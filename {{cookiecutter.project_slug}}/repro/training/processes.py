@@ -7,8 +7,7 @@ they mean the same to all, so `concatenate` and `sum` compare dtypes and shapes 
 
 import json
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 from zlib import crc32
@@ -28,15 +27,10 @@ from repro.training.agreement import (
 )
 from repro.training.buckets import Buckets
 from repro.training.joining import EXCHANGE, join
+from repro.training.lost_processes import others_alive
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
-# In each error of its connections: their file in its source.
-_GLOO = "gloo/transport"
-
-
-class OthersEnded(UserError):
-    """Another process has ended, which this one has noticed; why it did is not known here."""
 
 
 class Processes:
@@ -173,7 +167,7 @@ class Processes:
         """
         if self.size == 1:
             return
-        with _others_alive():
+        with others_alive():
             for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
                 group = [tensor for tensor in tensors if tensor.dtype is dtype]
                 flat = torch.cat([tensor.reshape(-1) for tensor in group])
@@ -205,7 +199,7 @@ class Processes:
             return own
         gathered = own.new_empty(self.size, len(own))
         arguments: list[Any] = [list(gathered), own, *self._hosts]
-        with _others_alive():
+        with others_alive():
             dist.all_gather(*arguments)
         return gathered.view(-1)
 
@@ -257,45 +251,10 @@ class Processes:
         The traffic is that of a ring all-reduce: twice the vector, for any number of processes.
         """
         sums = TreeSum()
-        with _others_alive():
+        with others_alive():
             dist.all_to_all_single(room, values)
             for piece in room.view(self.size, -1):
                 sums.add([piece])
             (total,) = sums.total()
             assert total is not None
             dist.all_gather_single(values, total)  # a list of slices NCCL would copy
-
-
-@contextmanager
-def _others_alive() -> Iterator[None]:
-    """Turn a lost connection, which means that another process ended, into one line of each."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise _lost(error) from error
-
-
-@contextmanager
-def naming_lost_processes() -> Iterator[None]:
-    """Do the same for what libraries exchange by themselves, among an author's own computations."""
-    try:
-        yield
-    except RuntimeError as error:
-        if is_of_another_process(error):
-            raise _lost(error) from error
-        raise
-
-
-def is_of_another_process(error: BaseException) -> bool:
-    """Tell whether an error says that another process has ended: ours, or that of a library."""
-    of_a_library = isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and _GLOO in str(error)
-    )
-    return of_a_library or isinstance(error, OthersEnded)
-
-
-def _lost(error: RuntimeError) -> OthersEnded:
-    reason = " ".join(str(error).split())[:160]
-    return OthersEnded(
-        f"another process of this training ended ({reason}); start all again with resume=auto"
-    )

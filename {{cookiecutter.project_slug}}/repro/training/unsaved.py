@@ -24,6 +24,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from repro.core.errors import UserError
 from repro.training.engine import local
+from repro.training.packing import State
 
 _NO_STATE = (
     *(str, bytes, int, float, complex, type, ModuleType, FunctionType, BuiltinFunctionType),
@@ -46,7 +47,7 @@ _KNOWN_OF_OPTIMIZERS = {"state", "param_groups", "defaults"}
 class Saved:
     """What a state holds: its tensors, by memory and by value, and its mappings."""
 
-    def __init__(self, state: Mapping[str, Any]) -> None:
+    def __init__(self, state: State) -> None:
         self.state = state
         tensors = [*_tensors_in(state)]
         self._memory = {_memory(tensor) for tensor in tensors}
@@ -187,7 +188,7 @@ def _members(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     yield from ((f"{name}.{attribute}", item) for attribute, item in members.items())
 
 
-def refuse_not_restored(loaded: Mapping[str, Any], now: Mapping[str, Any], where: object) -> None:
+def refuse_not_restored(loaded: State, now: State, where: object) -> None:
     """Raise UserError for what a checkpoint holds and a trainer has not put back.
 
     `loaded`: the checkpoint's state. `now`: what the trainer that loaded it would save. The config
