@@ -89,6 +89,23 @@ def test_a_killed_process_is_started_again_with_the_bits_of_an_uninterrupted_tra
     assert not [*run.glob(".*.json")]
 
 
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_a_checkpoint_after_an_evaluation_changes_no_step(many: Project, mode: str) -> None:
+    """Otherwise whoever goes on from it has other bits than the training that went on by itself."""
+    metrics = []
+    for every in (1, 1000):
+        run = f"runs/{mode}-every-{every}"
+        settings = (*SMALL, *MODES[mode], "evaluation.every=1", "training.max_steps=14")
+        every_one = ("optimizer.learning_rate=0.05", f"output.checkpoint_every={every}")
+        done = many.processes(4, "experiment.train", f"run_dir={run}", *settings, *every_one)
+        assert done.returncode == 0, done.stderr
+        metrics.append((many.path / run / "metrics.jsonl").read_bytes())
+    lines = map(json.loads, metrics[0].splitlines())
+    found = [line["accuracy"] for line in lines if "split" in line]
+    assert found != sorted({*found})  # some were not the best, so no checkpoint was due
+    assert metrics[0] == metrics[1]
+
+
 @pytest.mark.parametrize("mode", ["shards", "fsdp"])
 def test_sigterm_to_one_process_ends_all_after_the_same_step_without_another_start(
     many: Project, mode: str
