@@ -11,7 +11,28 @@ TOGETHER = [
     *("tracking", "verify", "archive", "compare", "generation", "doctor", "forks"),
     *("text_and_table", "own_tasks", "fuzzing"),
 ]
+_OF_ENGINES = {  # tests of the same trainings
+    "engines": [
+        "test_an_engine_gives_the_same_files_again",
+        "test_kills_at_three_steps_change_no_byte",
+        "test_evaluation_has_the_bits_of_one_process",
+        "test_the_losses_of_shards_within_a_bound",
+        "test_diff_names_the_step_and_the_quantity",
+    ],
+    "accumulated": [
+        "test_each_step_exchanges_the_same_buckets_after_its_last_part",
+        "test_after_each_step_all_processes_have_the_buffers_of_the_first",
+        "test_initial_weights_are_those_of_shards",
+        "test_delays_change_no_byte",
+        "test_delays_in_ten_trainings_change_no_byte",
+    ],
+    "two optimizers": [
+        "test_two_optimizers_and_weighted_losses_are_those_of_shards",
+        "test_bf16_goes_on_with_the_same_bits",
+    ],
+}
 SHARING = {  # tests of a fixture that takes long, in files whose others do not need it
+    **{test: group for group, tests in _OF_ENGINES.items() for test in tests},
     "test_ten_kills_at_random_moments_change_nothing": "uninterrupted",
     "test_sigterm_saves_marks_and_goes_on_with_the_same_bits": "uninterrupted",
 }
@@ -19,6 +40,7 @@ LONGEST = [
     "test_the_projects_own_tests_pass",
     "test_ten_kills_at_random_moments_change_nothing",
     "test_sigterm_saves_marks_and_goes_on_with_the_same_bits",
+    *_OF_ENGINES["engines"],
     "test_make_demo_ends_with_identical",
     "tracking",
     "verify",

@@ -21,7 +21,7 @@ from repro.core.layout import context_folders
 from repro.results.record import refuse_other_conditions
 from repro.runs.conditions import Conditions
 from repro.runs.run_result import read_result
-from repro.training.engine import before_joining
+from repro.training.scale.launching import refuse_other_launch
 
 PROCESSES = 4
 # An epoch has 20 steps: the last batch has 42 samples, so the processes have unequal shares.
@@ -234,6 +234,28 @@ def test_diff_names_the_step_and_the_quantity(
     assert (found["step"], found["quantity"]) == (1, "learning_rate")
     assert [name for name, _, _ in found["conditions"]] == ["config: optimizer.learning_rate"]
     assert found["agree"] == ["samples", "inputs", "loss", "gradients"]
+    done = wide.module("repro", "diff", f"runs/{parallel}", f"runs/{other}", "--json", "--replay")
+    if parallel == "fsdp":
+        line, _ = faults(done)
+        assert "whose operations on parts of weights are not recorded: diff without" in line
+        return
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["parted"] == [None, None]  # the replays of four processes do what the runs did
+    assert found["operation"]["a"]["name"] == "aten._fused_adamw_"
+
+
+def test_a_step_of_ddp_is_repeated_by_as_many_processes(wide: Project) -> None:
+    """From the checkpoint before it; a single one has no such sums."""
+    train(wide, "ddp", "repeated", "training.max_steps=7", "output.checkpoint_every=5")
+    words = ("repro", "trace-step", "runs/repeated", "--step", "7")
+    done = wide.processes(PROCESSES, *words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((wide.path / "runs" / "repeated" / "step-7.json").read_text())
+    assert found["parted"] is None
+    assert {entry["phase"] for entry in found["operations"]} >= {"forward", "backward", "optimizer"}
+    (line,) = faults(wide.module(*words))
+    assert "and 1 were started: start as many, by python -m torch.distributed.run" in line
 
 
 # What the processes exchange ---------------------------------------------------------------------
@@ -549,17 +571,17 @@ def test_nccl_sums_by_a_ring_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("NCCL_ALGO", "NCCL_NVLS_ENABLE"):
         monkeypatch.setenv(name, "")  # so that what is set below is undone
         del os.environ[name]
-    before_joining(settings, torch.device("cpu"))
+    refuse_other_launch(settings, torch.device("cpu"))
     assert "NCCL_ALGO" not in os.environ
     for name, other in (("NCCL_ALGO", "Tree"), ("NCCL_NVLS_ENABLE", "1")):
         os.environ[name] = other
         with pytest.raises(UserError, match=f"^{name}={other}: ") as caught:
-            before_joining(settings, torch.device("cuda"))
+            refuse_other_launch(settings, torch.device("cuda"))
         assert len(caught.value.lines) == 1
         del os.environ[name]
-    before_joining(settings, torch.device("cuda"))
+    refuse_other_launch(settings, torch.device("cuda"))
     assert (os.environ["NCCL_ALGO"], os.environ["NCCL_NVLS_ENABLE"]) == ("Ring", "0")
-    before_joining(settings, torch.device("cuda"))  # what it has set is no fault
+    refuse_other_launch(settings, torch.device("cuda"))  # what it has set is no fault
 
 
 def test_another_number_of_processes_is_refused_unless_it_is_asked_for(

@@ -1,11 +1,14 @@
 """Which of how many processes this is, as the environment tells it, and how they meet."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from datetime import timedelta
 
 import pytest
-from conftest import free_port
+from conftest import TEMPLATE, free_port
 from repro.core.errors import UserError
 from repro.core.launch import Launch, is_first, is_one_of_several, launched
 from repro.training import joining
@@ -116,3 +119,37 @@ def test_a_network_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPat
     assert f"this machine has no card nope9 (it has {card}" in line
     assert line.endswith("unset GLOO_SOCKET_IFNAME")
     assert joining._faults_of_cards("") == joining._faults_of_cards(card) == []
+
+
+LEAVING = """
+import atexit, sys, threading, time
+from repro.core.command import run_command
+
+class Library:
+    def __del__(self):
+        print("taken apart")
+
+library = Library()
+library.itself = library  # until Python ends
+atexit.register(print, "at exit")
+threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
+sys.exit(run_command(lambda: print("command") or 7))
+"""
+
+
+@pytest.mark.parametrize(
+    ("several", "lines"),
+    [
+        ({}, ["command", "thread", "at exit", "taken apart"]),
+        ({**TWO, "RANK": "1"}, ["command", "thread", "at exit"]),
+    ],
+)
+def test_one_of_several_processes_takes_nothing_apart_at_its_end(
+    several: dict[str, str], lines: list[str]
+) -> None:
+    """A thread of gloo's aborts a process that does; all else is done as by a lone process."""
+    environ = {**os.environ, "PYTHONPATH": str(TEMPLATE), **several}
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING], env=environ, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split("\n")) == (7, [*lines, ""]), done.stderr

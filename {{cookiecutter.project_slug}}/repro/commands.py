@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from repro.core.errors import UserError
+from repro.core.launch import is_first
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -80,6 +81,8 @@ def trace_step_command(arguments: Namespace) -> int:
     if arguments.step < 0:
         raise UserError(f"--step {arguments.step}: 0 is before training, 1 the first step")
     record = replay.trace_step(ROOT, run, arguments.step, arguments.values)
+    if not is_first():
+        return 0
     path = arguments.output or run / f"step-{arguments.step}.json"
     step_file.write_step(record, path)
     print(f"{len(record.operations)} operations of step {arguments.step}: {path}")

@@ -135,11 +135,13 @@ def command_line(root: Path, name: str, *arguments: str, processes: int = 1) -> 
 
     `processes`: how many of this machine it takes.
     """
-    launcher: list[str] = []
-    if processes > 1:
-        count = f"--nproc-per-node={processes}"
-        launcher = ["torch.distributed.run", "--standalone", count, "-m"]
-    return ["python", "-m", *launcher, command_module(root, name), *arguments]
+    return ["python", "-m", *launcher(processes), command_module(root, name), *arguments]
+
+
+def launcher(processes: int) -> list[str]:
+    """Return what stands between `python -m` and a module for so many processes of this machine."""
+    count = f"--nproc-per-node={processes}"
+    return ["torch.distributed.run", "--standalone", count, "-m"] if processes > 1 else []
 
 
 def run_author_command(

@@ -129,6 +129,9 @@ class Recorder(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if function.namespace == "c10d":  # what it gives arrives later, from other processes
+            self._known.clear()
+            return function(*args, **kwargs)
         if function.is_view:
             return self._follow(lambda: function(*args, **kwargs))
         leaves = tree_leaves((args, kwargs))

@@ -35,9 +35,16 @@ def trace_step(root: Path, run: Path, step: int, keep: int | None = None) -> Ste
     """Do step `step` of `run` again (1 is the first; 0: what comes before it) and record it.
 
     `keep`: the number of an operation whose output tensors the record shall keep. Starts the
-    interpreter anew to put the run's profile in force.
+    interpreter anew to put the run's profile in force. Where the bits depend on the number of
+    processes, as many do it, each of which records what it does itself.
     """
     config = config_of_run(root, run)
+    if getattr(config.training, "parallel", "") == "fsdp":
+        raise UserError(
+            f"{run} was trained with training.parallel=fsdp, whose operations on parts of weights "
+            "are not recorded: diff without --replay names the step and the quantity; to see "
+            "operations, train those steps with training.parallel=ddp or shards"
+        )
     environment.enter(config.profile, config.threads)
     from repro.diagnosis.operations import Recorder
     from repro.diagnosis.replay_session import ReplaySession
@@ -51,6 +58,7 @@ def trace_step(root: Path, run: Path, step: int, keep: int | None = None) -> Ste
     session = ReplaySession(root, config, run, step, recorder)
     changed = _changed_since(root, session.code, header)
     lines = session.replay(train_function_of(root))
+    session.processes.close()
     parted = (line.step for line in lines if trace.lines.get(line.step, line) != line)
     return StepRecord(
         run=run.name,

@@ -14,6 +14,7 @@ from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.layout import KIT, TRACE
+from repro.core.project import PROCESSES, launcher
 from repro.diagnosis.distances import distances
 from repro.diagnosis.operation_difference import (
     OUTPUTS,
@@ -23,6 +24,8 @@ from repro.diagnosis.operation_difference import (
 )
 from repro.diagnosis.step_file import StepRecord, read_step
 from repro.environment.profile import PROFILES
+from repro.runs.config_values import setting
+from repro.runs.configuration import read_config_used
 from repro.runs.logs import header_at, read_trace
 
 _PROFILE = PROFILES["portable"]  # names of its variables, which a replay needs as they were
@@ -124,7 +127,9 @@ def _trace_steps(
 
 def _start(run: Path, file: Path, step: int, keep: int | None) -> subprocess.Popen[str]:
     """Start `python -m repro trace-step` in the run's project."""
-    command = [sys.executable, "-m", "repro", "trace-step", str(run)]
+    number = setting(read_config_used(run), PROCESSES)
+    processes = number if isinstance(number, int) else 1
+    command = [sys.executable, "-m", *launcher(processes), "repro", "trace-step", str(run)]
     command += ["--step", str(step), "--output", str(file)]
     if keep is not None:
         command += ["--values", str(keep)]

@@ -25,6 +25,7 @@ from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
 from repro.runs.step import Step
 from repro.training import checkpoint
+from repro.training.engine import Joined, joined_to_train
 from repro.training.regions import regions_asked, watching_regions
 
 
@@ -76,6 +77,9 @@ class ReplaySession(Session):
             f"train(session) ended before step {self.target}: it does other steps than the run had"
         )
 
+    def _joined(self) -> Joined:
+        return joined_to_train(self._settings.training, self.device)
+
     def _find_start(self) -> Path | None:
         """Return the newest whole checkpoint of fewer steps than the target; None without any."""
         checkpoints = self.run / layout.CHECKPOINTS
@@ -87,7 +91,7 @@ class ReplaySession(Session):
 
     def _restore(self, known: Registered) -> None:
         if self.start:
-            self._load(load_state(self.start))
+            self._load(load_state(self.start, self.engine.load))
             self.finished = ""
 
     @contextmanager
@@ -99,7 +103,9 @@ class ReplaySession(Session):
             self.lines.append(TraceLine(0, quantities()))
             raise _Replayed
         last = max(self.step, self.target - 1)
-        with progress("repeating steps", last, self.step, lines=False) as self._advance:
+        quiet = self.processes.rank > 0
+        shown = progress("repeating steps", last, self.step, lines=False, quiet=quiet)
+        with shown as self._advance:
             yield range(self.step, min(self.target, plan.total))
 
     def _making(self, index: int) -> None:

@@ -25,11 +25,8 @@ def refuse_other_launch(settings: EngineSettings, device: torch.device) -> None:
             f"training.processes={settings.processes}, a condition of training.parallel="
             f"{settings.parallel}, and {size} were started"
         )
-        wanted = settings.processes or "N"
-        raise UserError(
-            f"{words}: start as many, torchrun --nproc-per-node={wanted} -m experiment.train "
-            f"training.processes={wanted} ..."
-        )
+        launcher = f"python -m torch.distributed.run --nproc-per-node={settings.processes} -m"
+        raise UserError(f"{words}: start as many, by {launcher} in place of python -m")
     if device.type == "cuda":
         refuse(
             [

@@ -8,15 +8,13 @@ calls. Weights, the order of samples, seeds and losses are those of `shards`.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from repro.training.engine import Engine
-from repro.training.halves import check_halves
-from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients, slices_here
+from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients
 from repro.training.processes import Processes
 from repro.training.tree_sum import TreeSum, added
 from repro.training.weighted import Weighted, weighted
@@ -64,7 +62,6 @@ class LibraryEngine(Engine):
         late: LateWeights | None = None,
     ) -> Tensor:
         self.refuse_sizes(size)
-        self._check_halves(model, batches, size, loss)
         parameters = [*model.parameters()]
         earlier = [parameter.grad for parameter in parameters]
         for parameter in (*parameters, self._root_module().always):
@@ -100,14 +97,6 @@ class LibraryEngine(Engine):
         weight = parts[0].weight_tensor()
         unusable = ~(torch.isfinite(weight) & (weight >= 0))
         return [parts[0].sum.detach().double().reshape(()), weight.clone(), unusable.double()]
-
-    def _check_halves(
-        self, model: nn.Module, batches: Sequence[Any], size: int, loss: Loss
-    ) -> None:
-        first = slices_here(size, self._processes)[0]
-        number = self._processes.own.start
-        samples = first.stop - first.start
-        check_halves(model, batches[0], samples, partial(loss, number))
 
     def _root_module(self) -> Any:
         return self._root
