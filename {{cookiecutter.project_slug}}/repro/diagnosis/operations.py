@@ -131,10 +131,9 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if function.namespace == "c10d":  # what it gives arrives later, from other processes
             self._known.clear()
-            return function(*args, **kwargs)
-        if function.is_view:
-            return self._follow(lambda: function(*args, **kwargs))
-        return self._record(function, args, kwargs)
+        elif not function.is_view:
+            return self._record(function, args, kwargs)
+        return self._follow(lambda: function(*args, **kwargs))
 
     def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Call an operation that may change or make tensors, and note it; return what it gives."""
@@ -283,8 +282,8 @@ def _seed(arguments: list[Any], outputs: list[Tensor]) -> int:
     for argument in arguments:
         if isinstance(argument, torch.Generator):
             return argument.initial_seed()
-    on_gpu = any(tensor.is_cuda for tensor in outputs)
-    return torch.cuda.initial_seed() if on_gpu else torch.initial_seed()
+    is_there = any(tensor.is_cuda for tensor in outputs)
+    return (torch.cuda if is_there else torch).initial_seed()
 
 
 def _in_backward() -> bool:
@@ -295,7 +294,7 @@ def _written(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     """Return the arguments that an operation changes in place, by its schema."""
     written = []
     for place, argument in enumerate(function._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
+        if argument.alias_info and argument.alias_info.is_write:
             value = args[place] if place < len(args) else kwargs.get(argument.name)
             written += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
     return written
