@@ -65,11 +65,19 @@ class Wide(nn.Module):
         self.unused = nn.Parameter(torch.ones(3))
         self.blocks = nn.ModuleList([Block(width, settings.dropout) for _ in range(5)])
         self.first = nn.Linear(shape[0] * shape[1] * shape[2], width)
+        self.register_buffer("shown", torch.ones(1).expand(width), persistent=False)
+        self.register_buffer("cache", None, persistent=False)
+        self.register_buffer("seen", torch.tensor(0))
 
     def forward(self, images: Tensor) -> Tensor:
         values = self.first(images.flatten(1))
         for block in reversed(self.blocks):
             values = block(values)
+        if self.training:
+            self.seen += len(images)
+            if self.cache is None or len(self.cache) < len(images):  # other lengths in others
+                self.cache = torch.full((len(images), 1), 0.5)
+            values = values * self.cache[: len(images)] * self.shown
         logits: Tensor = self.head(values)
         return logits
 '''
@@ -442,13 +450,15 @@ def delayed(project: Project, expected: dict[str, bytes], parallel: str, trainin
 FEW = ("training.batch_size=251", "training.max_steps=6")  # five times 251, then 3 samples
 
 
-def test_ddp_does_a_step_of_fewer_samples_than_processes(wide: Project) -> None:
-    """One process has nothing to compute, and all know the mean."""
-    train(wide, "ddp", "few", *FEW)
-    found = metrics_of(wide.path / "runs" / "few")
-    done = wide.train(*words("shards", "few-shards", *FEW))
+@pytest.mark.parametrize("shards", [4, 8])
+def test_ddp_does_a_step_of_fewer_samples_than_processes(wide: Project, shards: int) -> None:
+    """A process has nothing to compute; with eight shards another has it in its first one alone."""
+    settings = (*FEW, f"training.shards={shards}")
+    train(wide, "ddp", f"few-{shards}", *settings)
+    found = metrics_of(wide.path / "runs" / f"few-{shards}")
+    done = wide.train(*words("shards", f"few-{shards}-shards", *settings))
     assert done.returncode == 0, done.stderr
-    within_a_bound(found, metrics_of(wide.path / "runs" / "few-shards"))
+    within_a_bound(found, metrics_of(wide.path / "runs" / f"few-{shards}-shards"))
 
 
 def test_fsdp_refuses_a_step_of_fewer_samples_than_processes(wide: Project) -> None:
@@ -547,6 +557,11 @@ REFUSED = [
 ]
 
 
+THAWING = """    def train_step(self, step: Any) -> dict[str, Any]:
+        self.model.first.weight.requires_grad_(step.number > 3)
+        return super().train_step(step)
+
+"""
 OF_FOUR = ("training.processes=4", "training.shards=4")
 REFUSED += [
     (4, ("training.parallel=fsdp", *OF_FOUR, "optimizer=sgd"), "expected SGD(..., fused=False)"),
@@ -561,6 +576,29 @@ def test_what_an_engine_cannot_do_is_one_line(
     (line,) = set(faults(done))
     assert words in line
     assert not (wide.path / "runs" / "none").exists()
+
+
+def test_models_that_are_not_alike_are_one_line_of_all(own_wide: Project, parallel: str) -> None:
+    old = "width = 32 * settings.width"
+    other = 'width = 32 * settings.width + int(os.environ["RANK"]) // 3'
+    own_wide.edit("experiment/model.py", old, other)
+    own_wide.edit("experiment/model.py", "from functools", "import os\nfrom functools")
+    done = own_wide.processes(PROCESSES, "experiment.train", *words(parallel, "none"))
+    (line,) = set(faults(done))
+    assert "cannot add their tensors" in line
+    assert "in process 3; expected the same in all" in line
+
+
+def test_what_is_trained_later_is_refused_by_ddp(own_wide: Project) -> None:
+    """DDP would not add up its gradients, and the processes would have weights of their own."""
+    freezing = "        self.model.first.weight.requires_grad_(False)\n"
+    own_wide.edit("experiment/task.py", "    def initialize(", f"{THAWING}    def initialize(")
+    end = "len(self.classes))\n"
+    own_wide.edit("experiment/task.py", end, end + freezing)
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("ddp", "thawing"))
+    (line,) = set(faults(done))
+    assert "1 parameters that were frozen as the training began have gradients now" in line
+    assert len(metrics_of(own_wide.path / "runs" / "thawing")) == 3
 
 
 def test_nccl_sums_by_a_ring_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,15 @@ from repro.core.errors import UserError
 from repro.diagnosis.diff import compare_steps
 from repro.diagnosis.distances import Distance, distances
 from repro.diagnosis.operation_difference import find_operation, find_unwritten
-from repro.diagnosis.step_file import Operation, StepRecord, TensorRecord, read_step, write_step
+from repro.diagnosis.operations import Recorder
+from repro.diagnosis.step_file import (
+    REPLACED,
+    Operation,
+    StepRecord,
+    TensorRecord,
+    read_step,
+    write_step,
+)
 from repro.runs.logs import TraceLine
 from safetensors.torch import save_file
 
@@ -111,3 +119,17 @@ def test_how_far_outputs_lie_apart(tmp_path: Path) -> None:
     save_file({"0": x, "1": whole}, files[1])
     assert distances(*files) == []
     assert distances(files[0], tmp_path / "missing") == []
+
+
+def test_what_is_replaced_is_no_input() -> None:
+    """DDP's buckets hold any numbers before a gradient is copied there."""
+    a, b, c = torch.ones(3), torch.full((3,), 2.0), torch.full((3,), 3.0)
+    recorder = Recorder(Path(), ())
+    with recorder.recording():
+        c.copy_(a)
+        torch.add(a, b, out=c)
+        c.zero_()
+        c.add_(a)
+        torch.add(a, b, out=a)  # which it reads
+    found = [[each.fingerprint == REPLACED for each in o.inputs] for o in recorder.operations]
+    assert found == [[True, False], [False, False, True], [True], [False] * 2, [False] * 3]

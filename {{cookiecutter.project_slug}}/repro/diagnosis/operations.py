@@ -7,6 +7,7 @@ Recording changes no bits, and costs about as much time again as the operations 
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from torch.library import _scoped_library
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_leaves
 
-from repro.diagnosis.step_file import REGION, Operation, TensorRecord
+from repro.diagnosis.step_file import REGION, REPLACED, Operation, TensorRecord
+from repro.diagnosis.written import replaces_all, written_by
 from repro.runs.fingerprints import fingerprint
 
 # Operations that hand out memory without writing to it.
@@ -131,17 +133,14 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if function.namespace == "c10d":  # what it gives arrives later, from other processes
             self._known.clear()
-        elif not function.is_view:
-            return self._record(function, args, kwargs)
-        return self._follow(lambda: function(*args, **kwargs))
-
-    def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation that may change or make tensors, and note it; return what it gives."""
+            return function(*args, **kwargs)
+        if function.is_view:
+            return self._follow(lambda: function(*args, **kwargs))
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         arguments = " ".join(map(_word, filter(_is_plain, leaves)))
-        inputs = [self._describe(tensor) for tensor in tensors]
-        written = _written(function, args, kwargs)
+        written = written_by(function, args, kwargs)
+        inputs = self._inputs(tensors, written if replaces_all(function) else [])
         overwritten = {_address(tensor) for tensor in written}
         unwritten = self._read_unwritten(tensors, overwritten)
         result = self._follow(lambda: function(*args, **kwargs))
@@ -234,6 +233,16 @@ class Recorder(TorchDispatchMode):
         module = self._stack[-1]
         return Origin(self.modules.get(module, ""), type(module).__name__, source)
 
+    def _inputs(self, tensors: list[Tensor], replaced: list[Tensor]) -> list[TensorRecord]:
+        """Record what comes in; of what is replaced, and given for nothing else, no numbers."""
+        counts = Counter(map(id, tensors))
+        unread = {id(tensor) for tensor in replaced if counts[id(tensor)] == 1}
+        described = [self._describe(tensor) for tensor in tensors]
+        return [
+            record._replace(fingerprint=REPLACED) if id(tensor) in unread else record
+            for tensor, record in zip(tensors, described, strict=True)
+        ]
+
     def _describe(self, tensor: Tensor, keep: bool = True) -> TensorRecord:
         """Record a tensor as it is now; `keep`: its fingerprint may be used again."""
         dtype = str(tensor.dtype).removeprefix("torch.")
@@ -282,19 +291,9 @@ def _seed(arguments: list[Any], outputs: list[Tensor]) -> int:
     for argument in arguments:
         if isinstance(argument, torch.Generator):
             return argument.initial_seed()
-    is_there = any(tensor.is_cuda for tensor in outputs)
-    return (torch.cuda if is_there else torch).initial_seed()
+    on_gpu = any(tensor.is_cuda for tensor in outputs)
+    return torch.cuda.initial_seed() if on_gpu else torch.initial_seed()
 
 
 def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _written(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the arguments that an operation changes in place, by its schema."""
-    written = []
-    for place, argument in enumerate(function._schema.arguments):
-        if argument.alias_info and argument.alias_info.is_write:
-            value = args[place] if place < len(args) else kwargs.get(argument.name)
-            written += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
-    return written

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REGION = "compiled region"  # how names begin of what torch has compiled: nobody sees inside
+REPLACED = "replaced"  # a tensor that an operation writes to, whatever numbers it held
 
 
 class TensorRecord(NamedTuple):
     """A tensor as an operation found it; its name is "" where the model has none for it."""
 
-    fingerprint: str  # or "unwritten": memory that nobody has written
+    fingerprint: str  # or "unwritten": memory that nobody has written; or REPLACED
     dtype: str
     shape: list[int]
     name: str

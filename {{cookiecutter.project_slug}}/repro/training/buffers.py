@@ -101,10 +101,18 @@ class Buffers:
 
     def share_last(self, processes: Processes, source: int) -> None:
         """Give those that have no mean the value that the last shard left in process `source`."""
-        values = [buffer.value().clone() for buffer in self._others]
-        processes.copy_from(source, values)
-        for buffer, value in zip(self._others, values, strict=True):
-            buffer.put(value)
+        _share(self._others, processes, source)
+
+    def share(self, processes: Processes) -> None:
+        """Give all processes the values of the first one."""
+        _share(self._all, processes, source=0)
+
+
+def _share(buffers: list[_Buffer], processes: Processes, source: int) -> None:
+    values = [buffer.value().clone() for buffer in buffers]
+    processes.copy_from(source, values)
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.put(value)
 
 
 def _has_own_values(buffer: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from repro.core.errors import UserError
 from repro.training.engine import Engine, EngineSettings
 from repro.training.processes import Processes
 from repro.training.scale.library import LibraryEngine, Root
@@ -32,8 +33,11 @@ class DistributedEngine(LibraryEngine):
     def __init__(self, processes: Processes, bucket_mib: int) -> None:
         super().__init__(processes)
         self._bucket_mib = bucket_mib
+        self._frozen: list[nn.Parameter] = []  # as the training began
 
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
+        self._refuse_other_models(model)
+        self._frozen = [p for p in model.parameters() if not p.requires_grad]
         # By itself DDP makes its buckets anew after a process's first step, in the order in which
         # the gradients came: a process that goes on would add in another order.
         root = Root(model, self._processes.device)
@@ -41,10 +45,21 @@ class DistributedEngine(LibraryEngine):
         root.never = nn.Parameter(torch.zeros(1, device=self._processes.device))
         self._root = DistributedDataParallel(
             root,
+            init_sync=False,  # all have the weights that follow from the seed
             forward_sync_buffers=False,  # they are copied after each step
             find_unused_parameters=True,
             bucket_cap_mb=self._bucket_mib,
         )
+
+    def refuse_sizes(self, smallest: int) -> None:
+        # It is asked before each step: DDP adds up what had gradients when it was made, and would
+        # leave each process with weights of its own.
+        if thawed := sum(parameter.requires_grad for parameter in self._frozen):
+            raise UserError(
+                f"training.parallel=ddp: {thawed} parameters that were frozen as the training "
+                "began have gradients now: expected all that is ever trained to have "
+                "requires_grad=True then; give it a rate of 0 until it is to change"
+            )
 
     def _exchanging(self, is_last: bool) -> AbstractContextManager[object]:
         there: AbstractContextManager[object] = self._root.no_sync()

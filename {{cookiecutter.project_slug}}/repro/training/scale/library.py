@@ -6,6 +6,7 @@ as its forward pass, so the library sees all that the loss does, whatever parts 
 calls. Weights, the order of samples, seeds and losses are those of `shards`.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from repro.core.errors import refuse
+from repro.training.agreement import faults_of_summands, kind_of
+from repro.training.buffers import buffers_of
 from repro.training.engine import Engine
 from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients
 from repro.training.processes import Processes
@@ -48,6 +52,12 @@ class LibraryEngine(Engine):
         self._processes = processes
         self._root: Any = None  # what the library has made of a Root
 
+    def _refuse_other_models(self, model: nn.Module) -> None:
+        """Raise UserError, in all processes, if their models are not alike."""
+        kinds = [kind_of(parameter) for parameter in model.parameters()]
+        told = [json.loads(text) for text in self._processes.texts(json.dumps(kinds))]
+        refuse(faults_of_summands(told))
+
     def _exchanging(self, is_last: bool) -> AbstractContextManager[object]:
         """Let the backward passes of the block exchange gradients if it has the last of a step."""
         raise NotImplementedError
@@ -66,6 +76,8 @@ class LibraryEngine(Engine):
         earlier = [parameter.grad for parameter in parameters]
         for parameter in (*parameters, self._root_module().always):
             parameter.grad = None
+        buffers = buffers_of(model)
+        buffers.begin()
         sums = TreeSum()
         for number, batch in zip(processes.own, batches, strict=True):
             with self._exchanging(number == processes.own[-1]):
@@ -74,8 +86,7 @@ class LibraryEngine(Engine):
         scale_gradients([p.grad for p in parameters if p.grad is not None], factor)
         for parameter, before in zip(parameters, earlier, strict=True):
             parameter.grad = added(before, parameter.grad)
-        if buffers := [*model.buffers()]:
-            processes.copy_from(0, buffers)
+        buffers.share(processes)
         return mean
 
     def _backward_of_shard(

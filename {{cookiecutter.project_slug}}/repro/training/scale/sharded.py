@@ -40,6 +40,7 @@ class ShardedEngine(LibraryEngine):
         self._mesh: DeviceMesh = init_device_mesh(processes.device.type, (processes.size,))
 
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
+        self._refuse_other_models(model)
         _refuse_fused(optimizers)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         root = Root(model, self._processes.device)

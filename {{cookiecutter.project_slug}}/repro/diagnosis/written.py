@@ -1,0 +1,24 @@
+"""Which tensors an operation of torch changes in place, and whether it reads them before."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+_REPLACING = ("copy_", "zero_", "fill_")
+
+
+def replaces_all(function: Any) -> bool:
+    """Tell whether an operation writes to all of what it changes, whatever that held."""
+    name, _, overload = str(function).partition(".")[2].partition(".")
+    return name in _REPLACING or overload == "out" or overload.endswith("_out")
+
+
+def written_by(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the arguments that an operation changes in place, by its schema."""
+    written = []
+    for place, argument in enumerate(function._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[place] if place < len(args) else kwargs.get(argument.name)
+            written += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
+    return written
