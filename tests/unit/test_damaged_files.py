@@ -20,7 +20,7 @@ from repro.core.bounded import DamagedFile, parse_json, read_json_file, read_tex
 from repro.core.errors import SHOWN, UserError
 from repro.core.files import parse_object, write_json
 from repro.core.layout import STATE, SUMS, TENSORS, part_file
-from repro.core.project import parse_toml, tool_settings
+from repro.core.project import author_module, author_object, parse_toml, tool_settings
 from repro.core.tensor_files import fault_of_tensors
 from repro.data.manifest import read_manifest, write_manifest
 from repro.diagnosis.diff import first_difference
@@ -180,6 +180,29 @@ def test_toml_that_cannot_be_read_is_one_line(tmp_path: Path, text: str) -> None
     assert "is damaged" in refusal(lambda: parse_toml(text))
     (tmp_path / "pyproject.toml").write_text(text)
     assert "pyproject.toml is damaged" in refusal(lambda: tool_settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "named", ["#own.config:x", ":x", ".x:y", "own..x:y", "no_such:x", "json:x"]
+)
+def test_a_name_of_nothing_is_one_line(tmp_path: Path, named: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f'[tool.repro]\nconfig = "{named}"\n')
+    told = refusal(lambda: author_object(tmp_path, "config"))
+    assert f'config = "{named}"' in told
+    assert "of your own code" in told
+    (tmp_path / "pyproject.toml").write_text(f'[tool.repro]\ndata = "{named.partition(":")[0]}"\n')
+    if named != "json:x":  # a module that there is
+        assert "expected a module of" in refusal(lambda: author_module(tmp_path, "data"))
+
+
+def test_a_module_that_a_named_one_lacks_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lacking_one.py").write_text("import no_such_package\n")
+    (tmp_path / "pyproject.toml").write_text('[tool.repro]\nconfig = "lacking_one:x"\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        author_object(tmp_path, "config")
 
 
 def test_a_report_of_a_project_that_is_no_text_is_one_line(tmp_path: Path) -> None:
@@ -526,7 +549,7 @@ def test_json_is_parsed_in_one_place_only() -> None:
         "tracking/__main__.py",  # a line of the training's own
     }
     exchanged = {"training/beside.py", "training/rows.py", "training/processes.py"}
-    exchanged |= {"training/scale/parts.py"}
+    exchanged |= {"training/scale/parts.py", "runs/restarts.py"}
     exchanged |= {"tasks/outputs.py", "tasks/task_in_session.py"}  # between processes
     exchanged |= {"data/digests.py", "data/known_digests.py", "data/tar_check.py"}
     exchanged |= {"runs/recheck.py", "diagnosis/recheck_file.py"}

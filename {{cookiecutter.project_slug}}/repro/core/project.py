@@ -92,31 +92,47 @@ def author_object(root: Path, name: str) -> Any:
 
     UserError if there is none.
     """
-    named = tool_settings(root).get(name, "nothing")
-    module, _, attribute = named.partition(":")
+    module, _, attribute = tool_settings(root).get(name, "nothing").partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (AttributeError, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != module:
-            raise  # it lacks a module of its own
-        raise UserError(
-            f'pyproject.toml: {name} = "{named}" in [tool.repro]: {error}; expected '
-            '"module:name" of your own code'
-        ) from error
+        return getattr(_imported(module), attribute)
+    except AttributeError as error:
+        raise _named_nothing(root, name, error) from error
+    except ModuleNotFoundError as error:
+        _raise_if_inside(error, module)
+        raise _named_nothing(root, name, error) from error
 
 
 def author_module(root: Path, name: str) -> Any:
     """Import the module that [tool.repro] names under `name`; UserError if there is none."""
-    named = tool_settings(root).get(name, "nothing")
+    module = tool_settings(root).get(name, "nothing")
     try:
-        return importlib.import_module(named)
+        return _imported(module)
     except ModuleNotFoundError as error:
-        if error.name != named:
-            raise  # it lacks a module of its own
-        raise UserError(
-            f'pyproject.toml: {name} = "{named}" in [tool.repro]: {error}; expected a module of '
-            "your own code"
-        ) from error
+        _raise_if_inside(error, module)
+        raise _named_nothing(root, name, error, "a module") from error
+
+
+def _imported(module: str) -> Any:
+    """Import a module; ModuleNotFoundError also for what no module can be called."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+    return importlib.import_module(module)
+
+
+def _raise_if_inside(error: ModuleNotFoundError, module: str) -> None:
+    """Raise an error again that is of a module which the author's own one lacks."""
+    if not f"{module}.".startswith(f"{error.name}."):
+        raise error
+
+
+def _named_nothing(
+    root: Path, name: str, error: Exception, expected: str = '"module:name"'
+) -> UserError:
+    named = tool_settings(root).get(name, "nothing")
+    return UserError(
+        f'pyproject.toml: {name} = "{named}" in [tool.repro]: {error}; expected {expected} of your '
+        "own code"
+    )
 
 
 def uses_low_precision(config: object) -> bool:

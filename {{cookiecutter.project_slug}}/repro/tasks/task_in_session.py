@@ -58,7 +58,8 @@ class TaskInSession:
             self.task = made_task(task_class(session.root), config, prepared.facts)
         if session.is_fresh:
             self.task.initialize(self.datasets)
-        self.task.model.to(session.device)
+        if not session.engine.is_sharded:  # FSDP2 brings each block there, cut
+            self.task.model.to(session.device)
         if told := fused_attention_here(config, self.task.model, session.device):
             session.tell(told)
         self.task.clip = config.training.gradient_clip
