@@ -136,6 +136,10 @@ class Recorder(TorchDispatchMode):
             return function(*args, **kwargs)
         if function.is_view:
             return self._follow(lambda: function(*args, **kwargs))
+        return self._record(function, args, kwargs)
+
+    def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operation that makes or changes tensors, and note it; return what it gives."""
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         arguments = " ".join(map(_word, filter(_is_plain, leaves)))
