@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from repro.diagnosis.step_file import REGION, REPLACED, Operation, TensorRecord
-from repro.diagnosis.written import replaces_all, written_by
+from repro.diagnosis.written import replaces_all, seed_of, written_by
 from repro.runs.fingerprints import fingerprint
 
 # Operations that hand out memory without writing to it.
@@ -136,6 +136,10 @@ class Recorder(TorchDispatchMode):
             return function(*args, **kwargs)
         if function.is_view:
             return self._follow(lambda: function(*args, **kwargs))
+        return self._record(function, args, kwargs)
+
+    def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operation that makes or changes tensors, and note it; return what it gives."""
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         arguments = " ".join(map(_word, filter(_is_plain, leaves)))
@@ -164,7 +168,7 @@ class Recorder(TorchDispatchMode):
             arguments=arguments,
             inputs=inputs,
             outputs=[self._describe(tensor, keep=not overwritten) for tensor in outputs],
-            random=_seed(leaves, outputs) if draws else None,
+            random=seed_of(leaves, outputs) if draws else None,
             fresh=fresh,
             unwritten=unwritten,
         )
@@ -284,15 +288,6 @@ def _is_plain(argument: Any) -> bool:
 def _word(argument: Any) -> str:
     """Write an argument as text that is the same in another process."""
     return repr(argument) if isinstance(argument, str) else str(argument).partition(" object at")[0]
-
-
-def _seed(arguments: list[Any], outputs: list[Tensor]) -> int:
-    """Return the seed of the generator that an operation drew from."""
-    for argument in arguments:
-        if isinstance(argument, torch.Generator):
-            return argument.initial_seed()
-    on_gpu = any(tensor.is_cuda for tensor in outputs)
-    return torch.cuda.initial_seed() if on_gpu else torch.initial_seed()
 
 
 def _in_backward() -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -22,3 +23,12 @@ def written_by(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]
             value = args[place] if place < len(args) else kwargs.get(argument.name)
             written += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
     return written
+
+
+def seed_of(arguments: list[Any], outputs: list[Tensor]) -> int:
+    """Return the seed of the generator that an operation drew from."""
+    for argument in arguments:
+        if isinstance(argument, torch.Generator):
+            return argument.initial_seed()
+    on_gpu = any(tensor.is_cuda for tensor in outputs)
+    return torch.cuda.initial_seed() if on_gpu else torch.initial_seed()
