@@ -549,7 +549,7 @@ def test_json_is_parsed_in_one_place_only() -> None:
         "tracking/__main__.py",  # a line of the training's own
     }
     exchanged = {"training/beside.py", "training/rows.py", "training/processes.py"}
-    exchanged |= {"training/scale/parts.py", "runs/restarts.py"}
+    exchanged |= {"training/scale/parts.py", "training/scale/library.py", "runs/restarts.py"}
     exchanged |= {"tasks/outputs.py", "tasks/task_in_session.py"}  # between processes
     exchanged |= {"data/digests.py", "data/known_digests.py", "data/tar_check.py"}
     exchanged |= {"runs/recheck.py", "diagnosis/recheck_file.py"}

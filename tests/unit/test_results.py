@@ -172,7 +172,7 @@ def trained(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def evaluate_as(monkeypatch: pytest.MonkeyPatch, accuracy: Json) -> None:
     """Let every evaluation give this; it writes metrics-best.json or metrics-last.json alone."""
 
-    def command(root: Path, name: str, arguments: list[str]) -> Finished:
+    def command(root: Path, name: str, arguments: list[str], **_: object) -> Finished:
         if name == "evaluate":
             step = layout.step_of(Path(arguments[1]))
             of = "best" if step == 20 else "last"
@@ -222,7 +222,7 @@ def test_a_best_checkpoint_that_is_missing_is_named_with_what_to_do(trained: Pat
 def test_an_evaluation_of_the_old_kind_is_told_what_to_call(
     root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "run_author_command", lambda *_: Finished("", 0))
+    monkeypatch.setattr(measuring, "run_author_command", lambda *_, **__: Finished("", 0))
     with pytest.raises(UserError) as raised:
         measure(root, claimed(), 1, trained)
     (line,) = raised.value.lines
