@@ -162,7 +162,7 @@ def test_peak_memory_is_told_in_mib_of_either_system(monkeypatch: pytest.MonkeyP
     found = []
     for machine in (machines.this_machine(), MAC):
         monkeypatch.setattr(machines, "this_machine", lambda machine=machine: machine)
-        monkeypatch.setattr(project, "command_line", lambda *_: ["python", "-c", "pass"])
+        monkeypatch.setattr(project, "command_line", lambda *_, **__: ["python", "-c", "pass"])
         monkeypatch.setattr(
             project.os, "wait4", lambda pid, options, wait4=os.wait4: _fixed(wait4(pid, options))
         )
