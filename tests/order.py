@@ -23,6 +23,7 @@ _OF_ENGINES = {  # tests of the same trainings
         "test_each_step_exchanges_the_same_buckets_after_its_last_part",
         "test_after_each_step_all_processes_have_the_buffers_of_the_first",
         "test_initial_weights_are_those_of_shards",
+        "test_gradients_of_two_parts_of_a_process_add_up",
         "test_delays_change_no_byte",
         "test_delays_in_ten_trainings_change_no_byte",
     ],

@@ -422,17 +422,31 @@ def test_after_each_step_all_processes_have_the_buffers_of_the_first(
         assert [line["buffers"] for line in process] == buffers
 
 
-def test_initial_weights_are_those_of_shards(
-    probed: Project, accumulated: tuple[dict[str, bytes], list[Any]], parallel: str
-) -> None:
-    done = probed.train(*words("shards", f"{parallel}-start", *ACCUMULATED, "training.max_steps=1"))
+@pytest.fixture(scope="module")
+def alone(probed: Project, parallel: str) -> list[dict[str, Any]]:
+    """What a process told that did the same in shards, in runs/<engine>-alone."""
+    done = probed.train(*words("shards", f"{parallel}-alone", *ACCUMULATED))
     assert done.returncode == 0, done.stderr
-    ((start, _),) = told(probed)
+    (found,) = told(probed)
+    return found
+
+
+def test_initial_weights_are_those_of_shards(
+    accumulated: tuple[dict[str, bytes], list[Any]], alone: list[dict[str, Any]]
+) -> None:
+    start = alone[0]["weights"], alone[0]["buffers"]
     for process in accumulated[1]:
-        assert (process[0]["weights"], process[0]["buffers"]) == (
-            start["weights"],
-            start["buffers"],
-        )
+        assert (process[0]["weights"], process[0]["buffers"]) == start
+
+
+def test_gradients_of_two_parts_of_a_process_add_up(
+    probed: Project,
+    accumulated: tuple[dict[str, bytes], list[Any]],
+    alone: list[dict[str, Any]],
+    parallel: str,
+) -> None:
+    names = (f"{parallel}-two", f"{parallel}-alone")
+    within_a_bound(*(metrics_of(probed.path / "runs" / name) for name in names))
 
 
 def test_delays_change_no_byte(
