@@ -84,7 +84,11 @@ CLAIMS = """
 def clean_environ(**variables: str) -> dict[str, str]:
     """This process's environment as a newcomer's: without the profile, without make's own."""
     left_out = {*PROFILE_VARIABLES, *fork_client.THREADS, "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CI"}
-    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in left_out and not name.startswith(("OPENBLAS_", "NVPL_"))
+    }
     return {**kept, **variables}
 
 

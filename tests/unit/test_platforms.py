@@ -14,9 +14,11 @@ from types import ModuleType
 import pytest
 from bootstrap_module import load_bootstrap
 from conftest import TEMPLATE
-from faked_machine import MAC
+from faked_machine import ARM_SERVER, MAC
 from repro.core import machines, project
+from repro.core.errors import UserError
 from repro.data import known_digests
+from repro.environment import profile
 from repro.environment.machine import get_hardware
 from repro.training import determinism
 
@@ -143,6 +145,15 @@ number = ctypes.c_int()
 ctypes.CDLL(None).prctl(2, ctypes.byref(number))  # PR_GET_PDEATHSIG
 print(number.value)
 """
+
+
+def test_the_kernels_of_nvpl_are_not_chosen_on_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {"NVPL_BLAS_DEBUG_CPU_TYPE": "1"}
+    profile._changes("native", chosen)  # without NVPL nothing reads it
+    monkeypatch.setattr(machines, "this_machine", lambda: ARM_SERVER)
+    profile._changes("native", {})
+    with pytest.raises(UserError, match=r"NVPL_BLAS_DEBUG_CPU_TYPE=1 is set, .* unset NVPL_BLAS"):
+        profile._changes("native", chosen)
 
 
 def test_threads_are_set_where_no_core_is_bound_to_a_process(

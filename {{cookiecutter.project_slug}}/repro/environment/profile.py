@@ -54,6 +54,7 @@ PROFILES: dict[str, dict[str, str]] = {
 # sets the number of threads (aten/src/ATen/ParallelOpenMP.cpp), and it changes no bits (measured).
 # Nor are OMP_SCHEDULE, OMP_PROC_BIND, OMP_PLACES, OMP_WAIT_POLICY and OMP_NESTED (measured): they
 # say where and how threads run, not how many. KMP_* are read by another OpenMP than torch's.
+_OF_NVPL = "NVPL_BLAS_DEBUG_CPU_TYPE"  # which torch has for ARM alone
 FORBIDDEN = {
     "DNNL_MAX_CPU_ISA": "the old name of ONEDNN_MAX_CPU_ISA",
     "ONEDNN_DEFAULT_FPMATH_MODE": "it lets convolutions round to bfloat16",
@@ -64,6 +65,7 @@ FORBIDDEN = {
     "MKL_NUM_STRIPES": "it cuts matrices otherwise among threads, and changes bits (measured)",
     "MKL_ENABLE_INSTRUCTIONS": "it chooses MKL's kernels beside MKL_CBWR",
     "NPY_ENABLE_CPU_FEATURES": "it contradicts NPY_DISABLE_CPU_FEATURES",
+    _OF_NVPL: "it chooses the kernels of NVPL, and changes bits on ARM (measured)",
     "NVIDIA_TF32_OVERRIDE": "it switches TF32 on or off whatever the program asks for",
 }
 
@@ -242,6 +244,8 @@ def _changes(profile: str, environ: Mapping[str, str], threads: int = 1) -> dict
 def _is_harmless(name: str, value: str, threads: int) -> bool:
     """Tell whether a forbidden variable has a value that changes nothing."""
     text = value.strip().lower()
+    if name == _OF_NVPL and machines.this_machine().architecture != machines.AARCH64:
+        return True
     if name == "OMP_THREAD_LIMIT" and text.isdecimal():
         return int(text) >= threads
     if name == "OMP_MAX_ACTIVE_LEVELS" and text.isdecimal():
