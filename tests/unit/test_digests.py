@@ -479,7 +479,7 @@ print(*tree_digests(Path(sys.argv[2])).values())
 def test_subprocesses_inherit_what_was_read(
     folder: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def typed(root: Path, name: str, *arguments: str) -> list[str]:
+    def typed(root: Path, name: str, *arguments: str, **_: object) -> list[str]:
         return ["python", "-c", PROGRAM, str(TEMPLATE), str(folder)]
 
     monkeypatch.setattr(project, "command_line", typed)
