@@ -627,6 +627,16 @@ def test_what_is_trained_later_is_refused_by_ddp(own_wide: Project) -> None:
     assert len(metrics_of(own_wide.path / "runs" / "thawing")) == 3
 
 
+def test_weights_that_a_loss_uses_by_itself_are_one_line(own_wide: Project) -> None:
+    """FSDP2 has the weights of a block whole in its forward alone."""
+    plain = "return Weighted(total"
+    penalty = " + sum(p.square().sum() for p in self.model.parameters())"
+    own_wide.edit("experiment/task.py", plain, plain + penalty)
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "penalty"))
+    (line,) = set(faults(done))
+    assert "weights are used outside of the modules that hold them" in line
+
+
 def test_nccl_sums_by_a_ring_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SimpleNamespace(parallel="ddp", processes=2, bucket_mib=25)
     launched = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}

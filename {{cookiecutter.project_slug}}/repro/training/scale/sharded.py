@@ -18,6 +18,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from repro.core.errors import UserError, refuse
 from repro.core.layout import step_folder
 from repro.training.packing import LoadedState, State
+from repro.training.parallel import LateWeights, Loss
 from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale import parts
@@ -68,8 +69,21 @@ class ShardedEngine(LibraryEngine):
                 "batches"
             )
 
+    def backward(
+        self,
+        model: nn.Module,
+        batches: Sequence[Any],
+        size: int,
+        processes: Processes,
+        loss: Loss,
+        late: LateWeights | None = None,
+    ) -> Tensor:
+        with _naming_weights_outside():
+            return super().backward(model, batches, size, processes, loss, late)
+
     def compute(self, work: Callable[[], Result]) -> Result:
-        found: Result = self._root(work)
+        with _naming_weights_outside():
+            found: Result = self._root(work)
         # The root keeps its weights whole after a forward pass alone. Where no checkpoint came
         # after it, the gradients of the next step were wrong (measured: their norm by 9 %).
         for module in self._root.modules():
@@ -154,6 +168,21 @@ class ShardedEngine(LibraryEngine):
     def _exchanging(self, is_last: bool) -> Iterator[None]:
         self._root.set_requires_gradient_sync(is_last)
         yield
+
+
+@contextmanager
+def _naming_weights_outside() -> Iterator[None]:
+    """Turn torch's error about weights that are used while they are in parts into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DTensor" not in str(error):
+            raise
+        raise UserError(
+            "training.parallel=fsdp: the model's weights are used outside of the modules that hold "
+            f"them ({' '.join(str(error).split())[:120]}): expected them in a module's forward "
+            "alone, or training.parallel=ddp"
+        ) from error
 
 
 def _at(parameters: Sequence[Tensor], number: object) -> Tensor | None:
