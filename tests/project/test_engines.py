@@ -634,7 +634,48 @@ def test_weights_that_a_loss_uses_by_itself_are_one_line(own_wide: Project) -> N
     own_wide.edit("experiment/task.py", plain, plain + penalty)
     done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "penalty"))
     (line,) = set(faults(done))
-    assert "weights are used outside of the modules that hold them" in line
+    assert "in the forward of the modules that hold them" in line
+
+
+def test_other_calls_of_a_process_are_refused(own_wide: Project) -> None:
+    """FSDP2 by itself would gather one block here and another one there, and use the mixture."""
+    old = "        for block in reversed(self.blocks):\n            values = block(values)\n"
+    new = """        for block in reversed(self.blocks):
+            if block is self.blocks[2]:  # the kit seeds each shard otherwise
+                block = self.blocks[int(torch.randint(2, ()))]
+            values = block(values)
+"""
+    own_wide.edit("experiment/model.py", old, new)
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "skipping"))
+    (line,) = set(faults(done))
+    assert "the processes have called other parts of the model" in line
+    assert not [*(own_wide.path / "runs" / "skipping").glob("checkpoints/step-*")]
+
+
+def test_tensors_beside_the_model_are_refused_by_fsdp(own_wide: Project) -> None:
+    old = "    def initialize("
+    new = """    def state(self) -> dict[str, Any]:
+        return {"average": Average(self.model)}
+
+"""
+    own_wide.edit("experiment/task.py", old, new + old)
+    text = (own_wide.path / "experiment" / "task.py").read_text()
+    average = """
+
+class Average:
+    def __init__(self, model: Any) -> None:
+        self.values = [p.detach().clone() for p in model.parameters()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.values = state["values"]
+"""
+    (own_wide.path / "experiment" / "task.py").write_text(text + average)
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "average"))
+    (line,) = set(faults(done))
+    assert "state={'average': ...} holds tensors" in line
 
 
 def test_nccl_sums_by_a_ring_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,9 +74,7 @@ def _leave(code: int) -> NoReturn:
     A thread of gloo's that lets go of a tensor meanwhile ends the process by SIGABRT: 2 of 22
     trainings with four processes of ddp, on a busy machine, ended so after they had saved all.
     """
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # pools of threads end by it, then all
     atexit._run_exitfuncs()
     _write_what_waits()
     os._exit(code)

@@ -108,6 +108,7 @@ class Session(SessionBase):
         self.best = Best.of(*best) if best else None
         self._registered = registered(model, optimizers, state)
         self.engine.take(model, self._registered.optimizers)
+        self.engine.refuse_state(self._registered.others)
         self._restore(self._registered)
 
     def steps(

@@ -127,6 +127,8 @@ class TrainingSession(Session):
         last = plan.last
         if self.finished == "early" or self.step >= last:
             self.finished = self.finished or "max_steps"
+            if self.start and self.processes.rank == 0:  # what a full disk, or a kill, left undone
+                self.engine.finish(self._last_and_best(self.start.parent))
             yield range(0)
             return
         edited = imported_otherwise(self.root, self._on_disk.code)
@@ -264,8 +266,13 @@ class TrainingSession(Session):
         keep = self._settings.output.keep_checkpoints
         checkpoint.prune(run.checkpoints, keep, self.step, best)
         if self.finished:
-            steps = {self.step, best} - {0}
-            self.engine.finish([layout.step_folder(run.checkpoints, step) for step in steps])
+            self.engine.finish(self._last_and_best(run.checkpoints))
+
+    def _last_and_best(self, checkpoints: Path) -> list[Path]:
+        """Return the checkpoints that a training keeps at its end, as far as they are there."""
+        steps = [self.step, self.best.step if self.best else 0]
+        folders = [layout.step_folder(checkpoints, step) for step in dict.fromkeys(steps)]
+        return [folder for folder in folders if folder.is_dir()]
 
     def _name_checkpoints(self, run: Run) -> None:
         """Let `last` and `best` point to their checkpoints."""

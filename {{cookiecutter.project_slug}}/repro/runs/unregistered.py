@@ -22,6 +22,7 @@ from torch import Tensor
 
 from repro.core.errors import refuse
 from repro.runs.fingerprints import fingerprint
+from repro.training.engine import local
 from repro.training.packing import State
 from repro.training.unsaved import (
     GENERATORS,
@@ -202,6 +203,7 @@ def _copied(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = torch.frombuffer(bytearray(value.tobytes() or b"0"), dtype=torch.uint8)
     if isinstance(value, Tensor):
+        value = local(value)
         return fingerprint([value if value.layout is torch.strided else value.to_dense()])
     if isinstance(value, GENERATORS):
         return _copied(_place_of(value))

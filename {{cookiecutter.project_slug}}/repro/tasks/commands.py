@@ -71,7 +71,7 @@ def _train(root: Path, config: Any) -> int:
     if session.restarts.was_asked:
         return _not_started_again(session)
     session.step_keeper = RecheckFiles(root, lambda: session.run.folder if session.run else None)
-    with naming_lost_processes():
+    with naming_lost_processes(), session.engine.naming_faults():
         try:
             author_object(root, "train")(session)
             session.finish()

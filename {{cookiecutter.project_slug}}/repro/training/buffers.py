@@ -103,9 +103,9 @@ class Buffers:
         """Give those that have no mean the value that the last shard left in process `source`."""
         _share(self._others, processes, source)
 
-    def share(self, processes: Processes) -> None:
-        """Give all processes the values of the first one."""
-        _share(self._all, processes, source=0)
+    def share(self, processes: Processes, source: int) -> None:
+        """Give all processes the values that process `source` has."""
+        _share(self._all, processes, source)
 
 
 def _share(buffers: list[_Buffer], processes: Processes, source: int) -> None:

@@ -7,6 +7,7 @@ for what the order of their sums depends on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -76,6 +77,13 @@ class Engine:
     ) -> Tensor:
         """Add the mean gradient to the parameters' `.grad`; see `backward_in_shards`."""
         return backward_in_shards(model, batches, size, processes, loss, late)
+
+    def refuse_state(self, others: Mapping[str, Any]) -> None:
+        """Raise UserError for objects with a state that cannot be kept."""
+
+    def naming_faults(self) -> AbstractContextManager[None]:
+        """Turn what a library says of a model that it cannot take into one line."""
+        return nullcontext()
 
     def refuse_sizes(self, smallest: int) -> None:
         """Raise UserError if a step of so few samples cannot be done."""

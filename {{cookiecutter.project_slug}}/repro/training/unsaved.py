@@ -49,7 +49,7 @@ class Saved:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        tensors = [*_tensors_in(state)]
+        tensors = [*tensors_in(state)]
         self._memory = {_memory(tensor) for tensor in tensors}
         self._by_kind: dict[tuple[torch.dtype, torch.Size], list[Tensor]] = {}
         for tensor in tensors:
@@ -75,16 +75,16 @@ def _memory(tensor: Tensor) -> tuple[str, int]:
     return str(tensor.device), tensor.untyped_storage().data_ptr()
 
 
-def _tensors_in(state: Any) -> Iterator[Tensor]:
+def tensors_in(state: Any) -> Iterator[Tensor]:
     """Yield the tensors of nested containers; of one that is sharded, the rows of this process."""
     if isinstance(state, Tensor):
         yield local(state)
     elif isinstance(state, Mapping):
         for value in state.values():
-            yield from _tensors_in(value)
+            yield from tensors_in(value)
     elif isinstance(state, _SEQUENCES):
         for value in state:
-            yield from _tensors_in(value)
+            yield from tensors_in(value)
 
 
 def _mappings_in(state: Any) -> Iterator[Mapping[Any, Any]]:
@@ -131,7 +131,7 @@ def _is_numeric_array(value: object) -> bool:
 
 def _of_module(module: nn.Module, name: str, seen: dict[int, object]) -> Iterator[tuple[str, Any]]:
     """Yield what a module calls its state, and then what its plain attributes lead to."""
-    for tensor in _tensors_in(module.state_dict(keep_vars=True)):
+    for tensor in tensors_in(module.state_dict(keep_vars=True)):
         yield name, tensor
     for path, part in module.named_modules():
         for attribute, item in vars(part).items():
@@ -145,7 +145,7 @@ def _of_optimizer(
     optimizer: Optimizer, name: str, seen: dict[int, object]
 ) -> Iterator[tuple[str, Any]]:
     """Yield an optimizer's tensors, and what it keeps beside those (another optimizer)."""
-    for tensor in _tensors_in([*optimizer.state.values(), optimizer.param_groups]):
+    for tensor in tensors_in([*optimizer.state.values(), optimizer.param_groups]):
         yield f"the state of {name}", tensor
     for attribute, item in vars(optimizer).items():
         if attribute not in _KNOWN_OF_OPTIMIZERS and not attribute.startswith("_"):
@@ -224,6 +224,7 @@ def differing(loaded: Any, now: Any, name: str) -> Iterator[str]:
 def _same(loaded: Any, now: Any) -> bool:
     """Tell whether two values are equal; NaN is equal to NaN."""
     if isinstance(loaded, Tensor):
+        loaded, now = local(loaded), local(now) if isinstance(now, Tensor) else now
         if not isinstance(now, Tensor) or loaded.shape != now.shape or loaded.dtype != now.dtype:
             return False
         if loaded.layout is not torch.strided or now.layout is not torch.strided:

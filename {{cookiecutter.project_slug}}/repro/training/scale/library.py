@@ -18,7 +18,7 @@ from repro.core.errors import refuse
 from repro.training.agreement import faults_of_summands, kind_of
 from repro.training.buffers import buffers_of
 from repro.training.engine import Engine
-from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients
+from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients, shard_slices
 from repro.training.processes import Processes
 from repro.training.tree_sum import TreeSum, added
 from repro.training.weighted import Weighted, weighted
@@ -58,6 +58,9 @@ class LibraryEngine(Engine):
         told = [json.loads(text) for text in self._processes.texts(json.dumps(kinds))]
         refuse(faults_of_summands(told))
 
+    def _forwarded(self) -> None:
+        """Come after a forward pass, before the backward pass exchanges anything."""
+
     def _exchanging(self, is_last: bool) -> AbstractContextManager[object]:
         """Let the backward passes of the block exchange gradients if it has the last of a step."""
         raise NotImplementedError
@@ -80,13 +83,16 @@ class LibraryEngine(Engine):
         buffers.begin()
         sums = TreeSum()
         for number, batch in zip(processes.own, batches, strict=True):
+            if batch is not None:
+                buffers.reset()  # so that they advance once in a step
             with self._exchanging(number == processes.own[-1]):
                 sums.add(self._backward_of_shard(number, batch, size, loss))
         mean, factor = join_numbers(sums.total(), size, processes, late)
         scale_gradients([p.grad for p in parameters if p.grad is not None], factor)
         for parameter, before in zip(parameters, earlier, strict=True):
             parameter.grad = added(before, parameter.grad)
-        buffers.share(processes)
+        filled = next(n for n, s in enumerate(shard_slices(size, processes.shards)) if s.stop)
+        buffers.share(processes, filled * processes.size // processes.shards)
         return mean
 
     def _backward_of_shard(
@@ -102,6 +108,7 @@ class LibraryEngine(Engine):
             return parts[0].sum
 
         share = self._root(work)
+        self._forwarded()
         (share * (self._processes.size / size)).sum().backward()  # the library makes a mean
         if not parts:
             return [None] * 3

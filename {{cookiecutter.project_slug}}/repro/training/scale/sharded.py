@@ -3,10 +3,13 @@
 Promises the bits of the same number of processes again, and a checkpoint in which each row is once.
 """
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +26,15 @@ from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale import parts
 from repro.training.scale.library import LibraryEngine, Root
+from repro.training.unsaved import tensors_in
 
 Result = TypeVar("Result")
 
 
+# Forward passes, at first, in which each call is compared before the block is gathered: where some
+# processes call fewer blocks than others, they would wait for each other. Later all are compared at
+# once, after the pass.
+_LOOKS = 50
 # Of a block that FSDP2 gathers by itself: less would be more messages than work.
 _LEAST_VALUES = 1 << 16
 
@@ -38,6 +46,8 @@ class ShardedEngine(LibraryEngine):
 
     def __init__(self, processes: Processes) -> None:
         super().__init__(processes)
+        self._called: list[int] = []  # the numbers of the blocks, in the order of their calls
+        self._looks = _LOOKS
         self._mesh: DeviceMesh = init_device_mesh(processes.device.type, (processes.size,))
 
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
@@ -55,10 +65,20 @@ class ShardedEngine(LibraryEngine):
                 f"training.parallel=fsdp cannot take this model ({reason}): expected weights with "
                 "at least one dimension; training.parallel=ddp takes all"
             ) from error
+        for number, module in enumerate(root.modules()):
+            if isinstance(module, FSDPModule):
+                note = partial(self._note, number)
+                module.register_forward_pre_hook(note, prepend=True)
         now = dict(model.named_parameters())
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
                 group["params"] = [now[names[id(parameter)]] for parameter in group["params"]]
+
+    def _note(self, number: int, *_: object) -> None:
+        """Note that a block is called, before it is gathered."""
+        self._called.append(number)
+        if self._looks > 0 and torch._C._current_graph_task_id() == -1:  # not computed once more
+            self._refuse_other_calls()
 
     def refuse_sizes(self, smallest: int) -> None:
         if smallest < self._processes.shards:
@@ -78,12 +98,57 @@ class ShardedEngine(LibraryEngine):
         loss: Loss,
         late: LateWeights | None = None,
     ) -> Tensor:
-        with _naming_weights_outside():
-            return super().backward(model, batches, size, processes, loss, late)
+        mean = super().backward(model, batches, size, processes, loss, late)
+        self._called = [number for number, p in enumerate(model.parameters()) if p.grad is None]
+        self._forwarded()
+        return mean
+
+    def _forwarded(self) -> None:
+        self._refuse_other_calls()
+        self._called.clear()
+        self._looks -= 1
+
+    def _refuse_other_calls(self) -> None:
+        """Raise UserError in all processes if they have called other parts of the model.
+
+        FSDP2 would not see it: the weights of one block, gathered here, and of another one there,
+        make a mixture of both where their sizes are equal.
+        """
+        told = self._processes.texts(str(crc32(str(self._called).encode())))
+        if len(set(told)) > 1:
+            raise UserError(
+                "training.parallel=fsdp: the processes have called other parts of the model, or "
+                "others in another order, and would mix up their weights: expected the same calls "
+                "whatever the samples and the random numbers are, or training.parallel=ddp"
+            )
+
+    def refuse_state(self, others: Mapping[str, Any]) -> None:
+        for name, other in others.items():
+            if any(tensor.numel() > 1 for tensor in tensors_in(other.state_dict())):
+                raise UserError(
+                    f"training.parallel=fsdp: state={{{name!r}: ...}} holds tensors, which no "
+                    "process could cut as its weights are: make it a part of model (an average as "
+                    "a copy of the network), or take training.parallel=ddp"
+                )
+
+    @contextmanager
+    def naming_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if isinstance(error, UserError) or not _is_of_fsdp(error):
+                raise
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"training.parallel=fsdp cannot do this ({reason}): expected weights of one type "
+                "in each block, none in two blocks, and all of them used in step.backward and "
+                "session.predict alone, in the forward of the modules that hold them; "
+                "training.parallel=ddp takes all"
+            ) from error
 
     def compute(self, work: Callable[[], Result]) -> Result:
-        with _naming_weights_outside():
-            found: Result = self._root(work)
+        found: Result = self._root(work)
+        self._forwarded()
         # The root keeps its weights whole after a forward pass alone. Where no checkpoint came
         # after it, the gradients of the next step were wrong (measured: their norm by 9 %).
         for module in self._root.modules():
@@ -170,19 +235,10 @@ class ShardedEngine(LibraryEngine):
         yield
 
 
-@contextmanager
-def _naming_weights_outside() -> Iterator[None]:
-    """Turn torch's error about weights that are used while they are in parts into one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DTensor" not in str(error):
-            raise
-        raise UserError(
-            "training.parallel=fsdp: the model's weights are used outside of the modules that hold "
-            f"them ({' '.join(str(error).split())[:120]}): expected them in a module's forward "
-            "alone, or training.parallel=ddp"
-        ) from error
+def _is_of_fsdp(error: Exception) -> bool:
+    """Tell whether an error is FSDP2's, or one of a weight that is in parts."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return "DTensor" in str(error) or "/fsdp/" in Path(frames[-1].filename).as_posix()
 
 
 def _at(parameters: Sequence[Tensor], number: object) -> Tensor | None:
