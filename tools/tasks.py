@@ -67,7 +67,11 @@ def written() -> dict[str, Path]:
         if (
             path.is_file()
             and name.startswith(parts)
-            and ("only(" in path.name or path.read_bytes().startswith(TEXT.encode()))
+            and (
+                "only(" in path.name
+                and "'many'" not in path.name
+                or path.read_bytes().startswith(TEXT.encode())
+            )
         ):
             found[name] = path
     return found

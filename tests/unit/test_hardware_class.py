@@ -15,7 +15,14 @@ from faked_machine import NEOVERSE_N1
 from repro.core import machines
 from repro.core.errors import UserError
 from repro.core.machines import ThisMachine
-from repro.environment.profile import MARKER, PROFILES, enter, lacks_for_portable, resolve_profile
+from repro.environment.profile import (
+    FORBIDDEN,
+    MARKER,
+    PROFILES,
+    enter,
+    lacks_for_portable,
+    resolve_profile,
+)
 from repro.results.claims import Claim
 from repro.results.comparable import conditions_that_differ
 from repro.results.recording import RecordedClaim, parse_recording
@@ -67,7 +74,7 @@ def test_no_other_machine_gets_the_portable_class(other_machine: ThisMachine) ->
 def test_portable_is_refused_where_it_cannot_be(
     other_machine: ThisMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (*PROFILES["portable"], MARKER):
+    for name in (*PROFILES["portable"], MARKER, *FORBIDDEN):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError) as refused:
         enter("portable")
@@ -274,7 +281,7 @@ def test_the_profile_is_no_setting_among_the_conditions(
 ) -> None:
     monkeypatch.setattr(
         "repro.runs.conditions.conditions_on_disk",
-        lambda root: Conditions({}, {}, "", "lock", {}).on_disk,
+        lambda root, config: Conditions({}, {}, "", "lock", {}).on_disk,
     )
     config = {"profile": "native", "seed": 1, "seeds": {}, "threads": 1}
     found = conditions_here(tmp_path, config, {}, "native", "cpu").conditions
