@@ -173,7 +173,14 @@ def test_a_setup_that_fails_leaves_the_old_environment(top: Path, cause: str) ->
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_setup_that_is_killed_leaves_the_old_environment(top: Path, number: int) -> None:
     before = names(top)
-    process = subprocess.Popen(COMMAND, cwd=top, env=environ(top), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=top,
+        env=environ(top),
+        stderr=subprocess.DEVNULL,
+        # A shell that started the tests in the background has Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (top / ".venv" / "repro-setup.new" / "bin" / "python").exists():
         assert process.poll() is None
         time.sleep(0.01)
