@@ -2,12 +2,16 @@
 
 import itertools
 import re
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import (
     ROOT,
 )
 from options import CHOICES, pins
+from repro.environment.requirements import requirement_faults
 
 LOCKS = ROOT / "templates" / "locks"
 
@@ -43,3 +47,15 @@ def test_a_task_has_its_own_packages_only(task: str) -> None:
     assert "torch" in locked
     assert not locked.keys() & {"torchvision", "pillow", "matplotlib"}
     assert ("scikit-learn" in locked) is (task == "table")
+
+
+def test_an_image_without_requirements_needs_no_packaging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image has the locks alone, and only some projects have `packaging` in theirs."""
+    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
+    pins: dict[str, Any] = {"requirements.lock": {}}
+    assert not [*requirement_faults(tmp_path, pins)]
+    (tmp_path / "requirements.in").write_text("torch\n")
+    (line,) = requirement_faults(tmp_path, pins)
+    assert "packaging is not installed" in line
