@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from conftest import TEMPLATE, free_port
+from conftest import HANGS, TEMPLATE, free_port
 from repro.core.errors import UserError
 from repro.core.launch import Launch, is_first, is_one_of_several, launched
 from repro.training import joining
@@ -123,7 +123,11 @@ def test_a_network_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPat
 
 LEAVING = """
 import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from repro.core.command import run_command
+
+pool = ThreadPoolExecutor(1)  # of the whole program: its worker waits for work until Python ends
+pool.submit(print, "pool").result()
 
 class Library:
     def __del__(self):
@@ -140,8 +144,8 @@ sys.exit(run_command(lambda: print("command") or 7))
 @pytest.mark.parametrize(
     ("several", "lines"),
     [
-        ({}, ["command", "thread", "at exit", "taken apart"]),
-        ({**TWO, "RANK": "1"}, ["command", "thread", "at exit"]),
+        ({}, ["pool", "command", "thread", "at exit", "taken apart"]),
+        ({**TWO, "RANK": "1"}, ["pool", "command", "thread", "at exit"]),
     ],
 )
 def test_one_of_several_processes_takes_nothing_apart_at_its_end(
@@ -150,6 +154,6 @@ def test_one_of_several_processes_takes_nothing_apart_at_its_end(
     """A thread of gloo's aborts a process that does; all else is done as by a lone process."""
     environ = {**os.environ, "PYTHONPATH": str(TEMPLATE), **several}
     done = subprocess.run(
-        [sys.executable, "-c", LEAVING], env=environ, capture_output=True, text=True
+        [sys.executable, "-c", LEAVING], env=environ, capture_output=True, text=True, timeout=HANGS
     )
     assert (done.returncode, done.stdout.split("\n")) == (7, [*lines, ""]), done.stderr
