@@ -68,8 +68,7 @@ def written() -> dict[str, Path]:
             path.is_file()
             and name.startswith(parts)
             and (
-                ("only(" in path.name
-                and "'many'" not in path.name)
+                ("only(" in path.name and "'many'" not in path.name)
                 or path.read_bytes().startswith(TEXT.encode())
             )
         ):

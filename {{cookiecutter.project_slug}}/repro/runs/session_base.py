@@ -176,9 +176,8 @@ class SessionBase:
         return dict(own_tensors(self.engine.parts(state))) if self.engine.is_sharded else state
 
     def _load(self, state: State) -> None:
-        """Put back what `state_dict` returned, to go on."""
-        known = self._known()
-        known.load(self.engine.placed(known, state))
+        """Put back what `state_dict` returned, placed as the engine has it, to go on."""
+        self._known().load(state)
         self.step = state["step"]
         self.finished = state.get("finished", "")
         self.notes = state.get("notes", {})

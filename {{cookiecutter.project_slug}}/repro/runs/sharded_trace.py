@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from repro.runs.fingerprints import EFFECTS, Quantities, as_hex, as_int64, fingerprint
-from repro.runs.trace import StepInputs, quantities_of_step
+from repro.runs.trace import StepInputs, StepQuantities
 from repro.training.engine import local
 from repro.training.pending import Arriving
 from repro.training.processes import Processes
@@ -44,9 +44,7 @@ def sharded_quantities(
     if processes.rank:
         return None, bool(ending)
     state = dict(zip(EFFECTS, map(as_hex, effects), strict=True))
-    quantities = quantities_of_step(
-        lambda: [samples, of_inputs], numbers, noted or {}, lambda: state
-    )
+    quantities = StepQuantities(lambda: [samples, of_inputs], numbers, noted or {}, lambda: state)
     return quantities, bool(ending)
 
 

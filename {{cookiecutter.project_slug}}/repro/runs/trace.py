@@ -89,11 +89,12 @@ class StepInputs:
 
 
 @dataclass(frozen=True)
-class _Step:
+class StepQuantities:
     """A step that was done; calling it gives its quantities, in causal order.
 
     `inputs`: gives the fingerprints of the samples and of the batch, of all processes. `noted`:
-    fingerprints of gradients that were taken before the step was done, by quantity.
+    fingerprints of gradients that were taken before the step was done, by quantity. `state` gives
+    those of gradients, weights and buffers as they are then.
     """
 
     inputs: Callable[[], list[int]]
@@ -108,20 +109,6 @@ class _Step:
         # The gradients follow from the loss, before what was made of them: "" keeps their place.
         places = dict.fromkeys([*self.noted, "gradients"], "")
         return {**first, **places, **dict(others), **self.state(), **self.noted}
-
-
-def quantities_of_step(
-    inputs: Callable[[], list[int]],
-    numbers: dict[str, float],
-    noted: Mapping[str, str],
-    state: Quantities,
-) -> Quantities:
-    """Return what gives a step's quantities, in causal order.
-
-    `inputs` gives the fingerprints of the samples and of the batch, `state` those of gradients,
-    weights and buffers.
-    """
-    return _Step(inputs, numbers, noted, state)
 
 
 def step_quantities(
@@ -150,7 +137,7 @@ def step_quantities(
     elif arriving and inputs.is_late():
         fingerprints = inputs.late(processes, arriving)
     state = late_state_quantities(model, arriving) if arriving else state_quantities(model)
-    return _Step(fingerprints, numbers, noted or {}, state), asked
+    return StepQuantities(fingerprints, numbers, noted or {}, state), asked
 
 
 def _header(facts: Facts) -> JsonObject:

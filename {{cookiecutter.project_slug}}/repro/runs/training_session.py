@@ -112,9 +112,10 @@ class TrainingSession(Session):
         ]
         if others := differences_of_processes(old, new):
             self._changed.append(f"it had {others}, so this is a run of other bits")
-        self._load(state)
-        loaded = {name: part for name, part in state.items() if name not in _OF_THIS_START}
-        loaded = own_tensors(self.engine.parts(self.engine.placed(known, loaded)))
+        placed = self.engine.placed(known, state)
+        self._load(placed)
+        loaded = {name: part for name, part in placed.items() if name not in _OF_THIS_START}
+        loaded = own_tensors(self.engine.parts(loaded))
         refuse_not_restored(loaded, self.state_dict(), self.start)
 
     def _loaded(self, start: Path) -> LoadedState:

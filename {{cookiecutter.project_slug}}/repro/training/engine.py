@@ -142,12 +142,6 @@ def local(tensor: Tensor) -> Tensor:
     return tensor if to_local is None else to_local().detach()
 
 
-def refuse_without_package(setting: str) -> None:
-    """Raise UserError where a project was made without the engines of several machines."""
-    if fault := fault_without_engines():
-        raise UserError(f"{setting}: {fault}")
-
-
 def joined_with_whole_weights(settings: Any, device: torch.device) -> Joined:
     """Let the processes meet that do not train; the environment is that of a training from here."""
     found = Joined(Processes(settings.shards, device), Engine(), {})
@@ -173,5 +167,6 @@ def _module(settings: object, name: str) -> Any:
     parallel = getattr(settings, "parallel", SHARDS)  # an own config need not have it
     if parallel == SHARDS:
         return None
-    refuse_without_package(f"training.parallel={parallel}")
+    if fault := fault_without_engines():
+        raise UserError(f"training.parallel={parallel}: {fault}")
     return import_module(name)

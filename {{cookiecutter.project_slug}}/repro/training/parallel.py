@@ -20,7 +20,7 @@ from repro.training.halves import check_halves
 from repro.training.pending import is_late
 from repro.training.processes import Processes
 from repro.training.tree_sum import Summands, TreeSum, added
-from repro.training.weighted import refuse_weights, weighted
+from repro.training.weighted import Weighted, refuse_weights, weighted
 
 __all__ = [
     "Processes",
@@ -28,6 +28,7 @@ __all__ = [
     "backward_in_shards",
     "choose_device",
     "join_numbers",
+    "numbers_of_shard",
     "scale_gradients",
     "shard_slices",
     "slices_here",
@@ -115,6 +116,11 @@ def _backward_of_shard(batch: Any, number: int, size: int, loss: Loss) -> list[T
     """Go backward through a shard's share; return its sum, its weight, whether that is unusable."""
     part = weighted(loss(number, batch))
     (part.sum / size).backward()
+    return numbers_of_shard(part)
+
+
+def numbers_of_shard(part: Weighted) -> list[Tensor]:
+    """Return a shard's sum and weight, and whether that is unusable, for `join_numbers`."""
     weight = part.weight_tensor()
     unusable = ~(torch.isfinite(weight) & (weight >= 0))
     return [part.sum.detach().double().reshape(()), weight.clone(), unusable.double()]

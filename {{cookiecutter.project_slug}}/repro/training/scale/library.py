@@ -18,7 +18,14 @@ from repro.core.errors import refuse
 from repro.training.agreement import faults_of_summands, kind_of
 from repro.training.buffers import buffers_of
 from repro.training.engine import Engine
-from repro.training.parallel import LateWeights, Loss, join_numbers, scale_gradients, shard_slices
+from repro.training.parallel import (
+    LateWeights,
+    Loss,
+    join_numbers,
+    numbers_of_shard,
+    scale_gradients,
+    shard_slices,
+)
 from repro.training.processes import Processes
 from repro.training.tree_sum import TreeSum, added
 from repro.training.weighted import Weighted, weighted
@@ -61,6 +68,9 @@ class LibraryEngine(Engine):
     def _forwarded(self) -> None:
         """Come after a forward pass, before the backward pass exchanges anything."""
 
+    def _went_backward(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Come after the backward passes of a step, when its gradients are known."""
+
     def _exchanging(self, is_last: bool) -> AbstractContextManager[object]:
         """Let the backward passes of the block exchange gradients if it has the last of a step."""
         raise NotImplementedError
@@ -93,6 +103,7 @@ class LibraryEngine(Engine):
             parameter.grad = added(before, parameter.grad)
         filled = next(n for n, s in enumerate(shard_slices(size, processes.shards)) if s.stop)
         buffers.share(processes, filled * processes.size // processes.shards)
+        self._went_backward(parameters)
         return mean
 
     def _backward_of_shard(
@@ -110,11 +121,7 @@ class LibraryEngine(Engine):
         share = self._root(work)
         self._forwarded()
         (share * (self._processes.size / size)).sum().backward()  # the library makes a mean
-        if not parts:
-            return [None] * 3
-        weight = parts[0].weight_tensor()
-        unusable = ~(torch.isfinite(weight) & (weight >= 0))
-        return [parts[0].sum.detach().double().reshape(()), weight.clone(), unusable.double()]
+        return [*numbers_of_shard(parts[0])] if parts else [None] * 3
 
     def _root_module(self) -> Any:
         return self._root

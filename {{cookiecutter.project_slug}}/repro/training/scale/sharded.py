@@ -21,7 +21,6 @@ from torch.optim import Adam, AdamW, Optimizer
 from repro.core.errors import UserError, refuse
 from repro.core.layout import step_folder
 from repro.training.packing import LoadedState, State
-from repro.training.parallel import LateWeights, Loss
 from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale import parts
@@ -89,19 +88,9 @@ class ShardedEngine(LibraryEngine):
                 "batches"
             )
 
-    def backward(
-        self,
-        model: nn.Module,
-        batches: Sequence[Any],
-        size: int,
-        processes: Processes,
-        loss: Loss,
-        late: LateWeights | None = None,
-    ) -> Tensor:
-        mean = super().backward(model, batches, size, processes, loss, late)
-        self._called = [number for number, p in enumerate(model.parameters()) if p.grad is None]
+    def _went_backward(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._called = [number for number, p in enumerate(parameters) if p.grad is None]
         self._forwarded()
-        return mean
 
     def _forwarded(self) -> None:
         self._refuse_other_calls()
