@@ -74,17 +74,23 @@ def log_of(project: Project, job: str) -> str:
     return (project.path / f"slurm-{job}.out").read_text()
 
 
-def test_a_job_on_two_nodes_that_gives_way_goes_on_with_the_bits_of_one_process(
-    cluster: Cluster, study: Project, uninterrupted: dict[str, bytes]
-) -> None:
-    """Slurm preempts it: it warns by USR1, as it does before a time limit."""
-    job = submit(cluster, study, "--nodes=2", "--exclusive", "--", "seed=3", *SETTINGS)
+def given_way(cluster: Cluster, study: Project, job: str) -> tuple[Path, str]:
+    """Preempt a job on two nodes, which is queued again and ends well: its run and its log."""
     run = study.path / "runs/slurm" / job
     wait_for_steps(cluster, study, job, run)
     preempt(cluster)
     found = cluster.wait(job, "COMPLETED", "FAILED")
     log = log_of(study, job)
     assert (found["JobState"], found["Restarts"], found["NumNodes"]) == ("COMPLETED", "1", "2"), log
+    return run, log
+
+
+def test_a_job_on_two_nodes_that_gives_way_goes_on_with_the_bits_of_one_process(
+    cluster: Cluster, study: Project, uninterrupted: dict[str, bytes]
+) -> None:
+    """Slurm preempts it: it warns by USR1, as it does before a time limit."""
+    job = submit(cluster, study, "--nodes=2", "--exclusive", "--", "seed=3", *SETTINGS)
+    run, log = given_way(cluster, study, job)
     # Both starts are in the log.
     saved = re.search(r"SIGTERM: saved after step (\d+)", log)
     assert saved, log
@@ -111,12 +117,7 @@ def test_four_processes_on_two_nodes_that_give_way_go_on_with_the_same_bits(
 ) -> None:
     """Those of ddp are told their number, on which its bits depend."""
     job = submit(cluster, study, *ON_FOUR, *MODES[mode], PROCESSES_PER_NODE="2")
-    run = study.path / "runs/slurm" / job
-    wait_for_steps(cluster, study, job, run)
-    preempt(cluster)
-    found = cluster.wait(job, "COMPLETED", "FAILED")
-    log = log_of(study, job)
-    assert (found["JobState"], found["Restarts"], found["NumNodes"]) == ("COMPLETED", "1", "2"), log
+    run, log = given_way(cluster, study, job)
     assert re.search(r"resuming after step \d+\n", log), log
     found, expected = last_state(run), whole(study, mode)
     assert [*found] == [*expected]
