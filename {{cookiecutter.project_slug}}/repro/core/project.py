@@ -28,7 +28,7 @@ RESUME_OTHER_PROCESSES = "resume_other_processes"
 WITH_TRACE = "output.trace=true"
 WITHOUT_TRACKER = "tracker=none"
 IN_FP32 = "training.precision=fp32"
-_PYPROJECT = "pyproject.toml"
+PYPROJECT = "pyproject.toml"
 # PyTorch's engines. Only projects that were made with scale=many have this package.
 ENGINES = "repro.training.scale"
 
@@ -40,7 +40,7 @@ class Finished(NamedTuple):
     peak_memory_mib: float
 
 
-def parse_toml(text: str, name: str = _PYPROJECT) -> JsonObject:
+def parse_toml(text: str, name: str = PYPROJECT) -> JsonObject:
     """Return what a TOML text holds; UserError, with the file's name, if it cannot be read."""
     try:
         return tomllib.loads(text)
@@ -59,27 +59,40 @@ def fault_without_engines() -> str:
     )
 
 
+def repro_table(text: str, name: str = PYPROJECT) -> JsonObject:
+    """Return the table [tool.repro] of pyproject.toml's text; UserError if there is none.
+
+    It holds texts, and tables of what the author states (repro/results/stated.py).
+    """
+    tool = parse_toml(text, name).get("tool")
+    table = tool.get("repro") if isinstance(tool, dict) else None
+    if not isinstance(table, dict):
+        raise UserError(f"{name}: expected a table [tool.repro]: restore it")
+    for key, value in table.items():
+        if not isinstance(value, str | dict):
+            raise UserError(
+                f"{name}: {key!r} = {value!r}: expected a table [tool.repro] of texts and tables: "
+                "correct it"
+            )
+    return table
+
+
 def tool_settings(root: Path) -> dict[str, str]:
-    """Read the table [tool.repro] of pyproject.toml; UserError if there is none."""
-    path = root / _PYPROJECT
-    tool = parse_toml(read_text(path), str(path)).get("tool")
-    settings = tool.get("repro") if isinstance(tool, dict) else None
-    there = settings if isinstance(settings, dict) else {}
-    texts = {key: value for key, value in there.items() if isinstance(value, str)}
-    if not isinstance(settings, dict) or texts != there:
-        raise UserError(f"{path}: expected a table [tool.repro] of texts: restore it")
-    return texts
+    """Return the texts of the table [tool.repro] of pyproject.toml; UserError without the table."""
+    path = root / PYPROJECT
+    table = repro_table(read_text(path), str(path))
+    return {key: value for key, value in table.items() if isinstance(value, str)}
 
 
 def tool_setting(root: Path, name: str) -> str:
     """Return what [tool.repro] says under `name`; UserError if it says nothing."""
     settings = tool_settings(root)
     if name not in settings:
-        raise UserError(f"{root / _PYPROJECT}: [tool.repro] lacks {name}: restore it")
+        raise UserError(f"{root / PYPROJECT}: [tool.repro] lacks {name}: restore it")
     return settings[name]
 
 
-def project_table(text: str, name: str = _PYPROJECT) -> dict[str, Any]:
+def project_table(text: str, name: str = PYPROJECT) -> dict[str, Any]:
     """Return the table [project] of pyproject.toml's text; UserError without a project's name."""
     table = parse_toml(text, name).get("project")
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
