@@ -33,6 +33,7 @@ from repro.core.text import listed
 from repro.data.manifest import data_digest
 from repro.data.tar_index import held_by_indexes
 from repro.environment.locks import LOCK
+from repro.results.citation import uncited
 from repro.results.claims import RECORDED_RUNS, read_recording, recorded_run, stale
 from repro.results.crate import METADATA, PackedTraining, describe, read_about
 from repro.results.document import outdated
@@ -70,7 +71,7 @@ def archive(
     commit = read_commit(root)
     refuse(faults_of_names(commit.files))  # before anything that would train anew in vain
     runs = {name: find_runs(root, name, claim) for name, claim in claims.items()}
-    refuse([f"{line}: make record" for line in (*stale(root), *outdated(root))])
+    refuse([f"{line}: make record" for line in (*stale(root), *outdated(root), *uncited(root))])
     refuse_secrets(commit.files)
     files: Files = {**commit.files}
     patch = uncommitted_changes(root)
