@@ -25,6 +25,7 @@ from repro.publishing.committed import (
 )
 from repro.publishing.contents import Contents, Files, PackedTraining
 from repro.publishing.crate import METADATA, describe
+from repro.publishing.croissant import croissant
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
 from repro.publishing.zip_file import write_zip
@@ -37,7 +38,7 @@ from repro.runs.context import read_context
 from repro.runs.git import uncommitted_changes
 
 SUMS = layout.SUMS  # of all other files of the archive, for sha256sum --check
-GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = []
+GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [croissant]
 
 
 @reading_once()

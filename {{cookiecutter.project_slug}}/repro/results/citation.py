@@ -17,6 +17,7 @@ from repro.core.bounded import LARGEST_BY_HAND, RESTORE, DamagedFile, read_whole
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject, write_file
 from repro.core.text import listed
+from repro.results.about import name_of
 from repro.results.stated import Stated, read_stated
 from repro.runs.yaml_files import fault_of_yaml
 
@@ -149,15 +150,9 @@ def _edit(text: str, node: yaml.MappingNode, name: str, value: str, after: str =
     return _Edit(place, place, f"{new_line}{' ' * key.start_mark.column}{line}", line)
 
 
-def _name_of(author: JsonObject) -> str:
-    """Return the name of an author, in one piece or in two."""
-    parts = [author.get("given-names"), author.get("family-names")]
-    return str(author.get("name") or " ".join(str(part) for part in parts if part))
-
-
 def _find_author(content: JsonObject, name: str) -> int:
     """Return the place of the author to whom [tool.repro] gives an ORCID."""
-    names = [_name_of(entry) for entry in _entries(content)]
+    names = [name_of(entry) for entry in _entries(content)]
     if not name and len(names) > 1:
         raise UserError(
             f"pyproject.toml: orcid in [tool.repro] is of one author, and {CITATION} has "
