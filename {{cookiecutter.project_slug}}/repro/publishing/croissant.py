@@ -130,7 +130,7 @@ def _distribution(contents: Contents, data: DescribedData) -> list[Json]:
     sources = [text for text in data.texts("source") if re.match("https?://", text)]
     digests = data.texts("raw_sha256")
     if len(sources) == len(digests) == 1:
-        nodes.append(_file(sources[0], digests[0], None))
+        nodes.append({**_file(sources[0], digests[0], None), "@id": _place(data, "raw")})
     if len(data.files) <= MOST_FILES:
         nodes += [_data_file(contents, data, file) for file in data.files]
     if _is_image_folder(data):
@@ -160,7 +160,7 @@ def _file(url: str, sha256: str, size: int | None) -> JsonObject:
     """Return a file, known by its address or by its name in the archive."""
     node: JsonObject = {
         "@type": "cr:FileObject",
-        "@id": url,
+        "@id": _identifier(url),
         "name": url.rpartition("/")[2] or url,
         "contentUrl": url,
         "encodingFormat": _encoding(url),
@@ -189,7 +189,7 @@ def _records(data: DescribedData) -> list[Json]:
     for file in data.files:
         if file.path and _encoding(file.name) in _TABLES and (kinds := read_columns(file.path)):
             columns = {name: _column(file.name, name) for name in kinds}
-            records.append(_record_set(_place(data, file.name), kinds, columns))
+            records.append(_record_set(_place(data, file.below), kinds, columns))
     if _is_image_folder(data):
         records.append(_image_records(data))
     if records and data.splits:
@@ -203,7 +203,7 @@ def _record_set(place: str, kinds: dict[str, str], sources: dict[str, JsonObject
     for name, kind in kinds.items():
         field: JsonObject = {
             "@type": "cr:Field",
-            "@id": f"{place}/{quote(name, safe='')}",
+            "@id": f"{place}/{_identifier(name, safe='')}",
             "name": name,
             "dataType": kind,
         }
@@ -214,7 +214,7 @@ def _record_set(place: str, kinds: dict[str, str], sources: dict[str, JsonObject
 
 
 def _column(file: str, name: str) -> JsonObject:
-    return {"fileObject": {"@id": file}, "extract": {"column": name}}
+    return {"fileObject": {"@id": _identifier(file)}, "extract": {"column": name}}
 
 
 def _image_records(data: DescribedData) -> JsonObject:
@@ -260,4 +260,9 @@ def _images(data: DescribedData) -> str:
 def _place(data: DescribedData, name: str) -> str:
     """Return a name that no other data of the archive have: it begins with that of the data."""
     folder = data.manifest_name.split("/")[1:-1]
-    return quote("/".join([*folder, name.rpartition("/")[2]]))
+    return _identifier("/".join([*folder, name]))
+
+
+def _identifier(name: str, safe: str = "/") -> str:
+    """Return an "@id": without spaces, which programs refuse there, %20 included."""
+    return quote(name, safe=safe).replace("%", "=")

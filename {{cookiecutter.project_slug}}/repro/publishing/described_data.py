@@ -27,9 +27,11 @@ class DataFile:
     """A file of data: its name in the archive, where it lies here, and whether it is packed.
 
     A file that is not packed has the name that it gets in the unpacked archive once it is prepared.
+    `below`: its name in the manifest.
     """
 
     name: str
+    below: str
     sha256: str
     path: Path | None
     is_packed: bool
@@ -74,9 +76,11 @@ def _described(contents: Contents, training: PackedTraining) -> DescribedData:
     if own or folder:  # else it is an own loop's, which keeps its data in its own way
         top = PurePosixPath(own) if own else _prepared(training.manifest)
         for name, digest in sorted(digests.items()):
+            if not _is_utf8(name):
+                continue  # no address can have it; the manifest has
             packed = str(top / name)
             path = folder / name if folder else None
-            files.append(DataFile(packed, str(digest), path, packed in contents.files))
+            files.append(DataFile(packed, name, str(digest), path, packed in contents.files))
     named = manifest.get("dataset")
     return DescribedData(
         name=named if isinstance(named, str) else "data",
@@ -87,6 +91,14 @@ def _described(contents: Contents, training: PackedTraining) -> DescribedData:
         folder=folder,
         splits=_splits(contents, training.manifest, manifest, folder),
     )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_manifest(contents: Contents, name: str) -> JsonObject:
