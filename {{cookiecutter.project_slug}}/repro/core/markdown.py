@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 # What Markdown, GitHub's tables and formulas, and links that need no brackets begin with.
-_SPECIAL = re.compile(r"([\\`*_\[\]<>&~|$#]|^[-+=]|:(?=//)|(?<=www)\.|@)")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>&~|$#@]|:(?=//)|(?<=www)\.)")
 
 
 def one_line(text: str) -> str:
@@ -18,9 +18,8 @@ def one_line(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text for a paragraph or a cell, in one line, that is shown as it was written."""
-    line = _SPECIAL.sub(r"\\\1", one_line(text))
-    return re.sub(r"^(\d+)([.)])", r"\1\\\2", line)
+    """Return a text for a cell or within a line, in one line, that is shown as it was written."""
+    return _SPECIAL.sub(r"\\\1", one_line(text))
 
 
 def cell(text: str) -> str:
@@ -56,3 +55,10 @@ def block(lines: Iterable[str]) -> str:
     text = "\n".join(lines)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}bash\n{text}\n{fence}"
+
+
+def sentence(text: str) -> str:
+    """Return a text as `escaped` does to begin a paragraph, with a full stop unless it has one."""
+    words = re.sub(r"^([-+=])", r"\\\1", escaped(text))
+    words = re.sub(r"^(\d+)([.)])", r"\1\\\2", words)
+    return words if words.endswith((".", "!", "?")) else f"{words}."
