@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from repro.core.markdown import code, escaped, row, sentence, table
 from repro.environment.locks import LOCK
 from repro.publishing.appendix_steps import customization, evaluation, installation, notes, workflow
-from repro.publishing.packed import packed_object
 from repro.publishing.paper_facts import (
+    LEFT_OUT,
     SETUP_DISK_GB,
     SETUP_MINUTES,
     SYSTEMS,
+    TODO,
     ClaimFacts,
     PaperFacts,
 )
@@ -23,7 +24,6 @@ from repro.results.claims import EXPECTED
 from repro.results.document import DOCUMENT
 
 APPENDIX = "papers/artifact-appendix.md"
-_LEFT_OUT = "left out for double-blind review"
 
 
 def write_appendix(facts: PaperFacts) -> bytes:
@@ -98,7 +98,7 @@ def _check_list(facts: PaperFacts) -> Iterator[str]:
         f"seed of each claim, {duration(facts.seconds)} for all seeds (A.6)",
         "Publicly available": _repository(facts),
         "Code licence": facts.licence,
-        "Data licence": facts.by_author("data_licence"),
+        "Data licence": _data_licence(facts),
         "Workflow framework": "none: `make` and `python -m repro`",
         "Archived (DOI)": _doi(facts),
     }
@@ -106,16 +106,25 @@ def _check_list(facts: PaperFacts) -> Iterator[str]:
     yield table("item | answer", [row(item, answer) for item, answer in answers.items()])
 
 
+def _data_licence(facts: PaperFacts) -> str:
+    """Return what the author states of it, else the licences that the manifests of the data say."""
+    if "data_licence" in facts.stated.paper:
+        return facts.by_author("data_licence")
+    licences = [licence for of in facts.claims if (licence := facts.manifest_text(of, "license"))]
+    told = "".join(f"{escaped(licence)}; " for licence in dict.fromkeys(licences))
+    return f"{told}{TODO} {code('data_licence')}"
+
+
 def _repository(facts: PaperFacts) -> str:
     if facts.is_anonymous:
-        return _LEFT_OUT
+        return LEFT_OUT
     repository = facts.contents.about.repository
     return code(repository) if repository else "as this archive"
 
 
 def _doi(facts: PaperFacts) -> str:
     if facts.is_anonymous:
-        return _LEFT_OUT
+        return LEFT_OUT
     doi = facts.stated.doi
     return code(f"https://doi.org/{doi}") if doi else "none is stated (`doi` in `[tool.repro]`)"
 
@@ -136,7 +145,7 @@ def _description(facts: PaperFacts) -> Iterator[str]:
     yield _software(facts)
     yield "### A.3.4 Data sets"
     yield "\n".join(_shared(facts, _data))
-    yield f"Licence of the data: {facts.by_author('data_licence')}"
+    yield f"Licence of the data: {_data_licence(facts)}"
     yield "### A.3.5 Models"
     yield _models(facts)
 
@@ -196,14 +205,14 @@ def _data(facts: PaperFacts, of: ClaimFacts) -> str:
         parts.append(plural(dataset.samples, "sample"))
     if dataset.source is not None:
         parts.append(f"from {escaped(dataset.source)}")
-    files = packed_object(facts.contents, of.manifest or "").get("files")
+    files = facts.manifest(of).get("files")
     if isinstance(files, dict):
         there = code(of.manifest or "", in_cell=False)
         parts.append(f"{plural(len(files), 'prepared file')}, by SHA-256 in {there}")
     parts.append(f"digest of the data `{of.claim.conditions.data}`")
     if "prepare" in facts.settings:  # a loop of the author's own may read them by itself
-        prepare = facts.command("prepare", *of.claim.arguments)
-        parts.append(f"prepared by {code(prepare, in_cell=False)}, or by a training itself")
+        prepare = code(facts.command("prepare"), in_cell=False)
+        parts.append(f"got and prepared by {prepare}, or by a training itself")
     return "; ".join(parts)
 
 

@@ -15,7 +15,7 @@ from repro.publishing.paper_facts import (
     ClaimFacts,
     PaperFacts,
 )
-from repro.publishing.words import duration, plural
+from repro.publishing.words import cut, duration, plural
 from repro.results.document import DOCUMENT, number
 from repro.results.judge import ENOUGH_SEEDS, equivalence_interval
 from repro.results.recording import RecordedClaim
@@ -57,7 +57,7 @@ def workflow(facts: PaperFacts) -> Iterator[str]:
             ),
             row(
                 "**T3**",
-                "repeats one seed of each claim, and judges",
+                "repeats one seed of each claim, and judges (A.6)",
                 code("python -m repro verify CLAIM"),
                 duration(facts.seconds_of_one_seed),
             ),
@@ -96,7 +96,7 @@ def evaluation(facts: PaperFacts) -> Iterator[str]:
 
 def _what_is_claimed(of: ClaimFacts) -> str:
     claim = of.claim
-    shows = f" ({escaped(claim.shows)})" if claim.shows else ""
+    shows = f" In the paper: {escaped(claim.shows)}." if claim.shows else ""
     runs = plural(len(claim.values), "seed")
     return (
         f"{sentence(claim.text)}{shows} Expected: {of.value_words} over {runs}. Trained by "
@@ -145,7 +145,7 @@ def _values(of: ClaimFacts) -> Iterator[str]:
         for seed in digests:
             chosen = claim.chosen(kind, seed)
             value = number(claim.values_on(kind)[seed])
-            weights = f"{code(chosen.bits[:16])}… (step {chosen.step})" if chosen else ""
+            weights = f"{cut(chosen.bits)} (step {chosen.step})" if chosen else ""
             yield row(escaped(kind), seed, value, weights)
 
 

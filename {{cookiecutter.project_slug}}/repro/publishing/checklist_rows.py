@@ -5,16 +5,20 @@ it. Claims with the same value share a row. What nobody recorded is not there.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
+from repro.core.layout import CONTEXT
 from repro.core.markdown import code, escaped
 from repro.core.project import PROCESSES
 from repro.publishing.paper_facts import ClaimFacts, PaperFacts
 from repro.publishing.words import duration, in_bytes, plural, setting_words
+from repro.results.claims import RECORDED_RUNS
 from repro.results.document import number
 from repro.results.judge import equivalence_interval
 from repro.results.paper_fields import PAPER_FIELDS
+from repro.results.recording import Cost
 
 
 class Fact(NamedTuple):
@@ -54,8 +58,7 @@ def by_author(facts: PaperFacts, name: str) -> Fact:
     """Return the row of a field that only the author can fill."""
     field = PAPER_FIELDS[name]
     what = field.asks[0].upper() + field.asks[1:]
-    where = f"`pyproject.toml`: {code(f'tool.repro.paper.{name}')}"
-    return Fact(what, facts.by_author(name), where, field.asked_by)
+    return Fact(what, facts.by_author(name), code(f"paper.{name}"), field.asked_by)
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -175,16 +178,24 @@ def _determinism(of: ClaimFacts) -> tuple[str, str] | None:
 
 # Compute ------------------------------------------------------------------------------------------
 
+# The fields of a recorded cost.
+_COSTS = {
+    "hardware": "Hardware",
+    "seconds_per_seed": "Time of a run",
+    "peak_memory_mib": "Memory of a run",
+}
+
 
 def compute(facts: PaperFacts) -> Iterator[Fact]:
     """Return what the runs took."""
     asked = "NeurIPS 8 · ACL C1 · MLR results"
+    for what in _COSTS:
+        yield from of_claims(facts, _COSTS[what], partial(_first_cost, what), asked)
     for of in facts.claims:
-        for kind in of.costs:
-            for what, value, where in _costs(of, kind):
-                whose = f" ({of.label})" if len(facts.claims) > 1 else ""
-                on = f" on {escaped(kind)}" if len(of.costs) > 1 else ""
-                yield Fact(f"{what}{whose}{on}", value, where, asked)
+        for kind, added in of.claim.added.items():
+            for what, words in _COSTS.items():
+                value, where = _cost(of, added.cost, f"added.{kind}.cost", what)
+                yield Fact(f"{words} ({of.label}) on {escaped(kind)}", value, where, asked)
     yield from of_claims(facts, "Machine", lambda of: _machine(facts, of), asked)
     yield from of_claims(facts, "Disk space of a run", lambda of: _disk(facts, of), "NeurIPS 8")
     yield from of_claims(
@@ -205,18 +216,20 @@ def compute(facts: PaperFacts) -> Iterator[Fact]:
     yield by_author(facts, "total_compute")
 
 
-def _costs(of: ClaimFacts, kind: str) -> Iterator[tuple[str, str, str]]:
-    """Return what a run took on a hardware class: the fact, its value, and where it stands."""
-    cost = of.costs[kind]
-    field = "cost" if kind == of.first_class else f"added.{kind}.cost"
+def _first_cost(what: str, of: ClaimFacts) -> tuple[str, str]:
+    return _cost(of, of.claim.cost, "cost", what)
+
+
+def _cost(of: ClaimFacts, cost: Cost | None, field: str, what: str) -> tuple[str, str]:
+    """Return what a run of a claim took, of one kind, and where that stands."""
     if cost is None:
-        yield "Time and memory of a run", "not recorded", recorded_at(of, field)
-        return
-    time = f"{duration(cost.seconds_per_seed)} (median over the seeds)"
-    memory = f"{cost.peak_memory_mib} MiB (the most that a seed took)"
-    yield "Hardware", escaped(cost.hardware), recorded_at(of, f"{field}.hardware")
-    yield "Time of a run", time, recorded_at(of, f"{field}.seconds_per_seed")
-    yield "Memory of a run", memory, recorded_at(of, f"{field}.peak_memory_mib")
+        return "not recorded", recorded_at(of, field)
+    values = {
+        "hardware": escaped(cost.hardware),
+        "seconds_per_seed": f"{duration(cost.seconds_per_seed)} (median over the seeds)",
+        "peak_memory_mib": f"{cost.peak_memory_mib} MiB (the most that a seed took)",
+    }
+    return values[what], recorded_at(of, f"{field}.{what}")
 
 
 def _machine(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
@@ -224,9 +237,11 @@ def _machine(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
     if not machine or not machine.size:
         return None
     gpus = f"; {', '.join(map(escaped, machine.gpus))}" if machine.gpus else ""
-    return f"{escaped(machine.cpu)}, {machine.size}{gpus}", f"{code(machine.source)}: `hardware`"
+    return f"{escaped(machine.cpu)}, {machine.size}{gpus}", f"`hardware` in each run's `{CONTEXT}`"
 
 
 def _disk(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
     size = facts.run_size(of)
-    return (f"{in_bytes(size)} (the largest)", f"`runs/record/{of.name}/`") if size else None
+    return (
+        (f"{in_bytes(size)} (the largest)", code(f"{RECORDED_RUNS}/{of.name}/")) if size else None
+    )

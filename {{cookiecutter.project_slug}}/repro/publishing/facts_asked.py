@@ -5,6 +5,7 @@ the author knows is either the author's text from [tool.repro.paper] or `TODO(au
 """
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from repro.core.files import JsonObject
 from repro.core.markdown import code, escaped, row, table
@@ -20,7 +21,7 @@ from repro.publishing.checklist_rows import (
     results,
 )
 from repro.publishing.paper_facts import TODO, ClaimFacts, PaperFacts
-from repro.publishing.words import plural, setting_words
+from repro.publishing.words import cut, plural, setting_words
 from repro.results.claims import EXPECTED
 from repro.results.paper_fields import open_fields
 
@@ -63,18 +64,19 @@ def _head(facts: PaperFacts) -> Iterator[str]:
     yield f"# Facts that checklists ask for: {escaped(facts.title)}"
     yield (
         "`make archive` wrote this table from what was recorded. A name that begins with `claims.` "
-        f"is a field of `{EXPECTED}`, where `make record` writes what it measures; files are named "
-        "from the top of the artifact. The last column has the numbers of the NeurIPS paper "
-        "checklist (ICML's guidelines follow it) and of the ACL responsible NLP checklist, and the "
-        "sections of the Machine Learning Reproducibility Checklist 2.0 (MLR)."
+        f"is a field of `{EXPECTED}`, where `make record` writes what it measures; one that begins "
+        "with `paper.` is a field of `[tool.repro.paper]` in `pyproject.toml`, where the author "
+        "states what nobody can measure. Files are named from the top of the artifact. The last "
+        "column has the numbers of the NeurIPS paper checklist (ICML's guidelines follow it) and "
+        "of the ACL responsible NLP checklist, and the sections of the Machine Learning "
+        "Reproducibility Checklist 2.0 (MLR)."
     )
     missing = open_fields(facts.stated.paper)
     if missing:
         facts_open = plural(len(missing), "fact is", "facts are")
         yield (
-            f"{facts_open} {TODO}: only the author knows. Each has a name, under which "
-            "`[tool.repro.paper]` in `pyproject.toml` takes the text; what does not apply is "
-            "stated as such. No training depends on that file."
+            f"{facts_open} {TODO}. What does not apply is stated as such; no training depends on "
+            "`pyproject.toml`."
         )
 
 
@@ -96,7 +98,8 @@ def _size(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
     if size is None:
         return None
     values, source = size
-    return f"{values:,}, with buffers such as running means", f"{code(source)}, by its header"
+    file = code(PurePosixPath(source).name)
+    return f"{values:,}, with buffers such as running means", f"the header of a run's {file}"
 
 
 def _steps(of: ClaimFacts) -> tuple[str, str]:
@@ -150,11 +153,12 @@ def _data(facts: PaperFacts) -> Iterator[Fact]:
             recorded_at(facts.claims[0], "conditions.code"),
             "NeurIPS 6 · MLR data",
         )
+    yield from of_claims(facts, "Licence of the data", lambda of: _licence(facts, of), "ACL B2")
     for name in ("data_licence", "data_collection", "data_consent", "intended_use"):
         yield by_author(facts, name)
     for name, stated in facts.stated.responsible_ai.items():
         texts = [stated] if isinstance(stated, str) else stated
-        where = f"`pyproject.toml`: {code(f'tool.repro.responsible_ai.{name}')}"
+        where = "`[tool.repro.responsible_ai]` in `pyproject.toml`"
         yield Fact(code(name), "; ".join(map(escaped, texts)), where, "ACL B5 · Croissant RAI")
 
 
@@ -162,8 +166,9 @@ def _dataset(of: ClaimFacts) -> tuple[str, str]:
     dataset = of.claim.dataset
     name = escaped(dataset.dataset or "not named")
     if dataset.samples is None:
-        return name, recorded_at(of, "dataset")
-    return f"{name}, {plural(dataset.samples, 'sample')}", recorded_at(of, "dataset")
+        return name, recorded_at(of, "dataset.dataset" if dataset.dataset else "dataset")
+    where = recorded_at(of, "dataset.dataset", "dataset.samples")
+    return f"{name}, {plural(dataset.samples, 'sample')}", where
 
 
 def _source(of: ClaimFacts) -> tuple[str, str] | None:
@@ -171,13 +176,19 @@ def _source(of: ClaimFacts) -> tuple[str, str] | None:
     return None if source is None else (escaped(source), recorded_at(of, "dataset.source"))
 
 
+def _licence(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
+    text = facts.manifest_text(of, "license")
+    return None if text is None else (escaped(text), f"{code(of.manifest or '')}: `license`")
+
+
 def _identity(of: ClaimFacts) -> tuple[str, str]:
     raw = of.claim.dataset.raw_sha256 or []
     digests = [raw] if isinstance(raw, str) else raw
-    listed = f"; raw files: {', '.join(map(code, digests))}" if digests else ""
+    listed = f"; raw files: {', '.join(map(cut, digests[:3]))}" if digests else ""
+    listed += f" and {len(digests) - 3} more" if len(digests) > 3 else ""
     manifest = f"; each prepared file by SHA-256 in {code(of.manifest)}" if of.manifest else ""
     where = recorded_at(of, "conditions.data", *(["dataset.raw_sha256"] if digests else []))
-    return f"digest {code(of.claim.conditions.data)}{listed}{manifest}", where
+    return f"SHA-256 {cut(of.claim.conditions.data)}{listed}{manifest}", where
 
 
 def _splits(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
@@ -215,7 +226,7 @@ def _code(facts: PaperFacts) -> Iterator[Fact]:
         "Dependencies",
         f"{plural(len(facts.pins), 'package')} by version and SHA-256, PyTorch "
         f"{code(facts.torch)}; Python {code(facts.python)}; base image by digest",
-        f"`{LOCK}` (SHA-256 `{facts.lock_digest}`), `pyproject.toml`, `Dockerfile`",
+        f"`{LOCK}` (SHA-256 {cut(facts.lock_digest)}), `pyproject.toml`, `Dockerfile`",
         "ACL C4 · MLR code",
     )
     if not facts.is_anonymous:

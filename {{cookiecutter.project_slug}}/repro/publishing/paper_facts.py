@@ -11,12 +11,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from repro.core.files import JsonObject
 from repro.core.hashing import sha256_bytes
 from repro.core.markdown import code, escaped
 from repro.core.project import PYPROJECT, command_line, project_table, tool_settings
 from repro.environment.locks import LOCK
 from repro.publishing.contents import Contents
-from repro.publishing.packed import Machine, machine_of, model_size, read_packed, size_of
+from repro.publishing.packed import (
+    Machine,
+    machine_of,
+    model_size,
+    packed_object,
+    read_packed,
+    size_of,
+)
 from repro.results.document import number
 from repro.results.recording import Cost, RecordedClaim
 from repro.results.stated import Stated, parse_stated
@@ -29,6 +37,7 @@ SETUP_DISK_GB = 7
 RECREATE = "rm -r runs/record results/figures && make record"
 SYSTEMS = "Linux on x86-64 (AVX2) or aarch64, or macOS 14 or newer on arm64"
 TODO = "**TODO(author)**"
+LEFT_OUT = "left out for double-blind review"
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,9 @@ class PaperFacts:
     def by_author(self, name: str) -> str:
         """Return what the author states of a field, as Markdown; TODO(author) where nothing is."""
         text = self.stated.paper.get(name)
-        return f"{TODO} {code(name)}" if text is None else escaped(text)
+        if text is None:
+            return TODO
+        return LEFT_OUT if name == "reference" and self.is_anonymous else escaped(text)
 
     def command(self, name: str, *arguments: str) -> str:
         """Return one of the author's commands as a user types it."""
@@ -132,6 +143,15 @@ class PaperFacts:
         """Tell whether all that was recorded was recorded on GPUs."""
         kinds = [kind for facts in self.claims for kind in facts.claim.bits]
         return all(kind.startswith("cuda") for kind in kinds)
+
+    def manifest(self, facts: ClaimFacts) -> JsonObject:
+        """Return the manifest of a claim's data; empty where it is not packed."""
+        return packed_object(self.contents, facts.manifest or "")
+
+    def manifest_text(self, facts: ClaimFacts, name: str) -> str | None:
+        """Return a text of the manifest of a claim's data; None where it has none of that name."""
+        text = self.manifest(facts).get(name)
+        return text if isinstance(text, str) else None
 
     def machine(self, facts: ClaimFacts) -> Machine | None:
         """Return on what a claim's first packed run was trained; None if it is not packed."""

@@ -3,6 +3,7 @@
 import json
 
 from repro.core.files import JsonObject
+from repro.core.markdown import code
 
 
 def duration(seconds: int | None) -> str:
@@ -40,3 +41,8 @@ def setting_words(config: JsonObject) -> dict[str, str]:
         else:
             words[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return words
+
+
+def cut(digest: str) -> str:
+    """Return the beginning of a digest as code: a whole one would fill a table's line."""
+    return f"{code(digest[:16])}…" if len(digest) > 16 else code(digest)
