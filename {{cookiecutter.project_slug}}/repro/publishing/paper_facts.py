@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from repro.core.files import JsonObject
 from repro.core.hashing import sha256_bytes
-from repro.core.markdown import code, escaped
+from repro.core.markdown import escaped
 from repro.core.project import PYPROJECT, command_line, project_table, tool_settings
 from repro.environment.locks import LOCK
 from repro.publishing.contents import Contents
