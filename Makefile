@@ -108,12 +108,13 @@ $(tools)/ready: requirements-tools.lock
 	$(tools)/bin/python -I -m pip install -qq --disable-pip-version-check \
 		--require-hashes --no-deps --only-binary=:all: -r requirements-tools.lock && touch $@
 
-# What the tests check projects with (docopt, which cffconvert needs, has no wheel).
+# What the tests check projects with. docopt, which cffconvert needs, and jsonpath-rw, which mlcroissant
+# needs, have no wheel.
 $(checks)/ready: requirements-checks.lock $(tools)/ready
 	@echo "Installing what projects are checked with into $(checks)"
 	@rm -rf $(checks) && $(tools)/bin/python -I -m venv $(checks) && \
 	$(checks)/bin/python -I -m pip install -qq --disable-pip-version-check \
-		--require-hashes --no-deps --only-binary=:all: --no-binary=docopt \
+		--require-hashes --no-deps --only-binary=:all: --no-binary=docopt,jsonpath-rw \
 		-r requirements-checks.lock && touch $@
 
 # The trackers' packages, which only their tests need, what runs the tests, and the frameworks of

@@ -169,11 +169,11 @@ from safetensors.torch import load_file
 config = LOADER.load([])
 prepared = preparation(ROOT, config).read()
 parts = datasets(config, prepared.folder, prepared.facts)
-everything = load_file(prepared.folder / "data.safetensors")
 """
 # Each file is in one part as a whole; each row, too.
 OF_PARTS = {
     "text": """
+everything = load_file(prepared.folder / "data.safetensors")
 files = everything["characters"].split(everything["lengths"].tolist())
 whole = {name: bytes(part.text.tolist()) for name, part in parts.items()}
 found = [[bytes(file.tolist()) in text for text in whole.values()] for file in files]
@@ -191,8 +191,11 @@ assert test[0][-1] == test[1][0]
 print(len(parts["train"]) > 3_000_000)
 """,
     "table": """
+import numpy
+everything = numpy.loadtxt(prepared.folder / "table.csv", delimiter=",", skiprows=1)
 rows = [part.inputs for part in parts.values()]
-assert sorted(torch.cat(rows).tolist()) == sorted(everything["inputs"].tolist())
+inputs = torch.from_numpy(everything[:, :-1]).float()
+assert sorted(torch.cat(rows).tolist()) == sorted(inputs.tolist())
 state = load_file("runs/one/checkpoints/last/tensors.safetensors")
 (mean,) = [tensor for name, tensor in state.items() if name.endswith("model.mean")]
 assert torch.equal(mean, parts["train"].inputs.mean(0))

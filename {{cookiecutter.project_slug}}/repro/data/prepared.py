@@ -62,8 +62,9 @@ class DataModule(Protocol):
         """Get the data, write them into `folders.out`, and return what is to be known of them.
 
         The facts are JSON: names of what is told apart, a vocabulary. `samples`, `source` and
-        `raw_sha256` are told in REPRODUCE.md. `settings` are those of the data set alone, so one
-        prepared folder serves every seed: the split is made in `datasets`.
+        `raw_sha256` are told in REPRODUCE.md, and with `license` in an archive's croissant.json.
+        `settings` are those of the data set alone, so one prepared folder serves every seed: the
+        split is made in `datasets`.
         """
         ...
 

@@ -25,11 +25,13 @@ from repro.publishing.committed import (
 )
 from repro.publishing.contents import Contents, Files, PackedTraining
 from repro.publishing.crate import METADATA, describe
+from repro.publishing.croissant import croissant
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
 from repro.publishing.papers import papers
 from repro.publishing.zip_file import write_zip
 from repro.results.about import read_about
+from repro.results.citation import uncited
 from repro.results.claims import read_recording, stale
 from repro.results.document import outdated
 from repro.results.recording import Recording
@@ -37,7 +39,7 @@ from repro.runs.context import read_context
 from repro.runs.git import uncommitted_changes
 
 SUMS = layout.SUMS  # of all other files of the archive, for sha256sum --check
-GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [papers]
+GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [croissant, papers]
 
 
 @reading_once()
@@ -54,7 +56,7 @@ def archive(
     commit = read_commit(root)
     refuse(faults_of_names(commit.files))  # before anything that would train anew in vain
     runs = {name: find_runs(root, name, claim) for name, claim in recording.claims.items()}
-    refuse([f"{line}: make record" for line in (*stale(root), *outdated(root))])
+    refuse([f"{line}: make record" for line in (*stale(root), *outdated(root), *uncited(root))])
     refuse_secrets(commit.files)
     patch = uncommitted_changes(root)
     if not patch:

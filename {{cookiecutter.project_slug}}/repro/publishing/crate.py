@@ -1,9 +1,9 @@
 """Describe an archive for machines: which training made which file from what.
 
 The text is that of ro-crate-metadata.json, by RO-Crate 1.1 and its profile Process Run Crate 0.5:
-each seed's training is a CreateAction whose instrument is the project's code. Promises the same
-text for the same archive. Names, licence and description are those of pyproject.toml and
-CITATION.cff.
+each seed's training is a CreateAction whose instrument is the project's code, as it was recorded.
+Promises the same text for the same archive. Names, licence and description are those of
+pyproject.toml and CITATION.cff.
 """
 
 import json
@@ -13,10 +13,12 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 from repro.core.files import Json, JsonObject
-from repro.core.layout import CONFIG_USED
+from repro.core.layout import CONFIG_USED, PATCH
 from repro.environment.locks import LOCK
 from repro.publishing.contents import Contents, PackedTraining
-from repro.results.about import About, Author
+from repro.results.about import Author
+from repro.runs.git import project_tree
+from repro.runs.swhid import software_ids
 
 METADATA = "ro-crate-metadata.json"
 CRATE = "https://w3id.org/ro/crate/1.1"
@@ -32,8 +34,10 @@ def describe(contents: Contents) -> bytes:
     names = sorted(contents.files)
     people = [_person(author, number) for number, author in enumerate(about.authors, 1)]
     licence = _licence(about.licence)
-    software = _software(about, contents.commit)
-    actions = [_action(training, names, software, people) for training in contents.trainings]
+    software = _software(contents)
+    recorded = _recorded_code(contents)
+    instrument = recorded or software
+    actions = [_action(training, names, instrument, people) for training in contents.trainings]
     crate: Entity = {
         "@id": "./",
         "@type": "Dataset",
@@ -47,6 +51,8 @@ def describe(contents: Contents) -> bytes:
         "mentions": _some(actions),
         "hasPart": [_reference(name) for name in names],
     }
+    if about.doi:
+        crate["identifier"] = f"https://doi.org/{about.doi}"
     profile: Entity = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate"}
     descriptor: Entity = {
         "@id": METADATA,
@@ -55,7 +61,8 @@ def describe(contents: Contents) -> bytes:
         "conformsTo": {"@id": CRATE},
     }
     files: list[Entity] = [{**_reference(name), "@type": "File"} for name in names]
-    graph = [descriptor, crate, profile, licence, software, *people, *actions, *files]
+    code = [software, recorded] if recorded else [software]
+    graph = [descriptor, crate, profile, licence, *code, *people, *actions, *files]
     text = json.dumps({"@context": f"{CRATE}/context", "@graph": graph}, indent=1)
     return f"{text}\n".encode()
 
@@ -77,7 +84,9 @@ def _licence(terms: str | None) -> Entity:
     }
 
 
-def _software(about: About, commit: str | None) -> Entity:
+def _software(contents: Contents) -> Entity:
+    """Return the code that is packed, with the SWHIDs of its commit if it is just that."""
+    about, commit = contents.about, contents.commit
     software: Entity = {
         "@id": about.repository or "#software",
         "@type": "SoftwareSourceCode",
@@ -86,13 +95,33 @@ def _software(about: About, commit: str | None) -> Entity:
     }
     if commit:
         software["version"] = commit
+    is_changed = PATCH in contents.files
+    tree = None if is_changed else project_tree(contents.root, commit)
+    if identifiers := software_ids(commit, tree):
+        software["identifier"] = [*identifiers]
     if about.repository:
         software["url"] = about.repository
     return software
 
 
+def _recorded_code(contents: Contents) -> Entity | None:
+    """Return the code that was trained, where its commit is another one: results came after it."""
+    recording = contents.recording
+    identifiers = recording.software_ids
+    if contents.commit in (None, recording.commit) or not identifiers:
+        return None
+    return {
+        "@id": "#recorded-code",
+        "@type": "SoftwareSourceCode",
+        "name": f"{contents.about.title}: the code that was recorded",
+        "version": recording.commit,
+        "identifier": [*identifiers],
+        "softwareRequirements": _reference(LOCK),
+    }
+
+
 def _action(
-    training: PackedTraining, names: list[str], software: Entity, people: list[Entity]
+    training: PackedTraining, names: list[str], instrument: Entity, people: list[Entity]
 ) -> Entity:
     """Return a training as an action: what went in, what came out."""
     config = f"{training.place}/{CONFIG_USED}"
@@ -103,7 +132,7 @@ def _action(
         "name": f"Training of {training.name}",
         "description": training.text,
         "agent": _some(people),
-        "instrument": _identity(software),
+        "instrument": _identity(instrument),
         "object": [_reference(name) for name in (config, LOCK, training.manifest)],
         "result": [_reference(name) for name in results],
         "actionStatus": "http://schema.org/CompletedActionStatus",

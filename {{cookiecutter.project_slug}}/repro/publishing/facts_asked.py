@@ -146,10 +146,9 @@ def _data(facts: PaperFacts) -> Iterator[Fact]:
         facts, "Splits", lambda of: _splits(facts, of), "NeurIPS 6 · ACL B6 · MLR data"
     )
     if module := facts.settings.get("data"):
-        path = f"{module.replace('.', '/')}.py"
         yield Fact(
             "Preprocessing",
-            f"`prepare` and `datasets` in {code(path)}, whose SHA-256 is a condition",
+            f"`prepare` and `datasets` in {code(_file_of(module))}, whose SHA-256 is a condition",
             recorded_at(facts.claims[0], "conditions.code"),
             "NeurIPS 6 · MLR data",
         )
@@ -192,13 +191,21 @@ def _identity(of: ClaimFacts) -> tuple[str, str]:
 
 
 def _splits(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
+    """Return how many samples each part has, and from what the parts are made."""
+    module = facts.settings.get("data")
+    made = f"`datasets` in {code(_file_of(module))}" if module else "the author's own loop"
     settings = of.claim.conditions.config.get("dataset")
-    if not isinstance(settings, dict):
+    by = f" from {_listed(_prefixed(settings))}" if isinstance(settings, dict) else ""
+    sizes = facts.splits.get(of.name, {})
+    told = "".join(f"{escaped(part)} {size}, " for part, size in sizes.items())
+    if not by and not sizes:
         return None
-    module = facts.settings.get("data", "")
-    made = f"made by `datasets` in {code(module.replace('.', '/') + '.py')} from " if module else ""
-    value = f"{made}{_listed(_prefixed(settings))} and the seed `seeds.data_split`"
-    return value, recorded_at(of, "conditions.config.dataset")
+    value = f"{told}as {made} makes them{by} and the seed `seeds.data_split`"
+    return value, recorded_at(of, "conditions.config.dataset" if by else "conditions.config")
+
+
+def _file_of(module: str) -> str:
+    return f"{module.replace('.', '/')}.py"
 
 
 def _prefixed(settings: JsonObject) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Find the data of a recorded run: their manifest, and the files if they are packed as well."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -64,14 +64,31 @@ def _read_manifest(path: Path, digest: str) -> JsonObject | None:
 def _own_files(root: Path, path: Path, manifest: JsonObject, settings: JsonObject) -> Files:
     """Return the files of a manifest that stay where the author has them, by the setting's name."""
     names = manifest.get("files")
-    if not isinstance(names, dict) or _has_all(path.parent / layout.PREPARED, names):
+    if not isinstance(names, dict):
         return {}
+    found = own_folder(root, path, names, settings)
+    if not found:
+        return {}
+    setting, folder = found
+    held = held_by_indexes(folder, [*names])
+    packed = [*names, *chain(*held.values())]
+    return {f"{setting}/{file}": folder / file for file in packed}
+
+
+def own_folder(
+    root: Path, manifest: Path, names: Collection[str], settings: JsonObject
+) -> tuple[str, Path] | None:
+    """Return the folder where the author has the files of a manifest, and the setting that says so.
+
+    None for files that the project prepared, and for those of a loop that keeps its data in its own
+    way: they are in data_dir, or nowhere.
+    """
+    if _has_all(manifest.parent / layout.PREPARED, names):
+        return None
     for setting, value in settings.items():
         if isinstance(value, str) and _has_all(root / value, names):
-            held = held_by_indexes(root / value, [*names])
-            packed = [*names, *chain(*held.values())]
-            return {f"{setting}/{file}": root / value / file for file in packed}
-    return {}  # of a loop that keeps its data in its own way: they are in data_dir, or nowhere
+            return setting, root / value
+    return None
 
 
 def _has_all(folder: Path, names: Iterable[str]) -> bool:

@@ -32,6 +32,7 @@ class About:
     authors: list[Author]
     licence: str | None
     repository: str | None
+    doi: str | None = None
 
 
 def read_about(code: Mapping[str, bytes]) -> About:
@@ -45,6 +46,7 @@ def read_about(code: Mapping[str, bytes]) -> About:
     title = str(citation.get("title") or project["name"])
     terms = project.get("license")
     repository = citation.get("repository-code")
+    doi = citation.get("doi")
     return About(
         name=project["name"],
         title=title,
@@ -52,6 +54,7 @@ def read_about(code: Mapping[str, bytes]) -> About:
         authors=_authors(citation.get("authors") or project.get("authors", [])),
         licence=terms if terms is None or isinstance(terms, str) else "",
         repository=repository if isinstance(repository, str) else None,
+        doi=doi if isinstance(doi, str) else None,
     )
 
 
@@ -71,8 +74,13 @@ def _authors(people: Json) -> list[Author]:
     for entry in people if isinstance(people, list) else [people]:
         if not isinstance(entry, dict):
             raise UserError("authors: expected a list, each with a name, in CITATION.cff")
-        person = {name: value for name, value in entry.items() if isinstance(value, str)}
-        parts = [person.get("given-names"), person.get("family-names")]
-        name = person.get("name") or " ".join(filter(None, parts))
-        authors.append(Author(name, person.get("orcid")))
+        orcid = entry.get("orcid")
+        authors.append(Author(name_of(entry), orcid if isinstance(orcid, str) else None))
     return authors
+
+
+def name_of(author: JsonObject) -> str:
+    """Return the name of an author, which may stand there in one piece or in two."""
+    person = {key: value for key, value in author.items() if isinstance(value, str)}
+    parts = [person.get("given-names"), person.get("family-names")]
+    return person.get("name") or " ".join(filter(None, parts))

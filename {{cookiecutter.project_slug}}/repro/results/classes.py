@@ -51,7 +51,7 @@ def beside(earlier: Recording | None, now: Recording) -> Recording:
     # The commit is told of those recorded first, and each that was added tells its own.
     adds = any(added_class(earlier.claims[name], *claim.bits) for name, claim in now.claims.items())
     source = earlier if adds else now
-    return Recording(claims, source.commit, source.dirty)
+    return replace(source, claims=claims)
 
 
 def _merged(before: RecordedClaim, claim: RecordedClaim, now: Recording) -> RecordedClaim:

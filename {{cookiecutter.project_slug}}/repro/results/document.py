@@ -74,9 +74,7 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     name, first_claim = next(iter(claims.items()))
     return {
         "results": "\n\n".join(tables),
-        "commit": " ".join(
-            [_origin(recording.commit, recording.dirty), *_origins_of_added(claims)]
-        ),
+        "commit": " ".join([_origin(recording), *_origins_of_added(claims)]),
         "data": "\n".join(_data(root, name, claim) for name, claim in claims.items()),
         "cost": table("claim | hardware | time per seed | memory", costs),
         "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
@@ -187,8 +185,9 @@ def _listing(commands: dict[str, str]) -> str:
     return "\n".join(["```bash", *lines, "```"])
 
 
-def _origin(commit: str | None, dirty: bool | None) -> str:
-    """Say in a sentence of which code the results are."""
+def _origin(recording: Recording) -> str:
+    """Say of which code the results are, and how Software Heritage names it."""
+    commit, dirty = recording.commit, recording.dirty
     if commit is None:
         return (
             "Recorded without a commit: the digests of code, config, data and lock in "
@@ -204,7 +203,13 @@ def _origin(commit: str | None, dirty: bool | None) -> str:
             f"**Recorded with uncommitted changes** on commit `{commit}`: that commit alone does "
             "not give these results."
         )
-    return f"Recorded from commit `{commit}`."
+    if not recording.software_ids:
+        return f"Recorded from commit `{commit}`."
+    of_commit, of_folder = recording.software_ids
+    return (
+        f"Recorded from commit `{commit}`. Its identifier at Software Heritage is `{of_commit}`, "
+        f"and that of the project's files in it `{of_folder}`."
+    )
 
 
 def _origins_of_added(claims: Mapping[str, RecordedClaim]) -> list[str]:

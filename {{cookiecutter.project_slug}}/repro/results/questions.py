@@ -105,11 +105,12 @@ def committed(root: Path) -> Answer:
 
 
 def documented(root: Path) -> Answer:
-    """Check that results/ and REPRODUCE.md are those of this code."""
+    """Check that results/, REPRODUCE.md and CITATION.cff say what was recorded and stated."""
+    from repro.results.citation import uncited
     from repro.results.claims import stale
     from repro.results.document import outdated
 
-    faults = [*stale(root), *outdated(root)]
+    faults = [*stale(root), *outdated(root), *uncited(root)]
     return _pass_without(faults, "REPRODUCE.md is of this code, config, data", ": make record")
 
 

@@ -24,6 +24,7 @@ from repro.core.read_once import reading_once
 from repro.core.text import listed
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.machine import get_hardware
+from repro.results.citation import CITATION, uncited, write_citation
 from repro.results.claims import (
     EXPECTED,
     RECORDED_RUNS,
@@ -40,10 +41,10 @@ from repro.results.recording import Cost, Interval, RecordedClaim, Recording
 from repro.results.report import write_report
 from repro.runs.conditions import Conditions, Situation, differences
 from repro.runs.context import read_context
-from repro.runs.git import get_git_info
+from repro.runs.git import get_git_info, project_tree
 from repro.runs.uncommitted import uncommitted_code
 
-WRITTEN = (layout.RESULTS, DOCUMENT)  # by record itself
+WRITTEN = (layout.RESULTS, DOCUMENT, CITATION)  # by record itself
 
 
 @dataclass
@@ -77,14 +78,16 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     refuse_paths(root, claims)
     read_document(root)
     (root / layout.RESULTS).mkdir(exist_ok=True)
-    if not all(os.access(root / name, os.W_OK) for name in WRITTEN):
-        raise UserError(f"{' or '.join(WRITTEN)} cannot be written here: record outside")
+    written = WRITTEN if uncited(root) else (layout.RESULTS, DOCUMENT)
+    if not all(os.access(root / name, os.W_OK) for name in written):
+        raise UserError(f"{' or '.join(written)} cannot be written here: record outside")
     changed = uncommitted_code(root, WRITTEN)
     if not allow_dirty:
         _refuse_what_others_lack(root, changed or [])
     git = get_git_info(root)
     if git.source == "none":
         print(f"warning: the results will name no commit: {git.note}", flush=True)
+    tree = project_tree(root, git.commit_hash)
     schedule = _Schedule(sum(len(claim.seeds) for claim in claims))
     foreseen = {claim.name: foresee(root, claim, claim.arguments) for claim in claims}
     refuse([fault for each in foreseen.values() for fault in each.faults])
@@ -95,8 +98,10 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     }
     dirty = git.is_dirty if changed is None else bool(changed)
     runs = {claim.name: run_folder(root, claim, situations[claim.name]) for claim in claims}
-    publish_beside(root, claims, situations, runs, Recording(recorded, git.commit_hash, dirty))
-    print(f"written: {EXPECTED}, {DOCUMENT}, {write_report(root).relative_to(root)}")
+    recording = Recording(recorded, git.commit_hash, dirty, tree if dirty is False else None)
+    publish_beside(root, claims, situations, runs, recording)
+    cited = f"{CITATION}, " if write_citation(root) else ""
+    print(f"written: {EXPECTED}, {DOCUMENT}, {cited}{write_report(root).relative_to(root)}")
 
 
 def _say_what_stays(root: Path, claims: list[Claim], situations: Mapping[str, Situation]) -> None:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from repro.core import layout
 from repro.core.files import JsonObject
 from repro.runs.conditions import Conditions, DatasetFacts
+from repro.runs.swhid import software_ids
 
 CLAIM_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"  # it is the name of folders, too
 Interval: TypeAlias = tuple[float, float]
@@ -164,12 +165,15 @@ class Recording:
     """What results/expected_metrics.json holds: of which commit, and the claims by name.
 
     `commit` is None where none is known. `dirty` says whether there were uncommitted changes; None
-    where git could not tell.
+    where git could not tell. `tree` is git's id of the project's folder in the commit; None where
+    the code was not all committed, where git could not tell, and for older kits, which did not
+    write it. It is kept because a clone may lack the recorded commit.
     """
 
     claims: dict[str, RecordedClaim]
     commit: str | None = None
     dirty: bool | None = None
+    tree: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse, by a ValueError, a recording of nothing, and names that are no folders' names."""
@@ -182,7 +186,13 @@ class Recording:
     def as_json(self) -> JsonObject:
         """Return the object that is all of results/expected_metrics.json."""
         claims: JsonObject = {name: claim.as_json() for name, claim in self.claims.items()}
-        return {"commit": self.commit, "dirty": self.dirty, "claims": claims}
+        content: JsonObject = {"commit": self.commit, "dirty": self.dirty, "claims": claims}
+        return content if self.tree is None else {**content, "tree": self.tree}
+
+    @property
+    def software_ids(self) -> list[str]:
+        """Return the SWHIDs of the code that was recorded; empty where it has none."""
+        return software_ids(self.commit, self.tree) if self.dirty is False else []
 
 
 def parse_recording(content: JsonObject | None) -> Recording | None:

@@ -135,6 +135,21 @@ def committed_names(root: Path) -> list[str]:
     return _git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")[:-1]
 
 
+def project_tree(root: Path, commit: str | None) -> str | None:
+    """Return the id of the tree that `root` is in a commit; None where git has no answer.
+
+    It is that of the commit as it was made: what `git replace` shows instead is left aside.
+    """
+    if not commit:
+        return None
+    try:
+        _repository(root)
+        folder = f"{commit}:./"
+        return _git(root, "rev-parse", "--verify", folder, GIT_NO_REPLACE_OBJECTS="1").strip()
+    except OSError:  # no git, or a commit that is not here, or is without this folder
+        return None
+
+
 def is_tracked(root: Path, path: Path) -> bool:
     """Tell whether git has a file of the project, or would take it with the next commit."""
     try:

@@ -27,6 +27,7 @@ class Facts(TypedDict):
     maximum: int  # the largest value of a pixel
     source: NotRequired[str]  # where the raw files are from
     raw_sha256: NotRequired[list[str]]  # of the raw files
+    license: NotRequired[str]  # of the data, by its name at spdx.org; left out where none is stated
     test_samples: NotRequired[int]  # if the data set brings its own: the last ones
 
 
@@ -49,6 +50,7 @@ def digits(folder: Path) -> Raw:
     facts: Facts = {
         "source": "scikit-learn's wheel, datasets/data/digits.csv.gz",
         "raw_sha256": [expected],
+        "license": "CC-BY-4.0",
         "maximum": 16,
         "classes": [str(digit) for digit in range(10)],
     }
@@ -78,6 +80,7 @@ def fashion_mnist(folder: Path) -> Raw:
     facts: Facts = {
         "source": FASHION_MNIST,
         "raw_sha256": list(FASHION_MNIST_FILES.values()),
+        "license": "MIT",
         "maximum": 255,
         "classes": names.split(),
         "test_samples": len(test_labels),

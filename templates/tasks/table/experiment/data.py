@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from safetensors import torch as safetensors
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -22,10 +22,10 @@ from repro.core.files import JsonObject, write_file
 from repro.core.hashing import sha256_file
 from repro.data.prepared import Folders
 from repro.training.sampling import split_indices
-from repro.training.tensors import load_tensors
 
-TENSORS = "data.safetensors"
+TABLE = "table.csv"
 Sample = tuple[Tensor, Tensor]  # a row's inputs, its target
+Rows = npt.NDArray[np.float64]
 
 
 class Table(TorchDataset[Sample]):
@@ -48,7 +48,7 @@ DIABETES_FILES = {
 }
 
 
-def diabetes() -> tuple[Tensor, Tensor, JsonObject]:
+def diabetes() -> tuple[Rows, list[str], JsonObject]:
     """Read ten measurements of each of 442 patients with diabetes, from scikit-learn's wheel.
 
     The target measures how far the disease had progressed a year later, from 25 to 346.
@@ -57,13 +57,13 @@ def diabetes() -> tuple[Tensor, Tensor, JsonObject]:
     package = find_spec("sklearn")  # not imported: that takes a second
     folder = Path(package.origin if package and package.origin else "").parent / "datasets/data"
     paths = [checked(folder / name, digest) for name, digest in DIABETES_FILES.items()]
-    inputs, targets = (torch.from_numpy(np.loadtxt(path)).float() for path in paths)
+    inputs, targets = (np.loadtxt(path) for path in paths)
     facts: JsonObject = {
         "source": f"scikit-learn's wheel, datasets/data: {', '.join(DIABETES_FILES)}",
         "raw_sha256": [*DIABETES_FILES.values()],
-        "columns": ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"],
     }
-    return inputs, targets, facts
+    names = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "progression"]
+    return np.column_stack([inputs, targets]), names, facts
 
 
 def checked(path: Path, expected: str) -> Path:
@@ -74,28 +74,32 @@ def checked(path: Path, expected: str) -> Path:
     return path
 
 
-# A source returns inputs (rows, columns), targets (rows) and facts for the manifest.
+# A source returns the rows, the names of their columns, and facts for the manifest. The last column
+# is the target.
 SOURCES = {"diabetes": diabetes}
 
 
 def prepare(settings: Dataset, folders: Folders) -> JsonObject:
     """Get the raw data and write what is read later; return what is to be known of them.
 
-    The facts have `columns` (the names of the inputs) and `samples` (the number of rows).
+    The facts have `columns` (the names of the inputs) and `samples` (the number of rows). The rows
+    are written as text with a line of names above them, which any other program reads, too; each
+    number as the shortest text that is read as the same float64.
     """
-    inputs, targets, facts = SOURCES[settings.name]()
-    data = safetensors.save({"inputs": inputs, "targets": targets})
-    write_file(folders.out / TENSORS, data)
-    return {**facts, "samples": len(targets)}
+    rows, names, facts = SOURCES[settings.name]()
+    lines = [names, *rows.tolist()]
+    text = "".join(",".join(map(str, line)) + "\n" for line in lines)
+    write_file(folders.out / TABLE, text.encode())
+    return {**facts, "columns": [*names[:-1]], "samples": len(rows)}
 
 
 def datasets(config: Config, folder: Path, facts: Any) -> dict[str, Table]:
     """Load the prepared rows as train, validation and test samples, by seeds.data_split."""
-    tensors = load_tensors(folder / TENSORS, "inputs", "targets")
-    inputs = tensors["inputs"]
-    targets = tensors["targets"]
+    rows = torch.from_numpy(np.loadtxt(folder / TABLE, delimiter=",", skiprows=1, ndmin=2)).float()
+    inputs = rows[:, :-1].contiguous()
+    targets = rows[:, -1].contiguous()
     # The last part is the rest.
     fractions = (config.dataset.test_fraction, config.dataset.validation_fraction, 1.0)
     test, validation, train = split_indices(len(targets), fractions, config.seeds.data_split)
     parts = {"train": train, "validation": validation, "test": test}
-    return {name: Table(inputs[rows], targets[rows]) for name, rows in parts.items()}
+    return {name: Table(inputs[part], targets[part]) for name, part in parts.items()}

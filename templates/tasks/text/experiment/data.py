@@ -89,6 +89,7 @@ def networkx() -> tuple[list[str], JsonObject]:
     facts: JsonObject = {
         "source": f"networkx's wheel, {len(names)} Python files",
         "raw_sha256": [there],
+        "license": "BSD-3-Clause",
     }
     return [(folder / name).read_text(encoding="utf-8") for name in names], facts
 

@@ -1,0 +1,117 @@
+"""CITATION.cff gets what the author states, and nothing else of the author's text changes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from repro.core.errors import UserError
+from repro.results.citation import CITATION, cited, uncited, write_citation
+from repro.results.stated import Stated
+
+DOI = "10.5281/zenodo.1234567"
+JANE, JOHN = "0000-0002-1825-0097", "0000-0001-5109-3700"
+BOTH = Stated(DOI, {"Jane Doe": JANE, "The Lab": JOHN})
+
+# As authors write them: comments, quotes, an own order, an own indentation, no line end at the end.
+BLOCK = """\
+# how to cite us
+cff-version: 1.2.0
+title: "Seeing digits: a study"   # short
+message: >-
+  If you use it,
+  cite it.
+
+authors:
+- family-names: Doe   # first
+  given-names: Jane
+  affiliation: |
+    A house
+- name: 'The Lab'
+version: 0.1.0"""
+WITH_BOTH = (
+    BLOCK.replace("# short\n", f'# short\ndoi: "{DOI}"\n')
+    .replace("# first\n", f'# first\n  orcid: "https://orcid.org/{JANE}"\n')
+    .replace("'The Lab'\n", f"'The Lab'\n  orcid: \"https://orcid.org/{JOHN}\"\n")
+)
+
+
+def test_only_the_stated_lines_are_added() -> None:
+    text = cited(BLOCK, BOTH)
+    assert text == WITH_BOTH
+    assert cited(text, BOTH) == text
+    assert cited(BLOCK, Stated()) == BLOCK
+
+
+def test_line_ends_and_a_mark_at_the_start_stay() -> None:
+    windows = "\ufeff" + BLOCK.replace("\n", "\r\n")
+    assert cited(windows, BOTH) == "\ufeff" + WITH_BOTH.replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize(
+    "old", ["doi: 10.1/old # of the preprint", "doi: '10.1/old' # of the preprint"]
+)
+def test_another_value_is_replaced_where_it_stands(old: str) -> None:
+    text = f"{old}\n{BLOCK}"
+    assert cited(text, Stated(DOI)) == f'doi: "{DOI}" # of the preprint\n{BLOCK}'
+
+
+def test_an_empty_value_is_filled_in() -> None:
+    assert cited(f"doi:\n{BLOCK}", Stated(DOI)) == f'doi: "{DOI}"\n{BLOCK}'
+
+
+def test_the_only_author_needs_no_name() -> None:
+    text = "title: x\nauthors: [{name: Jane Doe}]\n"
+    after = f'title: x\nauthors: [{{name: Jane Doe, orcid: "https://orcid.org/{JANE}"}}]\n'
+    assert cited(text, Stated(orcids={"": JANE})) == after
+    assert yaml.safe_load(after)["authors"][0]["orcid"].endswith(JANE)
+
+
+@pytest.mark.parametrize(
+    ("text", "stated", "told"),
+    [
+        (BLOCK, Stated(orcids={"": JANE}), "of one author, and CITATION.cff has 2"),
+        (BLOCK, Stated(orcids={"J. Doe": JANE}), "names 'J. Doe', and CITATION.cff has Jane Doe"),
+        ("authors:\n- name: X\n- name: X\n", Stated(orcids={"X": JANE}), "each only once"),
+        ("title: x\n", Stated(orcids={"": JANE}), "authors: expected a list"),
+        ("authors: [x]\n", Stated(orcids={"": JANE}), "authors: expected a list"),
+        ("title: [\n", Stated(DOI), "no YAML of names with values"),
+        ("- title\n", Stated(DOI), "no YAML of names with values"),
+        ("[" * 500, Stated(DOI), "no YAML of names with values"),
+        # What would come out says something else.
+        ("doi: x\ndoi: y\n", Stated(DOI), f'write doi: "{DOI}" into it by hand'),
+        ("a: &a {}\ndoi: *a\ntitle: x\n", Stated(DOI), f'write doi: "{DOI}" into it by hand'),
+    ],
+)
+def test_what_cannot_be_edited_is_one_line(text: str, stated: Stated, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        cited(text, stated)
+    [line] = caught.value.lines
+    assert told in line
+
+
+def project(root: Path, citation: bytes | None, *lines: str) -> Path:
+    root.joinpath("pyproject.toml").write_text("\n".join(["[tool.repro]", *lines, ""]))
+    if citation is not None:
+        (root / CITATION).write_bytes(citation)
+    return root
+
+
+def test_a_file_is_written_once(tmp_path: Path) -> None:
+    root = project(tmp_path, BLOCK.encode(), f'doi = "{DOI}"')
+    assert uncited(root) == ["CITATION.cff does not say what [tool.repro] states"]
+    assert write_citation(root)
+    after = (root / CITATION).read_bytes()
+    assert after == cited(BLOCK, Stated(DOI)).encode()
+    assert not write_citation(root)
+    assert uncited(root) == []
+    assert (root / CITATION).read_bytes() == after
+
+
+def test_the_file_is_needed_only_for_what_is_stated(tmp_path: Path) -> None:
+    assert uncited(project(tmp_path, None)) == []
+    assert uncited(project(tmp_path, b"\xff")) == []
+    with pytest.raises(UserError, match="no UTF-8 text at byte 0"):
+        uncited(project(tmp_path, None, f'doi = "{DOI}"'))
+    (tmp_path / CITATION).unlink()
+    with pytest.raises(UserError, match=r"CITATION.cff is not there.*restore it"):
+        uncited(tmp_path)
