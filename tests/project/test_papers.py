@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from cmarkgfm import github_flavored_markdown_to_html
-from conftest import TEMPLATE, Project, faults, git
+from conftest import ROOT, TEMPLATE, Project, faults, git
 from repro.core.files import JsonObject
 from repro.publishing.contents import Contents, PackedTraining
 from repro.publishing.paper_facts import (
@@ -574,7 +574,7 @@ def test_a_wrong_name_in_the_authors_table_is_one_line(own: Project) -> None:
     assert "did you mean limitations?" in line
 
 
-def test_the_number_of_values_is_the_models_own(own: Project) -> None:
+def test_the_values_of_the_model_and_the_samples_of_the_parts_are_counted(own: Project) -> None:
     assert own.module("repro", "papers").returncode == 0
     checklist = (own.path / "runs" / "papers" / "checklist.md").read_text()
     facts = {row[0]: row[1] for row in cells(checklist)}
@@ -587,6 +587,9 @@ def test_the_number_of_values_is_the_models_own(own: Project) -> None:
     done = own.run("python", "-c", program)
     assert done.returncode == 0, done.stderr
     assert facts["Values in the model"].startswith(f"{int(done.stdout):,}, with buffers")
+    parts = re.findall(r"(train|validation|test) (\d+), ", facts["Splits"])
+    assert {name for name, _ in parts} == {"train", "validation", "test"}
+    assert sum(int(size) for _, size in parts) == 1797
 
 
 def test_the_manifest_of_codecheck_yml_is_made_anew_by_its_command(
@@ -653,3 +656,10 @@ def test_the_doctor_lists_what_is_still_to_be_stated_and_finds_no_fault(own: Pro
     status, words = doctor()
     assert status == 1
     assert "did you mean limitations?" in words
+
+
+def test_the_documentation_has_each_name_of_the_authors_table() -> None:
+    text = (ROOT / "docs" / "publishing.md").read_text()
+    rows = re.findall(r"(?m)^\| `(\w+)` \| (.*) \| (.*?) ?\|$", text)
+    told = {name: (asks, asked_by) for name, asks, asked_by in rows}
+    assert told == {name: (field.asks, field.asked_by) for name, field in PAPER_FIELDS.items()}

@@ -57,7 +57,7 @@ def block(lines: Iterable[str]) -> str:
     return f"{fence}bash\n{text}\n{fence}"
 
 
-def sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
     """Return a text as `escaped` does to begin a paragraph, with a full stop unless it has one."""
     words = re.sub(r"^([-+=])", r"\\\1", escaped(text))
     words = re.sub(r"^(\d+)([.)])", r"\1\\\2", words)

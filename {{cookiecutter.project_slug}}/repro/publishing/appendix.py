@@ -7,7 +7,7 @@ file in the archive, and each command is one that the project has.
 
 from collections.abc import Callable, Iterator
 
-from repro.core.markdown import code, escaped, row, sentence, table
+from repro.core.markdown import as_sentence, code, escaped, row, table
 from repro.environment.locks import LOCK
 from repro.publishing.appendix_steps import customization, evaluation, installation, notes, workflow
 from repro.publishing.paper_facts import (
@@ -19,7 +19,7 @@ from repro.publishing.paper_facts import (
     ClaimFacts,
     PaperFacts,
 )
-from repro.publishing.words import duration, in_bytes, plural
+from repro.publishing.words import in_bytes, plural, time_words
 from repro.results.claims import EXPECTED
 from repro.results.document import DOCUMENT
 
@@ -51,7 +51,7 @@ def _abstract(facts: PaperFacts) -> Iterator[str]:
     )
     yield "## A.1 Abstract"
     yield (
-        f"{sentence(facts.contents.about.description)} The artifact holds the code, the lock of "
+        f"{as_sentence(facts.contents.about.description)} The artifact holds the code, the lock of "
         "its environment, the recorded trainings and their results. Each claim below is verified "
         "by one command, which repeats a training and compares. The verdict is IDENTICAL if the "
         "trained weights have the recorded bits."
@@ -94,8 +94,8 @@ def _check_list(facts: PaperFacts) -> Iterator[str]:
         f"{in_bytes(facts.size)} for the artifact, {in_bytes(facts.largest_run)} for each training",
         "How much time is needed to prepare": f"about {SETUP_MINUTES} minutes, most of them for "
         "downloads",
-        "How much time is needed to complete": f"{duration(facts.seconds_of_one_seed)} for one "
-        f"seed of each claim, {duration(facts.seconds)} for all seeds (A.6)",
+        "How much time is needed to complete": f"{time_words(facts.seconds_of_one_seed)} for one "
+        f"seed of each claim, {time_words(facts.seconds)} for all seeds (A.6)",
         "Publicly available": _repository(facts),
         "Code licence": facts.licence,
         "Data licence": _data_licence(facts),
@@ -174,7 +174,7 @@ def _hardware(facts: PaperFacts, of: ClaimFacts) -> Iterator[str]:
         name = escaped(cost.hardware) if cost else "not recorded"
         if machine and machine.hardware_class == kind and machine.size:
             name = f"{name} ({machine.size})"
-        time = duration(cost.seconds_per_seed) if cost else "not recorded"
+        time = time_words(cost.seconds_per_seed) if cost else "not recorded"
         memory = f"{cost.peak_memory_mib} MiB" if cost else "not recorded"
         yield row(of.label, escaped(kind), name, time, memory)
 

@@ -6,7 +6,7 @@ of each what it should print, how long it takes and what may differ on another m
 
 from collections.abc import Iterator
 
-from repro.core.markdown import block, code, escaped, row, sentence, table
+from repro.core.markdown import as_sentence, block, code, escaped, row, table
 from repro.publishing.paper_facts import (
     RECREATE,
     SETUP_DISK_GB,
@@ -15,7 +15,7 @@ from repro.publishing.paper_facts import (
     ClaimFacts,
     PaperFacts,
 )
-from repro.publishing.words import cut, duration, plural
+from repro.publishing.words import plural, short_digest, time_words
 from repro.results.document import DOCUMENT, number
 from repro.results.judge import ENOUGH_SEEDS, equivalence_interval
 from repro.results.recording import RecordedClaim
@@ -59,13 +59,13 @@ def workflow(facts: PaperFacts) -> Iterator[str]:
                 "**T3**",
                 "repeats one seed of each claim, and judges (A.6)",
                 code("python -m repro verify CLAIM"),
-                duration(facts.seconds_of_one_seed),
+                time_words(facts.seconds_of_one_seed),
             ),
             row(
                 "**T4**",
                 "makes every recorded file anew, all seeds, beside the code",
                 code(RECREATE),
-                duration(facts.seconds),
+                time_words(facts.seconds),
             ),
         ],
     )
@@ -99,7 +99,7 @@ def _what_is_claimed(of: ClaimFacts) -> str:
     shows = f" In the paper: {escaped(claim.shows)}." if claim.shows else ""
     runs = plural(len(claim.values), "seed")
     return (
-        f"{sentence(claim.text)}{shows} Expected: {of.value_words} over {runs}. Trained by "
+        f"{as_sentence(claim.text)}{shows} Expected: {of.value_words} over {runs}. Trained by "
         f"{code(of.train_command, in_cell=False)}."
     )
 
@@ -114,9 +114,9 @@ def _expected(of: ClaimFacts) -> Iterator[str]:
         yield "- Time and memory were not recorded."
         return
     seeds = len(of.claim.values)
-    all_seeds = f"; {duration(of.seconds)} for all {seeds} seeds" if seeds > 1 else ""
+    all_seeds = f"; {time_words(of.seconds)} for all {seeds} seeds" if seeds > 1 else ""
     yield (
-        f"- Time: {duration(cost.seconds_per_seed)} for one seed{all_seeds}, and "
+        f"- Time: {time_words(cost.seconds_per_seed)} for one seed{all_seeds}, and "
         f"{cost.peak_memory_mib} MiB of memory, on {escaped(cost.hardware)}."
     )
 
@@ -145,7 +145,7 @@ def _values(of: ClaimFacts) -> Iterator[str]:
         for seed in digests:
             chosen = claim.chosen(kind, seed)
             value = number(claim.values_on(kind)[seed])
-            weights = f"{cut(chosen.bits)} (step {chosen.step})" if chosen else ""
+            weights = f"{short_digest(chosen.bits)} (step {chosen.step})" if chosen else ""
             yield row(escaped(kind), seed, value, weights)
 
 

@@ -13,7 +13,7 @@ from repro.core.layout import CONTEXT
 from repro.core.markdown import code, escaped
 from repro.core.project import PROCESSES
 from repro.publishing.paper_facts import ClaimFacts, PaperFacts
-from repro.publishing.words import duration, in_bytes, plural, setting_words
+from repro.publishing.words import in_bytes, plural, setting_words, time_words
 from repro.results.claims import RECORDED_RUNS
 from repro.results.document import number
 from repro.results.judge import equivalence_interval
@@ -209,7 +209,7 @@ def compute(facts: PaperFacts) -> Iterator[Fact]:
     )
     yield Fact(
         "Total of the reported runs",
-        f"{duration(facts.seconds)}: the time of a run times the number of seeds, over all claims",
+        f"{time_words(facts.seconds)}: the time of a run times the number of seeds, over all claims",
         "the rows above",
         "NeurIPS 8 · ACL C1",
     )
@@ -226,7 +226,7 @@ def _cost(of: ClaimFacts, cost: Cost | None, field: str, what: str) -> tuple[str
         return "not recorded", recorded_at(of, field)
     values = {
         "hardware": escaped(cost.hardware),
-        "seconds_per_seed": f"{duration(cost.seconds_per_seed)} (median over the seeds)",
+        "seconds_per_seed": f"{time_words(cost.seconds_per_seed)} (median over the seeds)",
         "peak_memory_mib": f"{cost.peak_memory_mib} MiB (the most that a seed took)",
     }
     return values[what], recorded_at(of, f"{field}.{what}")

@@ -21,7 +21,7 @@ from repro.publishing.checklist_rows import (
     results,
 )
 from repro.publishing.paper_facts import TODO, ClaimFacts, PaperFacts
-from repro.publishing.words import cut, plural, setting_words
+from repro.publishing.words import plural, setting_words, short_digest
 from repro.results.claims import EXPECTED
 from repro.results.paper_fields import open_fields
 
@@ -183,11 +183,11 @@ def _licence(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
 def _identity(of: ClaimFacts) -> tuple[str, str]:
     raw = of.claim.dataset.raw_sha256 or []
     digests = [raw] if isinstance(raw, str) else raw
-    listed = f"; raw files: {', '.join(map(cut, digests[:3]))}" if digests else ""
+    listed = f"; raw files: {', '.join(map(short_digest, digests[:3]))}" if digests else ""
     listed += f" and {len(digests) - 3} more" if len(digests) > 3 else ""
     manifest = f"; each prepared file by SHA-256 in {code(of.manifest)}" if of.manifest else ""
     where = recorded_at(of, "conditions.data", *(["dataset.raw_sha256"] if digests else []))
-    return f"SHA-256 {cut(of.claim.conditions.data)}{listed}{manifest}", where
+    return f"SHA-256 {short_digest(of.claim.conditions.data)}{listed}{manifest}", where
 
 
 def _splits(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
@@ -233,7 +233,7 @@ def _code(facts: PaperFacts) -> Iterator[Fact]:
         "Dependencies",
         f"{plural(len(facts.pins), 'package')} by version and SHA-256, PyTorch "
         f"{code(facts.torch)}; Python {code(facts.python)}; base image by digest",
-        f"`{LOCK}` (SHA-256 {cut(facts.lock_digest)}), `pyproject.toml`, `Dockerfile`",
+        f"`{LOCK}` (SHA-256 {short_digest(facts.lock_digest)}), `pyproject.toml`, `Dockerfile`",
         "ACL C4 · MLR code",
     )
     if not facts.is_anonymous:

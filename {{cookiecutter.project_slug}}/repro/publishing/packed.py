@@ -19,7 +19,7 @@ _LONGEST_HEADER = 1 << 20  # bytes of a checkpoint that are read, to count its v
 
 
 @dataclass(frozen=True)
-class Machine:
+class TrainedOn:
     """On what a recorded training ran, as its experiment_context.json says; `source` is that."""
 
     source: str
@@ -48,7 +48,7 @@ def read_packed(contents: Contents, name: str) -> bytes | None:
     return content if content is None or isinstance(content, bytes) else read_whole(content)
 
 
-def size_of(contents: Contents, name: str) -> int:
+def packed_size(contents: Contents, name: str) -> int:
     """Return the bytes of a file of the archive."""
     content = contents.files[name]
     return len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -63,7 +63,7 @@ def packed_object(contents: Contents, name: str) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def machine_of(contents: Contents, place: str) -> Machine | None:
+def machine_of(contents: Contents, place: str) -> TrainedOn | None:
     """Return on what a packed run was trained; None where its context says nothing."""
     name = f"{place}/{layout.CONTEXT}"
     context = packed_object(contents, name)
@@ -75,7 +75,7 @@ def machine_of(contents: Contents, place: str) -> Machine | None:
     memory = hardware.get("memory_gib")
     gpus = hardware.get("gpus")
     torch = software.get("torch")
-    return Machine(
+    return TrainedOn(
         name,
         str(context.get("hardware_class", "")),
         str(hardware.get("cpu_model", "")),

@@ -19,12 +19,12 @@ from repro.environment.locks import LOCK
 from repro.publishing.contents import Contents
 from repro.publishing.described_data import data_of
 from repro.publishing.packed import (
-    Machine,
+    TrainedOn,
     machine_of,
     model_size,
     packed_object,
+    packed_size,
     read_packed,
-    size_of,
 )
 from repro.results.document import number
 from repro.results.recording import Cost, RecordedClaim
@@ -154,7 +154,7 @@ class PaperFacts:
         text = self.manifest(facts).get(name)
         return text if isinstance(text, str) else None
 
-    def machine(self, facts: ClaimFacts) -> Machine | None:
+    def machine(self, facts: ClaimFacts) -> TrainedOn | None:
         """Return on what a claim's first packed run was trained; None if it is not packed."""
         found = (machine_of(self.contents, place) for place in facts.places.values())
         return next((machine for machine in found if machine), None)
@@ -168,7 +168,7 @@ class PaperFacts:
         """Return the bytes that the largest packed run of a claim takes; 0 without any."""
         sizes = [
             sum(
-                size_of(self.contents, name)
+                packed_size(self.contents, name)
                 for name in self.contents.files
                 if name.startswith(f"{place}/")
             )
@@ -191,7 +191,7 @@ class PaperFacts:
     @cached_property
     def size(self) -> int:
         """Return the bytes that the contents take, without what is generated for the archive."""
-        return sum(size_of(self.contents, name) for name in self.contents.files)
+        return sum(packed_size(self.contents, name) for name in self.contents.files)
 
     @property
     def seconds_of_one_seed(self) -> int | None:

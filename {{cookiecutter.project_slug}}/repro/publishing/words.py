@@ -6,7 +6,7 @@ from repro.core.files import JsonObject
 from repro.core.markdown import code
 
 
-def duration(seconds: int | None) -> str:
+def time_words(seconds: int | None) -> str:
     """Write a time for a reader, exact to the second below two hours."""
     if seconds is None:
         return "not recorded"
@@ -43,6 +43,6 @@ def setting_words(config: JsonObject) -> dict[str, str]:
     return words
 
 
-def cut(digest: str) -> str:
+def short_digest(digest: str) -> str:
     """Return the beginning of a digest as code: a whole one would fill a table's line."""
     return f"{code(digest[:16])}…" if len(digest) > 16 else code(digest)
