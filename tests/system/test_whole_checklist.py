@@ -18,6 +18,7 @@ WHAT = [
     "environment as locked",
     "known nondeterminism",
     "archived",
+    "stated for papers",
 ]
 
 
@@ -27,5 +28,7 @@ def test_a_recorded_verified_archived_project_passes_every_point(own: Project) -
     done = own.make("--silent", "doctor", "ARGS=--json")
     points = json.loads(done.stdout)
     assert [point["what"] for point in points] == WHAT
-    assert {point["state"] for point in points} == {"pass"}, done.stdout
+    # What a paper would say of it is nobody's fault: the project has none.
+    assert {point["state"] for point in points[:-1]} == {"pass"}, done.stdout
+    assert points[-1]["state"] == "not checked"
     assert done.returncode == 0

@@ -15,6 +15,7 @@ examples:
   python -m repro audit model=resnet18                which operations may vary, on CUDA too
   python -m repro archive                             everything in one file, to publish
   python -m repro archive --with-data --output /tmp/paper.zip
+  python -m repro papers                              what reviewers ask for, to look at first
   python -m repro doctor                              the checklist: before, during, after
   python -m repro doctor --environment                is each installed file as it was locked?
   python -m repro doctor --quick                      the same by file sizes: takes seconds
@@ -69,6 +70,7 @@ def main() -> int:
         _add_compare,
         _add_audit,
         _add_archive,
+        _add_papers,
         _add_doctor,
         _add_image_digest,
         _add_mark_lock,
@@ -171,6 +173,12 @@ def _add_archive(commands: Commands) -> None:
     parser.add_argument("--with-data", action="store_true", help=data)
     dirty = "pack the commit, and what is not committed as a patch"
     parser.add_argument("--allow-dirty", action="store_true", help=dirty)
+
+
+def _add_papers(commands: Commands) -> None:
+    summary = "write the papers for reviewers that an archive has, to look at them before"
+    parser = _add(commands, run.papers_command, summary)
+    parser.add_argument("folder", nargs="?", type=Path, help="default: runs/papers")
 
 
 def _add_doctor(commands: Commands) -> None:

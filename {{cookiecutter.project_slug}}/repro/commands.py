@@ -137,6 +137,14 @@ def archive_command(arguments: Namespace) -> int:
     return 0
 
 
+def papers_command(arguments: Namespace) -> int:
+    from repro.publishing.papers_here import write_papers
+
+    for line in write_papers(ROOT, arguments.folder):
+        print(line)
+    return 0
+
+
 def doctor_command(arguments: Namespace) -> int:
     if arguments.environment or arguments.quick or arguments.lock:
         from repro.environment.packages import doctor

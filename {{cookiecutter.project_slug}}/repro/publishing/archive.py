@@ -28,6 +28,7 @@ from repro.publishing.crate import METADATA, describe
 from repro.publishing.croissant import croissant
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
+from repro.publishing.papers import papers
 from repro.publishing.zip_file import write_zip
 from repro.results.about import read_about
 from repro.results.citation import uncited
@@ -38,7 +39,7 @@ from repro.runs.context import read_context
 from repro.runs.git import uncommitted_changes
 
 SUMS = layout.SUMS  # of all other files of the archive, for sha256sum --check
-GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [croissant]
+GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [croissant, papers]
 
 
 @reading_once()

@@ -10,6 +10,7 @@ from repro.core.bounded import read_text
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.hashing import sha256_file
+from repro.core.markdown import cell, code, table
 from repro.core.project import command_line, tool_settings
 from repro.environment.locks import LOCK
 from repro.results.claims import EXPECTED, read_recording
@@ -66,16 +67,16 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     bits = [row for name, claim in claims.items() for row in _bits(name, claim)]
     costs = [row for name, claim in claims.items() for row in _costs(name, claim)]
     tables = [
-        _table("claim | command | mean ± standard deviation [95 % of means] | seeds", results),
+        table("claim | command | mean ± standard deviation [95 % of means] | seeds", results),
         "The trained weights:",
-        _table("claim | hardware class | seed | value | bits (SHA-256 of the weights)", bits),
+        table("claim | hardware class | seed | value | bits (SHA-256 of the weights)", bits),
     ]
     name, first_claim = next(iter(claims.items()))
     return {
         "results": "\n\n".join(tables),
         "commit": " ".join([_origin(recording), *_origins_of_added(claims)]),
         "data": "\n".join(_data(root, name, claim) for name, claim in claims.items()),
-        "cost": _table("claim | hardware | time per seed | memory", costs),
+        "cost": table("claim | hardware | time per seed | memory", costs),
         "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
         "training": _listing(_training(root, first_claim)),
         "verification": _listing(_verification(root, name, first_claim)),
@@ -86,14 +87,14 @@ def _result(root: Path, name: str, claim: RecordedClaim) -> str:
     """Return a claim's row: the command, and the metric with its spread over seeds."""
     command = shlex.join(_train_command(root, claim, "seed=SEED"))
     shows = f" ({claim.shows})" if claim.shows else ""
-    value = f"{_cell(claim.value_name)} {number(claim.mean)}"
+    value = f"{cell(claim.value_name)} {number(claim.mean)}"
     if claim.standard_deviation is not None:
         value += f" ± {number(claim.standard_deviation)}"
     if claim.interval:
         low, high = claim.interval
         value += f" [{number(low)}, {number(high)}]"
-    what = _cell(f"{claim.text}{shows} (`{name}`)")
-    return f"| {what} | {_code(command)} | {value} | {len(claim.values)} |"
+    what = cell(f"{claim.text}{shows} (`{name}`)")
+    return f"| {what} | {code(command)} | {value} | {len(claim.values)} |"
 
 
 def _bits(name: str, claim: RecordedClaim) -> list[str]:
@@ -173,7 +174,7 @@ def _data(root: Path, name: str, claim: RecordedClaim) -> str:
     what = dataset.dataset or "the data"
     if "prepare" not in tool_settings(root):  # a loop of the author's own reads them
         return f"- `{name}`: **{what}**; {'; '.join(facts)}"
-    command = _code(shlex.join(command_line(root, "prepare", *claim.arguments)))
+    command = code(shlex.join(command_line(root, "prepare", *claim.arguments)))
     return f"- `{name}`: {command} prepares **{what}**; {'; '.join(facts)}"
 
 
@@ -182,24 +183,6 @@ def _listing(commands: dict[str, str]) -> str:
     width = max(len(command) for command in commands)
     lines = [f"{command:{width}}  # {remark}" for command, remark in commands.items()]
     return "\n".join(["```bash", *lines, "```"])
-
-
-def _cell(text: str) -> str:
-    """Return text for a cell of a table: one line, its bars kept."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-
-
-def _code(text: str) -> str:
-    """Return the same as code; a fence is longer than the backticks in it."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    inside = " ".join(text.split()).replace("|", "\\|")
-    return f"{fence}{inside}{fence}" if len(fence) == 1 else f"{fence} {inside} {fence}"
-
-
-def _table(head: str, rows: list[str]) -> str:
-    """Return a table; `head` names its columns, with bars between them."""
-    line = "|" + "---|" * (head.count("|") + 1)
-    return "\n".join([f"| {head} |", line, *rows])
 
 
 def _origin(recording: Recording) -> str:

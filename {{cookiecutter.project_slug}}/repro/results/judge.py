@@ -108,15 +108,14 @@ def differences_of_evaluation(verdict: Verdict, expected: RecordedClaim, run: Pa
 
 def _judge_value(verdict: Verdict, value: float, recorded: list[float]) -> None:
     """Judge a training on another hardware class by the interval of the recorded seeds."""
-    if len(recorded) < ENOUGH_SEEDS:
+    interval = equivalence_interval(recorded)
+    if interval is None:
         verdict.why = (
             f"{len(recorded)} recorded seeds do not tell the spread: at least {ENOUGH_SEEDS} are "
             "needed"
         )
         return
-    low, high = prediction_interval(recorded)
-    low = min(low, *recorded)  # where all are the same number, their mean may be rounded past it
-    high = max(high, *recorded)
+    low, high = interval
     verdict.interval = (low, high)
     print(f"interval   {low:.6f} to {high:.6f} holds 95 % of further seeds")
     where = "this hardware class was not recorded, so the value was compared and not the bits"
@@ -128,6 +127,15 @@ def _judge_value(verdict: Verdict, value: float, recorded: list[float]) -> None:
         f"{where}: it lies outside the interval of the recorded seeds, as 5 % of good trainings do "
         "(try --seed with another one)"
     )
+
+
+def equivalence_interval(recorded: list[float]) -> Interval | None:
+    """Return where a value on another hardware class is EQUIVALENT; None without enough seeds."""
+    if len(recorded) < ENOUGH_SEEDS:
+        return None
+    low, high = prediction_interval(recorded)
+    # Where all are the same number, their mean may be rounded past it.
+    return min(low, *recorded), max(high, *recorded)
 
 
 def prediction_interval(values: list[float], level: float = 0.95) -> Interval:

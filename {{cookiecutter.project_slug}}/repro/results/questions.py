@@ -243,6 +243,25 @@ def _is_damaged(archive: Path) -> bool:
         return True
 
 
+def stated_for_papers(root: Path) -> Answer:
+    """Say which facts that conferences ask for the author has not stated; this is no fault.
+
+    A project without a paper has no table [tool.repro.paper], and is as reproducible as another.
+    """
+    from repro.results.paper_fields import open_fields
+    from repro.results.stated import read_stated
+
+    stated = read_stated(root).paper
+    missing = open_fields(stated)
+    if not missing:
+        return Answer(PASS, "[tool.repro.paper] states what conferences ask for")
+    count = f"{len(missing)} TODO(author) in [tool.repro.paper] of pyproject.toml"
+    if not stated:
+        return Answer(OPEN, f"no paper is described: {count}", (", ".join(missing),))
+    details = tuple(f"{name}: {field.asks}" for name, field in missing.items())
+    return Answer(OPEN, count, details)
+
+
 QUESTIONS = [
     Question("before", "seeds set", seeds_set),
     Question("before", "deterministic", deterministic),
@@ -257,4 +276,5 @@ QUESTIONS = [
     Question("after", "environment as locked", environment_as_locked),
     Question("after", "known nondeterminism", known_nondeterminism),
     Question("after", "archived", archived),
+    Question("after", "stated for papers", stated_for_papers),
 ]

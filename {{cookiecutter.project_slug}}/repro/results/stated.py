@@ -18,6 +18,7 @@ from repro.core.bounded import read_text
 from repro.core.errors import refuse
 from repro.core.files import Json, JsonObject
 from repro.core.project import PYPROJECT, repro_table
+from repro.results.paper_fields import PAPER_FIELDS
 
 # What else stands in [tool.repro]: the parts of the author's code that the kit calls.
 _CODE = ("prepare", "train", "evaluate", "task", "data", "config", "claims")
@@ -47,7 +48,7 @@ RESPONSIBLE_AI = (
 )
 
 # What the papers for reviewers ask of the author.
-PAPER: tuple[str, ...] = ()
+PAPER = tuple(PAPER_FIELDS)
 
 _DOI = re.compile(r"10\.\d{4,9}/[!-~]+")  # what follows the slash is the registrant's
 _ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")
