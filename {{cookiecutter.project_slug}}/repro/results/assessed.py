@@ -11,7 +11,7 @@ It cannot tell whether the facts are true: whoever writes a file can write any b
 from dataclasses import dataclass
 
 from repro.results.measure import SeedResult, Spent
-from repro.results.recording import RecordedClaim, Recording
+from repro.results.recording import RecordedCheckpoint, RecordedClaim, Recording
 from repro.results.reported import ReportedVerdict
 from repro.results.verdict import DIFFERENT, EQUIVALENT, IDENTICAL, SEGMENTS, WHOLE, Verdict
 
@@ -88,6 +88,11 @@ def _judge_whole(verdict: ReportedVerdict, claim: RecordedClaim) -> tuple[str, s
     return again.verdict, again.why
 
 
+def _best(claim: RecordedClaim, verdict: ReportedVerdict) -> RecordedCheckpoint | None:
+    """Return the best checkpoint of that seed and class; None if the claim is of the last one."""
+    return claim.best.get(verdict.hardware_class, {}).get(str(verdict.seed))
+
+
 def _judge_part(verdict: ReportedVerdict, claim: RecordedClaim) -> tuple[str, str]:
     seed = str(verdict.seed)
     hardware = verdict.hardware_class
@@ -96,6 +101,8 @@ def _judge_part(verdict: ReportedVerdict, claim: RecordedClaim) -> tuple[str, st
     end = claim.steps_on(hardware, seed)
     if any(not 1 <= first <= last <= end for first, last in verdict.steps):
         return DIFFERENT, f"the recorded training has {end} steps"
-    if verdict.what == SEGMENTS and verdict.bits != claim.bits[hardware][seed]:
-        return DIFFERENT, "the last checkpoint has not the recorded bits"
+    best = verdict.best.recorded if verdict.best else None
+    found = (verdict.bits, best)
+    if verdict.what == SEGMENTS and found != (claim.bits[hardware][seed], _best(claim, verdict)):
+        return DIFFERENT, "the checkpoints have not the recorded bits"
     return IDENTICAL, "the steps that were compared have the recorded bits"

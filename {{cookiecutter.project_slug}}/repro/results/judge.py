@@ -59,7 +59,7 @@ def compare_training(verdict: Verdict, expected: RecordedClaim, result: SeedResu
     verdict.best = result.best
     if verdict.hardware_class in expected.bits:
         verdict.recorded_bits = expected.bits[verdict.hardware_class][seed]
-        if result.best:
+        if expected.checkpoint == layout.BEST:
             verdict.recorded_best = expected.chosen(verdict.hardware_class, seed)
         _judge_bits(verdict)
     else:
