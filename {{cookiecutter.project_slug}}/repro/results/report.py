@@ -25,9 +25,9 @@ from repro.core.errors import UserError
 from repro.core.hashing import sha256_file
 from repro.core.project import command_line, project_table
 from repro.environment.locks import LOCK, read_lock
+from repro.results.about import read_about
 from repro.results.assessed import Assessed, assess
 from repro.results.claims import read_recording
-from repro.results.crate import read_about
 from repro.results.document import number
 from repro.results.recording import RecordedClaim, Recording, value_name
 from repro.results.reported import read_reported
