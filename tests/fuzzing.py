@@ -43,12 +43,31 @@ DIFF = ("repro", "diff", RUN, "runs/b", "--picture", "p.svg")
 STEPS = ("repro", "diff", "step.json", "other.json", "--json")
 TRACE = ("repro", "trace-step", RUN, "--step", "3", "--output", "new.json")
 REPORT = ("repro", "report")
+KEEP = ("repro", "report", "--verdicts", "sent.json")
 VERIFY = ("repro", "verify", "--prefix", "2")
 LOCKS = ("repro", "doctor", "--lock")
 STALE = ("call:repro.results.claims:stale",)
 OUTDATED = ("call:repro.results.document:outdated",)
 REPRODUCES = ("call:repro.results.questions:reproduces",)
 STATES = ("call:repro.results.questions:states_saved",)
+
+# What somebody reported of other code, as results/verdicts/ keeps it under its digest.
+REPORTED = b"""{
+ "checkpoint": "last",
+ "claim": "short",
+ "conditions_digest": "0000000000000000000000000000000000000000000000000000000000000000",
+ "differing": {
+  "code": 1
+ },
+ "hardware_class": "cpu Apple M2 native",
+ "metric": "accuracy",
+ "seed": 42,
+ "steps": [],
+ "verdict": "DIFFERENT",
+ "what": "whole"
+}
+"""
+KEPT_VERDICT = f"results/verdicts/{hashlib.sha256(REPORTED).hexdigest()}.json"
 
 # Each file that commands read, with the commands that read it.
 TARGETS: dict[str, list[Words]] = {
@@ -68,6 +87,8 @@ TARGETS: dict[str, list[Words]] = {
     "results/expected_metrics.json": [REPORT, REPORT, EVALUATE, VERIFY, OUTDATED],
     "results/trace/short_seed-42.jsonl": [VERIFY],
     "runs/verify/one/verdict.json": [REPORT, REPRODUCES],
+    "sent.json": [KEEP, KEEP],
+    KEPT_VERDICT: [REPORT, KEEP],
     "configs/claims.yaml": [STALE],
     "configs/config.yaml": [FRESH],
     "configs/dataset/digits.yaml": [FRESH],
@@ -250,6 +271,10 @@ def played(recorded: Project, folder: Path) -> Project:
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = project.path.glob("runs/verify/short*")
     made.rename(made.with_name("one"))
+    shutil.copyfile(made.with_name("one") / "verdict.json", project.path / "sent.json")
+    kept = project.path / KEPT_VERDICT
+    kept.parent.mkdir()
+    kept.write_bytes(REPORTED)
     remember_digests(project.path)
     return project
 

@@ -22,8 +22,8 @@ def results_of(project: Project) -> dict[str, Any]:
     return found
 
 
-def add_verdict(project: Project, folder: str, age: int, **changes: Any) -> None:
-    """A verdict.json as `verify` writes it, `age` seconds older than the newest."""
+def verdict_on(project: Project, **changes: Any) -> dict[str, Any]:
+    """What a verdict.json holds, as `verify` writes it."""
     claim = results_of(project)["claims"]["digits_baseline"]
     ((hardware, bits),) = claim["bits"].items()
     found = {
@@ -36,6 +36,9 @@ def add_verdict(project: Project, folder: str, age: int, **changes: Any) -> None
         "hardware_class": hardware,
         "recorded_on": [hardware],
         "metric": "accuracy",
+        "checkpoint": "last",
+        "best": None,
+        "recorded_best": None,
         "value": claim["values"]["42"],
         "recorded": claim["values"]["42"],
         "bits": bits["42"],
@@ -44,11 +47,39 @@ def add_verdict(project: Project, folder: str, age: int, **changes: Any) -> None
         "why": "the weights have the recorded bits",
         "commit": COMMIT,
         "conditions_digest": sha256_json(claim["conditions"]),
+        "seconds": 63.4,
     }
+    return found | changes
+
+
+def add_verdict(project: Project, folder: str, age: int, **changes: Any) -> None:
+    """A verdict that was given in the project, `age` seconds older than the newest."""
     path = project.path / "runs" / "verify" / folder / "verdict.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(found | changes))
+    path.write_text(json.dumps(verdict_on(project, **changes)))
     os.utime(path, (1_700_000_000 - age,) * 2)
+
+
+def sent_verdicts(project: Project, folder: Path) -> list[str]:
+    """Files with what others found: one that counts, an equivalent one, and others."""
+    claim = results_of(project)["claims"]["digits_baseline"]
+    ((_, bits),) = claim["bits"].items()
+    same = {"seed": 43, "value": claim["values"]["43"], "bits": bits["43"], "seconds": 4000}
+    elsewhere = {"hardware_class": "cpu Apple M2 native", "bits": "cd" * 32, "recorded_bits": None}
+    parted = "they part at step 37: loss 0.5 (0x1p-1), recorded 0.25 (0x1p-2)"
+    code = ["code: experiment/model.py changed", f"config: x is {MARKUP}, recorded 1"]
+    found: dict[str, dict[str, Any]] = {
+        "same": same,
+        "elsewhere": {**elsewhere, "verdict": "EQUIVALENT", "interval": [0.9, 1.0]},
+        "liar": {"bits": "ee" * 32, "why": MARKUP},
+        "parted": {"verdict": "DIFFERENT", "bits": "ef" * 32, "differences": [parted]},
+        "code": {"verdict": "DIFFERENT", "differences": code, "conditions_digest": "12" * 32}
+        | {"steps": [], "value": None, "bits": None},
+    }
+    folder.mkdir()
+    for name, changes in found.items():
+        (folder / f"{name}.json").write_text(json.dumps(verdict_on(project, **changes)))
+    return [str(folder / f"{name}.json") for name in found]
 
 
 def report(project: Project, folder: Path) -> Project:
@@ -91,6 +122,7 @@ def report(project: Project, folder: Path) -> Project:
         steps=[[11, 20], [31, 40]],
         what="segments",
     )
-    done = own.module("repro", "report")
+    sent = sent_verdicts(own, folder / "sent")
+    done = own.module("repro", "report", "--verdicts", *sent)
     assert done.returncode == 0, done.stderr
     return own

@@ -22,7 +22,7 @@ def test_the_page_tells_results_verdicts_and_commands(reported: Project, browser
     claim = results_of(reported)["claims"]["digits_baseline"]
     ((hardware, bits),) = claim["bits"].items()
     for seed, digest in bits.items():
-        assert re.search(rf"{seed}\s+{claim['values'][seed]:.4f}\s+{digest}", text)
+        assert re.search(rf"{seed}\s+{claim['values'][seed]:.4f}\s+{digest}\s+recorded", text)
     cost = claim["cost"]
     for words in (
         claim["text"],
@@ -33,16 +33,19 @@ def test_the_page_tells_results_verdicts_and_commands(reported: Project, browser
         f"Hardware class: {hardware}",
         f"Recorded at commit {COMMIT}, with uncommitted changes",
         "python -m experiment.train seed=42",
-        "python -m repro verify digits_baseline --seed 42",
-        "make setup",
+        'make setup && make reproduce ARGS="digits_baseline --seed 42"',
         sha256_file(reported.path / "requirements.lock"),
         f"{cost['hardware']}, {cost['seconds_per_seed']} s per seed",
         f"{cost['peak_memory_mib']} MiB of memory, profile portable",
-        "IDENTICAL whole training, seed 42: 400 steps compared, 1 to 400",
-        "DIFFERENT start of the training, seed 42: 20 steps compared, 1 to 20",
+        "Verified here: IDENTICAL",
+        f"IDENTICAL on {hardware}, verified here",
+        "whole training, seed 42: 400 steps compared, 1 to 400; took 63.4 s",
+        f"DIFFERENT on {hardware}, verified here",
+        "start of the training, seed 42: 20 steps compared, 1 to 20",
         "Of other conditions than those recorded now.",
         "config: optimizer.learning_rate is 0.004, recorded 0.003",
-        "EQUIVALENT stretches, seed 42: 20 steps compared, 11 to 20, 31 to 40",
+        "EQUIVALENT on cuda A, verified here",
+        "stretches, seed 42: 20 steps compared, 11 to 20, 31 to 40",
         f"cuda A, recorded: {hardware}",
         "95 % of further seeds would lie between 0.9812 and 0.9988.",
     ):
@@ -54,14 +57,56 @@ def test_the_page_tells_results_verdicts_and_commands(reported: Project, browser
     assert all(alt.startswith(claim["text"]) and width > 400 for alt, width in figures)
 
 
+def test_a_reviewer_sees_claim_command_and_verdict_at_once(
+    reported: Project, browser: Browser
+) -> None:
+    """On the first screen of a phone and of a desktop, and the command is selected by one click."""
+    for width, height in ((360, 640), (1200, 800)):
+        browser.show(reported.path / PAGE, width)
+        bottoms = browser.evaluate(
+            "['a', 'pre.command', '.outcomes'].map(name =>"
+            " document.querySelector('main ' + name).getBoundingClientRect().bottom)"
+        )
+        assert max(bottoms) <= height, (width, bottoms)
+    code = "document.querySelector('pre.command code')"
+    assert browser.evaluate(f"getComputedStyle({code}).userSelect") == "all"
+    command = browser.evaluate(f"{code}.textContent")
+    assert command == 'make setup && make reproduce ARGS="digits_baseline --seed 42"'
+
+
+def test_what_others_report_is_told_apart(reported: Project, browser: Browser) -> None:
+    browser.show(reported.path / PAGE, 1200)
+    text = browser.evaluate("document.body.innerText")
+    claim = results_of(reported)["claims"]["digits_baseline"]
+    ((hardware, bits),) = claim["bits"].items()
+    for words in (
+        "Reported, not checked: IDENTICAL EQUIVALENT DIFFERENT CONTRADICTION",
+        f"IDENTICAL on {hardware}, reported, not checked",
+        "took 1:06:40 (h:mm:ss)",
+        "EQUIVALENT on cpu Apple M2 native, reported, not checked",
+        f"CONTRADICTION on {hardware}, reported, not checked",
+        "it says IDENTICAL, but its facts say DIFFERENT: the weights have other bits",
+        "it left the recorded trace at step 37",
+        "Hardware class: cpu Apple M2 native, not recorded",
+        "it says DIFFERENT, and its conditions are not the recorded ones",
+        "What differed: code: 1, config: 1",
+    ):
+        assert words in text, (words, text)
+    for digest, whose in (
+        (bits["42"], "recorded; verified here"),
+        (bits["43"], "recorded; reported, not checked"),
+        ("cd" * 32, "reported, not checked"),
+        ("ee" * 32, "reported, in contradiction to its verdict"),
+    ):
+        assert re.search(rf"{digest}\s+{whose}\n", text), (digest, text)
+
+
 def test_whatever_an_author_writes_stays_text(reported: Project, browser: Browser) -> None:
     browser.show(reported.path / PAGE, 360)
     assert browser.evaluate("document.body.innerText").count(MARKUP) == 5
-    # Twice: the policy would hold it back, were it markup.
-    assert (
-        browser.evaluate("document.scripts.length + document.querySelectorAll('section b').length")
-        == 1
-    )
+    # The policy would hold it back, were it markup; it is none.
+    foreign = "[...document.images].filter(image => !image.src.startsWith('data:')).length"
+    assert browser.evaluate(f"document.scripts.length + {foreign}") == 0
     assert browser.evaluate("window.pwned") is None
     page, *others = browser.requests
     assert page == (reported.path / PAGE).as_uri()

@@ -8,6 +8,7 @@ examples:
   python -m repro verify --segments 3 --steps 20      from the author's checkpoints (archive)
   python -m repro verify --check full                 with every sample of large data, read once
   python -m repro report                              the results and verdicts as a page
+  python -m repro report --verdicts a.json b.json     with what others' verify wrote (verdict.json)
   python -m repro diff runs/mine runs/yours --replay
   python -m repro trace-step runs/mine --step 37      writes a file to send
   python -m repro compare runs/baseline               all runs there: mean and spread over seeds
@@ -122,6 +123,8 @@ def _add_report(commands: Commands) -> None:
     summary = "write the recorded results and the verdicts to one HTML file that needs no network"
     parser = _add(commands, run.report_command, summary)
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: results/report.html")
+    verdicts = "keep others' verdict.json in results/verdicts/, and show them as reported"
+    parser.add_argument("--verdicts", nargs="+", type=Path, metavar="FILE", help=verdicts)
 
 
 def _add_diff(commands: Commands) -> None:

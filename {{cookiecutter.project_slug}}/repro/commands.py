@@ -39,8 +39,15 @@ def verify_command(arguments: Namespace) -> int:
 
 def report_command(arguments: Namespace) -> int:
     from repro.results.report import write_report
+    from repro.results.reported import REPORTED, keep_verdicts, read_reported
 
+    for kept in keep_verdicts(ROOT, arguments.verdicts or []):
+        print(f"{'kept' if kept.is_new else 'known already'}: {kept.path}")
+    for line in read_reported(ROOT).left_out:
+        print(f"warning: {line}")
     print(f"written: {write_report(ROOT, arguments.output)}")
+    if arguments.verdicts:
+        print(f"commit {REPORTED}/ with the results: others' verdicts are shown as reported, only")
     return 0
 
 

@@ -72,14 +72,17 @@ def read_text(path: Path, most: int = LARGEST_BY_HAND) -> str:
         raise DamagedFile(path, f"no UTF-8 text at byte {error.start}") from error
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value that a JSON text holds; ValueError with the reason if it holds none."""
+def parse_json(text: str | bytes, names_once: bool = False) -> Any:
+    """Return the value that a JSON text holds; ValueError with the reason if it holds none.
+
+    `names_once` refuses an object that has a name twice, of which readers take one or the other.
+    """
     if isinstance(text, bytes):
         text = text.removeprefix(BOM_UTF8).decode()
     if len(text) > MOST_VALUES and values_in(text) > MOST_VALUES:
         raise ValueError(f"it holds more than {MOST_VALUES} values")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_names_once if names_once else None)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     if text.count("[") + text.count("{") > DEEPEST and is_too_deep(value):
@@ -87,6 +90,14 @@ def parse_json(text: str | bytes) -> Any:
     if "\\u" in text and _HALF.search(text):  # a long trace has a million lines without any
         _refuse_halves(value)
     return value
+
+
+def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these names and values; ValueError if a name is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a name twice")
+    return found
 
 
 def _refuse_halves(value: Any) -> None:

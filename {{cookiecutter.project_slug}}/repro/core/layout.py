@@ -19,6 +19,7 @@ RESULTS = "results"
 LATEST = "latest"  # in RUNS: a link to the newest run
 RECORDED = "record"  # in RUNS: what `record` trained
 VERIFIED = "verify"  # in RUNS: what `verify` trained
+VERDICTS = "verdicts"  # in RESULTS: what others reported
 
 # Of a data set, in DATA.
 MANIFEST = "manifest.json"

@@ -26,35 +26,44 @@ ENOUGH_SEEDS = 3  # to tell a spread
 
 def judge_training(verdict: Verdict, expected: RecordedClaim, result: SeedResult) -> None:
     """Judge a whole training under the recorded conditions; print what was compared."""
-    seed = str(verdict.seed)
-    values_by_seed = expected.values_on(verdict.hardware_class)
-    recorded = values_by_seed[seed]
-    verdict.value = result.value
-    verdict.recorded = recorded
-    verdict.bits = result.bits
-    verdict.best = result.best
-    of = f"seed {seed}, best checkpoint" if result.best else f"seed {seed}"
+    compare_training(verdict, expected, result)
+    recorded = expected.values_on(verdict.hardware_class)[str(verdict.seed)]
+    of = f"seed {verdict.seed}, best checkpoint" if result.best else f"seed {verdict.seed}"
     print(f"\n{verdict.metric:10} {result.value:.6f}  recorded {recorded:.6f} ({of})")
-    values = [*values_by_seed.values()]
+    values = [*expected.values_on(verdict.hardware_class).values()]
     if len(values) > 1:
         apart = abs(result.value - recorded) / (statistics.stdev(values) or math.inf)
         print(f"{'':10} {apart:.2f} standard deviations of the recorded seeds apart")
     if verdict.hardware_class in expected.bits:
-        verdict.recorded_bits = expected.bits[verdict.hardware_class][seed]
         print(f"bits       {result.bits}")
         print(f"recorded   {verdict.recorded_bits} ({verdict.hardware_class})")
         if result.best:
-            verdict.recorded_best = expected.chosen(verdict.hardware_class, seed)
             print(f"best       {result.best}")
             print(f"recorded   {verdict.recorded_best}")
+        return
+    known = "; ".join(expected.bits)
+    print(f"bits       recorded on {known}")
+    print(f"           not compared: this is {verdict.hardware_class}, which may round otherwise")
+    if verdict.interval:
+        low, high = verdict.interval
+        print(f"interval   {low:.6f} to {high:.6f} holds 95 % of further seeds")
+
+
+def compare_training(verdict: Verdict, expected: RecordedClaim, result: SeedResult) -> None:
+    """Fill a verdict by what a whole training gave, and by what was recorded of its seed."""
+    seed = str(verdict.seed)
+    values_by_seed = expected.values_on(verdict.hardware_class)
+    verdict.value = result.value
+    verdict.recorded = values_by_seed[seed]
+    verdict.bits = result.bits
+    verdict.best = result.best
+    if verdict.hardware_class in expected.bits:
+        verdict.recorded_bits = expected.bits[verdict.hardware_class][seed]
+        if expected.checkpoint == layout.BEST:
+            verdict.recorded_best = expected.chosen(verdict.hardware_class, seed)
         _judge_bits(verdict)
     else:
-        known = "; ".join(expected.bits)
-        print(f"bits       recorded on {known}")
-        print(
-            f"           not compared: this is {verdict.hardware_class}, which may round otherwise"
-        )
-        _judge_value(verdict, result.value, values)
+        _judge_value(verdict, result.value, [*values_by_seed.values()])
 
 
 def _judge_bits(verdict: Verdict) -> None:
@@ -117,7 +126,6 @@ def _judge_value(verdict: Verdict, value: float, recorded: list[float]) -> None:
         return
     low, high = interval
     verdict.interval = (low, high)
-    print(f"interval   {low:.6f} to {high:.6f} holds 95 % of further seeds")
     where = "this hardware class was not recorded, so the value was compared and not the bits"
     if low <= value <= high:
         verdict.verdict = EQUIVALENT

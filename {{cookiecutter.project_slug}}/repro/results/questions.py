@@ -13,7 +13,6 @@ from zipfile import ZIP_STORED, ZipFile
 from repro.core import layout
 from repro.core.file_names import faults_of_names
 from repro.core.files import read_object
-from repro.core.hashing import sha256_json
 from repro.core.layout import USER_CODE
 from repro.environment import packages
 from repro.environment.locks import NOTE
@@ -185,7 +184,7 @@ def reproduces(root: Path) -> Answer:
     from repro.results.verdict import EQUIVALENT, IDENTICAL, verdicts_newest_first
 
     claims = read_recording(root).claims.values()
-    digests = {sha256_json(claim.conditions.shared_json()) for claim in claims}
+    digests = {claim.conditions_digest for claim in claims}
     verdicts = verdicts_newest_first(root)
     if not verdicts:
         return Answer(OPEN, "there is no verdict: make reproduce")

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from repro.core import layout
 from repro.core.files import JsonObject
+from repro.core.hashing import sha256_json
 from repro.runs.conditions import Conditions, DatasetFacts
 from repro.runs.swhid import software_ids
 
@@ -122,6 +123,11 @@ class RecordedClaim:
     def value_name(self) -> str:
         """Return what `values` are, for a reader."""
         return value_name(self.metric, self.checkpoint)
+
+    @property
+    def conditions_digest(self) -> str:
+        """Return the digest of the conditions of all classes: a verdict on the claim has it."""
+        return sha256_json(self.conditions.shared_json())
 
     def conditions_on(self, hardware: str) -> Conditions:
         """Return the conditions of a hardware class; without environment if it was not recorded."""

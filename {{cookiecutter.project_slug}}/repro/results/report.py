@@ -1,5 +1,9 @@
 """Write the recorded results and the verdicts on them as a page to look at: results/report.html.
 
+It is what a reviewer opens first: of each claim what is claimed, the command that leads to a
+verdict, the verdicts on whichever machines gave one, what it takes, what differs. Verdicts that
+others reported (results/verdicts/) are told apart from those that were given here.
+
 One file that needs nothing else: no network, no script; the pictures are inside. It tells what
 results/ and runs/verify/ hold, nothing about the moment or the machine that wrote it: the same
 results give the same bytes. The page's text is report.html.jinja, its look report.css; the template
@@ -18,19 +22,32 @@ from markupsafe import Markup
 from repro.core import layout
 from repro.core.bounded import read_text, read_whole
 from repro.core.errors import UserError
-from repro.core.hashing import sha256_file, sha256_json
+from repro.core.hashing import sha256_file
 from repro.core.project import command_line, project_table
 from repro.environment.locks import LOCK, read_lock
 from repro.results.about import read_about
+from repro.results.assessed import Assessed, assess
 from repro.results.claims import read_recording
 from repro.results.document import number
 from repro.results.recording import RecordedClaim, Recording, value_name
-from repro.results.verdict import PREFIX, SEGMENTS, WHOLE, Verdict, verdicts_newest_first
+from repro.results.reported import read_reported
+from repro.results.shown import (
+    BitsRow,
+    Outcomes,
+    ShownVerdict,
+    bits_by_class,
+    compared,
+    differing_kinds,
+    lasting,
+    outcomes,
+    shown_own,
+    shown_reported,
+)
+from repro.results.verdict import Verdict, verdicts_newest_first
 from repro.runs.git import is_tracked
 
 REPORT = Path(layout.RESULTS, "report.html")
 _HERE = Path(__file__).parent
-_COMPARED = {WHOLE: "whole training", PREFIX: "start of the training", SEGMENTS: "stretches"}
 _MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}  # of figures that the page shows
 _LONGEST_TEXT = 4000  # characters of a text among the figures
 _FIGURES = {  # said below them, and to those who do not see them
@@ -55,6 +72,26 @@ class Picture(NamedTuple):
     text: str = ""
 
 
+class ClaimOnPage(NamedTuple):
+    """What the page says of a claim: what was recorded, how to verify it, who found what.
+
+    `verify` is the one command that leads to a verdict, `train` the author's own. `own`: the
+    verdicts that were given here, whose evidence is known. `verdicts`: these, and the reported ones
+    that count.
+    """
+
+    name: str
+    recorded: RecordedClaim
+    verify: str
+    train: list[str]
+    takes: list[str]
+    verdicts: list[ShownVerdict]
+    outcomes: list[Outcomes]
+    own: list[Verdict]
+    bits: dict[str, list[BitsRow]]
+    pictures: list[Picture]
+
+
 class Evidence(NamedTuple):
     """A value that was found here, and the recorded one; None where there is none."""
 
@@ -73,16 +110,22 @@ def refresh_report(root: Path) -> None:
 def write_report(root: Path, path: Path | None = None) -> Path:
     """Write the page (default: results/report.html); UserError if nothing is recorded."""
     recording = read_recording(root)
+    own = _verdicts_by_claim(root, recording)
+    reported = read_reported(root)
+    assessed = [assess(verdict, recording) for verdict in reported.verdicts]
     torch = read_lock(root / LOCK).pins.get("torch")
     text = _template(root).render(
         style=Markup((_HERE / "report.css").read_text()),
         project=_read_project(root),
         recording=recording,
-        verdicts=_verdicts_by_claim(root, recording),
-        pictures={name: _pictures(root, name) for name in recording.claims},
+        claims=[
+            _claim_on_page(root, name, claim, own[name], assessed)
+            for name, claim in recording.claims.items()
+        ],
+        of_others=[each for each in assessed if each.not_counted],
+        left_out=reported.left_out,
         lock=sha256_file(root / LOCK),
         torch=torch and torch.version,
-        repeat=_commands_to_repeat(recording),
     )
     target = path or root / REPORT
     target.write_bytes(text.encode(errors="replace"))  # JSON may hold what UTF-8 cannot
@@ -99,15 +142,13 @@ def _template(root: Path) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, as_typed=shlex.join)
+    environment.filters.update(number=number, as_typed=shlex.join, lasting=lasting)
     return environment.get_template(
         "report.html.jinja",
         globals={
-            "compared": _compared,
+            "compared": compared,
+            "differing_kinds": differing_kinds,
             "evidence_of": _evidence,
-            "is_of_others": _is_of_other_conditions,
-            "takes": lambda claim: _takes(root, claim),
-            "training_of": lambda claim: _training_command(root, claim),
         },
     )
 
@@ -135,6 +176,31 @@ def _verdicts_by_claim(root: Path, recording: Recording) -> dict[str, list[Verdi
     return by_claim
 
 
+def _claim_on_page(
+    root: Path,
+    name: str,
+    claim: RecordedClaim,
+    own: list[Verdict],
+    assessed: list[Assessed],
+) -> ClaimOnPage:
+    reported = [each for each in assessed if each.verdict.claim == name and not each.not_counted]
+    verdicts = [shown_own(verdict, claim) for verdict in own]
+    verdicts += [shown_reported(each) for each in reported]
+    seed = next(iter(claim.values))
+    return ClaimOnPage(
+        name,
+        claim,
+        verify=f'make setup && make reproduce ARGS="{name} --seed {seed}"',
+        train=_training_command(root, claim),
+        takes=_takes(root, claim),
+        verdicts=sorted(verdicts, key=lambda verdict: verdict.is_of_others),
+        outcomes=outcomes(verdicts),
+        own=own,
+        bits=bits_by_class(claim, own, reported),
+        pictures=_pictures(root, name),
+    )
+
+
 def _pictures(root: Path, claim: str) -> list[Picture]:
     """Return the figures of a claim, the curves over all seeds first."""
     folder = root / layout.RESULTS / layout.FIGURES / claim
@@ -156,21 +222,6 @@ def _training_command(root: Path, claim: RecordedClaim) -> list[str]:
     seed = next(iter(claim.values))
     arguments = (*claim.arguments, f"seed={seed}")
     return command_line(root, "train", *arguments, processes=claim.conditions.processes)
-
-
-def _compared(verdict: Verdict) -> str:
-    """Say what a verdict compared: how much of which seed's training."""
-    what = f"{_COMPARED.get(verdict.what, verdict.what)}, seed {verdict.seed}: "
-    if not verdict.steps:
-        return what + "nothing was trained"
-    count = sum(last - first + 1 for first, last in verdict.steps)
-    stretches = [f"{first} to {last}" for first, last in verdict.steps]
-    return f"{what}{count} steps compared, {', '.join(stretches)}"
-
-
-def _is_of_other_conditions(verdict: Verdict, claim: RecordedClaim) -> bool:
-    digest = sha256_json(claim.conditions.shared_json())
-    return bool(verdict.conditions_digest) and verdict.conditions_digest != digest
 
 
 def _evidence(verdict: Verdict) -> list[Evidence]:
@@ -196,21 +247,13 @@ def _evidence(verdict: Verdict) -> list[Evidence]:
 def _takes(root: Path, claim: RecordedClaim) -> list[str]:
     """Return what a claim's training takes, and with which profile and lock it was recorded."""
     facts = []
-    if claim.cost:
-        facts.append(claim.cost.hardware)
-        facts.append(f"{claim.cost.seconds_per_seed} s per seed")
-        facts.append(f"{claim.cost.peak_memory_mib} MiB of memory")
+    for cost in (claim.cost, *(added.cost for added in claim.added.values())):
+        if cost:
+            facts.append(cost.hardware)
+            facts.append(f"{cost.seconds_per_seed} s per seed")
+            facts.append(f"{cost.peak_memory_mib} MiB of memory")
     profiles = {known.get("profile", "unknown") for known in claim.environments.values()}
     facts.append(f"profile {' and '.join(sorted(profiles))}")
     if claim.conditions.lock != sha256_file(root / LOCK):
         facts.append("recorded with another lock")
     return facts
-
-
-def _commands_to_repeat(recording: Recording) -> list[list[str]]:
-    """Return the commands that lead to a verdict on each claim."""
-    commands = [["make", "setup"], ["source", ".venv/bin/activate"]]
-    for name, claim in recording.claims.items():
-        seed = next(iter(claim.values))
-        commands.append(["python", "-m", "repro", "verify", name, "--seed", seed])
-    return commands

@@ -32,7 +32,8 @@ class Verdict:
 
     `what` was compared: WHOLE, PREFIX or SEGMENTS. `value` is of the claim's `checkpoint`, `bits`
     are of the last one, `best` is there if the claim is of the best one. `interval`: where 95 % of
-    further seeds lie.
+    further seeds lie. `seconds`: how long all of the verification took, its evaluation included;
+    None in the files of older versions of the kit.
     """
 
     claim: str
@@ -55,6 +56,7 @@ class Verdict:
     interval: Interval | None = None
     commit: str | None = None
     conditions_digest: str = ""
+    seconds: float | None = None
 
     @property
     def what_next(self) -> str:

@@ -9,6 +9,7 @@ evidence for a small share of the cost; it tells nothing about hardware that was
 """
 
 import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def verify(
 
     Prints the evidence and writes it to verdict.json in a new folder of runs/verify/.
     """
+    started = time.monotonic()
     claim, expected = _find_claim(root, name)
     seed = _find_seed(claim, expected, seed)
     print(f"claim      {claim.name}: {expected.text}")
@@ -116,6 +118,7 @@ def verify(
         folder = training.folder
         training.repeat(part)
         print(f"\n{verdict.why}{verdict.what_next}")
+    verdict.seconds = round(time.monotonic() - started, 1)
     write_verdict(folder, verdict)
     page = write_report(root, folder / "report.html")
     refresh_report(root)
