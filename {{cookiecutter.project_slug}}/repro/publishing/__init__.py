@@ -1,0 +1,1 @@
+"""Put a project with its results into the forms that venues and archives ask for."""
