@@ -159,8 +159,29 @@ def test_it_holds_the_commit_the_runs_and_the_manifest(recorded: Project, packed
     assert {path.name for path in kept} >= {"trace.jsonl", "metrics.json", "tensors.safetensors"}
     expected = {str(place / path.relative_to(run)) for path in kept}
     assert {name for name in files if name.startswith("runs/")} == expected
-    others = {"ro-crate-metadata.json", "data-manifest/digits/manifest.json"}
+    others = {"ro-crate-metadata.json", "SHA256SUMS", "data-manifest/digits/manifest.json"}
     assert set(files) == {*tracked, *expected, *others}
+
+
+def test_the_sums_are_those_of_all_other_files(packed: Path, tmp_path: Path) -> None:
+    folder = unpack(packed, tmp_path / "sums")
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = {line[66:] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    assert listed == contents(packed).keys() - {"SHA256SUMS"}
+
+
+def test_a_file_that_an_archive_writes_itself_is_not_replaced(own: Project) -> None:
+    for name in ("SHA256SUMS", "ro-crate-metadata.json"):
+        (own.path / name).write_text("mine")
+    git(own, "add", "--all")
+    git(own, "commit", "-qm", "Files of such names")
+    done = own.module("repro", "archive")
+    assert done.returncode == 2
+    lines = faults(done)
+    assert [line.split()[1] for line in lines] == ["SHA256SUMS", "ro-crate-metadata.json"]
+    assert all("would be replaced" in line for line in lines)
 
 
 def test_data_and_changes_go_in_where_that_is_asked(own: Project) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_json
-from repro.results import archive
-from repro.results.archive import find_data, write_zip
+from repro.publishing import packed_data
+from repro.publishing.packed_data import find_data
+from repro.publishing.zip_file import write_zip
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_an_authors_own_manifest_refuses_no_archive(
     place.write_text(json.dumps(manifest))
     own.write_text(content)
     (run / "config_used.yaml").write_text("data_dir: data\n")
-    monkeypatch.setattr(archive, "_LARGEST_MANIFEST", 4096 if "icons" in content else 2**28)
+    monkeypatch.setattr(packed_data, "_LARGEST_MANIFEST", 4096 if "icons" in content else 2**28)
     name, _ = find_data(tmp_path, run, sha256_json(manifest), with_data=False)
     assert name == "data-manifest/mine/manifest.json"
     (run / "data.json").write_text("{}")  # the facts of a loop that tells none

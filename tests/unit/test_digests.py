@@ -22,7 +22,7 @@ from repro.data.digests import digests_of
 from repro.data.file_systems import untrusted_kind
 from repro.data.known_digests import Cache, CommandMemory, FileState, Memory, memory_of_command
 from repro.data.manifest import files_below, tree_digests
-from repro.results.archive import tree
+from repro.publishing.packed_data import tree
 
 OLD, NEW = b"old bytes" * 1000, b"new bytes" * 1000
 TICK = 0.1  # seconds, in the place of the two of the kit

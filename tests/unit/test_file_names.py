@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from repro.core.errors import UserError
 from repro.core.file_names import LONGEST_PATH, faults_of_names, taken_for_one
-from repro.results.archive import write_zip
+from repro.publishing.zip_file import write_zip
 from repro.results.claims import read_claims
 
 NOT_ON_WINDOWS = [

@@ -10,6 +10,9 @@ from conftest import BEFORE_THE_PACKAGES, ROOT, TEMPLATE
 from repro.core.migrate import migrate, rewrite
 from repro.core.moved import GONE, MODULES, NAMES
 
+# The last commit with archive and crate among the results.
+BEFORE_PUBLISHING = "45cfe7f99a57343ce1a947de94f1a5133f267d3d"
+
 CASES = {
     "a name in its module's new place": (
         "from repro.hashing import derive_seed\n",
@@ -110,7 +113,8 @@ def test_the_table_names_what_is_there(old: str) -> None:
 def names_before(module: str) -> set[str]:
     """The public names that a module of the kit had before the packages."""
     path = f"{TEMPLATE.name}/{module.replace('.', '/')}.py"
-    command = ["git", "-C", str(ROOT), "show", f"{BEFORE_THE_PACKAGES}:{path}"]
+    commit = BEFORE_PUBLISHING if module.startswith("repro.results.") else BEFORE_THE_PACKAGES
+    command = ["git", "-C", str(ROOT), "show", f"{commit}:{path}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stderr}: git fetch --unshallow brings the history"
     names: set[str] = set()

@@ -18,7 +18,7 @@ from repro.core.secret_contexts import COMMANDS, CONTEXTS, Rule
 from repro.core.secret_tokens import TOKENS, Token
 from repro.core.secret_values import refuse_secret_settings, without_secrets
 from repro.data.prepared import Folders, Preparation
-from repro.results.archive import refuse_secrets
+from repro.publishing.committed import refuse_secrets
 from repro.runs.code_files import code_files
 from repro.runs.conditions import conditions_on_disk
 from repro.runs.configuration import settings_of

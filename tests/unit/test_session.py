@@ -24,7 +24,7 @@ from repro.core.hashing import derive_seed
 from repro.data.manifest import data_digest, tree_digests
 from repro.diagnosis.operations import Recorder
 from repro.diagnosis.replay_session import ReplaySession
-from repro.results.archive import find_data
+from repro.publishing.packed_data import find_data
 from repro.runs import folder
 from repro.runs.run_result import read_result
 from repro.runs.session import Session

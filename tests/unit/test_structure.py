@@ -34,6 +34,7 @@ FLOORS = [
     {"runs"},
     {"tracking", "diagnosis"},
     {"results"},
+    {"publishing"},
     {"tasks"},
     {"commands"},
     {"__main__"},

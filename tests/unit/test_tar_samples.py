@@ -23,7 +23,7 @@ from repro.data.prepared import Preparation
 from repro.data.tar_check import check_tars
 from repro.data.tar_index import PER_BLOCK, TarIndex
 from repro.data.tar_samples import TarSamples, TarWriter
-from repro.results.archive import _own_files
+from repro.publishing.packed_data import _own_files
 from repro.runs.settings import Settings
 
 T = TypeVar("T")

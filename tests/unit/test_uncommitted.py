@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import TEMPLATE
 from repro.core.errors import UserError
+from repro.publishing.committed import read_commit, refuse_what_git_left_out
 from repro.results import record
-from repro.results.archive import read_commit, refuse_what_git_left_out
 from repro.runs.code_files import code_files
 from repro.runs.conditions import Conditions, conditions_on_disk
 from repro.runs.git import get_git_info, uncommitted_changes, uncommitted_files

@@ -140,7 +140,7 @@ def audit_command(arguments: Namespace) -> int:
 
 def archive_command(arguments: Namespace) -> int:
     from repro.core.hashing import sha256_file
-    from repro.results.archive import archive
+    from repro.publishing.archive import archive
 
     path = archive(ROOT, arguments.output, arguments.with_data, arguments.allow_dirty)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")

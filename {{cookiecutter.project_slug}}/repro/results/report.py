@@ -21,8 +21,8 @@ from repro.core.errors import UserError
 from repro.core.hashing import sha256_file, sha256_json
 from repro.core.project import command_line, project_table
 from repro.environment.locks import LOCK, read_lock
+from repro.results.about import read_about
 from repro.results.claims import read_recording
-from repro.results.crate import read_about
 from repro.results.document import number
 from repro.results.recording import RecordedClaim, Recording, value_name
 from repro.results.verdict import PREFIX, SEGMENTS, WHOLE, Verdict, verdicts_newest_first

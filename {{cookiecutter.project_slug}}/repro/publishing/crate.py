@@ -9,19 +9,14 @@ CITATION.cff.
 import json
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 from urllib.parse import quote
 
-import yaml  # type: ignore[import-untyped]  # omegaconf brings it
-
-from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.layout import CONFIG_USED
-from repro.core.project import project_table
 from repro.environment.locks import LOCK
-from repro.runs.yaml_files import fault_of_yaml
+from repro.publishing.contents import Contents, PackedTraining
+from repro.results.about import About, Author
 
 METADATA = "ro-crate-metadata.json"
 CRATE = "https://w3id.org/ro/crate/1.1"
@@ -31,53 +26,21 @@ PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 Entity: TypeAlias = JsonObject
 
 
-@dataclass(frozen=True)
-class PackedTraining:
-    """One seed of a claim: its results lie below `place` of the archive."""
-
-    name: str
-    text: str
-    place: str
-    manifest: str  # of the data
-
-
-class Author(NamedTuple):
-    """A person of CITATION.cff or pyproject.toml; `orcid` is an address."""
-
-    name: str
-    orcid: str | None
-
-
-@dataclass(frozen=True)
-class About:
-    """What pyproject.toml and CITATION.cff say of a project.
-
-    `licence` is None where pyproject.toml names none, "" where it points to a file.
-    """
-
-    name: str
-    title: str
-    description: str
-    authors: list[Author]
-    licence: str | None
-    repository: str | None
-
-
-def describe(
-    names: list[str], about: About, trainings: list[PackedTraining], commit: str, moment: int
-) -> bytes:
-    """Return the metadata of an archive with the files `names`, made of `commit` at `moment`."""
+def describe(contents: Contents) -> bytes:
+    """Return the metadata of an archive with these contents; it may list itself."""
+    about = contents.about
+    names = sorted(contents.files)
     people = [_person(author, number) for number, author in enumerate(about.authors, 1)]
     licence = _licence(about.licence)
-    software = _software(about, commit)
-    actions = [_action(training, names, software, people) for training in trainings]
+    software = _software(about, contents.commit)
+    actions = [_action(training, names, software, people) for training in contents.trainings]
     crate: Entity = {
         "@id": "./",
         "@type": "Dataset",
         "conformsTo": {"@id": PROFILE},
         "name": about.title,
         "description": about.description,
-        "datePublished": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(moment)),
+        "datePublished": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(contents.moment)),
         "license": _identity(licence),
         "author": _some(people),
         "mainEntity": _identity(software),
@@ -97,50 +60,6 @@ def describe(
     return f"{text}\n".encode()
 
 
-def read_about(code: Mapping[str, bytes]) -> About:
-    """Read pyproject.toml and CITATION.cff, which may be missing, among the files of a commit."""
-    try:
-        project = project_table(code["pyproject.toml"].decode())
-        citation = _read_citation(code.get("CITATION.cff", b"").decode())
-    except (yaml.YAMLError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"pyproject.toml or CITATION.cff: {reason}") from error
-    title = str(citation.get("title") or project["name"])
-    terms = project.get("license")
-    repository = citation.get("repository-code")
-    return About(
-        name=project["name"],
-        title=title,
-        description=str(citation.get("abstract") or project.get("description") or title),
-        authors=_authors(citation.get("authors") or project.get("authors", [])),
-        licence=terms if terms is None or isinstance(terms, str) else "",
-        repository=repository if isinstance(repository, str) else None,
-    )
-
-
-def _read_citation(text: str) -> JsonObject:
-    """Read CITATION.cff; ValueError if it holds something else than names with values."""
-    if fault := fault_of_yaml(text):
-        raise ValueError(fault)
-    citation = yaml.safe_load(text) or {}
-    if not isinstance(citation, dict):
-        raise ValueError("CITATION.cff: expected names with values, such as title: ...")
-    return citation
-
-
-def _authors(people: Json) -> list[Author]:
-    """Return the authors as CITATION.cff or pyproject.toml name them."""
-    authors = []
-    for entry in people if isinstance(people, list) else [people]:
-        if not isinstance(entry, dict):
-            raise UserError("authors: expected a list, each with a name, in CITATION.cff")
-        person = {name: value for name, value in entry.items() if isinstance(value, str)}
-        parts = [person.get("given-names"), person.get("family-names")]
-        name = person.get("name") or " ".join(filter(None, parts))
-        authors.append(Author(name, person.get("orcid")))
-    return authors
-
-
 def _person(author: Author, number: int) -> Entity:
     address = f"#author-{number}" if author.orcid is None else author.orcid
     return {"@id": address, "@type": "Person", "name": author.name}
@@ -158,14 +77,15 @@ def _licence(terms: str | None) -> Entity:
     }
 
 
-def _software(about: About, commit: str) -> Entity:
+def _software(about: About, commit: str | None) -> Entity:
     software: Entity = {
         "@id": about.repository or "#software",
         "@type": "SoftwareSourceCode",
         "name": about.title,
-        "version": commit,
         "softwareRequirements": _reference(LOCK),
     }
+    if commit:
+        software["version"] = commit
     if about.repository:
         software["url"] = about.repository
     return software

@@ -1,0 +1,1 @@
+"""Publish what was recorded: one archive, and in it the forms that venues ask for."""

@@ -1,0 +1,124 @@
+"""Write one file with all that a result needs: code, lock, manifest, runs, results, metadata.
+
+Promises the same bytes for the same commit and runs, on every machine, and that every tool unpacks
+it below one folder: `last` and `best` of a run stay out, a link in the repository becomes the file
+that it points to, and a name that Windows or macOS cannot have is refused. The unpacked folder is a
+project that knows its commit. An archive that could not reproduce the results is refused. Packages
+are not in it: the lock names them. What venues ask for is made by GENERATORS, from the contents
+alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from repro.core import layout
+from repro.core.errors import refuse
+from repro.core.file_names import faults_of_names
+from repro.core.hashing import sha256_bytes, sha256_file
+from repro.core.read_once import reading_once
+from repro.publishing.committed import (
+    find_commit,
+    read_commit,
+    refuse_secrets,
+    refuse_what_git_left_out,
+)
+from repro.publishing.contents import Contents, Files, PackedTraining
+from repro.publishing.crate import METADATA, describe
+from repro.publishing.packed_data import find_data, tree
+from repro.publishing.packed_runs import find_runs
+from repro.publishing.zip_file import write_zip
+from repro.results.about import read_about
+from repro.results.claims import read_recording, stale
+from repro.results.document import outdated
+from repro.results.recording import Recording
+from repro.runs.context import read_context
+from repro.runs.git import uncommitted_changes
+
+SUMS = layout.SUMS  # of all other files of the archive, for sha256sum --check
+GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = []
+
+
+@reading_once()
+def archive(
+    root: Path, output: Path | None = None, with_data: bool = False, allow_dirty: bool = False
+) -> Path:
+    """Write the archive (default: <project>-<commit>.zip in `root`) and return its path.
+
+    `with_data` adds the files of the data's folder, `allow_dirty` uncommitted changes as a patch.
+    UserError if it would not give the recorded results again.
+    """
+    recording = read_recording(root)
+    commit_hash = find_commit(root, allow_dirty)
+    commit = read_commit(root)
+    refuse(faults_of_names(commit.files))  # before anything that would train anew in vain
+    runs = {name: find_runs(root, name, claim) for name, claim in recording.claims.items()}
+    refuse([f"{line}: make record" for line in (*stale(root), *outdated(root))])
+    refuse_secrets(commit.files)
+    patch = uncommitted_changes(root)
+    if not patch:
+        refuse_what_git_left_out(root, commit.files, recording.claims)
+    packed, trainings = pack_runs(root, recording, runs, with_data)
+    changes = {layout.PATCH: patch.encode("utf-8", "surrogateescape")} if patch else {}
+    contents = Contents(
+        root=root,
+        files={**commit.files, **changes, **packed},
+        about=read_about(commit.files),
+        recording=recording,
+        trainings=trainings,
+        commit=commit_hash,
+        moment=commit.moment,
+    )
+    top = f"{contents.about.name}-{commit_hash[:12]}{'-dirty' if patch else ''}"
+    path = output or root / f"{top}.zip"
+    write_zip(path, top, with_forms(contents), commit.executable, commit.moment)
+    return path
+
+
+def pack_runs(
+    root: Path, recording: Recording, runs: Mapping[str, Mapping[str, Path]], with_data: bool
+) -> tuple[Files, list[PackedTraining]]:
+    """Return the files of the recorded runs and of their data, and each run's training."""
+    files: dict[str, bytes | Path] = {}
+    trainings = []
+    for name, claim in recording.claims.items():
+        for seed, run in runs[name].items():
+            manifest, data = find_data(root, run, claim.conditions.data, with_data)
+            place = PurePosixPath(run.relative_to(root).as_posix())
+            files |= {**data, **tree(run, place)}
+            context = read_context(run)
+            values = claim.values_on(context.hardware_class) if context else claim.values
+            text = f"{claim.text}: {claim.value_name} {values[seed]}"
+            trainings.append(PackedTraining(f"{name}-seed-{seed}", text, str(place), manifest))
+    return files, trainings
+
+
+def with_forms(contents: Contents) -> Files:
+    """Return the files with the forms of all venues, then the crate of them all, then their sums.
+
+    UserError if the commit has a file of such a name: it would be replaced.
+    """
+    added: dict[str, bytes] = {}
+    for generate in GENERATORS:
+        added |= generate(contents)
+    names = {*added, METADATA, SUMS}
+    refuse(
+        [
+            f"{name} of the commit would be replaced: `archive` writes a file of this name: git mv"
+            for name in sorted(names & contents.files.keys())
+        ]
+    )
+    files = {**contents.files, **added}
+    files[METADATA] = describe(replace(contents, files={**files, SUMS: b""}))
+    files[SUMS] = _sums(files)
+    return files
+
+
+def _sums(files: Files) -> bytes:
+    """Return a line for each file: its SHA-256, two spaces, its name."""
+    lines = []
+    for name in sorted(files):
+        content = files[name]
+        digest = sha256_file(content) if isinstance(content, Path) else sha256_bytes(content)
+        lines.append(f"{digest}  {name}\n")
+    return "".join(lines).encode("utf-8", "surrogateescape")
