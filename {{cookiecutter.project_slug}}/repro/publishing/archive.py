@@ -27,6 +27,7 @@ from repro.publishing.contents import Contents, Files, PackedTraining
 from repro.publishing.crate import METADATA, describe
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
+from repro.publishing.scripts import SCRIPT, scripts
 from repro.publishing.zip_file import write_zip
 from repro.results.about import read_about
 from repro.results.claims import read_recording, stale
@@ -36,7 +37,7 @@ from repro.runs.context import read_context
 from repro.runs.git import uncommitted_changes
 
 SUMS = layout.SUMS  # of all other files of the archive, for sha256sum --check
-GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = []
+GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [scripts]
 
 
 @reading_once()
@@ -71,7 +72,8 @@ def archive(
     )
     top = f"{contents.about.name}-{commit_hash[:12]}{'-dirty' if patch else ''}"
     path = output or root / f"{top}.zip"
-    write_zip(path, top, with_forms(contents), commit.executable, commit.moment)
+    executable = commit.executable | {SCRIPT}
+    write_zip(path, top, with_forms(contents), executable, commit.moment)
     return path
 
 

@@ -19,17 +19,14 @@ _COMMIT_LETTERS = 12
 
 
 def scripts(contents: Contents) -> dict[str, bytes]:
-    """Return verify.sh of an archive; UserError if the author has another file of that name."""
+    """Return verify.sh of an archive; UserError if the commit lacks the script."""
     source = contents.files.get(_SOURCE)
     if source is None:
         raise UserError(f"{_SOURCE} is not committed: restore it, then git add {_SOURCE}")
     text = _read(source)
-    there = contents.files.get(SCRIPT)
-    if there is not None and not _is_ours(_read(there), text):
-        raise UserError(f"{SCRIPT} is a name of the archive's own: rename your file of that name")
     commit = contents.commit
     facts = {
-        "title": contents.about.title,
+        "title": " ".join(contents.about.title.split()),
         "commit": f"commit {commit[:_COMMIT_LETTERS]}" if commit else "anonymous",
         "claims": "\n".join(_lines_on_claims(contents.recording)),
     }
@@ -75,9 +72,3 @@ def _spoken(seconds: int) -> str:
 def _read(source: bytes | Path) -> str:
     content = source if isinstance(source, bytes) else source.read_bytes()
     return content.decode("utf-8", "surrogateescape")
-
-
-def _is_ours(there: str, source: str) -> bool:
-    """Tell whether a file is a filled verify.sh: of an archive that became a repository."""
-    start = source.partition("\ntitle=")[0]
-    return there.startswith(f"{start}\ntitle=")
