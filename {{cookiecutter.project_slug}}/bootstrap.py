@@ -42,7 +42,7 @@ RELOCATED = "repro/environment/relocated.py"
 RECORDS = "repro-records.json"  # for repro/environment/installed_files.py
 FITS = "Linux on x86-64 or aarch64, and macOS 14 or newer on arm64"
 CONTAINER = "use the container: make image, then make image-run"
-ELSEWHERE = "choose another folder: make setup VENV=FOLDER, or verify.sh --venv FOLDER"
+ELSEWHERE = "choose another folder: make setup VENV=FOLDER, or verify.sh --work FOLDER"
 UNCHANGED = "nothing is changed"
 
 # The user's index, proxy and certificates stay; settings that would send the packages elsewhere or

@@ -25,7 +25,7 @@ the verdict: IDENTICAL, EQUIVALENT or DIFFERENT (REPRODUCE.md says what they mea
   --seed N       with this seed (default: the first recorded one)
   --work DIR     work in a copy in DIR, and leave this folder alone. Without it the work is done in
                  this folder or, where that cannot be written, in a folder below ${TMPDIR:-/tmp}
-  --venv DIR     the environment's folder, made if it is not there (default: .venv beside the work)
+  --venv DIR     take this environment as it is (conda's, or one of an earlier start), and make none
   --clean        delete what was made (the environment, the copy) after the verdict. Without it all
                  stays, so that the next start is quick
   --help         print this
@@ -93,12 +93,11 @@ find_archive() {
     done
     archive=$(cd "$(dirname "$file")" && pwd -P) && [ -f "$archive/SHA256SUMS" ] ||
         refuse "found no SHA256SUMS beside verify.sh: start the one of an unpacked archive"
-    for folder in "$work" "$venv"; do
-        case $folder/ in
-        "$archive"/.venv*) ;; # where `make setup` makes it
-        "$archive"/*) refuse "$folder lies in the archive's folder: name another one" ;;
-        esac
-    done
+    case $work/ in
+    "$archive"/*) refuse "--work $work lies in the archive's folder: name another one" ;;
+    esac
+    [ -z "$venv" ] || [ -x "$venv/bin/python" ] ||
+        refuse "--venv $venv has no bin/python: name an environment, or leave it out to have one made"
 }
 
 find_sum() {
@@ -143,13 +142,19 @@ say_what_will_happen() {
         disk=7 download=3
     fi
     say "$title, $commit"
-    [ "$project" = "$archive" ] || say "This works in a copy, in $work."
+    if [ "$project" != "$archive" ]; then
+        stays="stays for the next start, until you delete it or --clean does"
+        [ -z "$clean" ] || stays="is deleted at the end"
+        say "The work is done in a copy, in $work, which $stays."
+    fi
     say "It will"
     say "  1. compare $count files with SHA256SUMS;"
-    if [ -f "$venv/repro-setup.json" ]; then
-        say "  2. use the environment in $venv if it is up to date;"
+    if [ -n "$venv" ]; then
+        say "  2. take the environment in $venv;"
+    elif [ -f "$project/.venv/repro-setup.json" ]; then
+        say "  2. take the environment in $project/.venv, if it is up to date;"
     else
-        say "  2. make an environment in $venv, once:"
+        say "  2. make an environment in $project/.venv, once:"
         say "     up to $download GB to download, $disk GB of disk, 5 to 15 minutes;"
     fi
     if [ -n "$quick" ]; then
@@ -233,7 +238,10 @@ find_python() {
 }
 
 make_environment() {
-    "$python" -I bootstrap.py --venv "$venv"
+    [ -z "$venv" ] || return 0
+    find_python
+    venv=$project/.venv
+    "$python" -I bootstrap.py
     code=$?
     [ $code -eq 0 ] && return
     [ $code -eq 130 ] && exit 130
@@ -250,19 +258,12 @@ verify() {
     code=$?
 }
 
-# Say what stays, or delete what was made here, and nothing else.
-leave() {
-    cd / || exit 2
-    if [ -z "$clean" ]; then
-        if [ "$project" != "$archive" ]; then
-            say "The work was done in $work, which stays for the next start; --clean deletes it."
-        fi
-    elif [ "$project" != "$archive" ]; then
-        rm -rf "$project" && rmdir "$work" 2> /dev/null
-        say "Deleted: $project."
-    elif [ "$venv" = "$project/.venv" ]; then
-        rm -rf "$venv"
-        say "Deleted: $venv."
+# Delete what was made here, and nothing else.
+delete() {
+    if [ "$project" != "$archive" ]; then
+        cd / && rm -rf "$project" && rmdir "$work" 2> /dev/null
+    elif [ -f .venv/repro-setup.json ]; then
+        rm -rf .venv
     fi
 }
 
@@ -276,7 +277,6 @@ exec 3>&1
 find_archive
 find_sum
 choose_place
-venv=${venv:-$project/.venv}
 say_what_will_happen
 check_sums "$archive"
 if [ "$project" != "$archive" ]; then
@@ -284,8 +284,7 @@ if [ "$project" != "$archive" ]; then
     check_sums "$project"
 fi
 cd "$project" || exit 2
-find_python
 make_environment
 verify
-leave
-exit $code
+[ -z "$clean" ] || delete
+exit "$code"
