@@ -61,7 +61,7 @@ def markdown(verdict: Verdict, said: str, claim: RecordedClaim) -> str:
         lines += [f"- differs: {_plain(line)}" for line in shown]
         if more := len(verdict.differences) - len(shown):
             lines[-1] += f"; and {more} more"
-    return redact_text("\n".join(lines)) + "\n"
+    return "\n".join([*lines, ""])
 
 
 def _value(verdict: Verdict) -> list[str]:
@@ -72,5 +72,6 @@ def _value(verdict: Verdict) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text as one line in which Markdown and HTML find nothing of theirs."""
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(text.split()))
+    """Return text as one line without secrets, in which Markdown and HTML find nothing of theirs."""
+    line = " ".join(redact_text(text).split())
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", line)
