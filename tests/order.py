@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 # Files whose tests share something expensive: one worker does all of a file. Of the others any
 # worker does any test. Both in this order, by their time: the last ones to start have to be short.
 TOGETHER = [
-    *("tracking", "verify", "archive", "compare", "generation", "doctor", "forks"),
+    *("tracking", "verify", "verify_script", "archive", "compare", "generation", "doctor", "forks"),
     *("text_and_table", "own_tasks", "fuzzing"),
 ]
 _OF_ENGINES = {  # tests of the same trainings

@@ -42,7 +42,7 @@ RELOCATED = "repro/environment/relocated.py"
 RECORDS = "repro-records.json"  # for repro/environment/installed_files.py
 FITS = "Linux on x86-64 or aarch64, and macOS 14 or newer on arm64"
 CONTAINER = "use the container: make image, then make image-run"
-ELSEWHERE = "choose another folder: make setup VENV=FOLDER"
+ELSEWHERE = "choose another folder: make setup VENV=FOLDER, or verify.sh --work FOLDER"
 UNCHANGED = "nothing is changed"
 
 # The user's index, proxy and certificates stay; settings that would send the packages elsewhere or
@@ -53,6 +53,13 @@ DROPPED_OF_UV = re.compile(
     "UV_(NO_VERIFY_HASHES|TORCH_BACKEND|CONSTRAINT|OVERRIDE|EXCLUDE(_NEWER)?|PRERELEASE|RESOLUTION"
     "|PYTHON|SYSTEM_PYTHON|BREAK_SYSTEM_PACKAGES|PROJECT|WORKING_DIR)"
 )
+# What a line can say of a failure: words of pip's or uv's, and the cause. pip tries a connection
+# several times, so that it may have been a broken one only where nothing was found after all.
+NO_INDEX = "no package index was reached: the network is needed once, for the packages of the lock"
+CAUSES = [
+    ("No space left on device|Disk quota exceeded", f"the disk is full: {ELSEWHERE}"),
+    (r"(?s)after connection broken by.*\(from versions: none\)|error sending request", NO_INDEX),
+]
 LOCKED = ["--require-hashes", "--no-deps", "--only-binary=:all:"]
 
 # A Python's path, version, whether it can make environments (Debian splits that off), and kind.
@@ -129,7 +136,7 @@ def fitting_python() -> "tuple[str, str]":
             bare = f"Python {version} ({path})"
     if bare:
         raise Refused(f"{bare} has no venv module; on Debian: apt install python3-venv")
-    raise Refused(f"this is {this}, install one (or make setup PYTHON=PATH), or {CONTAINER}")
+    raise Refused(f"this is {this}, install one (or name one: PYTHON=PATH), or {CONTAINER}")
 
 
 def locked_minors() -> "list[int]":
@@ -265,11 +272,14 @@ def run(command: "list[str]", quiet: bool = False) -> "list[str]":
             process.kill()
             raise
     if process.returncode:
-        if not quiet:
-            tell("\n".join(["", *what_failed(lines)]), sys.stderr)
         told = "\n".join(lines)
         wrong = re.findall(r"^ {4}(\S+) from .*\n +Expected", told, re.MULTILINE)  # pip
         wrong += re.findall("Hash mismatch for `(.+)`", told)  # uv
+        causes = [] if wrong else [cause for words, cause in CAUSES if re.search(words, told)]
+        if causes:
+            raise Refused(f"{causes[0]}; {UNCHANGED}", exit_code=1)
+        if not quiet:
+            tell("\n".join(["", *what_failed(lines)]), sys.stderr)
         cause = f"hash mismatch: {', '.join(wrong)}" if wrong else "the installation failed"
         raise Refused(f"{cause} (see above); {UNCHANGED}", exit_code=1)
     return lines

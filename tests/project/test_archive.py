@@ -142,7 +142,7 @@ def test_every_path_stays_inside_and_nothing_is_a_link(packed: Path) -> None:
         assert len(path.parts) > 1
         assert not {"..", "."} & {*entry.filename.split("/")}
         assert "\\" not in entry.filename
-        executable = path.name == "run.sh"
+        executable = path.name in ("run.sh", "verify.sh")
         assert entry.external_attr >> 16 == stat.S_IFREG | (0o755 if executable else 0o644)
 
 
@@ -161,9 +161,10 @@ def test_it_holds_the_commit_the_runs_and_the_manifest(recorded: Project, packed
     assert {path.name for path in kept} >= {"trace.jsonl", "metrics.json", "tensors.safetensors"}
     expected = {str(place / path.relative_to(run)) for path in kept}
     assert {name for name in files if name.startswith("runs/")} == expected
-    others = {"ro-crate-metadata.json", "croissant.json", "SHA256SUMS"}
-    others.add("data-manifest/digits/manifest.json")
-    assert set(files) == {*tracked, *expected, *others}
+    forms = {"ro-crate-metadata.json", "croissant.json", "codecheck.yml", "SHA256SUMS", "verify.sh"}
+    papers = {"papers/artifact-appendix.md", "papers/checklist.md"}
+    manifest = "data-manifest/digits/manifest.json"
+    assert set(files) == {*tracked, *expected, *forms, *papers, manifest}
 
 
 def test_the_sums_are_those_of_all_other_files(packed: Path, tmp_path: Path) -> None:

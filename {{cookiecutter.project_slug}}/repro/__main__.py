@@ -5,6 +5,8 @@ examples:
   python -m repro verify
   python -m repro verify digits_baseline --seed 43 --require identical
   python -m repro verify --prefix 20                  only the first steps: takes seconds
+  python -m repro verify --quick                      about a minute: PREFIX AGREES, no verdict
+  python -m repro verify --markdown -                 the verdict, to paste into a review
   python -m repro verify --segments 3 --steps 20      from the author's checkpoints (archive)
   python -m repro verify --check full                 with every sample of large data, read once
   python -m repro report                              the results and verdicts as a page
@@ -110,6 +112,8 @@ def _add_verify(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, help="default: the first recorded one")
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--prefix", type=_count, metavar="N", help="compare the first N steps only")
+    quick = "compare as many first steps as take about a minute: PREFIX AGREES or PREFIX DIFFERS"
+    part.add_argument("--quick", action="store_true", help=quick)
     segments = "compare K segments, each from one of the author's checkpoints, chosen at random"
     part.add_argument("--segments", type=_count, metavar="K", help=segments)
     steps = "the number of steps of each segment (default: 20)"
@@ -117,6 +121,8 @@ def _add_verify(commands: Commands) -> None:
     parser.add_argument("--require", choices=["identical"], help="let EQUIVALENT fail, too")
     check = "read every sample of tar files first; a training checks those that it reads"
     parser.add_argument("--check", choices=["full"], help=check)
+    pasted = "write the verdict as a few lines of Markdown; -: print them, and all else on stderr"
+    parser.add_argument("--markdown", metavar="FILE", help=pasted)
 
 
 def _add_report(commands: Commands) -> None:

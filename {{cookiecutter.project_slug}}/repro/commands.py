@@ -23,18 +23,28 @@ def record_command(arguments: Namespace) -> int:
 
 
 def verify_command(arguments: Namespace) -> int:
+    from contextlib import nullcontext
+
+    from repro.core.streams import printing_aside
+    from repro.results.pasted import paste, refuse_place
+    from repro.results.quick import answer, first_minute
     from repro.results.verdict import DIFFERENT, IDENTICAL
     from repro.results.verify import Extent, verify
 
     if arguments.steps and not arguments.segments:
         raise UserError("--steps is for --segments: expected --segments K --steps N, or --prefix N")
     steps = arguments.steps or 20
-    part = Extent(arguments.prefix, arguments.segments, steps, arguments.check == "full")
-    verdict = verify(ROOT, arguments.claim, arguments.seed, part).verdict
-    print(f"\n{verdict}")
+    prefix = first_minute(ROOT, arguments.claim) if arguments.quick else arguments.prefix
+    part = Extent(prefix, arguments.segments, steps, arguments.check == "full")
+    refuse_place(arguments.markdown)  # before a training that takes hours
+    with printing_aside() if arguments.markdown == "-" else nullcontext():
+        found = verify(ROOT, arguments.claim, arguments.seed, part)
+        print(f"\n{answer(ROOT, found) if arguments.quick else found.verdict}")
+    if arguments.markdown:
+        paste(ROOT, found, arguments.markdown)
     if arguments.require == "identical":
-        return 0 if verdict == IDENTICAL else 1
-    return 1 if verdict == DIFFERENT else 0
+        return 0 if found.verdict == IDENTICAL else 1
+    return 1 if found.verdict == DIFFERENT else 0
 
 
 def report_command(arguments: Namespace) -> int:

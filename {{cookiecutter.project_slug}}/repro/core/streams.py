@@ -12,7 +12,8 @@ import codecs
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 _HANDLER = "repro.plain"
@@ -60,6 +61,22 @@ def say(line: str) -> None:
 def flush() -> None:
     """Write what was printed, while a failure can be told: at Python's end it would be code 120."""
     sys.stdout.flush()
+
+
+@contextmanager
+def printing_aside() -> Iterator[None]:
+    """Let what is printed meanwhile, also by programs that are started, go to standard error."""
+    flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        try:
+            flush()
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def discard(stream: TextIO) -> None:

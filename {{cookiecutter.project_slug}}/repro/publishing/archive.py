@@ -29,6 +29,7 @@ from repro.publishing.croissant import croissant
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
 from repro.publishing.papers import papers
+from repro.publishing.scripts import SCRIPT, scripts
 from repro.publishing.zip_file import write_zip
 from repro.results.about import read_about
 from repro.results.citation import uncited
@@ -39,7 +40,11 @@ from repro.runs.context import read_context
 from repro.runs.git import uncommitted_changes
 
 SUMS = layout.SUMS  # of all other files of the archive, for sha256sum --check
-GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [croissant, papers]
+GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [
+    croissant,
+    papers,
+    scripts,
+]
 
 
 @reading_once()
@@ -74,7 +79,8 @@ def archive(
     )
     top = f"{contents.about.name}-{commit_hash[:12]}{'-dirty' if patch else ''}"
     path = output or root / f"{top}.zip"
-    write_zip(path, top, with_forms(contents), commit.executable, commit.moment)
+    executable = commit.executable | {SCRIPT}
+    write_zip(path, top, with_forms(contents), executable, commit.moment)
     return path
 
 

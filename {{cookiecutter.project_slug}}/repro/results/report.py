@@ -101,8 +101,12 @@ class Evidence(NamedTuple):
 
 
 def refresh_report(root: Path) -> None:
-    """Write results/report.html anew if it is there, unless git has it: a commit stays as it is."""
-    if (root / REPORT).is_file() and not is_tracked(root, REPORT):
+    """Write results/report.html anew if it is there, but not that of a commit or of an archive.
+
+    What is published stays as it is: the sums of an unpacked archive would not be its files' else.
+    """
+    is_packed = (root / layout.SUMS).is_file()
+    if (root / REPORT).is_file() and not is_packed and not is_tracked(root, REPORT):
         with suppress(OSError):  # an image that cannot be written: the verdict's own page has all
             write_report(root)
 

@@ -88,7 +88,7 @@ def verify(
     Prints the evidence and writes it to verdict.json in a new folder of runs/verify/.
     """
     started = time.monotonic()
-    claim, expected = _find_claim(root, name)
+    claim, expected = find_claim(root, name)
     seed = _find_seed(claim, expected, seed)
     print(f"claim      {claim.name}: {expected.text}")
     now, faults = foresee(root, claim, expected.arguments)
@@ -126,7 +126,7 @@ def verify(
     return verdict
 
 
-def _find_claim(root: Path, name: str | None) -> tuple[Claim, RecordedClaim]:
+def find_claim(root: Path, name: str | None) -> tuple[Claim, RecordedClaim]:
     """Return a claim and what was recorded of it; without a name, the first claim."""
     recorded = read_recording(root).claims
     claims = {claim.name: claim for claim in read_claims(root)}
@@ -194,7 +194,7 @@ class _Training:
             raise UserError(
                 f"this machine is {hardware}, and the results were recorded on "
                 f"{'; '.join(self.expected.bits)}: a part of a training has other bits here and "
-                "tells nothing; leave --prefix and --segments out"
+                "tells nothing; verify the whole, without --quick, --prefix and --segments"
             )
         if not self.lines:
             raise UserError(
