@@ -132,9 +132,8 @@ def test_code_that_is_not_committed_has_none(own: Project, tmp_path: Path) -> No
 @pytest.fixture
 def stated(own: Project) -> Project:
     """A project whose author has a DOI and an ORCID."""
-    own.edit(
-        "pyproject.toml", "\n[tool.cruft]", f'doi = "{DOI}"\norcid = "{ORCID}"\n\n[tool.cruft]'
-    )
+    line = 'claims = "configs/claims.yaml"'
+    own.edit("pyproject.toml", line, f'{line}\ndoi = "{DOI}"\norcid = "{ORCID}"')
     commit(own)
     return own
 

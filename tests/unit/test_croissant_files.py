@@ -95,8 +95,9 @@ def test_very_many_files_are_known_by_their_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(croissants, "MOST_FILES", 2)
-    content = described(tmp_path, True, {f"{n}.png": b"" for n in range(3)})
+    content = described(tmp_path, True, {f"{n}.csv": b"a\n1\n" for n in range(3)})
     assert {*files_of(content)} == {"data/mine/manifest.json"}
+    assert "recordSet" not in content  # of which file?
     assert "SHA-256 of each of the 3 files in data/mine/manifest.json" in content["description"]
 
 

@@ -186,7 +186,7 @@ def _digest(content: bytes | Path) -> str:
 def _records(data: DescribedData) -> list[Json]:
     """Return the records that programs can read, and with them how many each part has."""
     records: list[Json] = []
-    for file in data.files:
+    for file in data.files if len(data.files) <= MOST_FILES else []:
         if file.path and _encoding(file.name) in _TABLES and (kinds := read_columns(file.path)):
             columns = {name: _column(file.name, name) for name in kinds}
             records.append(_record_set(_place(data, file.below), kinds, columns))
