@@ -247,6 +247,9 @@ def test_totals_and_intervals_are_those_of_the_recorded_values(tmp_path: Path) -
     interval = f"{low:.6f} to {high:.6f}"
     assert facts["Where the value of one more seed should lie (C1, C3)"].startswith(interval)
     assert appendix.count(f"EQUIVALENT** if score is from {interval}") == 2
+    expected = f"score 0.5300 ± {statistics.stdev(values):.4f} [0.5000, 0.5700]"
+    assert facts["C1, Figure 1: it learns"] == f"{expected}, 3 seeds"
+    assert ["C1", "it learns (plain)", "Figure 1", expected, "3"] in cells(appendix)
     assert facts["Seeds (C1, C3)"] == "1, 2, 3"
     assert facts["Seeds (C2)"] == "7"
 

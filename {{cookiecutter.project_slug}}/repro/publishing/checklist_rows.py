@@ -209,7 +209,7 @@ def compute(facts: PaperFacts) -> Iterator[Fact]:
     )
     yield Fact(
         "Total of the reported runs",
-        f"{time_words(facts.seconds)}: the time of a run times the number of seeds, over all claims",
+        f"{time_words(facts.seconds)}: time of a run times number of seeds, over all claims",
         "the rows above",
         "NeurIPS 8 · ACL C1",
     )

@@ -145,9 +145,15 @@ class PaperFacts:
         kinds = [kind for facts in self.claims for kind in facts.claim.bits]
         return all(kind.startswith("cuda") for kind in kinds)
 
+    @cached_property
+    def _manifests(self) -> dict[str | None, JsonObject]:
+        """Each manifest of data by its name: it may be large, and several claims share one."""
+        names = {facts.manifest for facts in self.claims}
+        return {name: packed_object(self.contents, name or "") for name in names}
+
     def manifest(self, facts: ClaimFacts) -> JsonObject:
         """Return the manifest of a claim's data; empty where it is not packed."""
-        return packed_object(self.contents, facts.manifest or "")
+        return self._manifests[facts.manifest]
 
     def manifest_text(self, facts: ClaimFacts, name: str) -> str | None:
         """Return a text of the manifest of a claim's data; None where it has none of that name."""
