@@ -100,8 +100,10 @@ def test_the_metadata_tells_what_was_made_of_what(recorded: Project, packed: Pat
     graph = json.loads(files["ro-crate-metadata.json"])["@graph"]
     by_id = {entity["@id"]: entity for entity in graph}
     (action,) = [entity for entity in graph if entity["@type"] == "CreateAction"]
-    software = by_id[action["instrument"]["@id"]]
+    software = by_id[by_id["./"]["mainEntity"]["@id"]]
     assert software["version"] == git(recorded, "rev-parse", "HEAD")
+    trained = by_id[action["instrument"]["@id"]]
+    assert trained["version"] == git(recorded, "rev-parse", "HEAD^")  # the results came after it
     assert by_id[action["agent"]["@id"]]["name"] == "The Authors"
     assert by_id["./"]["license"] == {"@id": "https://spdx.org/licenses/MIT"}
     place = run_folder(recorded).relative_to(recorded.path)
@@ -159,7 +161,9 @@ def test_it_holds_the_commit_the_runs_and_the_manifest(recorded: Project, packed
     assert {path.name for path in kept} >= {"trace.jsonl", "metrics.json", "tensors.safetensors"}
     expected = {str(place / path.relative_to(run)) for path in kept}
     assert {name for name in files if name.startswith("runs/")} == expected
-    others = {"ro-crate-metadata.json", "SHA256SUMS", "data-manifest/digits/manifest.json"}
+    others = {"ro-crate-metadata.json", "croissant.json", "SHA256SUMS"}
+    others |= {"papers/artifact-appendix.md", "papers/checklist.md", "codecheck.yml"}
+    others.add("data-manifest/digits/manifest.json")
     assert set(files) == {*tracked, *expected, *others}
 
 
