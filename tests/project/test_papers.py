@@ -629,6 +629,7 @@ def test_the_manifest_of_codecheck_yml_is_made_anew_by_its_command(
     assert unpacked.run(*remove.split()).returncode == 0
     done = unpacked.module("repro", "record")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is left to train" not in done.stdout
     for item in yaml.safe_load(packed["codecheck.yml"])["manifest"]:
         made = (folder / item["file"]).read_bytes()
         if item["file"].startswith("results/figures/"):
