@@ -86,7 +86,7 @@ def _check_list(facts: PaperFacts) -> Iterator[str]:
         "Run-time environment": f"{SYSTEMS}; Python {escaped(facts.python)}",
         "Hardware": "a GPU (A.3.2)" if facts.needs_gpu else "a CPU; no GPU is needed (A.3.2)",
         "Hardware classes recorded": ", ".join(map(escaped, kinds)),
-        "Execution": f"{facts.processes}, without a network once it is installed",
+        "Execution": f"{facts.processes}; no network, except for data that are downloaded (A.3.4)",
         "Metrics": ", ".join(map(escaped, values)),
         "Output": "a verdict, trained weights, metrics and figures",
         "Experiments": f"{claims}, {trainings}",
@@ -94,8 +94,8 @@ def _check_list(facts: PaperFacts) -> Iterator[str]:
         f"{in_bytes(facts.size)} for the artifact, {in_bytes(facts.largest_run)} for each training",
         "How much time is needed to prepare": f"about {SETUP_MINUTES} minutes, most of them for "
         "downloads",
-        "How much time is needed to complete": f"{time_words(facts.seconds_of_one_seed)} for one "
-        f"seed of each claim, {time_words(facts.seconds)} for all seeds (A.6)",
+        "How much time is needed to complete": f"{facts.time_of_one_seed} for one "
+        f"seed of each claim, {facts.time_of_all_seeds} for all seeds (A.6)",
         "Publicly available": _repository(facts),
         "Code licence": facts.licence,
         "Data licence": _data_licence(facts),

@@ -27,9 +27,10 @@ def installation() -> Iterator[str]:
     """Say how to install."""
     yield "## A.4 Installation"
     yield (
-        f"In the folder of the unpacked artifact. It takes about {SETUP_MINUTES} minutes, most of "
-        f"them for downloads of {SETUP_DOWNLOAD_GB} GB under Linux, {SETUP_DISK_GB} GB on disk. "
-        "Only this step needs the network."
+        "Run these commands in the folder of the unpacked artifact. Installing takes "
+        f"about {SETUP_MINUTES} minutes, most of them for downloads ({SETUP_DOWNLOAD_GB} GB under "
+        f"Linux), and {SETUP_DISK_GB} GB on disk. After that a training needs no network, "
+        "unless its data are downloaded (A.3.4)."
     )
     yield block(["make setup", "source .venv/bin/activate"])
     yield (
@@ -59,13 +60,13 @@ def workflow(facts: PaperFacts) -> Iterator[str]:
                 "**T3**",
                 "repeats one seed of each claim, and judges (A.6)",
                 code("python -m repro verify CLAIM"),
-                time_words(facts.seconds_of_one_seed),
+                facts.time_of_one_seed,
             ),
             row(
                 "**T4**",
-                "makes every recorded file anew, all seeds, beside the code",
+                "trains all seeds and makes every recorded file anew",
                 code(RECREATE),
-                time_words(facts.seconds),
+                facts.time_of_all_seeds,
             ),
         ],
     )

@@ -47,11 +47,19 @@ def of_claims(
         same = [(of, where) for of, (found, where) in answers if found == value]
         labels = ", ".join(of.label for of, _ in same)
         whose = "" if len(same) == len(facts.claims) else f" ({labels})"
-        places = dict.fromkeys(where for _, where in same)
-        of_all = {where.replace(f"claims.{of.name}.", "claims.*.") for of, where in same}
-        if not whose and len(of_all) == 1:  # the same field of each claim
-            places = dict.fromkeys(of_all)
-        yield Fact(f"{what}{whose}", value, ", ".join(places), asked_by)
+        yield Fact(f"{what}{whose}", value, _places(same, not whose), asked_by)
+
+
+def _places(same: list[tuple[ClaimFacts, str]], are_all: bool) -> str:
+    """Return where a value that several claims have stands: in the same field of each claim."""
+    first = same[0][1]
+    fields = {where.replace(f"claims.{of.name}.", "claims.*.") for of, where in same}
+    if len(same) == 1 or len({where for _, where in same}) == 1:
+        return first
+    if len(fields) == 1 and are_all:
+        return fields.pop()
+    others = ", ".join(of.label for of, _ in same[1:])
+    return f"{first}; {others} likewise"
 
 
 def by_author(facts: PaperFacts, name: str) -> Fact:
@@ -209,7 +217,7 @@ def compute(facts: PaperFacts) -> Iterator[Fact]:
     )
     yield Fact(
         "Total of the reported runs",
-        f"{time_words(facts.seconds)}: the time of a run times the number of seeds, over all claims",
+        f"{facts.time_of_all_seeds}: time of a run times number of seeds, over all claims",
         "the rows above",
         "NeurIPS 8 · ACL C1",
     )

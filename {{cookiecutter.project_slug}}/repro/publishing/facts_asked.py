@@ -5,6 +5,7 @@ the author knows is either the author's text from [tool.repro.paper] or `TODO(au
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import PurePosixPath
 
 from repro.core.files import JsonObject
@@ -89,7 +90,8 @@ def _model(facts: PaperFacts) -> Iterator[Fact]:
         facts, "Values in the model", lambda of: _size(facts, of), "ACL C1 · MLR models"
     )
     yield from of_claims(facts, "Length of a run", _steps, asked)
-    yield from _hyperparameters(facts, asked)
+    same_as_first = partial(_hyperparameters, facts.claims[0])
+    yield from of_claims(facts, "Hyperparameters", same_as_first, asked)
     yield by_author(facts, "hyperparameter_search")
 
 
@@ -110,21 +112,14 @@ def _steps(of: ClaimFacts) -> tuple[str, str]:
     return f"by seed, {steps} steps", recorded_at(of, "steps_by_seed")
 
 
-def _hyperparameters(facts: PaperFacts, asked: str) -> Iterator[Fact]:
-    """Return the first claim's settings, and for each other claim those that differ."""
-    first = facts.claims[0]
+def _hyperparameters(first: ClaimFacts, of: ClaimFacts) -> tuple[str, str]:
+    """Return a claim's settings; where they are not the first claim's, those that differ."""
     settings = _settings(first)
-    for of in facts.claims:
-        mine = _settings(of)
-        whose = f" ({of.label})" if len(facts.claims) > 1 else ""
-        where = recorded_at(of, "conditions.config")
-        if of is first:
-            yield Fact(f"Hyperparameters{whose}", _listed(mine), where, asked)
-            continue
-        names = sorted(settings.keys() | mine.keys())
-        other = {n: mine.get(n, "not set") for n in names if mine.get(n) != settings.get(n)}
-        value = f"as {first.label}, but {_listed(other)}" if other else f"as {first.label}"
-        yield Fact(f"Hyperparameters{whose}", value, where, asked)
+    mine = _settings(of)
+    names = sorted(settings.keys() | mine.keys())
+    other = {n: mine.get(n, "not set") for n in names if mine.get(n) != settings.get(n)}
+    value = f"as {first.label}, but {_listed(other)}" if other else _listed(mine)
+    return value, recorded_at(of, "conditions.config")
 
 
 def _settings(of: ClaimFacts) -> dict[str, str]:

@@ -26,6 +26,7 @@ from repro.publishing.packed import (
     packed_size,
     read_packed,
 )
+from repro.publishing.words import time_words
 from repro.results.document import number
 from repro.results.recording import Cost, RecordedClaim
 from repro.results.stated import Stated, parse_stated
@@ -145,9 +146,15 @@ class PaperFacts:
         kinds = [kind for facts in self.claims for kind in facts.claim.bits]
         return all(kind.startswith("cuda") for kind in kinds)
 
+    @cached_property
+    def _manifests(self) -> dict[str | None, JsonObject]:
+        """Each manifest of data by its name: it may be large, and several claims share one."""
+        names = {facts.manifest for facts in self.claims}
+        return {name: packed_object(self.contents, name or "") for name in names}
+
     def manifest(self, facts: ClaimFacts) -> JsonObject:
         """Return the manifest of a claim's data; empty where it is not packed."""
-        return packed_object(self.contents, facts.manifest or "")
+        return self._manifests[facts.manifest]
 
     def manifest_text(self, facts: ClaimFacts, name: str) -> str | None:
         """Return a text of the manifest of a claim's data; None where it has none of that name."""
@@ -194,15 +201,25 @@ class PaperFacts:
         return sum(packed_size(self.contents, name) for name in self.contents.files)
 
     @property
-    def seconds_of_one_seed(self) -> int | None:
-        """Return how long one seed of each claim trains; None where one was not recorded."""
+    def time_of_one_seed(self) -> str:
+        """Say how long one seed of each claim trains."""
         costs = [facts.claim.cost for facts in self.claims]
-        return _total([None if cost is None else cost.seconds_per_seed for cost in costs])
+        return self._total([None if cost is None else cost.seconds_per_seed for cost in costs])
 
     @property
-    def seconds(self) -> int | None:
-        """Return how long all seeds of all claims train; None where one was not recorded."""
-        return _total([facts.seconds for facts in self.claims])
+    def time_of_all_seeds(self) -> str:
+        """Say how long all seeds of all claims train."""
+        return self._total([facts.seconds for facts in self.claims])
+
+    def _total(self, times: list[int | None]) -> str:
+        """Add up the times of the claims, and name those whose time was not recorded."""
+        known = [time for time in times if time is not None]
+        if not known:
+            return "not recorded"
+        pairs = zip(self.claims, times, strict=True)
+        missing = [facts.label for facts, time in pairs if time is None]
+        without = f" (without {', '.join(missing)}: not recorded)" if missing else ""
+        return f"{time_words(sum(known))}{without}"
 
 
 def gather(contents: Contents) -> PaperFacts:
@@ -237,8 +254,3 @@ def _claim_facts(contents: Contents, label: str, name: str) -> ClaimFacts:
     processes = claim.conditions.processes
     command = command_line(contents.root, "train", *claim.arguments, processes=processes)
     return ClaimFacts(label, name, claim, places, manifest, shlex.join(command))
-
-
-def _total(parts: list[int | None]) -> int | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None

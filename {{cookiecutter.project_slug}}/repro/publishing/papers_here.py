@@ -25,7 +25,7 @@ from repro.results.paper_fields import open_fields
 from repro.results.recording import Recording
 from repro.results.stated import read_stated
 from repro.runs.code_files import code_files
-from repro.runs.git import uncommitted_files
+from repro.runs.git import get_git_info, uncommitted_files
 
 PAPERS = Path(layout.RUNS, "papers")
 _WRITTEN = ".papers.json"  # SHA-256 of each file that was written there
@@ -98,7 +98,7 @@ def _files_here(root: Path) -> tuple[dict[str, bytes | Path], str, list[str]]:
         names = [*code_files(root), *(path.name for path in root.iterdir() if path.is_file())]
         files |= {name: root / name for name in (*names, LOCK)}
         files |= tree(root / layout.RESULTS, PurePosixPath(layout.RESULTS))
-        return files, "", [*error.lines]
+        return files, get_git_info(root).commit_hash or "", [*error.lines]
     files |= read_commit(root).files
     changed = uncommitted_files(root) or []
     for name in changed:

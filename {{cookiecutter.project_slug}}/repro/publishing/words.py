@@ -7,12 +7,12 @@ from repro.core.markdown import code
 
 
 def time_words(seconds: int | None) -> str:
-    """Write a time for a reader, exact to the second below two hours."""
+    """Write a time for a reader, exact to the second below an hour."""
     if seconds is None:
         return "not recorded"
     if seconds < 120:
         return f"{seconds} s"
-    if seconds < 7200:
+    if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
