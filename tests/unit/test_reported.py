@@ -128,6 +128,26 @@ def test_the_same_verdict_has_the_same_bytes_and_is_kept_once(root: Path) -> Non
     assert read == kept.verdict == again.verdict
 
 
+def test_what_differed_has_no_order(root: Path) -> None:
+    lines = ["code: a.py changed", "config: x is 1, recorded 2", "/x hides y"]
+    files = [
+        file_of(root, sent(verdict="DIFFERENT", differences=told), f"{number}.json")
+        for number, told in enumerate((lines, lines[::-1]))
+    ]
+    assert len(keep_verdicts(root, files)) == 1
+
+
+def test_verdicts_are_read_by_claim_seed_and_class(root: Path) -> None:
+    seeds_and_classes = [(2, HERE), (1, THERE), (2, THERE), (1, HERE), (10, HERE)]
+    files = [
+        file_of(root, sent(seed=seed, hardware_class=hardware), f"{number}.json")
+        for number, (seed, hardware) in enumerate(seeds_and_classes)
+    ]
+    keep_verdicts(root, files)
+    read = [(verdict.seed, verdict.hardware_class) for verdict in read_reported(root).verdicts]
+    assert read == sorted(seeds_and_classes)
+
+
 def test_nothing_is_kept_by_which_somebody_could_be_known(root: Path) -> None:
     names = {
         "why": "/home/alice/project was moved",
