@@ -12,14 +12,14 @@ PAGE = "results/report.html"
 NOT_CHECKED = "Reported, not checked:"
 
 
-def verdict_of_another(project: Project, folder: Path) -> Path:
+def verdict_of_another(project: Project, folder: Path, *part: str) -> Path:
     """The file that a reviewer sends who has verified a clone."""
     top = project.path.parent.parent
     clone = Project(folder / "reviewer" / project.path.relative_to(top))
     git(project, "clone", "--quiet", str(top), str(folder / "reviewer"))
     for name in ("runs", "data"):
         shutil.copytree(project.path / name, clone.path / name, symlinks=True)
-    done = clone.module("repro", "verify", "--prefix", "2")
+    done = clone.module("repro", "verify", *part)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = clone.path.glob("runs/verify/*/verdict.json")
     return found
@@ -48,6 +48,7 @@ def test_a_reviewers_verdict_stays_with_the_results(own: Project, tmp_path: Path
         assert secret.encode() not in content
     page = (own.path / PAGE).read_text()
     assert NOT_CHECKED in page
+    assert "<td>recorded; reported, not checked</td>" in page  # the bits
     assert "Verified here:" not in page
     again = own.module("repro", "report", "--verdicts", str(sent), str(sent))
     assert f"known already: results/verdicts/{kept.name}\n" in again.stdout
@@ -72,7 +73,7 @@ def test_a_reviewers_verdict_stays_with_the_results(own: Project, tmp_path: Path
 
 
 def test_after_another_recording_it_is_of_other_code(own: Project, tmp_path: Path) -> None:
-    sent = verdict_of_another(own, tmp_path)
+    sent = verdict_of_another(own, tmp_path, "--prefix", "2")
     assert own.module("repro", "report", "--verdicts", str(sent)).returncode == 0
     path = own.path / "experiment" / "model.py"
     path.write_text(path.read_text() + "\n# Of another version.\n")
@@ -84,7 +85,7 @@ def test_after_another_recording_it_is_of_other_code(own: Project, tmp_path: Pat
 
 
 def test_a_file_that_is_no_verdict_changes_nothing(own: Project, tmp_path: Path) -> None:
-    good = verdict_of_another(own, tmp_path)
+    good = verdict_of_another(own, tmp_path, "--prefix", "2")
     bad = [tmp_path / name for name in ("words.json", "folder.json", "endless.json")]
     bad[0].write_text('{"verdict": "IDENTICAL", "claim": "<script>"}')
     bad[1].mkdir()

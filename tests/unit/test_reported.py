@@ -128,6 +128,26 @@ def test_the_same_verdict_has_the_same_bytes_and_is_kept_once(root: Path) -> Non
     assert read == kept.verdict == again.verdict
 
 
+def test_what_differed_has_no_order(root: Path) -> None:
+    lines = ["code: a.py changed", "config: x is 1, recorded 2", "/x hides y"]
+    files = [
+        file_of(root, sent(verdict="DIFFERENT", differences=told), f"{number}.json")
+        for number, told in enumerate((lines, lines[::-1]))
+    ]
+    assert len(keep_verdicts(root, files)) == 1
+
+
+def test_verdicts_are_read_by_claim_seed_and_class(root: Path) -> None:
+    seeds_and_classes = [(2, HERE), (1, THERE), (2, THERE), (1, HERE), (10, HERE)]
+    files = [
+        file_of(root, sent(seed=seed, hardware_class=hardware), f"{number}.json")
+        for number, (seed, hardware) in enumerate(seeds_and_classes)
+    ]
+    keep_verdicts(root, files)
+    read = [(verdict.seed, verdict.hardware_class) for verdict in read_reported(root).verdicts]
+    assert read == sorted(seeds_and_classes)
+
+
 def test_nothing_is_kept_by_which_somebody_could_be_known(root: Path) -> None:
     names = {
         "why": "/home/alice/project was moved",
@@ -504,9 +524,20 @@ def test_a_page_needs_no_statistics_for_verdicts_that_are_given_here() -> None:
 
 def test_any_number_of_seconds_can_be_shown() -> None:
     numbers = (0.0, 119.0, 4000.4, float("nan"), float("inf"), -1.0, 1e300)
-    told = [lasting(number) for number in numbers]
+    told = [lasting([number]) for number in numbers]
     assert told[:3] == ["0.0 s", "119.0 s", "1:06:40 (h:mm:ss)"]
     assert told[3:] == ["nan s", "inf s", "-1.0 s", "1e+300 s"]
+    assert lasting([9.0, 4000.4, 10.0]) == "9.0 s to 1:06:40 (h:mm:ss)"
+
+
+def test_those_who_say_the_same_have_one_row(root: Path) -> None:
+    files = [file_of(root, sent(seconds=n), f"{n}.json") for n in (30, 10, 20, None)]
+    keep_verdicts(root, [*files, file_of(root, sent(**PREFIX), "prefix.json")])
+    page = write_report(root).read_text()
+    assert page.count("<b>IDENTICAL</b> on ") == 2
+    assert f"<b>IDENTICAL</b> on <b>{HERE}</b>, 4 times reported, not checked</p>" in page
+    assert "took 10.0 s to 30.0 s</p>" in page
+    assert '<strong class="badge identical">IDENTICAL</strong> 5 times' in page
 
 
 def test_a_reported_verdict_cannot_be_changed() -> None:

@@ -42,6 +42,7 @@ from repro.results.shown import (
     outcomes,
     shown_own,
     shown_reported,
+    together,
 )
 from repro.results.verdict import Verdict, verdicts_newest_first
 from repro.runs.git import is_tracked
@@ -197,7 +198,7 @@ def _claim_on_page(
         verify=f'make setup && make reproduce ARGS="{name} --seed {seed}"',
         train=_training_command(root, claim),
         takes=_takes(root, claim),
-        verdicts=sorted(verdicts, key=lambda verdict: verdict.is_of_others),
+        verdicts=together(verdicts),
         outcomes=outcomes(verdicts),
         own=own,
         bits=bits_by_class(claim, own, reported),

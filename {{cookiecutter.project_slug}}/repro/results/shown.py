@@ -27,16 +27,20 @@ _SHOWN_STRETCHES = 20
 
 
 class ShownVerdict(NamedTuple):
-    """A verdict on a claim; `word` is the one that it is shown as, `why` and `differing` why."""
+    """A verdict on a claim; `word` is the one that it is shown as, `why` and `differing` why.
+
+    `seconds`: how long each verification took that said the same, so far as it tells.
+    """
 
     word: str
     origin: str
     hardware: str
     compared: str
-    seconds: float | None
     why: str
-    differing: Sequence[str]
+    differing: tuple[str, ...]
     is_of_others: bool = False
+    times: int = 1
+    seconds: tuple[float, ...] = ()
 
 
 class Outcomes(NamedTuple):
@@ -72,10 +76,10 @@ def shown_own(verdict: Verdict, claim: RecordedClaim) -> ShownVerdict:
         HERE,
         verdict.hardware_class or _UNKNOWN,
         compared(verdict),
-        verdict.seconds,
         verdict.why,
-        verdict.differences,
+        tuple(verdict.differences),
         is_of_others(verdict, claim),
+        seconds=_known(verdict.seconds),
     )
 
 
@@ -92,10 +96,25 @@ def shown_reported(assessed: Assessed) -> ShownVerdict:
         REPORTED_ONLY,
         verdict.hardware_class,
         compared(verdict),
-        verdict.seconds,
         why,
-        differing_kinds(verdict),
+        tuple(differing_kinds(verdict)),
+        seconds=_known(verdict.seconds),
     )
+
+
+def _known(seconds: float | None) -> tuple[float, ...]:
+    return () if seconds is None else (seconds,)
+
+
+def together(verdicts: Iterable[ShownVerdict]) -> list[ShownVerdict]:
+    """Return one for all verdicts that say the same; those of other conditions come last."""
+    found: dict[ShownVerdict, ShownVerdict] = {}
+    for verdict in verdicts:
+        said = verdict._replace(times=1, seconds=())
+        others = found.get(said, said._replace(times=0))
+        times = others.times + verdict.times
+        found[said] = said._replace(times=times, seconds=others.seconds + verdict.seconds)
+    return sorted(found.values(), key=lambda verdict: verdict.is_of_others)
 
 
 def differing_kinds(verdict: ReportedVerdict) -> list[str]:
@@ -115,9 +134,14 @@ def compared(verdict: Verdict | ReportedVerdict) -> str:
     return f"{what}{count} steps compared, {', '.join(stretches)}{tail}"
 
 
-def lasting(seconds: float) -> str:
-    """Say how long something took; a file of runs/verify/ may be damaged and hold any number."""
-    if not 0 <= seconds < LONGEST:
+def lasting(seconds: Sequence[float]) -> str:
+    """Say how long verifications took: from the shortest to the longest."""
+    ends = dict.fromkeys(_told(number) for number in (min(seconds), max(seconds)))
+    return " to ".join(ends)
+
+
+def _told(seconds: float) -> str:
+    if not 0 <= seconds < LONGEST:  # a file of runs/verify/ may be damaged and hold any number
         return f"{seconds} s"
     return f"{seconds:.1f} s" if seconds < 120 else f"{duration(seconds)} (h:mm:ss)"
 
