@@ -72,6 +72,6 @@ def _value(verdict: Verdict) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text as one line without secrets, in which Markdown and HTML find nothing of theirs."""
+    """Return text as one line without secrets, and without signs of Markdown and HTML."""
     line = " ".join(redact_text(text).split())
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", line)
