@@ -318,3 +318,48 @@ def test_without_the_right_files_or_without_uv_nothing_is_changed(
     assert (done.returncode, done.stderr.splitlines()[-1]) == (code, f"setup: {words}")
     assert run(top) == "small 1.0"
     assert names(top) == before
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_without_a_network_a_line_says_what_is_needed(top: Path, installer: str) -> None:
+    before = names(top)
+    nowhere = "http://127.0.0.1:9/simple"  # nothing answers there
+    variables = {"PIP_NO_INDEX": "0", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1"}
+    variables |= {"UV_NO_INDEX": "0", "UV_NO_CONFIG": "1", "UV_HTTP_RETRIES": "1"}
+    variables |= {"PIP_FIND_LINKS": "", "PIP_INDEX_URL": nowhere, "UV_DEFAULT_INDEX": nowhere}
+    quiet = environ(top)
+    del quiet["UV_FIND_LINKS"]
+    done = subprocess.run(
+        [*COMMAND, "--installer", installer],
+        cwd=top,
+        env={**quiet, **variables},
+        capture_output=True,
+        text=True,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line == f"setup: {bootstrap.NO_INDEX}; nothing is changed"
+    assert run(top) == "small 1.0"
+    assert names(top) == before
+
+
+def test_what_ended_an_installation_is_told_by_its_own_words(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A connection that was tried again is no cause where the packages came in the end."""
+
+    def refusal(*lines: str) -> str:
+        with pytest.raises(bootstrap.Refused) as caught:
+            bootstrap.run(["sh", "-c", 'printf "%s\\n" "$@"; exit 1', "-", *lines])
+        return str(caught.value)
+
+    again = "WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError'"
+    nothing = "ERROR: Could not find a version that satisfies small==2.0 (from versions: none)"
+    full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    assert refusal(again, full).startswith("the disk is full: choose another folder")
+    assert refusal(again, nothing).startswith("no package index was reached")
+    assert capfd.readouterr().err == ""
+    wrong = ["ERROR: THESE PACKAGES DO NOT MATCH", "    small==2.0 from a", "        Expected b"]
+    assert refusal(again, *wrong).startswith("hash mismatch: small==2.0 (see above)")
+    assert refusal(again, "ERROR: other").startswith("the installation failed (see above)")
+    assert "ERROR: other" in capfd.readouterr().err

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKS, TEMPLATE, VENV, Project, clean_environ, finish, last_line
+from repro.core.hashing import sha256_file
 from test_other_systems import answers, foreign_words
 
 SOURCE = TEMPLATE / "repro" / "publishing" / "verify.sh"
@@ -252,6 +253,43 @@ def test_in_a_folder_of_its_own_it_leaves_the_archive_alone(unpacked: Path, tmp_
     assert "claim 'nothing' is not recorded" in line_of(done)
     assert "copying" not in done.stdout
     assert not work.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_copied_to_one_of_the_readers_own(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    """A container with a read-only folder does it truly; here only mkdir says that it is one."""
+    refusing = f'case $1 in */.verify-*) exit 1;; *) exec {shutil.which("mkdir")} "$@";; esac'
+    path = answers(tmp_path / "bin", mkdir=refusing)
+    top = tmp_path / "a tmp"
+    top.mkdir()
+
+    def start() -> subprocess.CompletedProcess[str]:
+        return verify(unpacked, *ENVIRONMENT, *UNKNOWN, PATH=path, TMPDIR=f"{top}/")
+
+    done = start()
+    assert "claim 'nothing' is not recorded" in line_of(done)
+    (work,) = top.glob("verify-*")
+    digest = sha256_file(unpacked / "SHA256SUMS")[:12]
+    assert work.name == f"verify-{os.getuid()}-{digest}"
+    assert work.stat().st_mode & 0o777 == 0o700
+    assert f"copying the archive to {work}/project" in done.stdout
+    done = start()
+    assert "claim 'nothing' is not recorded" in line_of(done)
+    assert "copying" not in done.stdout
+    # Its name can be foretold, so it has to be the reader's alone.
+    work.chmod(0o777)
+    expected = "cannot be made, or is somebody else's: name another folder by --work DIR"
+    assert line_of(start()) == f"error: {work} {expected}"
+    work.chmod(0o700)
+    work.rename(top / "elsewhere")
+    work.symlink_to(top / "elsewhere")
+    assert line_of(start()) == f"error: {work} {expected}"
+    work.unlink()
+    (top / "elsewhere").rename(work)
+    if os.getuid() == 0:
+        os.chown(work, 12345, 12345)
+        assert line_of(start()) == f"error: {work} {expected}"
 
 
 def test_a_folder_of_others_is_refused(unpacked: Path, tmp_path: Path) -> None:

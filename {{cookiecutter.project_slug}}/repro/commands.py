@@ -27,7 +27,7 @@ def verify_command(arguments: Namespace) -> int:
 
     from repro.core.streams import printing_aside
     from repro.results.pasted import paste, refuse_place
-    from repro.results.quick import answer, first_minute
+    from repro.results.quick import first_minute, outcome
     from repro.results.verdict import DIFFERENT, IDENTICAL
     from repro.results.verify import Extent, verify
 
@@ -39,7 +39,7 @@ def verify_command(arguments: Namespace) -> int:
     refuse_place(arguments.markdown)  # before a training that takes hours
     with printing_aside() if arguments.markdown == "-" else nullcontext():
         found = verify(ROOT, arguments.claim, arguments.seed, part)
-        print(f"\n{answer(ROOT, found) if arguments.quick else found.verdict}")
+        print(f"\n{outcome(ROOT, found) if arguments.quick else found.verdict}")
     if arguments.markdown:
         paste(ROOT, found, arguments.markdown)
     if arguments.require == "identical":

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 from repro.core.errors import UserError
-from repro.core.layout import KIT
+from repro.core.layout import KIT, PATCH
 from repro.publishing.contents import Contents
 from repro.results.recording import Cost, Recording
 
@@ -24,13 +24,19 @@ def scripts(contents: Contents) -> dict[str, bytes]:
     if source is None:
         raise UserError(f"{_SOURCE} is not committed: restore it, then git add {_SOURCE}")
     text = _read(source)
-    commit = contents.commit
     facts = {
         "title": " ".join(contents.about.title.split()),
-        "commit": f"commit {commit[:_COMMIT_LETTERS]}" if commit else "anonymous",
+        "commit": _origin(contents),
         "claims": "\n".join(_lines_on_claims(contents.recording)),
     }
     return {SCRIPT: fill_script(text, facts).encode("utf-8", "surrogateescape")}
+
+
+def _origin(contents: Contents) -> str:
+    if contents.commit is None:
+        return "anonymous"
+    changes = f" with the changes in {PATCH}" if PATCH in contents.files else ""
+    return f"commit {contents.commit[:_COMMIT_LETTERS]}{changes}"
 
 
 def fill_script(text: str, facts: dict[str, str]) -> str:

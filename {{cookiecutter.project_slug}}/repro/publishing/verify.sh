@@ -132,7 +132,7 @@ choose_place() {
 
 # Whether a folder is nobody else's: its name can be foretold, and others may write to /tmp.
 is_mine() {
-    [ ! -h "$1" ] && [ -n "$(find "$1" -prune -type d -user "$(id -u)" ! -perm -020 ! -perm -002)" ]
+    [ -n "$(find "$1" -prune -type d -user "$(id -u)" ! -perm -020 ! -perm -002)" ] # no link to one
 }
 
 say_what_will_happen() {

@@ -14,7 +14,7 @@ from repro.core.progress import duration
 from repro.core.redaction import redact_text
 from repro.core.text import listed
 from repro.results.claims import read_recording
-from repro.results.quick import answer
+from repro.results.quick import outcome
 from repro.results.recording import RecordedClaim, value_name
 from repro.results.verdict import DIFFERENT, WHOLE, Verdict
 
@@ -34,7 +34,7 @@ def refuse_place(place: str | None) -> None:
 def paste(root: Path, verdict: Verdict, place: str) -> None:
     """Write the lines on a verdict to a file, or print them: `place` is its name, or "-"."""
     claim = read_recording(root).claims[verdict.claim]
-    text = markdown(verdict, answer(root, verdict), claim)
+    text = markdown(verdict, outcome(root, verdict), claim)
     if place == STANDARD_OUTPUT:
         print(text, end="")
     else:
@@ -72,6 +72,6 @@ def _value(verdict: Verdict) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text as one line without secrets, in which Markdown and HTML find nothing of theirs."""
+    """Return text as one line without secrets, and without signs of Markdown and HTML."""
     line = " ".join(redact_text(text).split())
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", line)

@@ -33,7 +33,7 @@ def steps_of_a_minute(claim: RecordedClaim) -> int:
     return max(1, min(claim.steps, claim.steps * MINUTE // seconds))
 
 
-def answer(root: Path, verdict: Verdict) -> str:
+def outcome(root: Path, verdict: Verdict) -> str:
     """Return the verdict on a whole training, or what a part says: PREFIX AGREES (n of m steps)."""
     if verdict.what == WHOLE:
         return verdict.verdict
