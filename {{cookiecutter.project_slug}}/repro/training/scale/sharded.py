@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.optim import Adam, AdamW, Optimizer
 
 from repro.core.errors import UserError, refuse
@@ -45,6 +45,7 @@ class ShardedEngine(LibraryEngine):
 
     def __init__(self, processes: Processes) -> None:
         super().__init__(processes)
+        self._cut: dict[str, tuple[int, ...]] = {}  # see _places_of_parts
         self._called: list[int] = []  # the numbers of the blocks, in the order of their calls
         self._looks = _LOOKS
         self._mesh: DeviceMesh = init_device_mesh(processes.device.type, (processes.size,))
@@ -72,6 +73,7 @@ class ShardedEngine(LibraryEngine):
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
                 group["params"] = [now[names[id(parameter)]] for parameter in group["params"]]
+        self._cut = _places_of_parts(model, optimizers)
 
     def _note(self, number: int, *_: object) -> None:
         """Note that a block is called, before it is gathered."""
@@ -187,24 +189,17 @@ class ShardedEngine(LibraryEngine):
         return {**state, "state": moments}
 
     def _like(self, wanted: Any, value: Any) -> Any:
-        """Return a value of a checkpoint as DTensor where `wanted` is one of its shape."""
-        if not isinstance(wanted, DTensor):
+        """Return a value of a checkpoint as DTensor where `wanted` is one."""
+        if not isinstance(wanted, DTensor) or not isinstance(value, Part):
             return value
-        if isinstance(value, Part):
-            own = value.tensor.to(wanted.device)
-            return DTensor.from_local(
-                own,
-                self._mesh,
-                [Shard(0)],
-                run_check=False,
-                shape=torch.Size(value.shape),
-                stride=wanted.stride(),
-            )
-        if isinstance(value, Tensor) and value.shape == wanted.shape:
-            return distribute_tensor(
-                value.to(wanted.device), self._mesh, [Shard(0)], src_data_rank=None
-            )
-        return value
+        return DTensor.from_local(
+            value.tensor.to(wanted.device),
+            self._mesh,
+            [Shard(0)],
+            run_check=False,
+            shape=torch.Size(value.shape),
+            stride=wanted.stride(),
+        )
 
     def save(self, checkpoints: Path | None, step: int, state: State) -> None:
         # The others learn where: process 0 alone has opened the run.
@@ -216,7 +211,10 @@ class ShardedEngine(LibraryEngine):
             parts.consolidate(folder)
 
     def load(self, folder: Path) -> LoadedState:
-        return parts.load(folder, self._processes.rank, self._processes.size)
+        def is_cut(name: str, shape: tuple[int, ...]) -> bool:
+            return self._cut.get(name, self._cut.get(name.rpartition(".")[0])) == shape
+
+        return parts.load(folder, self._processes.rank, self._processes.size, is_cut)
 
     @contextmanager
     def _exchanging(self, is_last: bool) -> Iterator[None]:
@@ -243,6 +241,21 @@ def _part_of(tensor: DTensor) -> Part:
     rows = -(-shape[0] // tensor.device_mesh.size())  # rounded up
     start = min(shape[0], rows * tensor.device_mesh.get_local_rank())
     return Part(tensor.to_local().detach().contiguous(), shape, start)
+
+
+def _places_of_parts(
+    model: nn.Module, optimizers: Mapping[str, Optimizer]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each sharded tensor of a state, by its name in the files of it.
+
+    The moments of a parameter have the name of their place, and its shape: they are not made yet.
+    """
+    found = {f".model.{name}": value for name, value in model.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, parameter in enumerate(parameters):
+            found[f".optimizers.{name}.state.{number}"] = parameter
+    return {name: tuple(each.shape) for name, each in found.items() if isinstance(each, DTensor)}
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
