@@ -637,19 +637,60 @@ def test_weights_that_a_loss_uses_by_itself_are_one_line(own_wide: Project) -> N
     assert "in the forward of the modules that hold them" in line
 
 
-def test_other_calls_of_a_process_are_refused(own_wide: Project) -> None:
-    """FSDP2 by itself would gather one block here and another one there, and use the mixture."""
-    old = "        for block in reversed(self.blocks):\n            values = block(values)\n"
-    new = """        for block in reversed(self.blocks):
-            if block is self.blocks[2]:  # the kit seeds each shard otherwise
-                block = self.blocks[int(torch.randint(2, ()))]
-            values = block(values)
+# What process 3 does instead of `values = block(values)`, and from which step on.
+OTHER_CALLS = {
+    "another block": (1, "values = self.blocks[1](values)"),
+    "one of another size": (1, "values = self.narrow(values)"),
+    "none": (1, "pass"),
+    "none, in a later step": (60, "pass"),
+    "one that no gradient comes to": (2, "values = values + block(values).detach()"),
+}
+CALL = """            if block is not self.blocks[2] or os.environ["RANK"] != "3" or calls < {}:
+                values = block(values)
+            else:
+                {}
 """
-    own_wide.edit("experiment/model.py", old, new)
-    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "skipping"))
+NARROW = """        pair = nn.Linear(width, 128), nn.Linear(128, width)  # a block each
+        self.narrow = nn.Sequential(*pair)
+        self.calls = 0
+"""
+
+
+@pytest.mark.parametrize("name", OTHER_CALLS)
+def test_other_calls_of_a_process_are_refused(own_wide: Project, name: str) -> None:
+    """FSDP2 by itself would use a mixture of two blocks, be aborted by gloo, or wait for long."""
+    model = "experiment/model.py"
+    step, call = OTHER_CALLS[name]
+    own_wide.edit(model, "            values = block(values)\n", CALL.format(step, call))
+    old = "        for block in reversed(self.blocks):\n"
+    own_wide.edit(model, old, f"        self.calls = calls = self.calls + self.training\n{old}")
+    old = "        self.first = nn.Linear"
+    own_wide.edit(model, old, NARROW + old)
+    own_wide.edit(model, "from functools", "import os\nfrom functools")
+    settings = ("training.max_steps=70", "output.checkpoint_every=500", "evaluation.every=500")
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "skipping", *settings))
     (line,) = set(faults(done))
     assert "the processes have called other parts of the model" in line
-    assert not [*(own_wide.path / "runs" / "skipping").glob("checkpoints/step-*")]
+    assert len(metrics_of(own_wide.path / "runs" / "skipping")) == step - 1
+
+
+TWICE = """    def train_step(self, step: Any) -> dict[str, Any]:
+        told = super().train_step(step)
+        self.second.step()
+        return told
+
+"""
+
+
+def test_an_optimizer_of_parameters_that_fsdp_has_replaced_is_refused(own_wide: Project) -> None:
+    """No gradient would come to them, so it would change nothing, and say nothing."""
+    task = "experiment/task.py"
+    own_wide.edit(task, "    def initialize(", f"{TWICE}    def initialize(")
+    second = "        self.second = torch.optim.SGD(self.model.head.parameters(), lr=0.1)\n"
+    own_wide.edit(task, "        return optimizer\n", f"{second}        return optimizer\n")
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "second"))
+    (line,) = set(faults(done))
+    assert "2 parameters of a SGD were taken from the model before session.register" in line
 
 
 def test_tensors_beside_the_model_are_refused_by_fsdp(own_wide: Project) -> None:
