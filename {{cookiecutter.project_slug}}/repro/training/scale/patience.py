@@ -54,6 +54,7 @@ def _telling(processes: Processes) -> Iterator[None]:
     finally:
         done.set()
         teller.join()
+        if not ended:
+            processes.texts(_DONE)
     if ended:
         raise ended[0]
-    processes.texts(_DONE)
