@@ -245,35 +245,48 @@ def test_diff_names_the_step_and_the_quantity(
 
 
 @pytest.mark.long
-def test_diff_replays_both_trainings_of_ddp(wide: Project) -> None:
+def test_diff_replays_both_trainings(wide: Project, parallel: str) -> None:
     """The replays of four processes do what the runs did, and their operations are compared."""
     settings = ("training.max_steps=2", "evaluation.every=2")
-    train(wide, "ddp", "replayed", *settings)
-    train(wide, "ddp", "replayed-faster", *settings, "optimizer.learning_rate=0.002")
-    runs = ("runs/replayed", "runs/replayed-faster")
+    names = (f"{parallel}-replayed", f"{parallel}-replayed-faster")
+    train(wide, parallel, names[0], *settings)
+    train(wide, parallel, names[1], *settings, "optimizer.learning_rate=0.002")
+    runs = (f"runs/{names[0]}", f"runs/{names[1]}")
     done = wide.module("repro", "diff", *runs, "--json", "--replay")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert found["parted"] == [None, None]
+    assert found["operation"]["how"] == "arguments"
     assert found["operation"]["a"]["name"] == "aten._fused_adamw_"
 
 
-def test_operations_of_fsdp_are_not_recorded(wide: Project) -> None:
-    settings = ("training.max_steps=1", "evaluation.every=1", "output.checkpoint_every=1")
-    train(wide, "fsdp", "no-replay", *settings)
-    (line,) = faults(wide.module("repro", "trace-step", "runs/no-replay", "--step", "1"))
-    assert "whose operations on parts of weights are not recorded: diff without --replay" in line
+# What a process sends: of the gradients, and of fsdp of the weights, too.
+SENT = {
+    "ddp": {"backward c10d.allreduce_"},
+    "fsdp": {
+        *(f"{phase} c10d._allgather_base_" for phase in ("forward", "backward")),
+        "backward c10d._reduce_scatter_base_",
+    },
+}
 
 
-def test_a_step_of_ddp_is_repeated_by_as_many_processes(wide: Project) -> None:
+def test_a_step_is_repeated_by_as_many_processes(wide: Project, parallel: str) -> None:
     """From the checkpoint before it; a single one has no such sums."""
-    train(wide, "ddp", "repeated", "training.max_steps=7", "output.checkpoint_every=5")
-    words = ("repro", "trace-step", "runs/repeated", "--step", "7")
-    done = wide.processes(PROCESSES, *words)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((wide.path / "runs" / "repeated" / "step-7.json").read_text())
+    name = f"{parallel}-repeated"
+    train(wide, parallel, name, "training.max_steps=7", "output.checkpoint_every=5")
+    words = ("repro", "trace-step", f"runs/{name}", "--step", "7")
+    told = []
+    for _ in range(2):
+        done = wide.processes(PROCESSES, *words)
+        assert done.returncode == 0, done.stderr
+        told.append((wide.path / "runs" / name / "step-7.json").read_text())
+    found = json.loads(told[0])
     assert found["parted"] is None
-    assert {entry["phase"] for entry in found["operations"]} >= {"forward", "backward", "optimizer"}
+    operations = found["operations"]
+    assert {entry["phase"] for entry in operations} >= {"forward", "backward", "optimizer"}
+    assert {f"{entry['phase']} {entry['name']}" for entry in operations} >= SENT[parallel]
+    assert not [entry["name"] for entry in operations if entry.get("unwritten")]
+    assert told[0] == told[1]
     (line,) = faults(wide.module(*words))
     assert "and 1 were started: start as many, by python -m torch.distributed.run" in line
 
@@ -809,3 +822,43 @@ def test_a_claim_of_four_processes_is_recorded_and_verified(wide: Project, tmp_p
     assert done.returncode == 1, done.stdout + done.stderr
     assert "nothing was trained" in done.stdout
     assert "config: training.processes is 2, recorded 4" in done.stdout
+
+
+OF_TWO = """
+- name: of-{0}
+  text: A short training in two processes
+  arguments: [experiment=several, training.parallel={0}, training.processes=2, training.shards=2]
+  metric: accuracy
+  seeds: [42]
+"""
+SAVING = """output:
+  checkpoint_every: 3
+  keep_checkpoints: 99
+"""
+
+
+@pytest.mark.long
+def test_claims_of_two_processes_are_verified_as_a_whole_and_in_part(
+    wide: Project, tmp_path: Path
+) -> None:
+    """Of ddp and of fsdp, whose segments begin at checkpoints in parts."""
+    project = wide.copy(tmp_path / "p")
+    experiment = project.path / "configs" / "experiment" / "several.yaml"
+    experiment.write_text(EXPERIMENT.replace("max_steps: 3", "max_steps: 12") + SAVING)
+    engines = ("ddp", "fsdp")
+    (project.path / "configs" / "claims.yaml").write_text("".join(map(OF_TWO.format, engines)))
+    git(project, "init", "--quiet")
+    commit(project)
+    done = project.module("repro", "record")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for engine in engines:
+        for options, told in {
+            (): "weights and value have the recorded bits",
+            ("--prefix", "3"): "3 of 12 steps have the recorded bits, loss to weights",
+            ("--segments", "2", "--steps", "3"): "6 of 12 steps have the recorded bits",
+        }.items():
+            done = project.module(
+                "repro", "verify", f"of-{engine}", *options, "--require", "identical"
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert told in done.stdout
