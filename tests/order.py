@@ -42,6 +42,7 @@ LONGEST = [
     "test_ten_kills_at_random_moments_change_nothing",
     "test_sigterm_saves_marks_and_goes_on_with_the_same_bits",
     *_OF_ENGINES["engines"],
+    "test_claims_of_two_processes_are_verified_as_a_whole_and_in_part",
     "test_a_claim_of_four_processes_is_recorded_and_verified",
     "test_make_demo_ends_with_identical",
     "tracking",

@@ -1,8 +1,9 @@
 """Take up the newest checkpoint in parts, and save some more; on the way die, or have no room.
 
 Each process gets a plan as JSON: `steps` to save; `culprit`, the rank of one that is killed at
-`moment` of the last of them, or has no room then if no moment is given; `consolidate`, whether the
-newest is made whole at the end.
+`moment` of the last of them, or has no room then if no moment is given; `consolidate`: how many
+seconds more it takes to make the newest whole at the end; `room`: how many bytes a file may have
+then; `limit`: the seconds after which an exchange is given up.
 """
 
 import json
@@ -10,6 +11,8 @@ import os
 import resource
 import signal
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ import torch
 from part_states import assert_equal, cut, whole_state
 from repro.core.command import run_command
 from repro.core.layout import step_folder, step_of
-from repro.training import checkpoint, durable
+from repro.training import checkpoint, durable, joining
 from repro.training.processes import Processes
-from repro.training.scale import parts
+from repro.training.scale import parts, patience
+from repro.training.scale.sharded import ShardedEngine
 
 FOLDER = Path("checkpoints")
 MOMENTS: dict[str, tuple[Any, str]] = {
@@ -28,6 +32,7 @@ MOMENTS: dict[str, tuple[Any, str]] = {
     "after its file": (parts, "_write"),
     "after all know": (parts, "merged"),
     "before the rename": (durable, "put_in_place"),
+    "putting together": (parts, "_write_whole"),
 }
 
 
@@ -48,6 +53,7 @@ def fail(plan: dict[str, Any]) -> None:
 
 def main() -> int:
     plan = json.loads(sys.argv[1])
+    joining.EXCHANGE = timedelta(seconds=plan.get("limit", 600))
     processes = Processes(int(os.environ["WORLD_SIZE"]), torch.device("cpu"))
     start = take_up(processes)
     for step in range(start + 1, start + 1 + plan["steps"]):
@@ -58,11 +64,29 @@ def main() -> int:
             parts.save(step_folder(FOLDER, step), state, processes)
         finally:  # what it prints goes to a file, too
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-    if plan.get("consolidate"):
+    if "consolidate" in plan:
         newest = step_folder(FOLDER, start + plan["steps"])
-        processes.together(lambda: parts.consolidate(newest) if processes.rank == 0 else None)
+        room = plan.get("room", resource.RLIM_INFINITY)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        try:
+            put_together(processes, newest, plan["consolidate"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     processes.close()
     return 0
+
+
+def put_together(processes: Processes, folder: Path, seconds: float) -> None:
+    """As the engine does it when a training has ended, but slowly."""
+    consolidate = parts.consolidate
+
+    def slowly(folder: Path) -> None:
+        time.sleep(seconds)
+        consolidate(folder)
+
+    parts.consolidate = slowly
+    patience._SECONDS = seconds / 10
+    ShardedEngine(processes).finish([folder] if processes.rank == 0 else [])
 
 
 def take_up(processes: Processes) -> int:

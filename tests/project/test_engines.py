@@ -245,35 +245,48 @@ def test_diff_names_the_step_and_the_quantity(
 
 
 @pytest.mark.long
-def test_diff_replays_both_trainings_of_ddp(wide: Project) -> None:
+def test_diff_replays_both_trainings(wide: Project, parallel: str) -> None:
     """The replays of four processes do what the runs did, and their operations are compared."""
     settings = ("training.max_steps=2", "evaluation.every=2")
-    train(wide, "ddp", "replayed", *settings)
-    train(wide, "ddp", "replayed-faster", *settings, "optimizer.learning_rate=0.002")
-    runs = ("runs/replayed", "runs/replayed-faster")
+    names = (f"{parallel}-replayed", f"{parallel}-replayed-faster")
+    train(wide, parallel, names[0], *settings)
+    train(wide, parallel, names[1], *settings, "optimizer.learning_rate=0.002")
+    runs = (f"runs/{names[0]}", f"runs/{names[1]}")
     done = wide.module("repro", "diff", *runs, "--json", "--replay")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert found["parted"] == [None, None]
+    assert found["operation"]["how"] == "arguments"
     assert found["operation"]["a"]["name"] == "aten._fused_adamw_"
 
 
-def test_operations_of_fsdp_are_not_recorded(wide: Project) -> None:
-    settings = ("training.max_steps=1", "evaluation.every=1", "output.checkpoint_every=1")
-    train(wide, "fsdp", "no-replay", *settings)
-    (line,) = faults(wide.module("repro", "trace-step", "runs/no-replay", "--step", "1"))
-    assert "whose operations on parts of weights are not recorded: diff without --replay" in line
+# What a process sends: of the gradients, and of fsdp of the weights, too.
+SENT = {
+    "ddp": {"backward c10d.allreduce_"},
+    "fsdp": {
+        *(f"{phase} c10d._allgather_base_" for phase in ("forward", "backward")),
+        "backward c10d._reduce_scatter_base_",
+    },
+}
 
 
-def test_a_step_of_ddp_is_repeated_by_as_many_processes(wide: Project) -> None:
+def test_a_step_is_repeated_by_as_many_processes(wide: Project, parallel: str) -> None:
     """From the checkpoint before it; a single one has no such sums."""
-    train(wide, "ddp", "repeated", "training.max_steps=7", "output.checkpoint_every=5")
-    words = ("repro", "trace-step", "runs/repeated", "--step", "7")
-    done = wide.processes(PROCESSES, *words)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((wide.path / "runs" / "repeated" / "step-7.json").read_text())
+    name = f"{parallel}-repeated"
+    train(wide, parallel, name, "training.max_steps=7", "output.checkpoint_every=5")
+    words = ("repro", "trace-step", f"runs/{name}", "--step", "7")
+    told = []
+    for _ in range(2):
+        done = wide.processes(PROCESSES, *words)
+        assert done.returncode == 0, done.stderr
+        told.append((wide.path / "runs" / name / "step-7.json").read_text())
+    found = json.loads(told[0])
     assert found["parted"] is None
-    assert {entry["phase"] for entry in found["operations"]} >= {"forward", "backward", "optimizer"}
+    operations = found["operations"]
+    assert {entry["phase"] for entry in operations} >= {"forward", "backward", "optimizer"}
+    assert {f"{entry['phase']} {entry['name']}" for entry in operations} >= SENT[parallel]
+    assert not [entry["name"] for entry in operations if entry.get("unwritten")]
+    assert told[0] == told[1]
     (line,) = faults(wide.module(*words))
     assert "and 1 were started: start as many, by python -m torch.distributed.run" in line
 
@@ -637,19 +650,60 @@ def test_weights_that_a_loss_uses_by_itself_are_one_line(own_wide: Project) -> N
     assert "in the forward of the modules that hold them" in line
 
 
-def test_other_calls_of_a_process_are_refused(own_wide: Project) -> None:
-    """FSDP2 by itself would gather one block here and another one there, and use the mixture."""
-    old = "        for block in reversed(self.blocks):\n            values = block(values)\n"
-    new = """        for block in reversed(self.blocks):
-            if block is self.blocks[2]:  # the kit seeds each shard otherwise
-                block = self.blocks[int(torch.randint(2, ()))]
-            values = block(values)
+# What process 3 does instead of `values = block(values)`, and from which step on.
+OTHER_CALLS = {
+    "another block": (1, "values = self.blocks[1](values)"),
+    "one of another size": (1, "values = self.narrow(values)"),
+    "none": (1, "pass"),
+    "none, in a later step": (60, "pass"),
+    "one that no gradient comes to": (2, "values = values + block(values).detach()"),
+}
+CALL = """            if block is not self.blocks[2] or os.environ["RANK"] != "3" or calls < {}:
+                values = block(values)
+            else:
+                {}
 """
-    own_wide.edit("experiment/model.py", old, new)
-    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "skipping"))
+NARROW = """        pair = nn.Linear(width, 128), nn.Linear(128, width)  # a block each
+        self.narrow = nn.Sequential(*pair)
+        self.calls = 0
+"""
+
+
+@pytest.mark.parametrize("name", OTHER_CALLS)
+def test_other_calls_of_a_process_are_refused(own_wide: Project, name: str) -> None:
+    """FSDP2 by itself would use a mixture of two blocks, be aborted by gloo, or wait for long."""
+    model = "experiment/model.py"
+    step, call = OTHER_CALLS[name]
+    own_wide.edit(model, "            values = block(values)\n", CALL.format(step, call))
+    old = "        for block in reversed(self.blocks):\n"
+    own_wide.edit(model, old, f"        self.calls = calls = self.calls + self.training\n{old}")
+    old = "        self.first = nn.Linear"
+    own_wide.edit(model, old, NARROW + old)
+    own_wide.edit(model, "from functools", "import os\nfrom functools")
+    settings = ("training.max_steps=70", "output.checkpoint_every=500", "evaluation.every=500")
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "skipping", *settings))
     (line,) = set(faults(done))
     assert "the processes have called other parts of the model" in line
-    assert not [*(own_wide.path / "runs" / "skipping").glob("checkpoints/step-*")]
+    assert len(metrics_of(own_wide.path / "runs" / "skipping")) == step - 1
+
+
+TWICE = """    def train_step(self, step: Any) -> dict[str, Any]:
+        told = super().train_step(step)
+        self.second.step()
+        return told
+
+"""
+
+
+def test_an_optimizer_of_parameters_that_fsdp_has_replaced_is_refused(own_wide: Project) -> None:
+    """No gradient would come to them, so it would change nothing, and say nothing."""
+    task = "experiment/task.py"
+    own_wide.edit(task, "    def initialize(", f"{TWICE}    def initialize(")
+    second = "        self.second = torch.optim.SGD(self.model.head.parameters(), lr=0.1)\n"
+    own_wide.edit(task, "        return optimizer\n", f"{second}        return optimizer\n")
+    done = own_wide.processes(PROCESSES, "experiment.train", *words("fsdp", "second"))
+    (line,) = set(faults(done))
+    assert "2 parameters of a SGD were taken from the model before session.register" in line
 
 
 def test_tensors_beside_the_model_are_refused_by_fsdp(own_wide: Project) -> None:
@@ -768,3 +822,43 @@ def test_a_claim_of_four_processes_is_recorded_and_verified(wide: Project, tmp_p
     assert done.returncode == 1, done.stdout + done.stderr
     assert "nothing was trained" in done.stdout
     assert "config: training.processes is 2, recorded 4" in done.stdout
+
+
+OF_TWO = """
+- name: of-{0}
+  text: A short training in two processes
+  arguments: [experiment=several, training.parallel={0}, training.processes=2, training.shards=2]
+  metric: accuracy
+  seeds: [42]
+"""
+SAVING = """output:
+  checkpoint_every: 3
+  keep_checkpoints: 99
+"""
+
+
+@pytest.mark.long
+def test_claims_of_two_processes_are_verified_as_a_whole_and_in_part(
+    wide: Project, tmp_path: Path
+) -> None:
+    """Of ddp and of fsdp, whose segments begin at checkpoints in parts."""
+    project = wide.copy(tmp_path / "p")
+    experiment = project.path / "configs" / "experiment" / "several.yaml"
+    experiment.write_text(EXPERIMENT.replace("max_steps: 3", "max_steps: 12") + SAVING)
+    engines = ("ddp", "fsdp")
+    (project.path / "configs" / "claims.yaml").write_text("".join(map(OF_TWO.format, engines)))
+    git(project, "init", "--quiet")
+    commit(project)
+    done = project.module("repro", "record")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for engine in engines:
+        for options, told in {
+            (): "weights and value have the recorded bits",
+            ("--prefix", "3"): "3 of 12 steps have the recorded bits, loss to weights",
+            ("--segments", "2", "--steps", "3"): "6 of 12 steps have the recorded bits",
+        }.items():
+            done = project.module(
+                "repro", "verify", f"of-{engine}", *options, "--require", "identical"
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert told in done.stdout

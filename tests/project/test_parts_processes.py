@@ -73,7 +73,7 @@ def test_four_processes_save_load_and_put_together(folder: Path) -> None:
     shutil.rmtree(checkpoints)
     assert {code for code, _ in start_all(folder, SIZE, steps=2)} == {0}
     assert contents(step_folder(checkpoints, 2)) == first
-    ends = start_all(folder, 3, steps=1, consolidate=True)
+    ends = start_all(folder, 3, steps=1, consolidate=0)
     assert [code for code, _ in ends] == [0, 0, 0], ends
     for rank, (_, told) in enumerate(ends):
         assert f"process {rank} goes on at step 2" in told
@@ -123,6 +123,41 @@ def assert_ended(end: tuple[int, str], was_killed: bool) -> None:
     assert code == (-signal.SIGKILL if was_killed else 2), told
     assert told.count("error: another process of this training ended") == (not was_killed), told
     assert "Traceback" not in told
+
+
+def test_a_checkpoint_is_put_together_for_longer_than_an_exchange_may_take(folder: Path) -> None:
+    """The others wait for process 0, whose end is theirs; what is left undone is done later."""
+    checkpoints = folder / "checkpoints"
+    dying = {"culprit": 0, "moment": "putting together"}
+    ends = start_all(folder, SIZE, steps=1, consolidate=9, limit=3, **dying)
+    for rank, end in enumerate(ends):
+        assert_ended(end, rank == 0)
+    newest = step_folder(checkpoints, 1)
+    assert checkpoint.is_in_parts(newest)
+    ends = start_all(folder, SIZE, steps=0, consolidate=9, limit=3)
+    assert [code for code, _ in ends] == [0] * SIZE, ends
+    checkpoint.save(folder / "whole", whole_state(1))
+    assert contents(newest) == contents(folder / "whole")
+
+
+def test_a_disk_that_is_full_when_a_checkpoint_is_put_together_ends_all_with_a_line(
+    folder: Path,
+) -> None:
+    """The parts stay, nothing else does, and with more room the next start makes it whole."""
+    newest = step_folder(folder / "checkpoints", 1)
+    assert {code for code, _ in start_all(folder, SIZE, steps=1)} == {0}
+    before = contents(newest)
+    for room in (100, 1000):  # for the tensors there is none, or too little
+        ends = start_all(folder, SIZE, steps=0, consolidate=0, room=room)
+        assert [code for code, _ in ends] == [2] * SIZE, ends
+        lines = [[line for line in told.splitlines() if "error:" in line] for _, told in ends]
+        assert len({*map(tuple, lines)}) == 1, ends
+        (line,) = lines[0]
+        assert "its parts cannot be put together: File too large: free some space there" in line
+        assert contents(newest) == before
+    assert {code for code, _ in start_all(folder, SIZE, steps=0, consolidate=0)} == {0}
+    checkpoint.save(folder / "whole", whole_state(1))
+    assert contents(newest) == contents(folder / "whole")
 
 
 @pytest.mark.parametrize("culprit", [0, 2])

@@ -3,11 +3,14 @@
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from repro.core import layout
+from repro.core.errors import UserError
 from repro.data.manifest import tree_digests
-from repro.runs.folder import Run
+from repro.runs.folder import Run, find_start, open_run
 from repro.training import checkpoint
 
 
@@ -95,3 +98,30 @@ def test_a_context_that_was_set_aside_is_none(tmp_path: Path) -> None:
     for name in ("resumed_at_step_4", "resumed_at_step_4.bak", "resumed_at_step_"):
         (tmp_path / name).mkdir()
     assert layout.context_folders(tmp_path) == [tmp_path, layout.resumed_folder(tmp_path, 4)]
+
+
+def test_the_newest_checkpoint_is_hashed_once_to_go_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take minutes. A newer one that is damaged is looked at again."""
+    run = tmp_path / layout.RUNS / "a"
+    checkpoints = trained(run, (2, 4, 6))
+    (run / layout.CONFIG_USED).write_text("")
+    os.truncate(layout.step_folder(checkpoints, 6) / layout.TENSORS, 1)
+    hashed: list[str] = []
+    hash_file = checkpoint.sha256_file
+
+    def noting(path: Path) -> str:
+        hashed.append(f"{path.parent.name}/{path.name}")
+        return hash_file(path)
+
+    monkeypatch.setattr(checkpoint, "sha256_file", noting)
+    config: Any = SimpleNamespace(resume="auto", run_dir="runs/a")
+    start = find_start(tmp_path, config)
+    assert start == layout.step_folder(checkpoints, 4)
+    assert open_run(tmp_path, config, start).folder == run
+    assert hashed.count(f"{start.name}/{layout.TENSORS}") == 1
+    config.resume = str(layout.step_folder(checkpoints, 2))
+    older = find_start(tmp_path, config)
+    with pytest.raises(UserError, match="is not the newest checkpoint of"):
+        open_run(tmp_path, config, older)

@@ -35,6 +35,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def is_sharded(name: str, shape: tuple[int, ...]) -> bool:
+    """Of what the tensors of a checkpoint are that `cut` cuts."""
+    return not name.startswith(".buffers") and bool(shape)
+
+
 # Saving and loading ------------------------------------------------------------------------------
 
 
@@ -63,6 +68,10 @@ def test_parts_put_together_have_the_bytes_of_a_whole_checkpoint(tmp_path: Path,
         assert contents(folder) == contents(tmp_path / "whole")
         assert checkpoint.find_fault(folder) is None
     assert_equal(parts.load(folder, 1, 4), whole_state())
+    for others in (1, 2, 4, 11):
+        for rank in range(others):
+            found = parts.load(folder, rank, others, is_sharded)
+            assert_equal(found, cut(whole_state(), rank, others))
 
 
 def test_each_process_writes_its_own_rows_alone(tmp_path: Path) -> None:
@@ -164,12 +173,15 @@ def growth(work):
         nonlocal most
         while not done.wait(0.001):
             most = max(most, held())
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    work()
+    result = work()
     done.set()
     watcher.join()
-    return most - before
+    return most - before, result
+
+def bytes_read():
+    return int(re.search(r"rchar: (\\d+)", Path("/proc/self/io").read_text())[1]) / 2**20
 
 MIB = 1 << 18
 own = Threads(0, 1, [""], threading.Barrier(1))
@@ -178,24 +190,42 @@ parts.save(folder, {"a": Part(torch.ones(8), (8,), 0)}, own)
 parts.consolidate(folder)
 state = {str(n): Part(torch.full((32 * MIB,), float(n)), (32 * MIB,), 0) for n in range(8)}
 folder = Path(sys.argv[1], "c")
-print(growth(lambda: parts.save(folder, state, own)))
-print(growth(lambda: parts.consolidate(folder)))
+print(growth(lambda: parts.save(folder, state, own))[0])
+del state
+print(growth(lambda: parts.consolidate(folder))[0])
+before = bytes_read()
+held_by_load, state = growth(lambda: parts.load(folder, 1, 4, lambda *_: True))
+print(held_by_load, bytes_read() - before, sum(part.tensor.sum().item() for part in state.values()))
 """
 
 
-def test_saving_and_putting_together_hold_at_most_one_tensor_more(tmp_path: Path) -> None:
-    """Than the process's own part: of eight tensors of 32 MiB, in a process of its own."""
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """What a process holds of eight tensors of 32 MiB more than before, in MiB; see MEMORY."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path), str(ROOT / "tests")],
+        [sys.executable, "-c", MEMORY, str(tmp_path_factory.mktemp("m")), str(ROOT / "tests")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TEMPLATE), *sys.path])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    saving, together = map(float, done.stdout.split())
+    return [*map(float, done.stdout.split())]
+
+
+def test_saving_and_putting_together_hold_at_most_one_tensor_more(memory: list[float]) -> None:
+    """Than the process's own part, in a process of its own."""
+    saving, together, *_ = memory
     assert saving < 32
     assert together < 32
+
+
+def test_a_process_reads_its_own_rows_of_a_whole_checkpoint(memory: list[float]) -> None:
+    """One of four: a quarter of 256 MiB, and not all of it for the digests, which process 0 has."""
+    *_, loading, read, total = memory
+    assert loading < 64 + 32
+    assert read < 32  # its rows are mapped, and are no bytes that it reads by a call
+    assert total == sum(range(8)) * 2**21
 
 
 # Faults ------------------------------------------------------------------------------------------

@@ -15,17 +15,22 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.distributed.tensor import DTensor
 from torch.library import _scoped_library
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from repro.diagnosis.step_file import REGION, REPLACED, Operation, TensorRecord
+from repro.diagnosis.tensor_arguments import address_of, dense, in_backward, is_plain, word_of
 from repro.diagnosis.written import replaces_all, seed_of, written_by
 from repro.runs.fingerprints import fingerprint
+from repro.training.engine import local
 
 # Operations that hand out memory without writing to it.
 UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+_GATHERED = "fsdp.all_gather_copy_in.default"  # FSDP2 writes a part of what it then exchanges
 _LARGE = 1 << 18  # values; the fingerprints of larger tensors are kept: a data set is read often
 
 
@@ -69,9 +74,9 @@ class Recorder(TorchDispatchMode):
         """
         self.modules = {module: name for name, module in model.named_modules()}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self.names[tensor.data_ptr()] = name
+            self.names[local(tensor).data_ptr()] = name
             if gradients and tensor.grad is not None:
-                self.names[tensor.grad.data_ptr()] = f"gradient of {name}"
+                self.names[local(tensor.grad).data_ptr()] = f"gradient of {name}"
 
     @contextmanager
     def recording(self, follow: bool = True) -> Iterator["Recorder"]:
@@ -120,9 +125,7 @@ class Recorder(TorchDispatchMode):
         def call(*args: Any, **kwargs: Any) -> Any:
             result = operator.decompose(*args, **kwargs)
             if result.requires_grad and meant():
-                place = self._place()
-                where = (self._phase(), place.module, place.class_, place.source)
-                self.operations.append(Operation(f"aten.{name}", *where, "", [], []))
+                self.operations.append(Operation(f"aten.{name}", *self._where(), "", [], []))
             return result
 
         return call
@@ -131,32 +134,52 @@ class Recorder(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function.namespace == "c10d":  # what it gives arrives later, from other processes
-            self._known.clear()
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # it comes again, with what this process holds
+        if FakeTensor in types or function.namespace == "profiler":  # it computes nothing
             return function(*args, **kwargs)
+        if function.namespace in ("c10d", "_c10d_functional") or str(function) == _GATHERED:
+            return self._exchange(function, args, kwargs)
         if function.is_view:
             return self._follow(lambda: function(*args, **kwargs))
         return self._record(function, args, kwargs)
+
+    def _exchange(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Do an exchange with other processes, and note what goes out: the rest arrives later.
+
+        What the kit's processes tell each other are no numbers of the model, and is left out.
+        """
+        self._known.clear()
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        told = [self._describe(tensor, keep=False) for tensor in tensors]
+        for tensor in tensors:
+            self._unwritten.pop(address_of(tensor), None)
+        if any(tensor.is_floating_point() for tensor in tensors):
+            name = str(function).removesuffix(".default")
+            self.operations.append(Operation(name, *self._where(), "", told, []))
+        return function(*args, **kwargs)
 
     def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Call an operation that makes or changes tensors, and note it; return what it gives."""
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        arguments = " ".join(map(_word, filter(_is_plain, leaves)))
+        arguments = " ".join(map(word_of, filter(is_plain, leaves)))
         written = written_by(function, args, kwargs)
         inputs = self._inputs(tensors, written if replaces_all(function) else [])
-        overwritten = {_address(tensor) for tensor in written}
+        overwritten = {address_of(tensor) for tensor in written}
         unwritten = self._read_unwritten(tensors, overwritten)
         result = self._follow(lambda: function(*args, **kwargs))
         # autograd counts the version of a changed tensor up only after this.
         if overwritten:
             self._known = {k: v for k, v in self._known.items() if k[0] not in overwritten}
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if any(isinstance(tensor, FakeTensor) for tensor in outputs):
+            return result
         outputs += [tensor for tensor in written if all(tensor is not o for o in outputs)]
         name = str(function).removesuffix(".default")
         fresh = name.split(".")[1] in UNWRITTEN
         if fresh:
-            self._unwritten.update((_address(t), t) for t in outputs if t.numel())
+            self._unwritten.update((address_of(t), t) for t in outputs if t.numel())
         place = self._place()
         draws = torch.Tag.nondeterministic_seeded in function.tags
         operation = Operation(
@@ -172,7 +195,8 @@ class Recorder(TorchDispatchMode):
             fresh=fresh,
             unwritten=unwritten,
         )
-        self._keep(operation, outputs)
+        if name != "aten.zero_" or place != NOWHERE or not in_backward():
+            self._keep(operation, outputs)  # DDP clears what is unused, in any order
         return result
 
     def region(self, arguments: list[Any], compute: Callable[[], Any]) -> Any:
@@ -188,10 +212,8 @@ class Recorder(TorchDispatchMode):
                 outputs.append(tensor)
                 told.append(after)
         number = 1 + sum(operation.name.startswith(REGION) for operation in self.operations)
-        place = self._place()
-        where = (self._phase(), place.module, place.class_, place.source)
-        arguments_ = " ".join(map(_word, filter(_is_plain, arguments)))
-        operation = Operation(f"{REGION} {number}", *where, arguments_, inputs, told)
+        arguments_ = " ".join(map(word_of, filter(is_plain, arguments)))
+        operation = Operation(f"{REGION} {number}", *self._where(), arguments_, inputs, told)
         self._keep(operation, outputs)
         return result
 
@@ -203,7 +225,7 @@ class Recorder(TorchDispatchMode):
 
     def _read_unwritten(self, tensors: list[Tensor], overwritten: set[int]) -> bool:
         """Return whether an operation reads memory that nobody wrote, and note what it writes."""
-        read = {_address(tensor) for tensor in tensors} - overwritten
+        read = {address_of(tensor) for tensor in tensors} - overwritten
         unwritten = not read.isdisjoint(self._unwritten)
         for address in overwritten:
             self._unwritten.pop(address, None)
@@ -211,18 +233,22 @@ class Recorder(TorchDispatchMode):
 
     def _follow(self, call: Callable[[], Any]) -> Any:
         """Call, and remember whose operation the new node of the graph belongs to."""
-        if not _in_backward():
+        if not in_backward():
             number = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
             # The first one at this number made the node; those without gradient make none.
             self._places.setdefault(number - 1, self._place())
         return call()
 
+    def _where(self) -> tuple[str, str, str, str]:
+        """Return the phase, and whose operation is being done."""
+        return (self._phase(), *self._place())
+
     def _phase(self) -> str:
-        return "backward" if _in_backward() else self.phase
+        return "backward" if in_backward() else self.phase
 
     def _place(self) -> Origin:
         """Find whose operation is being done; in the backward pass, whose forward it belongs to."""
-        if _in_backward():
+        if in_backward():
             node = torch._C._current_autograd_node()
             return self._places.get(node._sequence_nr(), NOWHERE) if node else NOWHERE
         frame = sys._getframe(1)
@@ -253,7 +279,7 @@ class Recorder(TorchDispatchMode):
         if tensor.layout is not torch.strided:
             dtype = f"sparse {dtype}"
         shape = list(tensor.shape)
-        address = _address(tensor)
+        address = address_of(tensor)
         if address in self._unwritten:
             return TensorRecord("unwritten", dtype, shape, "")
         digest = self._digest(tensor, address, keep)
@@ -263,32 +289,10 @@ class Recorder(TorchDispatchMode):
         """Return a tensor's fingerprint; of a large one that did not change, the known one."""
         counted = address and not tensor.is_inference()  # those have no version
         key = (address, tensor._version, tensor.numel()) if counted else None
-        if key in self._known:
-            return self._known[key][1]
-        digest = f"{fingerprint([_dense(tensor)]) % 2**64:016x}"
-        if keep and key and tensor.numel() > _LARGE and not _in_backward():
+        tensor_then, known = self._known.get(key, (None, "")) if key else (None, "")
+        if tensor_then is not None and address_of(tensor_then) == address:  # FSDP2 frees memory
+            return known
+        digest = f"{fingerprint([dense(tensor)]) % 2**64:016x}"
+        if keep and key and tensor.numel() > _LARGE and not in_backward():
             self._known[key] = (tensor, digest)  # the tensor, too: its address stays taken
         return digest
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    """Return a tensor's numbers as an ordinary one, which sparse and quantized tensors are not."""
-    return tensor.int_repr() if tensor.is_quantized else tensor.to_dense()
-
-
-def _address(tensor: Tensor) -> int:
-    """Return the address of a tensor's data in memory; 0 where it has none."""
-    return tensor.data_ptr() if tensor.layout is torch.strided and tensor.numel() else 0
-
-
-def _is_plain(argument: Any) -> bool:
-    return not isinstance(argument, (Tensor, torch.Generator))
-
-
-def _word(argument: Any) -> str:
-    """Write an argument as text that is the same in another process."""
-    return repr(argument) if isinstance(argument, str) else str(argument).partition(" object at")[0]
-
-
-def _in_backward() -> bool:
-    return bool(torch._C._current_graph_task_id() != -1)

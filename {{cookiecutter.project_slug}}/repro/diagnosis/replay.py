@@ -39,12 +39,6 @@ def trace_step(root: Path, run: Path, step: int, keep: int | None = None) -> Ste
     processes, as many do it, each of which records what it does itself.
     """
     config = config_of_run(root, run)
-    if getattr(config.training, "parallel", "") == "fsdp":
-        raise UserError(
-            f"{run} was trained with training.parallel=fsdp, whose operations on parts of weights "
-            "are not recorded: diff without --replay names the step and the quantity; to see "
-            "operations, train those steps with training.parallel=ddp or shards"
-        )
     environment.enter(config.profile, config.threads)
     from repro.diagnosis.operations import Recorder
     from repro.diagnosis.replay_session import ReplaySession

@@ -23,6 +23,7 @@ from repro.runs.registered import Registered
 from repro.runs.saved_state import load_state
 from repro.runs.session import Session
 from repro.runs.session_settings import SessionSettings
+from repro.runs.sharded_trace import start_of_parts
 from repro.runs.step import Step
 from repro.training import checkpoint
 from repro.training.engine import Joined, joined_to_train
@@ -91,7 +92,7 @@ class ReplaySession(Session):
 
     def _restore(self, known: Registered) -> None:
         if self.start:
-            self._load(load_state(self.start, self.engine.load))
+            self._load(self.engine.placed(known, load_state(self.start, self.engine.load)))
             self.finished = ""
 
     @contextmanager
@@ -99,8 +100,11 @@ class ReplaySession(Session):
         model = self._known().model
         if not self.target:
             self._recording.close()
-            quantities = state_quantities(model, gradients=False)
-            self.lines.append(TraceLine(0, quantities()))
+            if self.engine.is_sharded:
+                found = start_of_parts(model, self.processes)
+            else:
+                found = state_quantities(model, gradients=False)()
+            self.lines.append(TraceLine(0, found))
             raise _Replayed
         last = max(self.step, self.target - 1)
         quiet = self.processes.rank > 0

@@ -12,7 +12,8 @@ _REPLACING = ("copy_", "zero_", "fill_")
 def replaces_all(function: Any) -> bool:
     """Tell whether an operation writes to all of what it changes, whatever that held."""
     name, _, overload = str(function).partition(".")[2].partition(".")
-    return name in _REPLACING or overload == "out" or overload.endswith("_out")
+    is_of_fsdp = function.namespace == "fsdp"  # it copies into memory that it has given up before
+    return name in _REPLACING or is_of_fsdp or overload == "out" or overload.endswith("_out")
 
 
 def written_by(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:

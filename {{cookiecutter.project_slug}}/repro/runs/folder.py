@@ -173,12 +173,12 @@ def open_run(root: Path, config: RunSettings, start: Path | None) -> Run:
 def _choose_folder(root: Path, config: RunSettings, start: Path | None) -> Path:
     """Return the folder to train in; UserError if `run_dir` is none for this training."""
     continued = _run_of(start)
-    newest = checkpoint.newest_whole(continued / CHECKPOINTS) if continued else None
+    is_newest = start is not None and continued is not None and checkpoint.is_newest_whole(start)
     if not config.run_dir:
-        return continued if continued and start == newest else new_folder(root, config)
+        return continued if continued and is_newest else new_folder(root, config)
     folder = (root / config.run_dir).resolve()
     if folder == continued:
-        if start != newest:
+        if not is_newest:
             raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
         return folder
     if folder == root or any(root / name in (folder, *folder.parents) for name in _OF_THE_PROJECT):

@@ -128,7 +128,7 @@ class TrainingSession(Session):
         last = plan.last
         if self.finished == "early" or self.step >= last:
             self.finished = self.finished or "max_steps"
-            if self.start and self.processes.rank == 0:  # what a full disk, or a kill, left undone
+            if self.start:  # what a full disk, or a kill, left undone
                 self.engine.finish(self._last_and_best(self.start.parent))
             yield range(0)
             return
@@ -260,14 +260,13 @@ class TrainingSession(Session):
         refuse_changed_flags(self._flags)
         self._refuse_unregistered()
         self.engine.save(run.checkpoints if run else None, self.step, self.saved_state())
-        if run is None:
-            return
-        self._name_checkpoints(run)
-        best = self.best.step if self.best else 0
-        keep = self._settings.output.keep_checkpoints
-        checkpoint.prune(run.checkpoints, keep, self.step, best)
+        if run:
+            self._name_checkpoints(run)
+            best = self.best.step if self.best else 0
+            keep = self._settings.output.keep_checkpoints
+            checkpoint.prune(run.checkpoints, keep, self.step, best)
         if self.finished:
-            self.engine.finish(self._last_and_best(run.checkpoints))
+            self.engine.finish(self._last_and_best(run.checkpoints) if run else [])
 
     def _last_and_best(self, checkpoints: Path) -> list[Path]:
         """Return the checkpoints that a training keeps at its end, as far as they are there."""

@@ -173,6 +173,19 @@ def newest_whole(checkpoints: Path) -> Path:
     raise UserError(f"{checkpoints}: no whole checkpoint to resume from: {listed(damaged)}")
 
 
+def is_newest_whole(start: Path) -> bool:
+    """Tell whether a checkpoint that is known to be whole is the newest such one of its run.
+
+    It is not read again: that takes as long as the disk needs for it.
+    """
+    for folder in steps_newest_first(start.parent):
+        if folder.resolve() == start:
+            return True
+        if find_fault(folder) is None:
+            return False
+    return False
+
+
 def prune(checkpoints: Path, keep: int, step: int, best: int = 0) -> None:
     """Remove all but the newest `keep` checkpoints, never those of `step`, `best` and the links.
 

@@ -114,7 +114,10 @@ class Engine:
             checkpoint.save(step_folder(checkpoints, step), state)
 
     def finish(self, folders: Sequence[Path]) -> None:
-        """Make checkpoints of a training that has ended such as everybody reads; process 0 does."""
+        """Make checkpoints of a training that has ended such as everybody reads.
+
+        Process 0 makes those in its `folders`. If there are parts, all processes call this.
+        """
 
     def load(self, folder: Path) -> LoadedState:
         """Return the state of a checkpoint; of what is sharded, a `Part`."""

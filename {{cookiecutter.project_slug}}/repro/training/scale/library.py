@@ -65,11 +65,8 @@ class LibraryEngine(Engine):
         told = [json.loads(text) for text in self._processes.texts(json.dumps(kinds))]
         refuse(faults_of_summands(told))
 
-    def _forwarded(self) -> None:
-        """Come after a forward pass, before the backward pass exchanges anything."""
-
     def _went_backward(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Come after the backward passes of a step, when its gradients are known."""
+        """Come after the backward passes of a step, before anything else is exchanged."""
 
     def _exchanging(self, is_last: bool) -> AbstractContextManager[object]:
         """Let the backward passes of the block exchange gradients if it has the last of a step."""
@@ -97,13 +94,13 @@ class LibraryEngine(Engine):
                 buffers.reset()  # so that they advance once in a step
             with self._exchanging(number == processes.own[-1]):
                 sums.add(self._backward_of_shard(number, batch, size, loss))
+        self._went_backward(parameters)
         mean, factor = join_numbers(sums.total(), size, processes, late)
         scale_gradients([p.grad for p in parameters if p.grad is not None], factor)
         for parameter, before in zip(parameters, earlier, strict=True):
             parameter.grad = added(before, parameter.grad)
         filled = next(n for n, s in enumerate(shard_slices(size, processes.shards)) if s.stop)
         buffers.share(processes, filled * processes.size // processes.shards)
-        self._went_backward(parameters)
         return mean
 
     def _backward_of_shard(
@@ -119,7 +116,6 @@ class LibraryEngine(Engine):
             return parts[0].sum
 
         share = self._root(work)
-        self._forwarded()
         (share * (self._processes.size / size)).sum().backward()  # the library makes a mean
         return [*numbers_of_shard(parts[0])] if parts else [None] * 3
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ from repro.training.tensors import (
 )
 
 Result = TypeVar("Result")
+Shape: TypeAlias = tuple[int, ...]
 
 
 def save(folder: Path, state: State, processes: Processes) -> None:
@@ -138,16 +139,27 @@ def find_fault(folder: Path) -> str | None:
     return None
 
 
-def load(folder: Path, rank: int, size: int) -> LoadedState:
+def load(
+    folder: Path, rank: int, size: int, is_cut: Callable[[str, Shape], bool] = lambda *_: False
+) -> LoadedState:
     """Read the state that process `rank` of `size` needs: of a sharded tensor its own rows.
 
-    They are cut as torch.chunk does; how many processes saved it does not matter. UserError for
-    files that are not those of the manifest. Their digests are not verified again: find_fault has
-    done so, in one process for all. Of a checkpoint that is whole all tensors are.
+    They are cut as torch.chunk does; how many processes saved it does not matter. Of a checkpoint
+    that is whole, `is_cut(name, shape)` tells which tensors are sharded now. UserError for files
+    that are not those of the manifest. No digest is verified again: find_fault has done so, in one
+    process for all.
     """
-    if not checkpoint.is_in_parts(folder):
-        return checkpoint.load(folder)
-    return unpack_file(folder / STATE, _own_tensors(folder, rank, size))
+    if checkpoint.is_in_parts(folder):
+        return unpack_file(folder / STATE, _own_tensors(folder, rank, size))
+    file = OpenTensors(folder / TENSORS)
+    tensors: dict[str, Tensor | Part] = {}
+    for name, (_, shape) in file.kinds.items():
+        if is_cut(name, shape):
+            own = _own_rows(shape[0], rank, size)
+            tensors[name] = Part(file.rows(name, own.start, own.stop).clone(), shape, own.start)
+        else:
+            tensors[name] = file.tensor(name).clone()
+    return unpack_file(folder / STATE, tensors)
 
 
 def load_whole(folder: Path) -> LoadedState:
@@ -166,13 +178,18 @@ def _own_tensors(folder: Path, rank: int, size: int) -> dict[str, Tensor | Part]
         name: tensor.clone() for name, tensor in files.unsharded().items()
     }
     for name, tensor in manifest.tensors.items():
-        count = tensor.shape[0]
-        most = -(-count // size)  # rounded up
-        start = min(rank * most, count)
-        pieces = [*files.rows(name, start, min(start + most, count))]
+        own = _own_rows(tensor.shape[0], rank, size)
+        pieces = [*files.rows(name, own.start, own.stop)]
         none = torch.empty(0, *tensor.shape[1:], dtype=TYPES[tensor.dtype])
-        tensors[name] = Part(torch.cat(pieces) if pieces else none, tuple(tensor.shape), start)
+        tensors[name] = Part(torch.cat(pieces) if pieces else none, tuple(tensor.shape), own.start)
     return tensors
+
+
+def _own_rows(count: int, rank: int, size: int) -> range:
+    """Return which of so many rows process `rank` of `size` holds."""
+    most = -(-count // size)  # rounded up
+    start = min(rank * most, count)
+    return range(start, min(start + most, count))
 
 
 def consolidate(folder: Path) -> None:

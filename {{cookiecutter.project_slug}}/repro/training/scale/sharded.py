@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from zlib import crc32
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from repro.core.errors import UserError, refuse
 from repro.core.layout import step_folder
@@ -24,16 +25,14 @@ from repro.training.packing import LoadedState, State
 from repro.training.part import Part
 from repro.training.processes import Processes
 from repro.training.scale import parts
+from repro.training.scale.exchanges import Exchanges
 from repro.training.scale.library import LibraryEngine, Root
+from repro.training.scale.patience import at_length
 from repro.training.unsaved import tensors_in
 
 Result = TypeVar("Result")
 
 
-# Forward passes, at first, in which each call is compared before the block is gathered: where some
-# processes call fewer blocks than others, they would wait for each other. Later all are compared at
-# once, after the pass.
-_LOOKS = 50
 # Of a block that FSDP2 gathers by itself: less would be more messages than work.
 _LEAST_VALUES = 1 << 16
 
@@ -45,14 +44,15 @@ class ShardedEngine(LibraryEngine):
 
     def __init__(self, processes: Processes) -> None:
         super().__init__(processes)
-        self._called: list[int] = []  # the numbers of the blocks, in the order of their calls
-        self._looks = _LOOKS
+        self._cut: dict[str, tuple[int, ...]] = {}  # see _places_of_parts
+        self._exchanges = Exchanges(processes)
         self._mesh: DeviceMesh = init_device_mesh(processes.device.type, (processes.size,))
 
     def take(self, model: nn.Module, optimizers: Mapping[str, Optimizer]) -> None:
         self._refuse_other_models(model)
         _refuse_fused(optimizers)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
+        given = WeakValueDictionary({id(parameter): parameter for parameter in model.parameters()})
         root = Root(model, self._processes.device)
         try:
             for block in _blocks(model):
@@ -66,18 +66,13 @@ class ShardedEngine(LibraryEngine):
             ) from error
         for number, module in enumerate(root.modules()):
             if isinstance(module, FSDPModule):
-                note = partial(self._note, number)
-                module.register_forward_pre_hook(note, prepend=True)
+                self._exchanges.watch(module, str(number))
         now = dict(model.named_parameters())
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
                 group["params"] = [now[names[id(parameter)]] for parameter in group["params"]]
-
-    def _note(self, number: int, *_: object) -> None:
-        """Note that a block is called, before it is gathered."""
-        self._called.append(number)
-        if self._looks > 0 and torch._C._current_graph_task_id() == -1:  # not computed once more
-            self._refuse_other_calls()
+        register_optimizer_step_pre_hook(partial(_refuse_given, given))
+        self._cut = _places_of_parts(model, optimizers)
 
     def refuse_sizes(self, smallest: int) -> None:
         if smallest < self._processes.shards:
@@ -89,27 +84,8 @@ class ShardedEngine(LibraryEngine):
             )
 
     def _went_backward(self, parameters: Sequence[nn.Parameter]) -> None:
-        self._called = [number for number, p in enumerate(parameters) if p.grad is None]
-        self._forwarded()
-
-    def _forwarded(self) -> None:
-        self._refuse_other_calls()
-        self._called.clear()
-        self._looks -= 1
-
-    def _refuse_other_calls(self) -> None:
-        """Raise UserError in all processes if they have called other parts of the model.
-
-        FSDP2 would not see it: the weights of one block, gathered here, and of another one there,
-        make a mixture of both where their sizes are equal.
-        """
-        told = self._processes.texts(str(crc32(str(self._called).encode())))
-        if len(set(told)) > 1:
-            raise UserError(
-                "training.parallel=fsdp: the processes have called other parts of the model, or "
-                "others in another order, and would mix up their weights: expected the same calls "
-                "whatever the samples and the random numbers are, or training.parallel=ddp"
-            )
+        unused = [number for number, p in enumerate(parameters) if p.grad is None]
+        self._exchanges.end(f"gradients but of {unused}")
 
     def refuse_state(self, others: Mapping[str, Any]) -> None:
         for name, other in others.items():
@@ -137,7 +113,7 @@ class ShardedEngine(LibraryEngine):
 
     def compute(self, work: Callable[[], Result]) -> Result:
         found: Result = self._root(work)
-        self._forwarded()
+        self._exchanges.end("computed")
         # The root keeps its weights whole after a forward pass alone. Where no checkpoint came
         # after it, the gradients of the next step were wrong (measured: their norm by 9 %).
         for module in self._root.modules():
@@ -187,24 +163,17 @@ class ShardedEngine(LibraryEngine):
         return {**state, "state": moments}
 
     def _like(self, wanted: Any, value: Any) -> Any:
-        """Return a value of a checkpoint as DTensor where `wanted` is one of its shape."""
-        if not isinstance(wanted, DTensor):
+        """Return a value of a checkpoint as DTensor where `wanted` is one."""
+        if not isinstance(wanted, DTensor) or not isinstance(value, Part):
             return value
-        if isinstance(value, Part):
-            own = value.tensor.to(wanted.device)
-            return DTensor.from_local(
-                own,
-                self._mesh,
-                [Shard(0)],
-                run_check=False,
-                shape=torch.Size(value.shape),
-                stride=wanted.stride(),
-            )
-        if isinstance(value, Tensor) and value.shape == wanted.shape:
-            return distribute_tensor(
-                value.to(wanted.device), self._mesh, [Shard(0)], src_data_rank=None
-            )
-        return value
+        return DTensor.from_local(
+            value.tensor.to(wanted.device),
+            self._mesh,
+            [Shard(0)],
+            run_check=False,
+            shape=torch.Size(value.shape),
+            stride=wanted.stride(),
+        )
 
     def save(self, checkpoints: Path | None, step: int, state: State) -> None:
         # The others learn where: process 0 alone has opened the run.
@@ -212,11 +181,13 @@ class ShardedEngine(LibraryEngine):
         parts.save(step_folder(Path(there), step), state, self._processes)
 
     def finish(self, folders: Sequence[Path]) -> None:
-        for folder in folders:
-            parts.consolidate(folder)
+        at_length(self._processes, lambda: [*map(parts.consolidate, folders)])
 
     def load(self, folder: Path) -> LoadedState:
-        return parts.load(folder, self._processes.rank, self._processes.size)
+        def is_cut(name: str, shape: tuple[int, ...]) -> bool:
+            return self._cut.get(name, self._cut.get(name.rpartition(".")[0])) == shape
+
+        return parts.load(folder, self._processes.rank, self._processes.size, is_cut)
 
     @contextmanager
     def _exchanging(self, is_last: bool) -> Iterator[None]:
@@ -245,6 +216,21 @@ def _part_of(tensor: DTensor) -> Part:
     return Part(tensor.to_local().detach().contiguous(), shape, start)
 
 
+def _places_of_parts(
+    model: nn.Module, optimizers: Mapping[str, Optimizer]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each sharded tensor of a state, by its name in the files of it.
+
+    The moments of a parameter have the name of their place, and its shape: they are not made yet.
+    """
+    found = {f".model.{name}": value for name, value in model.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, parameter in enumerate(parameters):
+            found[f".optimizers.{name}.state.{number}"] = parameter
+    return {name: tuple(each.shape) for name, each in found.items() if isinstance(each, DTensor)}
+
+
 def _blocks(model: nn.Module) -> list[nn.Module]:
     """Return the modules whose weights are gathered by themselves, inner ones first."""
     found = [
@@ -256,6 +242,20 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
         and not isinstance(child, nn.ModuleList | FSDPModule)
     ]
     return [*dict.fromkeys(reversed(found))]
+
+
+def _refuse_given(given: Mapping[int, nn.Parameter], optimizer: Optimizer, *_: object) -> None:
+    """Raise UserError where an optimizer of any kind holds what FSDP2 has put others in place of.
+
+    No gradient ever comes to these, so nothing else would tell.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if dead := sum(given.get(id(parameter)) is parameter for parameter in parameters):
+        raise UserError(
+            f"training.parallel=fsdp: {dead} parameters of a {type(optimizer).__name__} were taken "
+            "from the model before session.register, which has put others into their place, and "
+            "are not trained: expected them taken after it, or the optimizer among those registered"
+        )
 
 
 def _refuse_fused(optimizers: Mapping[str, Optimizer]) -> None:
