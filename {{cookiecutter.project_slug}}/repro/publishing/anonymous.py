@@ -1,0 +1,179 @@
+"""Take out of an archive's files what tells who made them.
+
+What is no condition is written anew: names, addresses, paths and ids give way to "anonymous", files
+and folders are renamed, and digests that files state of each other are brought up to date. A
+condition (code, settings, lock, data, and what other files state of these) is never changed, for it
+would not give the recorded results again: an identity in one refuses the archive, with the file,
+the line and what to do. What a person is, and what is only a word, is told in identities.py.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from repro.core import layout
+from repro.core.bounded import parse_json
+from repro.core.errors import UserError, refuse
+from repro.environment.locks import LOCK
+from repro.publishing.containers import Opener, read_to_change, rebuilt
+from repro.publishing.contents import Contents, Files
+from repro.publishing.documents import is_left_out, without_names
+from repro.publishing.identities import ANONYMOUS, AUTHORS, Identities, find_identities
+from repro.publishing.same_conditions import stated_conditions
+from repro.publishing.searching import Hit, search
+from repro.publishing.spellings import Spellings
+from repro.publishing.stated_digests import with_new_digests
+from repro.results.about import read_about
+from repro.results.claims import EXPECTED
+from repro.results.recording import RecordedClaim, parse_recording
+
+_REMEDY = (
+    "conditions are never changed: take it out and make record, or --keep WORD if it tells nobody"
+)
+
+
+@dataclass(frozen=True)
+class AnonymousFiles:
+    """Files that name nobody; `identities` were looked for, `unread` says where not."""
+
+    files: dict[str, bytes | Path]
+    executable: set[str]
+    identities: Identities
+    changed: list[str]
+    left_out: list[str]
+    unread: list[str]
+
+
+def anonymise(
+    root: Path,
+    files: Files,
+    executable: Collection[str],
+    conditions: Collection[str],
+    kept: Collection[str] = (),
+) -> AnonymousFiles:
+    """Return the files without identities; UserError if a condition holds one.
+
+    `conditions`: the files that are never changed. `kept`: words that are no identity.
+    """
+    identities = find_identities(root, files, kept)
+    words = identities.spellings()
+    opener = Opener()
+    faults: list[str] = []
+    new: dict[str, bytes | Path] = {}
+    before: dict[str, bytes] = {}
+    named: dict[str, str] = {}
+    for name, content in sorted(files.items()):
+        if is_left_out(name) and name not in conditions:
+            continue
+        hits = search(name, content, words, opener)
+        if name in conditions:
+            faults += [_of_condition(hit, identities) for hit in hits]
+            new[name] = content
+            continue
+        place = words.replace(name.encode("utf-8", "surrogateescape"))
+        named[name] = place.decode("utf-8", "surrogateescape").replace(AUTHORS, ANONYMOUS)
+        if named[name] in new:
+            faults.append(f"{hits[0]}: {named[name]} is there already: rename it")
+        try:
+            changed = _changed(name, content, hits, words)
+        except UserError as error:
+            faults += [f"{hits[0] if hits else name}: {line}" for line in error.lines]
+            continue
+        new[named[name]] = content if changed is None else changed
+        if changed is not None:
+            before[named[name]] = read_to_change(content)
+    refuse(faults)
+    new, stale = with_new_digests(before, new, conditions)
+    refuse(stale)
+    return AnonymousFiles(
+        files=new,
+        executable={named.get(name, name) for name in executable},
+        identities=identities,
+        changed=sorted(
+            {*before, *(new_name for old, new_name in named.items() if old != new_name)}
+        ),
+        left_out=sorted(files.keys() - named.keys() - {*conditions}),
+        unread=opener.unread,
+    )
+
+
+def condition_files(
+    files: Collection[str], committed: Collection[str], claims: Mapping[str, RecordedClaim]
+) -> set[str]:
+    """Return the files that are conditions: code as it was recorded, the lock, data."""
+    code = {LOCK, *(name for claim in claims.values() for name in claim.conditions.code)}
+    data = {name for name in files if not name.startswith(f"{layout.RUNS}/")} - {*committed}
+    return (code | data) & {*files}
+
+
+def of_nobody(contents: Contents, hidden: AnonymousFiles) -> Contents:
+    """Return the contents of an archive with the files that name nobody, of no commit and time."""
+    texts = {name: data for name, data in hidden.files.items() if isinstance(data, bytes)}
+    recording = parse_recording(parse_json(texts[EXPECTED.as_posix()]))
+    if recording is None:
+        raise UserError(f"{EXPECTED}: cannot be read without identities; {_REMEDY}")
+    words = hidden.identities.spellings()
+    trainings = [
+        replace(training, text=words.replace(training.text.encode()).decode())
+        for training in contents.trainings
+    ]
+    return replace(
+        contents,
+        files=hidden.files,
+        about=read_about(texts),
+        recording=recording,
+        trainings=trainings,
+        commit=None,
+        moment=0,
+    )
+
+
+def _of_condition(hit: Hit, identities: Identities) -> str:
+    return f"{hit} has {identities.told(hit.word)}: {_REMEDY}"
+
+
+def _changed(name: str, content: bytes | Path, hits: list[Hit], words: Spellings) -> bytes | None:
+    """Return a file's new bytes; None if it stays as it is. UserError if it cannot be changed."""
+    in_it = any(not hit.is_in_name for hit in hits)
+    if isinstance(content, Path) and not in_it and content.name != layout.CONTEXT:
+        return None  # it may be large
+    old = read_to_change(content)
+    new = without_names(name, old)
+    if in_it:
+        new = rebuilt(new, words.replace)
+    if new == old:
+        return None
+    if _states(name, new) != _states(name, old):
+        raise UserError(f"an identity is in a condition that this file states; {_REMEDY}")
+    return new
+
+
+def _states(name: str, data: bytes) -> object:
+    try:
+        return stated_conditions(name, data)
+    except (ValueError, SyntaxError, UserError, AttributeError, TypeError) as error:
+        return f"unreadable: {type(error).__name__}"
+
+
+def refuse_identities(files: Files, identities: Identities) -> None:
+    """Raise UserError if any file, also one that was made for the archive, tells who made it."""
+    words = identities.spellings()
+    opener = Opener()
+    faults = []
+    for name, content in sorted(files.items()):
+        if isinstance(content, bytes):  # those on the disk were searched, and had nothing
+            for hit in search(name, content, words, opener):
+                faults.append(f"{hit} still has {identities.told(hit.word)}: take it out by hand")
+    refuse(faults)
+
+
+def told(anonymous: AnonymousFiles) -> Iterator[str]:
+    """Yield what the author is to know: what was done, and what was not looked for or into."""
+    known = anonymous.identities.known
+    yield f"searched for {len(known)} identities; changed {len(anonymous.changed)} files"
+    for name in anonymous.left_out:
+        yield f"left out: {name} (a list of people)"
+    for line in anonymous.identities.left_out:
+        yield f"not searched for: {line}"
+    for line in dict.fromkeys(anonymous.unread):
+        yield f"not searched in: {line}"
