@@ -56,45 +56,64 @@ def anonymise(
     `conditions`: the files that are never changed. `kept`: words that are no identity.
     """
     identities = find_identities(root, files, kept)
-    words = identities.spellings()
-    opener = Opener()
-    faults: list[str] = []
-    new: dict[str, bytes | Path] = {}
-    before: dict[str, bytes] = {}
-    named: dict[str, str] = {}
+    replacing = _Replacing(identities, conditions)
     for name, content in sorted(files.items()):
-        if is_left_out(name) and name not in conditions:
-            continue
-        hits = search(name, content, words, opener)
-        if name in conditions:
-            faults += [_of_condition(hit, identities) for hit in hits]
-            new[name] = content
-            continue
-        place = words.replace(name.encode("utf-8", "surrogateescape"))
-        named[name] = place.decode("utf-8", "surrogateescape").replace(AUTHORS, ANONYMOUS)
-        if named[name] in new:
-            faults.append(f"{hits[0]}: {named[name]} is there already: rename it")
-        try:
-            changed = _changed(name, content, hits, words)
-        except UserError as error:
-            faults += [f"{hits[0] if hits else name}: {line}" for line in error.lines]
-            continue
-        new[named[name]] = content if changed is None else changed
-        if changed is not None:
-            before[named[name]] = read_to_change(content)
-    refuse(faults)
-    new, stale = with_new_digests(before, new, conditions)
-    refuse(stale)
+        if name in conditions or not is_left_out(name):
+            replacing.add(name, content)
+    refuse(replacing.faults)
+    new, outdated = with_new_digests(replacing.before, replacing.files, conditions)
+    refuse(outdated)
     return AnonymousFiles(
         files=new,
-        executable={named.get(name, name) for name in executable},
+        executable={replacing.named.get(name, name) for name in executable},
         identities=identities,
-        changed=sorted(
-            {*before, *(new_name for old, new_name in named.items() if old != new_name)}
-        ),
-        left_out=sorted(files.keys() - named.keys() - {*conditions}),
-        unread=opener.unread,
+        changed=replacing.changed,
+        left_out=sorted(files.keys() - replacing.named.keys()),
+        unread=replacing.opener.unread,
     )
+
+
+class _Replacing:
+    """Files with other words in them: `named` are their new names, `before` what they were."""
+
+    def __init__(self, identities: Identities, conditions: Collection[str]) -> None:
+        self.files: dict[str, bytes | Path] = {}
+        self.before: dict[str, bytes] = {}
+        self.named: dict[str, str] = {}
+        self.faults: list[str] = []
+        self.opener = Opener()
+        self._identities = identities
+        self._conditions = conditions
+        self._words = identities.spellings()
+
+    @property
+    def changed(self) -> list[str]:
+        """The files that are not as they were, by their new names."""
+        return sorted({*self.before, *(new for old, new in self.named.items() if old != new)})
+
+    def add(self, name: str, content: bytes | Path) -> None:
+        """Take a file, changed where it may be; note a fault where that cannot be done."""
+        hits = search(name, content, self._words, self.opener)
+        if name in self._conditions:
+            self.faults += [_of_condition(hit, self._identities) for hit in hits]
+            self.named[name] = name
+            self.files[name] = content
+            return
+        new = self.named[name] = self._new_name(name)
+        if new in self.files:
+            self.faults.append(f"{name} would be called {new}, which is there already: rename it")
+        try:
+            changed = _changed(name, content, hits, self._words)
+        except UserError as error:
+            self.faults += [f"{hits[0] if hits else name}: {line}" for line in error.lines]
+            return
+        self.files[new] = content if changed is None else changed
+        if changed is not None:
+            self.before[new] = read_to_change(content)
+
+    def _new_name(self, name: str) -> str:
+        new = self._words.replace(name.encode("utf-8", "surrogateescape"))
+        return new.decode("utf-8", "surrogateescape").replace(AUTHORS, ANONYMOUS)
 
 
 def condition_files(

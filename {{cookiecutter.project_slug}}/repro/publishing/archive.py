@@ -26,6 +26,7 @@ from repro.publishing.anonymous import (
 )
 from repro.publishing.candidates import candidates
 from repro.publishing.committed import (
+    Commit,
     find_commit,
     read_commit,
     refuse_secrets,
@@ -67,9 +68,35 @@ def archive(
     have at most. Both print what the author has to know. UserError if it would not give the
     recorded results again.
     """
-    recording = read_recording(root)
     if anonymous and allow_dirty:
         raise UserError("--anonymous is of a commit, not of --allow-dirty: git commit")
+    contents, commit = _read(root, with_data, allow_dirty)
+    executable = commit.executable
+    hidden = None
+    version = f"{contents.commit}"[:12]
+    if layout.PATCH in contents.files:
+        version += "-dirty"
+    if anonymous:
+        conditions = condition_files(contents.files, commit.files, contents.recording.claims)
+        hidden = anonymise(root, contents.files, executable, conditions, kept)
+        contents = of_nobody(contents, hidden)
+        executable = hidden.executable
+        version = ANONYMOUS
+    top = f"{contents.about.name}-{version}"
+    if limit is not None:
+        contents = _below(contents, top, limit)
+    files = with_forms(contents)
+    if hidden:
+        refuse_identities({**files, top: b""}, hidden.identities)
+        print(*told(hidden), *candidates(files), sep="\n")
+    path = output or root / f"{top}.zip"
+    write_zip(path, top, files, executable, contents.moment)
+    return path
+
+
+def _read(root: Path, with_data: bool, allow_dirty: bool) -> tuple[Contents, Commit]:
+    """Return what an archive of the project holds; UserError if it would be of no use to others."""
+    recording = read_recording(root)
     commit_hash = find_commit(root, allow_dirty)
     commit = read_commit(root)
     refuse(faults_of_names(commit.files))  # before anything that would train anew in vain
@@ -90,24 +117,7 @@ def archive(
         commit=commit_hash,
         moment=commit.moment,
     )
-    executable = commit.executable
-    hidden = None
-    top = f"{contents.about.name}-{commit_hash[:12]}{'-dirty' if patch else ''}"
-    if anonymous:
-        conditions = condition_files(contents.files, commit.files, recording.claims)
-        hidden = anonymise(root, contents.files, executable, conditions, kept)
-        contents = of_nobody(contents, hidden)
-        executable = hidden.executable
-        top = f"{contents.about.name}-{ANONYMOUS}"
-    if limit is not None:
-        contents = _below(contents, top, limit)
-    files = with_forms(contents)
-    if hidden:
-        refuse_identities({**files, top: b""}, hidden.identities)
-        print(*told(hidden), *candidates(files), sep="\n")
-    path = output or root / f"{top}.zip"
-    write_zip(path, top, files, executable, contents.moment)
-    return path
+    return contents, commit
 
 
 def _below(contents: Contents, top: str, limit: int) -> Contents:

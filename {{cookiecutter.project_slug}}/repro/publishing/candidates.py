@@ -24,14 +24,14 @@ _EVERYWHERE = {
     "an e-mail address": re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"),
     "a home folder": re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\+Users\\+)[\w.-]+"),
     "an ORCID": re.compile(r"\b[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]\b"),
+}
+_OF_THE_AUTHOR = {
     "an account in an address": re.compile(
         r"(?:github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co|hf\.co|wandb\.ai"
         r"|kaggle\.com|orcid\.org|linkedin\.com/in|twitter\.com|x\.com|scholar\.google\.\w+)/"
         r"(?:@?[\w.-]+)"
     ),
     "a personal page": re.compile(r"https?://[\w.-]+/(?:~|people/|staff/|users?/)[\w.-]+"),
-}
-_OF_THE_AUTHOR = {
     "a note of who": re.compile(
         r"(?i:\b(?:author|maintainer|written by|created by|contact|thanks to|courtesy of|grant"
         r"|funded by)\b)[ :=]+\S[^\n]{2,60}"
@@ -40,13 +40,12 @@ _OF_THE_AUTHOR = {
         r"(?:#|//|--)[^\n]*?\b(?P<name>[A-Z][a-z]+(?: [A-Z]\.)? [A-Z][a-z]+)\b"
     ),
     "a DOI": re.compile(r"\b10\.[0-9]{4,9}/[^\s\"'<>)\]]+"),
-    "an account that is addressed": re.compile(r"(?<![\w/.`@])@[A-Za-z][\w-]{3,38}(?=[\s,.;:)])"),
     "an institution": re.compile(
         r"\b(?:[A-Z][\w-]+ ){0,3}(?:Universit\w+|Institute|Laborator\w+|GmbH|Inc\.|ETH|CNRS)"
         r"\b(?: of [A-Z]\w+)?"
     ),
 }
-_NO_AUTHORS = ("repro/", "tests/", ".github/", "Dockerfile", "requirements")
+_NO_AUTHORS = ("repro/", "tests/", ".github/", "Dockerfile", "requirements", "bootstrap.py")
 _PUBLIC = re.compile(
     r"(?i)example\.(org|com|net)|@(v?[0-9]|sha256)|github\.com/(actions|pytorch|huggingface)\b|noreply"
 )

@@ -44,7 +44,7 @@ _FAULTS = (
 )
 
 
-class Part(NamedTuple):
+class Piece(NamedTuple):
     """Something that a file holds: where in it, "" for all of it, and the bytes."""
 
     place: str
@@ -90,19 +90,19 @@ class Opener:
     def __init__(self) -> None:
         self.unread: list[str] = []
 
-    def parts(self, name: str, content: bytes | Path) -> Iterator[Part]:
+    def parts(self, name: str, content: bytes | Path) -> Iterator[Piece]:
         """Yield all of a file, and then what it holds, level by level."""
         left = [MOST]
         stream = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
         with stream:
             # What is on the disk is read to its end: only what it unfolds to is counted.
-            yield Part("", stream)
+            yield Piece("", stream)
             try:
-                yield from self._inside(name, Part("", stream), left, 0)
+                yield from self._inside(name, Piece("", stream), left, 0)
             except _TooMuchError:
                 self.unread.append(f"{name}: what is in it beyond {MOST >> 20} MiB")
 
-    def _inside(self, name: str, part: Part, left: list[int], depth: int) -> Iterator[Part]:
+    def _inside(self, name: str, part: Piece, left: list[int], depth: int) -> Iterator[Piece]:
         """Yield what a part holds, if it is a container."""
         where = f"{name}: {part.place}" if part.place else name
         try:
@@ -113,7 +113,7 @@ class Opener:
                     self.unread.append(f"{where}: what is compressed in {kind}")
             inside = _opened(start, part.stream, left)
             for place, stream in inside:
-                inner = Part(f"{part.place} > {place}".removeprefix(" > "), stream)
+                inner = Piece(f"{part.place} > {place}".removeprefix(" > "), stream)
                 yield inner
                 if depth < DEEPEST:
                     yield from self._inside(name, inner, left, depth + 1)

@@ -174,6 +174,7 @@ class _Collector:
             return
         user, host, path = parts.groups("")
         path = re.sub(r"(\.git)?/*$", "", path.partition("?")[0])
+        self.add(url, what)
         self.add(f"{host}/{path}", what)
         self.add(f"{host}:{path}", what)
         *owners, repository = path.split("/")

@@ -5,9 +5,10 @@ _ACCOUNTS_AND_HOSTS = (
     "centos codespace computer container contributors data debian default dependabot desktop dev",
     "developer devcontainer docker ec2-user email example fedora github gitlab guest home host",
     "jovyan laptop linux local localdomain localhost macbook machine mail mambauser microsoft",
-    "nobody none noreply owner people project public reproducibility root runner server service",
-    "shared someone staff student system team temp test tester testing tests ubuntu unknown user",
-    "username users vagrant vscode web-flow webflow windows work worker workspace workstation",
+    "maintainer maintainers nobody none noreply owner owners people project public root",
+    "reproducibility runner server service shared someone staff student students system team temp test",
+    "tester testing tests ubuntu unknown user username users vagrant vscode web-flow webflow",
+    "windows work worker workspace workstation",
 )
 _PHRASES = {"the authors", "the author", "anonymous authors", "your name", "the contributors"}
 NOBODY = frozenset(word for line in _ACCOUNTS_AND_HOSTS for word in line.split()) | _PHRASES
