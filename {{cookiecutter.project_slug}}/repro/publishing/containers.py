@@ -26,7 +26,7 @@ _LARGEST_TO_WRITE = 1 << 28  # bytes that are held in memory to be written anew
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GZIP = b"\x1f\x8b"
-_STREAMS = {_GZIP: gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ": lzma.LZMAFile}
+_STREAMS = {_GZIP: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # Beginnings of formats that may hold something compressed which nothing here opens.
 _CLOSED = {
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -51,16 +51,23 @@ class Piece(NamedTuple):
     stream: BinaryIO
 
 
-class _TooMuchError(Exception):
-    """More bytes than MOST."""
+class _Budget:
+    """What may still be read of what one file holds; `faults`: why something was not read."""
+
+    def __init__(self) -> None:
+        self.left = MOST
+        self.faults: list[str] = []
+
+    def spend(self, size: int) -> None:
+        self.left -= size
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that all streams in it share a budget with."""
+    """A stream that ends where the budget or what can be unpacked does."""
 
-    def __init__(self, stream: BinaryIO, left: list[int]) -> None:
+    def __init__(self, stream: BinaryIO, budget: _Budget) -> None:
         self._stream = stream
-        self._left = left
+        self._budget = budget
 
     def readable(self) -> bool:
         return True
@@ -76,12 +83,20 @@ class _Bounded(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer)  # type: ignore[arg-type]
-        data = self._stream.read(len(view))
-        self._left[0] -= len(data)
-        if self._left[0] < 0:
-            raise _TooMuchError
+        if self._budget.left <= 0:
+            return 0
+        try:
+            data = self._stream.read(len(view))
+        except _FAULTS as error:
+            self._budget.faults.append(_reason(error))
+            return 0
+        self._budget.spend(len(data))
         view[: len(data)] = data
         return len(data)
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:80]
 
 
 class Opener:
@@ -92,17 +107,18 @@ class Opener:
 
     def parts(self, name: str, content: bytes | Path) -> Iterator[Piece]:
         """Yield all of a file, and then what it holds, level by level."""
-        left = [MOST]
+        budget = _Budget()
         stream = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
         with stream:
             # What is on the disk is read to its end: only what it unfolds to is counted.
             yield Piece("", stream)
-            try:
-                yield from self._inside(name, Piece("", stream), left, 0)
-            except _TooMuchError:
-                self.unread.append(f"{name}: what is in it beyond {MOST >> 20} MiB")
+            yield from self._inside(name, Piece("", stream), budget, 0)
+        for fault in dict.fromkeys(budget.faults):
+            self.unread.append(f"{name}: what cannot be unpacked ({fault})")
+        if budget.left <= 0:
+            self.unread.append(f"{name}: what is in it beyond {MOST >> 20} MiB")
 
-    def _inside(self, name: str, part: Piece, left: list[int], depth: int) -> Iterator[Piece]:
+    def _inside(self, name: str, part: Piece, budget: _Budget, depth: int) -> Iterator[Piece]:
         """Yield what a part holds, if it is a container."""
         where = f"{name}: {part.place}" if part.place else name
         try:
@@ -111,61 +127,57 @@ class Opener:
             for mark, kind in _CLOSED.items():
                 if start.startswith(mark):
                     self.unread.append(f"{where}: what is compressed in {kind}")
-            inside = _opened(start, part.stream, left)
-            for place, stream in inside:
+            for place, stream in _opened(start, part.stream, budget):
                 inner = Piece(f"{part.place} > {place}".removeprefix(" > "), stream)
                 yield inner
                 if depth < DEEPEST:
-                    yield from self._inside(name, inner, left, depth + 1)
+                    yield from self._inside(name, inner, budget, depth + 1)
                 else:
-                    self.unread.append(f"{name}: what {inner.place} may hold, {depth + 1} deep")
+                    self.unread.append(f"{name}: what {inner.place} may hold")
         except _FAULTS as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            self.unread.append(f"{where}: what cannot be unpacked ({reason[:80]})")
+            budget.faults.append(_reason(error))
 
 
-def _opened(start: bytes, stream: BinaryIO, left: list[int]) -> Iterator[tuple[str, BinaryIO]]:
+def _opened(start: bytes, stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, BinaryIO]]:
     """Yield the name and the bytes of each thing in a container, by its first bytes."""
     stream.seek(0)
     if start.startswith(_ZIP):
-        yield from _members(stream, left)
+        yield from _members(stream, budget)
     elif start == _PNG:
-        yield from _texts(stream, left)
+        yield from _texts(stream, budget)
     for mark, decompressed in _STREAMS.items():
         if start.startswith(mark):
-            with decompressed(stream) as opened:
-                yield "content", _bounded(opened, left)
+            with decompressed(stream) as opened:  # type: ignore[operator]
+                yield "content", _bounded(opened, budget)
 
 
-def _bounded(stream: BinaryIO, left: list[int]) -> BinaryIO:
-    return io.BufferedReader(_Bounded(stream, left), 1 << 16)
+def _bounded(stream: BinaryIO, budget: _Budget) -> BinaryIO:
+    return io.BufferedReader(_Bounded(stream, budget), 1 << 16)
 
 
-def _members(stream: BinaryIO, left: list[int]) -> Iterator[tuple[str, BinaryIO]]:
+def _members(stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, BinaryIO]]:
     with ZipFile(stream) as packed:
         for info in packed.infolist():
             if not info.is_dir():
                 with packed.open(info) as member:
-                    yield info.filename, _bounded(cast(BinaryIO, member), left)
+                    yield info.filename, _bounded(cast(BinaryIO, member), budget)
 
 
-def _chunks(data: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the type and the bytes of each chunk of a PNG."""
+def _chunks(data: BinaryIO, longest: int = _LARGEST_TO_WRITE) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the type of each chunk of a PNG, and its bytes up to the `longest` that is read."""
     data.seek(len(_PNG))
     while len(head := data.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        body = data.read(length)
-        data.read(4)
+        body = data.read(min(length, longest))
+        data.seek(length - len(body) + 4, io.SEEK_CUR)
         yield kind, body
 
 
-def _texts(stream: BinaryIO, left: list[int]) -> Iterator[tuple[str, BinaryIO]]:
+def _texts(stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, BinaryIO]]:
     """Yield the compressed texts of a PNG; others can be read in the file as it is."""
-    for kind, body in _chunks(stream):
+    for kind, body in _chunks(stream, _MOST_TEXT):
         if (text := _text_of(kind, body)) is not None:
-            left[0] -= len(text.text)
-            if left[0] < 0:
-                raise _TooMuchError
+            budget.spend(len(text.text))
             yield kind.decode(), io.BytesIO(text.text)
 
 

@@ -6,8 +6,8 @@ _ACCOUNTS_AND_HOSTS = (
     "developer devcontainer docker ec2-user email example fedora github gitlab guest home host",
     "jovyan laptop linux local localdomain localhost macbook machine mail mambauser microsoft",
     "maintainer maintainers nobody none noreply owner owners people project public root",
-    "reproducibility runner server service shared someone staff student students system team temp test",
-    "tester testing tests ubuntu unknown user username users vagrant vscode web-flow webflow",
+    "reproducibility runner server service shared someone staff student students system team temp",
+    "test tester testing tests ubuntu unknown user username users vagrant vscode web-flow webflow",
     "windows work worker workspace workstation",
 )
 _PHRASES = {"the authors", "the author", "anonymous authors", "your name", "the contributors"}
