@@ -6,6 +6,7 @@ Each identity stands in a place and a spelling of its own, so that each is found
 import gzip
 import io
 import json
+import re
 import struct
 import subprocess
 import zipfile
@@ -31,6 +32,7 @@ authors:
 doi: 10.5281/zenodo.7654321
 repository-code: https://git.hollowell.example/quaglab/secretnet
 """
+REMOTE = "git@code.hollowell.example:penhaligon/net.git"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -56,7 +58,7 @@ def plant(project: Project) -> dict[str, str]:
     licence = project.path / "LICENSE"
     licence.write_text(licence.read_text().replace("The Authors", "2026 Grace Fennimore"))
     project.edit("pyproject.toml", '"The Authors"', '"Li Wei", email = "liwei@x.example"')
-    git(project, "remote", "add", "lab", "git@code.hollowell.example:penhaligon/net.git")
+    git(project, "remote", "add", "lab", REMOTE)
     head, tree = git(project, "rev-parse", "HEAD", "HEAD^{tree}").split()
     blob = git(project, "rev-parse", "HEAD:./LICENSE")
     found = {
@@ -64,7 +66,7 @@ def plant(project: Project) -> dict[str, str]:
         **{"address": "zoe@cs.hollowell.example", "DOI": "10.5281/zenodo.7654321"},
         **{"repository": "git.hollowell.example/quaglab/secretnet", "owner": "quaglab"},
         **{"another author": "Li Wei", "copyright": "Fennimore", "remote": "penhaligon"},
-        **{"commit": head, "short commit": head[:12], "tree": tree, "blob": blob},
+        **{"recorded commit": head, "short commit": head[:12], "tree": tree, "blob": blob},
         **{"user": USER, "home": f"/home/{USER}", "host": HOST, "tracked run": "c0ffee1234567890"},
         **{"tracker group": "quaglings", "git address": f"{USER}@mail.example"},
         **{"who committed": "Bartholomew", "folder": "/scratch/pennywhistle/net"},
@@ -77,13 +79,13 @@ def plant(project: Project) -> dict[str, str]:
     digest = sha256((project.path / "LICENSE").read_bytes()).hexdigest()
     (docs / "SUMS").write_text(f"{digest}  ../LICENSE\n")
     git(project, "add", "--all")
-    who = ("-c", "user.name=Bartholomew", "-c", "user.email=bart@hollowell.example")
+    who = ("-c", "user.name=Bartholomew", "-c", f"user.email={found['git address']}")
     done = project.run("git", *who, "commit", "--quiet", "--message", "State")
     assert done.returncode == 0, done.stderr
-    commit_again = project.path / "docs" / "last.txt"
-    commit_again.write_text(f"cites {git(project, 'rev-parse', 'HEAD')}\n")
+    found["commit"] = git(project, "rev-parse", "HEAD")
+    (docs / "last.txt").write_text(f"cites {found['commit']}\n")
     commit(project)
-    return found
+    return {**found, "archived commit": git(project, "rev-parse", "HEAD")}
 
 
 def _plant_texts(docs: Path, found: dict[str, str]) -> None:
@@ -146,8 +148,7 @@ def views(data: bytes) -> Iterator[bytes]:
     yield unquote_to_bytes(data)
     yield data.decode("utf-8", "replace").encode("ascii", "replace")
     with_signs = data.decode("utf-8", "replace")
-    if "\\u" in with_signs:
-        yield with_signs.encode("latin-1", "replace").decode("unicode_escape", "replace").encode()
+    yield re.sub(r"\\u([0-9a-f]{4})", lambda unit: chr(int(unit[1], 16)), with_signs).encode()
     if data[:4] == b"PK\3\4":
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             for name in packed.namelist():
