@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import struct
 import subprocess
 import zipfile
@@ -45,6 +46,16 @@ def machine(folder: Path, user: str = USER) -> dict[str, str]:
     return {"HOME": str(home), "USER": user, "LOGNAME": user, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
+def clone(project: Project, target: Path) -> Project:
+    """Another clone with the runs and the data."""
+    source = project.path.parent.parent
+    subprocess.run(["git", "clone", "--quiet", source, target], check=True)
+    path = target / "paper" / project.path.name
+    for name in ("runs", "data"):
+        shutil.copytree(project.path / name, path / name, symlinks=True)
+    return Project(path)
+
+
 def run_of(project: Project) -> Path:
     (found,) = (project.path / "runs" / "record" / "short").glob("*/seed-42")
     return found
@@ -59,14 +70,14 @@ def plant(project: Project) -> dict[str, str]:
     licence.write_text(licence.read_text().replace("The Authors", "2026 Grace Fennimore"))
     project.edit("pyproject.toml", '"The Authors"', '"Li Wei", email = "liwei@x.example"')
     git(project, "remote", "add", "lab", REMOTE)
-    head, tree = git(project, "rev-parse", "HEAD", "HEAD^{tree}").split()
+    head, recorded, tree = git(project, "rev-parse", "HEAD", "HEAD~1", "HEAD^{tree}").split()
     blob = git(project, "rev-parse", "HEAD:./LICENSE")
     found = {
         **{"author": "Zoë Thornbury", "family name": "thornbury", "ORCID": "0000-0002-1825-0097"},
         **{"address": "zoe@cs.hollowell.example", "DOI": "10.5281/zenodo.7654321"},
         **{"repository": "git.hollowell.example/quaglab/secretnet", "owner": "quaglab"},
         **{"another author": "Li Wei", "copyright": "Fennimore", "remote": "penhaligon"},
-        **{"recorded commit": head, "short commit": head[:12], "tree": tree, "blob": blob},
+        **{"recorded commit": recorded, "short commit": head[:12], "tree": tree, "blob": blob},
         **{"user": USER, "home": f"/home/{USER}", "host": HOST, "tracked run": "c0ffee1234567890"},
         **{"tracker group": "quaglings", "git address": f"{USER}@mail.example"},
         **{"who committed": "Bartholomew", "folder": "/scratch/pennywhistle/net"},

@@ -1,13 +1,12 @@
 """`make archive ARGS=--anonymous`, and `--limit`: what reviewers get, and that it verifies."""
 
 import json
-import shutil
 import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
-from anonymity import REMOTE, machine, plant, run_of, traces_of, unpack_anonymous
+from anonymity import REMOTE, clone, machine, plant, run_of, traces_of, unpack_anonymous
 from conftest import Project, commit, faults, git, last_line
 
 
@@ -29,16 +28,6 @@ def hidden(author: tuple[Project, dict[str, str], dict[str, str]]) -> tuple[Path
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = project.path.glob("*.zip")
     return path, done.stdout
-
-
-def clone(project: Project, target: Path) -> Project:
-    """Another clone with the runs and the data."""
-    source = project.path.parent.parent
-    subprocess.run(["git", "clone", "--quiet", source, target], check=True)
-    path = target / "paper" / project.path.name
-    for name in ("runs", "data"):
-        shutil.copytree(project.path / name, path / name, symlinks=True)
-    return Project(path)
 
 
 def contents_of(path: Path) -> dict[str, bytes]:

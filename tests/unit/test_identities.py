@@ -17,11 +17,13 @@ from urllib.parse import quote
 import pytest
 from repro.core.errors import UserError
 from repro.publishing import containers, machine_names
+from repro.publishing.candidates import candidates
 from repro.publishing.containers import Opener, rebuilt
 from repro.publishing.contents import PackedTraining
 from repro.publishing.documents import is_left_out, without_names
 from repro.publishing.identities import Identities, find_identities
 from repro.publishing.limit import parse_size, within_limit, zip_size
+from repro.publishing.same_conditions import stated_conditions
 from repro.publishing.searching import search
 from repro.publishing.spellings import Spellings
 from repro.publishing.stated_digests import with_new_digests
@@ -389,6 +391,61 @@ def test_stated_digests_follow_the_files_and_the_files_that_state_them() -> None
     assert found["OF_SUMS"] == f"{md5(found['SUMS']).hexdigest().upper()} *SUMS\n".encode()
     assert found["code.py"] == files["code.py"]
     assert [line.partition(" states")[0] for line in faults] == ["code.py: line 2"]
+
+
+def test_what_states_conditions_may_lose_names_but_no_condition() -> None:
+    run = "runs/record/a/b/seed-1"
+    context = {"conditions": {"config": {"name": "x"}}, "hardware": {"hostname": "thornbox"}}
+    trace = b'{"header": {"conditions": {"data": "1"}, "note": "thornbox"}}\n{"step": 1}\n'
+    files = {
+        f"{run}/experiment_context.json": json.dumps(context).encode(),
+        f"{run}/trace.jsonl": trace,
+        f"{run}/checkpoints/step-000000001/state.json": (
+            b'{"config": {"name": "x"}, "notes": "thornbox"}'
+        ),
+        "docs/w.safetensors": tensors("thornbox"),
+        "configs/claims.yaml": b"- {name: a, text: of thornbox, arguments: [x=1], metric: m}\n",
+        "results/expected_metrics.json": (
+            b'{"claims": {"a": {"text": "thornbox", "bits": "1"}}}'
+        ),
+        "pyproject.toml": PROJECT,
+        "tests/test_it.py": b"# by thornbox\nx = 1\n",
+    }
+    words = Spellings({"thornbox": "anonymous", "zq@x-y.org": "anonymous"})
+    for name, data in files.items():
+        changed = rebuilt(data, words.replace)
+        assert changed != data
+        assert stated_conditions(name, changed) == stated_conditions(name, data) is not None
+    conditions = {b'"x"': b'"y"', b'"1"': b'"2"', b"x=1": b"x=2", b"train:": b"go:", b'"w"': b'"v"'}
+    for name, data in files.items():
+        for old, new in conditions.items():
+            if old in data:
+                other = stated_conditions(name, data.replace(old, new))
+                assert other != stated_conditions(name, data)
+    with pytest.raises(SyntaxError):
+        stated_conditions("tests/test_it.py", b"def Anonymous authors(): pass")
+
+
+def test_what_may_be_a_name_is_listed() -> None:
+    files = {
+        "README.md": b"Thanks to Ada Thornbury\nSee https://github.com/zquag/net\n10.1000/mine\n",
+        "experiment/model.py": b"import torch\n# after an idea of Grace Hollowell\n",
+        "repro/kit.py": b"# The Kit Name\nmail = 'zq@x-y.org'\n",
+        "notes.txt": b"/home/zquag/x and /home/runner/x\n0000-0002-1825-0097\n",
+        "paper.tex": b"University of Thornwick\n",
+        "runs/a/run.log": b"zq@other.org\n",
+    }
+    lines = candidates(files)
+    assert "look at: experiment/model.py: line 2: a name in a comment: 'Grace Hollowell'" in lines
+    assert "look at: repro/kit.py: line 2: an e-mail address: 'zq@x-y.org'" in lines
+    text = "\n".join(lines)
+    for found in ("github.com/zquag", "10.1000/mine", "/home/zquag", "Thornwick", "1825", "Ada"):
+        assert found in text, found
+    assert "Kit Name" not in text
+    assert "runner" not in text
+    assert lines[-1].startswith("not known: names in pictures")
+    many = {f"{n}.md": f"a{n}@x-y.org".encode() for n in range(100)}
+    assert candidates(many)[-2] == "... and 70 more to look at"
 
 
 # How large it may be ---------------------------------------------------------------------------
