@@ -405,9 +405,7 @@ def test_what_states_conditions_may_lose_names_but_no_condition() -> None:
         ),
         "docs/w.safetensors": tensors("thornbox"),
         "configs/claims.yaml": b"- {name: a, text: of thornbox, arguments: [x=1], metric: m}\n",
-        "results/expected_metrics.json": (
-            b'{"claims": {"a": {"text": "thornbox", "bits": "1"}}}'
-        ),
+        "results/expected_metrics.json": (b'{"claims": {"a": {"text": "thornbox", "bits": "1"}}}'),
         "pyproject.toml": PROJECT,
         "tests/test_it.py": b"# by thornbox\nx = 1\n",
     }

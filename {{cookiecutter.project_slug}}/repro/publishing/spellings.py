@@ -48,16 +48,23 @@ class Spellings:
     def find(self, data: bytes, line: int = 1) -> list[Found]:
         """Return the words in `data`, which begins in line number `line`, in order of lines."""
         low = data.lower()
-        found = set()
-        for word in self._words:
-            if (at := word.place(low)) is not None:
-                found.add(Found(word.text, line + low.count(b"\n", 0, at)))
+        found = {
+            Found(word.text, line + low.count(b"\n", 0, place))
+            for word, place in self._places(low, self._words)
+        }
         unseen = [word for word in self._words if word.text not in {hit.word for hit in found}]
         for view in _decoded(low):
-            hidden = [word for word in unseen if word.place(view) is not None]
+            hidden = [word for word, _ in self._places(view, unseen)]
             unseen = [word for word in unseen if word not in hidden]
             found |= {Found(word.text, _line_of(word, low, line)) for word in hidden}
         return sorted(found, key=lambda hit: (hit.line, hit.word))
+
+    def _places(self, low: bytes, words: Collection["_Word"]) -> list[tuple["_Word", int]]:
+        """Return which of the words stand in lower-case bytes, each with its first place."""
+        runs = _runs(low)
+        likely = [word for word in words if word.core in runs]
+        places = [(word, word.place(low)) for word in likely]
+        return [(word, place) for word, place in places if place is not None]
 
     def replace(self, data: bytes) -> bytes:
         """Return `data` with what stands for each word in its place, in the data's encoding.
@@ -72,25 +79,25 @@ class Spellings:
 
 
 class _Word:
-    """A word to look for: `core` is quick to find, and stands in every spelling of it."""
+    """A word to look for; `core` is a run of ASCII letters and digits that each spelling has."""
 
     def __init__(self, text: str, new: str) -> None:
         self.text = text
         self._new = new
-        ascii_parts = re.findall("[0-9a-z/@:]+", re.sub(r"[^\x00-\x7f]|\s", "\n", text.lower()))
-        self._core = max(ascii_parts, key=len, default="").encode()
-        self._wide_core = b"\0".join(self._core[at : at + 1] for at in range(len(self._core)))
-        self._narrow = re.compile(_narrow(text))
-        self._wide = [re.compile(_wide(text, order)) for order in ("le", "be")]
+        # Before a letter with an accent the accent may stand apart: the run would be longer.
+        runs = re.findall(r"[0-9a-z]{2,}(?![^\x00-\x7f])", text.lower())
+        whole = [run for run in runs if re.search(rf"(?<![0-9a-z]){run}(?![0-9a-z])", text.lower())]
+        self.core = max(whole, key=len, default="").encode()
+        self._patterns = [
+            re.compile(_narrow(text)),
+            *map(re.compile, (_wide(text, "le"), _wide(text, "be"))),
+        ]
 
     def place(self, low: bytes) -> int | None:
         """Return where the word stands first in lower-case bytes; None if it does not."""
-        if self._core in low and (match := self._narrow.search(low)):
-            return match.start()
-        if self._wide_core in low:
-            for pattern in self._wide:
-                if match := pattern.search(low):
-                    return match.start()
+        for pattern in self._patterns:
+            if match := pattern.search(low):
+                return match.start()
         return None
 
     def replace(self, data: bytes) -> bytes:
@@ -100,6 +107,18 @@ class _Word:
             wide = _constant(self._new.encode(f"utf-16-{order}"))
             data = re.sub(_wide(self.text, order), wide, data, flags=re.IGNORECASE)
         return data
+
+
+def _runs(low: bytes) -> set[bytes]:
+    """Return all runs of ASCII letters and digits, also those in UTF-16; and the empty one.
+
+    A word that is looked for begins and ends where a run does, so each run in it is one of these.
+    """
+    runs = {b"", *re.findall(rb"[0-9a-z]{2,}", low)}
+    if b"\0" in low:
+        for wide in (rb"(?:[0-9a-z]\0){2,}", rb"(?:\0[0-9a-z]){2,}"):
+            runs |= {run.replace(b"\0", b"") for run in re.findall(wide, low)}
+    return runs
 
 
 def _line_of(word: _Word, low: bytes, first: int) -> int:
@@ -141,7 +160,14 @@ def _narrow(word: str) -> bytes:
             pieces.append(_GAP)
         else:
             pieces.append(_either({re.escape(form.encode().lower()) for form in _forms(character)}))
-    return b"(?<!%s)%s(?!%s)" % (_LETTER, b"".join(pieces), _LETTER)
+    return _bounded_by(word, b"(?<!%s)" % _LETTER, pieces, b"(?!%s)" % _LETTER)
+
+
+def _bounded_by(word: str, before: bytes, pieces: list[bytes], after: bytes) -> bytes:
+    """Return the pattern of a word that no letter or digit goes on."""
+    start = before if re.match("[0-9A-Za-z]", word) else b""
+    end = after if re.search("[0-9A-Za-z]$", word) else b""
+    return start + b"".join(pieces) + end
 
 
 def _wide(word: str, order: str) -> bytes:
@@ -155,7 +181,7 @@ def _wide(word: str, order: str) -> bytes:
             forms = {form.encode(f"utf-16-{order}").lower() for form in _forms(character)}
             pieces.append(_either({re.escape(form) for form in forms}))
     letter = b"%s\\x00" % _LETTER if order == "le" else b"\\x00%s" % _LETTER
-    return b"(?<!%s)%s(?!%s)" % (letter, b"".join(pieces), letter)
+    return _bounded_by(word, b"(?<!%s)" % letter, pieces, b"(?!%s)" % letter)
 
 
 def _spelled(word: str) -> bytes:
@@ -171,7 +197,7 @@ def _spelled(word: str) -> bytes:
         rb"(?:(?<![0-9a-z])|(?<=\\[abfnrtv])|(?<=%[0-9a-f][0-9a-f])|(?<=\\u[0-9a-f]{4})"
         rb"|(?<=\\x[0-9a-f]{2})|(?<=\\[0-3][0-7]{2}))"
     )
-    return before + b"".join(pieces) + b"(?!%s)" % _LETTER
+    return _bounded_by(word, before, pieces, b"(?!%s)" % _LETTER)
 
 
 def _ways(form: str) -> bytes:
