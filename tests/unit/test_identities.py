@@ -18,11 +18,12 @@ import pytest
 from repro.core.errors import UserError
 from repro.publishing import containers, machine_names
 from repro.publishing.candidates import candidates
-from repro.publishing.containers import Opener, rebuilt
+from repro.publishing.containers import Opener
 from repro.publishing.contents import PackedTraining
 from repro.publishing.documents import is_left_out, without_names
 from repro.publishing.identities import Identities, find_identities
 from repro.publishing.limit import parse_size, within_limit, zip_size
+from repro.publishing.rebuilt import rebuilt
 from repro.publishing.same_conditions import stated_conditions
 from repro.publishing.searching import search
 from repro.publishing.spellings import Spellings

@@ -15,10 +15,11 @@ from repro.core import layout
 from repro.core.bounded import parse_json
 from repro.core.errors import UserError, refuse
 from repro.environment.locks import LOCK
-from repro.publishing.containers import Opener, read_to_change, rebuilt
+from repro.publishing.containers import Opener
 from repro.publishing.contents import Contents, Files
 from repro.publishing.documents import is_left_out, without_names
 from repro.publishing.identities import ANONYMOUS, AUTHORS, Identities, find_identities
+from repro.publishing.rebuilt import read_to_change, rebuilt
 from repro.publishing.same_conditions import stated_conditions
 from repro.publishing.searching import Hit, search
 from repro.publishing.spellings import Spellings
