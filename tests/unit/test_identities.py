@@ -245,7 +245,7 @@ x = 1
 @pytest.fixture
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a repository on a machine that tells nothing."""
-    for name in ("users", "real_names", "homes", "hosts"):
+    for name in ("users", "real_names", "homes", "hosts", "accounts"):
         monkeypatch.setattr(machine_names, name, lambda: [])
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, "/dev/null")
@@ -267,6 +267,13 @@ def test_files_tell_names_addresses_and_ids(nobody: Path) -> None:
         "runs/a/tracker.json": b'{"id": "f00dfeed12345678", "settings": {"uri": null}}',
         "runs/a/run.log": b"see https://wandb.ai/quaglab/x/runs/ab12cd34 in /home/zquag/x\n",
         "runs/a/experiment_context.json": b'{"hardware": {"hostname": "thornbox"}}',
+        "runs/record/a/config_used.yaml": b"run_dir: /work9/thornlab/net/runs/record/a\n",
+        "results/expected_metrics.json": (
+            b'{"commit": "%s", "claims": {"a": {"added": {"x": {"commit": "%s"}}}}}'
+            % (b"a1" * 20, b"b2" * 20)
+        ),
+        "notes.txt": b"%s and %s" % (b"a1" * 20, b"b2" * 6),
+        "vendor/LICENSE": b"Copyright (c) 2020 Somebody Else\n",
     }
     expected = {"zoë quagmire", "quagmire", "zq@x-y.org", "github.com/zquag/secretnet", "zquag"}
     expected |= {"10.5281/zenodo.1234567", "li wei", "0000-0002-1825-0097", "ada thornbury"}
@@ -278,7 +285,10 @@ def test_files_tell_names_addresses_and_ids(nobody: Path) -> None:
         "grace hollowell",
     }
     expected |= {"hollowell", "f00dfeed12345678", "quaglab", "ab12cd34", "/home/zquag", "thornbox"}
-    assert expected <= known(find_identities(nobody, files))
+    expected |= {"/work9/thornlab/net", "/work9/thornlab", "a1" * 20, "b2" * 6}
+    found = known(find_identities(nobody, files))
+    assert expected <= found
+    assert not {"somebody else", "/work9", "work9"} & found
 
 
 def test_a_word_that_tells_nobody_is_left_out_and_told(nobody: Path) -> None:
@@ -312,7 +322,8 @@ def test_a_word_that_tells_nobody_is_left_out_and_told(nobody: Path) -> None:
         ("https://github.com/zquag/net.git", {"github.com/zquag/net", "zquag"}, {"github.com"}),
         ("git@git.x-y.org:zquag/net.git", {"git.x-y.org:zquag/net", "git.x-y.org"}, {"git"}),
         ("ssh://thorn@host.x-y.org:2222/~/a/net", {"thorn", "host.x-y.org"}, {"2222"}),
-        ("/srv/thornlab/net.git", {"/srv/thornlab/net"}, {"thornlab/net"}),
+        ("/srv/thornlab/net.git", {"/srv/thornlab/net"}, {"/srv/thornlab", "/srv"}),
+        ("file:///data9/thornlab/net", {"/data9/thornlab/net", "/data9/thornlab"}, {"/data9"}),
         ("https://github.com/zquag/secretnet", {"zquag/secretnet"}, {"secretnet"}),
     ],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repro.core import layout
 from repro.core.bounded import parse_json
-from repro.core.errors import UserError, refuse
+from repro.core.errors import SHOWN, UserError, refuse
 from repro.environment.locks import LOCK
 from repro.publishing.containers import Opener
 from repro.publishing.contents import Contents, Files
@@ -195,5 +195,8 @@ def told(anonymous: AnonymousFiles) -> Iterator[str]:
         yield f"left out: {name} (a list of people)"
     for line in anonymous.identities.left_out:
         yield f"not searched for: {line}"
-    for line in dict.fromkeys(anonymous.unread):
+    unread = [*dict.fromkeys(anonymous.unread)]
+    for line in unread[:SHOWN]:
         yield f"not searched in: {line}"
+    if more := unread[SHOWN:]:
+        yield f"... and in {len(more)} more files"

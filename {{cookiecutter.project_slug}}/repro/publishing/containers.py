@@ -30,7 +30,6 @@ _CLOSED = {
     b"%PDF": "PDF",
     b"PAR1": "Parquet",
     b"\x89HDF": "HDF5",
-    b"\xff\xd8\xff": "JPEG",
     b"\x04\x22\x4d\x18": "LZ4",
 }
 UNPACKING_FAULTS = (

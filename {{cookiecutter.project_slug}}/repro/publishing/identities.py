@@ -19,7 +19,7 @@ from pathlib import Path
 from repro.publishing import machine_names
 from repro.publishing.contents import Files
 from repro.publishing.identity_sources import Stated, stated_in_files
-from repro.publishing.nobody import FORGES, NOBODY
+from repro.publishing.nobody import FORGES, NOBODY, SYSTEM_FOLDERS
 from repro.publishing.object_ids import ids_in_files
 from repro.publishing.spellings import Spellings
 from repro.runs.git_index import run_git
@@ -196,19 +196,22 @@ class _Collector:
         self.add(host.partition(".")[0], what)
 
     def add_folder(self, path: str, what: str) -> None:
-        """Take a path that is deeper than a folder of the system's, and whose home it lies in."""
-        parts = [part for part in re.split(r"[\\/]+", path) if part and not part.endswith(":")]
+        """Take a path, those above it that are nobody else's, and whose home it lies in."""
         if home := machine_names.account_of(path):
             self.add(home, f"the home folder of {what}")
-        if len(parts) > 1 and not {part.casefold() for part in parts[1:]} <= NOBODY:
-            self.add(path, what)
-            self._found.update(self._rooted(path))
+        parts = re.split(r"[\\/]+", path.rstrip("\\/"))
+        separator = "\\" if "\\" in path else "/"
+        for length in range(len(parts), 2, -1):
+            above = separator.join(parts[:length])
+            own = length == len(parts) or parts[1].casefold() not in SYSTEM_FOLDERS
+            if own and not {part.casefold() for part in parts[2:length]} <= NOBODY:
+                self._add_path(above, what)
 
-    def _rooted(self, path: str) -> dict[str, Identity]:
-        """Return the path with its first slash, which `add` takes away, if it was taken."""
+    def _add_path(self, path: str, what: str) -> None:
+        """Take a path with its first slash, which `add` would take away."""
         bare = path.strip("/.,;:")
-        identity = self._found.pop(bare, None)
-        return {path: Identity(path, identity.what)} if identity else {}
+        if bare.casefold() not in self._kept and path not in self._found:
+            self._found[path] = Identity(path, what)
 
     def add_machine(self, root: Path) -> None:
         """Take the names of this machine and of its user, and where the project lies."""
@@ -220,6 +223,8 @@ class _Collector:
             self.add_host(host, "the host name of this machine")
         for home in machine_names.homes():
             self.add_folder(home, "this machine's user")
+        for account in machine_names.accounts():
+            self.add(account, "an account that the environment names")
         self.add_folder(str(root), "the folder of the project")
 
     def identities(self, files: Files) -> Identities:

@@ -21,7 +21,7 @@ from repro.runs.yaml_files import fault_of_yaml
 _PYPROJECT = "pyproject.toml"
 _CITATION = "CITATION.cff"
 _LARGEST = 1 << 22  # bytes of a file that is read for names
-LICENCES = re.compile(r"(?i)(.*/)?(licen[cs]e|copying|copyright|notice)([.-][^/]*)?")
+LICENCES = re.compile(r"(?i)(licen[cs]e|copying|copyright|notice)([.-][^/]*)?")
 # Who has the copyright: after a year, or after (c).
 COPYRIGHT = re.compile(
     r"(?im)^(?P<before>[^\w\n]*copyright[ \t:]*(?:(?:\(c\)|©)[ \t]*(?:[0-9]{4}[0-9 \t,\u2013-]*)?"
@@ -73,7 +73,7 @@ def stated_in_files(files: Files) -> Stated:
                 stated.people.append((person, f"in {name}"))
                 stated.addresses.append((address, f"in {name}"))
     recording = _json(files, "results/expected_metrics.json")
-    stated.commits |= {*re.findall("[0-9a-f]{40,64}", str(_commits_of(recording)))}
+    stated.commits |= {*_commits_of(recording)}
     for name, content in files.items():
         is_of_run = name.startswith((f"{layout.RUNS}/", "configs/tracker/"))
         if is_of_run and PurePosixPath(name).suffix in _OF_RUNS and _size(content) <= _LARGEST:
@@ -174,6 +174,8 @@ def _read_person(person: Json, what: str, stated: Stated) -> None:
     stated.addresses += [(text, what) for text in _texts(person.get("email"))]
     stated.words += [(_bare(text), f"the ORCID of {what}") for text in _texts(person.get("orcid"))]
     stated.words += [(text, f"the page of {what}") for text in _texts(person.get("website"))]
+    places = [*_texts(person.get("affiliation"))]
+    stated.words += [(text, f"the affiliation of {what}") for text in places if " " in text]
 
 
 def _read_citation(citation: dict[str, Json], stated: Stated) -> None:

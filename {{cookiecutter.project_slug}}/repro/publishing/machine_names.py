@@ -9,6 +9,10 @@ from pathlib import Path
 _ACCOUNT = re.compile(
     r"(?:/home|/Users|/export/home|/u|[A-Za-z]:[\\/]+Users)[\\/]+([^\\/\s\"'<>:]+)"
 )
+_ACCOUNTS = (
+    *("WANDB_ENTITY", "WANDB_USERNAME", "MLFLOW_TRACKING_USERNAME", "COMET_WORKSPACE"),
+    *("NEPTUNE_PROJECT", "SLURM_JOB_ACCOUNT", "KAGGLE_USERNAME"),
+)
 
 
 def account_of(path: str) -> str:
@@ -32,6 +36,11 @@ def homes() -> list[str]:
     """Return the user's home folders."""
     known = [os.environ.get("HOME", ""), os.environ.get("USERPROFILE", ""), *_of_the_system(5)]
     return [*dict.fromkeys(str(Path(home)) for home in known if home)]
+
+
+def accounts() -> list[str]:
+    """Return the accounts of trackers and clusters that the environment names."""
+    return [os.environ[name] for name in _ACCOUNTS if os.environ.get(name)]
 
 
 def hosts() -> list[str]:

@@ -19,3 +19,7 @@ _PUBLIC_HOSTS = (
     "api.wandb.ai wandb.ai doi.org zenodo.org arxiv.org",
 )
 FORGES = frozenset(host for line in _PUBLIC_HOSTS for host in line.split())
+
+# A folder in one of these is the system's: /usr/local, /tmp/x. One in /data or /scratch is a group's.
+_SYSTEM = "usr var opt lib etc tmp srv run dev proc sys bin root private"
+SYSTEM_FOLDERS = frozenset(_SYSTEM.split())
