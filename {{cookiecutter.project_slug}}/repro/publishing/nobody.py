@@ -20,6 +20,6 @@ _PUBLIC_HOSTS = (
 )
 FORGES = frozenset(host for line in _PUBLIC_HOSTS for host in line.split())
 
-# A folder in one of these is the system's: /usr/local, /tmp/x. One in /data or /scratch is a group's.
+# A folder in one of these is the system's: /usr/local. One in /data or /scratch is a group's.
 _SYSTEM = "usr var opt lib etc tmp srv run dev proc sys bin root private"
 SYSTEM_FOLDERS = frozenset(_SYSTEM.split())
