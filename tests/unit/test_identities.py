@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 from repro.core.errors import UserError
-from repro.publishing import containers, machine_names
+from repro.publishing import containers, machine_names, searching
 from repro.publishing.candidates import candidates
 from repro.publishing.containers import Opener
 from repro.publishing.contents import PackedTraining
@@ -71,6 +71,29 @@ def test_a_line_is_named_also_where_only_escapes_spell_the_word() -> None:
     words = Spellings({"Müller": "anonymous"})
     assert [found.line for found in words.find(b"one\ntwo\nM\\u00fcller\n")] == [3]
     assert [found.line for found in words.find("one\nMüller".encode(), line=7)] == [8]
+
+
+def test_escapes_in_escapes_in_escapes_are_found() -> None:
+    words = Spellings({"Müller": "anonymous"})
+    text = html.escape(quote(json.dumps("by Müller"))).replace("%", "&#37;")
+    assert "ller" in text
+    assert [found.line for found in words.find(f"x\n{text}".encode())] == [2]
+
+
+def test_a_longer_word_is_another_one() -> None:
+    words = Spellings({"li wei lang": "anonymous", "/home/lang": "anonymous"})
+    assert not words.find(b"xli wei lang or li wei langx")
+    assert not words.find(b"\0x\0l\0i\0 \0w\0e\0i\0 \0l\0a\0n\0g\0")
+    assert words.find(b"0/home/lang")  # bytes before a path may be its length
+
+
+def test_a_word_may_lie_where_a_file_is_cut_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "_CHUNK", 64)
+    words = Spellings({"Zoë Quagmire": "anonymous"})
+    for before in range(50, 70):
+        text = b"\n" + b"." * before + "Zoë Quagmire".encode() + b"." * 200
+        (hit,) = search("file", text, words, Opener())
+        assert hit.line == 2
 
 
 @pytest.mark.parametrize(
@@ -170,7 +193,9 @@ def test_what_is_written_anew_can_still_be_read() -> None:
     with Image.open(io.BytesIO(new)) as image:
         image.load()
         assert image.info["Author"] == "anonymous"
-    assert load(rebuilt(CONTAINERS["safetensors"], words.replace))["w"].tolist() == [1, 2]
+    written = rebuilt(CONTAINERS["safetensors"], words.replace)
+    assert load(written)["w"].tolist() == [1, 2]
+    assert int.from_bytes(written[:8], "little") % 8 == 0  # the library aligns tensors by it
     nested = rebuilt(CONTAINERS["zip in gzip in zip"], words.replace)
     with zipfile.ZipFile(io.BytesIO(nested)) as outer:
         inner = gzip.decompress(outer.read("a.txt"))
@@ -187,13 +212,24 @@ def test_bzip2_and_xz_are_searched_and_not_rewritten(compress: Callable[[bytes],
         rebuilt(compress(TEXT), words.replace)
 
 
+def _spending(sizes: list[int]) -> Callable[[containers._Budget, int], None]:
+    def spend(budget: containers._Budget, size: int) -> None:
+        sizes.append(size)
+        budget.left -= size
+
+    return spend
+
+
 def test_a_bomb_is_read_to_its_bound_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "MOST", 1 << 20)
+    sizes: list[int] = []
+    monkeypatch.setattr(containers._Budget, "spend", _spending(sizes))
     opener = Opener()
     bomb = packed_zip(gzip.compress(bytes(1 << 24)))
     words = Spellings({"quagmire": "anonymous"})
     assert search("bomb.zip", bomb, words, opener) == []
     assert opener.unread == ["bomb.zip: what is in it beyond 1 MiB"]
+    assert sum(sizes) < 6 << 20
     deep = TEXT
     for _ in range(7):
         deep = gzip.compress(deep)
@@ -341,20 +377,22 @@ def test_git_and_the_machine_tell_names(nobody: Path, monkeypatch: pytest.Monkey
     (nobody / "a").write_text("x")
     subprocess.run(["git", "-C", nobody, "add", "a"], check=True)
     subprocess.run(["git", "-C", nobody, *who, "commit", "-qm", "x"], check=True)
-    head = subprocess.check_output(["git", "-C", nobody, "rev-parse", "HEAD"], text=True).strip()
-    tree = subprocess.check_output(
-        ["git", "-C", nobody, "rev-parse", "HEAD^{tree}"], text=True
-    ).strip()
+    ids = ["git", "-C", str(nobody), "rev-parse", "HEAD", "HEAD^{tree}", "HEAD:a"]
+    head, tree, blob = subprocess.check_output(ids, text=True).split()
     monkeypatch.setattr(machine_names, "users", lambda: ["zquag", "root"])
     monkeypatch.setattr(machine_names, "hosts", lambda: ["thornbox.x-y.org", "localhost"])
     monkeypatch.setattr(machine_names, "homes", lambda: ["/home/zquag", "/root"])
     short = f"{head[:9]}a"[:9]
     other = "0123456789abcdef0123456789abcdef01234567"  # of no object here
     text = f"{head} swh:1:dir:{tree} {other} v1-2-g{head[:8]} {short}"
-    files = {"pyproject.toml": b'[project]\nname = "x"\n', "notes.txt": text.encode()}
+    files = {
+        "pyproject.toml": b'[project]\nname = "x"\n',
+        "notes.txt": text.encode(),
+        "wide.txt": blob.encode("utf-16"),
+    }
     found = known(find_identities(nobody, files))
     expected = {"ada thornbury", "adath", "zquag", "thornbox", "thornbox.x-y.org", "/home/zquag"}
-    assert expected | {head, tree, f"swh:1:dir:{tree}", str(nobody).casefold()} <= found
+    assert expected | {head, tree, blob, f"swh:1:dir:{tree}", str(nobody).casefold()} <= found
     assert not {other, "root", "/root", "localhost"} & found
     assert any(char in "abcdef" for char in head[:8]) is (f"g{head[:8]}" in found)
 
@@ -370,6 +408,12 @@ def test_the_documents_lose_people_and_keep_all_else() -> None:
     ).replace("\n\n\n[tool.repro]", "\n\n[tool.repro]").replace(
         "\n\n\n[tool.other]", "\n\n[tool.other]"
     )
+
+
+def test_a_form_of_pyproject_that_cannot_lose_people_is_refused() -> None:
+    inline = b'[project]\nname = "x"\n[tool]\nrepro = { train = "a:b", doi = "10.1000/mine" }\n'
+    with pytest.raises(UserError, match="doi and orcid cannot be taken out"):
+        without_names("pyproject.toml", inline)
 
 
 def test_a_licence_is_of_anonymous_authors() -> None:

@@ -100,7 +100,10 @@ def _pyproject(data: bytes) -> bytes:
             text = ""
         pieces.append(text)
     new = "".join(pieces)
-    if _others(parse_toml(new)) != _others(before):
+    expected = _without_people(before)
+    if "authors" in _inner(before, "project"):
+        _inner(expected, "project")["authors"] = [{"name": AUTHORS}]
+    if _plain(parse_toml(new)) != expected:
         raise UserError(
             "pyproject.toml: authors, urls, doi and orcid cannot be taken out: expected each in a "
             "line of its own below [project] or [tool.repro]"
@@ -142,15 +145,19 @@ def _is_whole(statement: str) -> bool:
     return True
 
 
-def _others(content: dict[str, Json]) -> Json:
-    """Return what of pyproject.toml tells of nobody."""
-    copy = parse_json(json.dumps(content, default=str))
+def _plain(content: dict[str, Json]) -> dict[str, Json]:
+    """Return a copy of what TOML holds, with its dates as texts."""
+    return dict(parse_json(json.dumps(content, default=str)))
+
+
+def _without_people(content: dict[str, Json]) -> dict[str, Json]:
+    """Return what pyproject.toml tells of nobody."""
+    copy = _plain(content)
     for key in ("authors", "maintainers", "urls"):
         _inner(copy, "project").pop(key, None)
     for key in ("doi", "orcid"):
         _inner(_inner(copy, "tool"), "repro").pop(key, None)
-    value: Json = copy
-    return value
+    return copy
 
 
 def _inner(of: dict[str, Json], name: str) -> dict[str, Json]:
