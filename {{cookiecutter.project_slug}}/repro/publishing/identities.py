@@ -81,7 +81,7 @@ def _people_of_git(root: Path) -> Iterator[tuple[str, str]]:
         for address in _lines(root, "config", "--get-all", f"{key}.email"):
             yield "", address
     log = ("log", f"--max-count={_MOST_PEOPLE * 10}", "--no-show-signature")
-    people = _lines(root, *log, "--format=%an%x09%ae%n%cn%x09%ce", "HEAD", "--", ".")
+    people = _lines(root, *log, "--format=%an%x09%ae%n%cn%x09%ce", "HEAD")
     for line in [*dict.fromkeys(people)][:_MOST_PEOPLE]:
         name, _, address = line.partition("\t")
         yield name, address

@@ -10,6 +10,7 @@ to three blanks, dots, commas, dashes or underscores may stand. Does not see int
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
 from html import unescape
 from typing import NamedTuple
 
@@ -88,10 +89,12 @@ class _Word:
         runs = re.findall(r"[0-9a-z]{2,}(?![^\x00-\x7f])", text.lower())
         whole = [run for run in runs if re.search(rf"(?<![0-9a-z]){run}(?![0-9a-z])", text.lower())]
         self.core = max(whole, key=len, default="").encode()
-        self._patterns = [
-            re.compile(_narrow(text)),
-            *map(re.compile, (_wide(text, "le"), _wide(text, "be"))),
-        ]
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[bytes]]:
+        """The word in UTF-8 and UTF-16: made when it is likely there, for there may be thousands."""
+        patterns = (_narrow(self.text), _wide(self.text, "le"), _wide(self.text, "be"))
+        return [re.compile(pattern) for pattern in patterns]
 
     def place(self, low: bytes) -> int | None:
         """Return where the word stands first in lower-case bytes; None if it does not."""
