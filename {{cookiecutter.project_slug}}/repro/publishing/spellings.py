@@ -92,7 +92,7 @@ class _Word:
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[bytes]]:
-        """The word in UTF-8 and UTF-16: made when it is likely there, for there may be thousands."""
+        """The word in UTF-8 and UTF-16: made when it is likely, for there may be thousands."""
         patterns = (_narrow(self.text), _wide(self.text, "le"), _wide(self.text, "be"))
         return [re.compile(pattern) for pattern in patterns]
 
