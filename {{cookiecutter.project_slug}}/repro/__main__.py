@@ -19,6 +19,7 @@ examples:
   python -m repro archive                             everything in one file, to publish
   python -m repro archive --with-data --output /tmp/paper.zip
   python -m repro papers                              what reviewers ask for, to look at first
+  python -m repro archive --anonymous --limit 100MB   for double-blind review
   python -m repro doctor                              the checklist: before, during, after
   python -m repro doctor --environment                is each installed file as it was locked?
   python -m repro doctor --quick                      the same by file sizes: takes seconds
@@ -182,6 +183,12 @@ def _add_archive(commands: Commands) -> None:
     parser.add_argument("--with-data", action="store_true", help=data)
     dirty = "pack the commit, and what is not committed as a patch"
     parser.add_argument("--allow-dirty", action="store_true", help=dirty)
+    anonymous = "for double-blind review: take out who made it, or refuse where that changes bits"
+    parser.add_argument("--anonymous", action="store_true", help=anonymous)
+    keep = "a word that is no identity, though it looks like one; may be given several times"
+    parser.add_argument("--keep", action="append", default=[], metavar="WORD", help=keep)
+    limit = "leave out checkpoints, then traces, then runs, until the file has this size: 100MB"
+    parser.add_argument("--limit", type=_size, metavar="SIZE", help=limit)
 
 
 def _add_papers(commands: Commands) -> None:
@@ -227,6 +234,15 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text}: expected a whole number from 1 on")
     return int(text)
+
+
+def _size(text: str) -> int:
+    from repro.publishing.limit import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def _svg(text: str) -> Path:

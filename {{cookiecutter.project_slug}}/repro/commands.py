@@ -149,7 +149,17 @@ def archive_command(arguments: Namespace) -> int:
     from repro.core.hashing import sha256_file
     from repro.publishing.archive import archive
 
-    path = archive(ROOT, arguments.output, arguments.with_data, arguments.allow_dirty)
+    if arguments.keep and not arguments.anonymous:
+        raise UserError("--keep is for --anonymous: expected both")
+    path = archive(
+        ROOT,
+        arguments.output,
+        arguments.with_data,
+        arguments.allow_dirty,
+        anonymous=arguments.anonymous,
+        kept=arguments.keep,
+        limit=arguments.limit,
+    )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")
     return 0
 

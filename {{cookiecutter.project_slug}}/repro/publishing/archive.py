@@ -8,16 +8,25 @@ are not in it: the lock names them. What venues ask for is made by GENERATORS, f
 alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from repro.core import layout
-from repro.core.errors import refuse
+from repro.core.errors import UserError, refuse
 from repro.core.file_names import faults_of_names
 from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.read_once import reading_once
+from repro.publishing.anonymous import (
+    anonymise,
+    condition_files,
+    of_nobody,
+    refuse_identities,
+    told,
+)
+from repro.publishing.candidates import candidates
 from repro.publishing.committed import (
+    Commit,
     find_commit,
     read_commit,
     refuse_secrets,
@@ -26,6 +35,8 @@ from repro.publishing.committed import (
 from repro.publishing.contents import Contents, Files, PackedTraining
 from repro.publishing.crate import METADATA, describe
 from repro.publishing.croissant import croissant
+from repro.publishing.identities import ANONYMOUS
+from repro.publishing.limit import packed_trainings, within_limit, zip_size
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
 from repro.publishing.papers import papers
@@ -49,13 +60,50 @@ GENERATORS: list[Callable[[Contents], Mapping[str, bytes]]] = [
 
 @reading_once()
 def archive(
-    root: Path, output: Path | None = None, with_data: bool = False, allow_dirty: bool = False
+    root: Path,
+    output: Path | None = None,
+    with_data: bool = False,
+    allow_dirty: bool = False,
+    *,
+    anonymous: bool = False,
+    kept: Collection[str] = (),
+    limit: int | None = None,
 ) -> Path:
     """Write the archive (default: <project>-<commit>.zip in `root`) and return its path.
 
     `with_data` adds the files of the data's folder, `allow_dirty` uncommitted changes as a patch.
-    UserError if it would not give the recorded results again.
+    `anonymous` takes out who made it, but for the words in `kept`; `limit`: bytes that the file may
+    have at most. Both print what the author has to know. UserError if it would not give the
+    recorded results again.
     """
+    if anonymous and allow_dirty:
+        raise UserError("--anonymous is of a commit, not of --allow-dirty: git commit")
+    contents, commit = _read(root, with_data, allow_dirty)
+    executable = commit.executable | {SCRIPT}
+    hidden = None
+    version = f"{contents.commit}"[:12]
+    if layout.PATCH in contents.files:
+        version += "-dirty"
+    if anonymous:
+        conditions = condition_files(contents.files, commit.files, contents.recording.claims)
+        hidden = anonymise(root, contents.files, executable, conditions, kept)
+        contents = of_nobody(contents, hidden)
+        executable = hidden.executable
+        version = ANONYMOUS
+    top = f"{contents.about.name}-{version}"
+    if limit is not None:
+        contents = _below(contents, top, limit)
+    files = with_forms(contents)
+    if hidden:
+        refuse_identities({**files, top: b""}, hidden.identities)
+        print(*told(hidden), *candidates(files), sep="\n")
+    path = output or root / f"{top}.zip"
+    write_zip(path, top, files, executable, contents.moment)
+    return path
+
+
+def _read(root: Path, with_data: bool, allow_dirty: bool) -> tuple[Contents, Commit]:
+    """Return what an archive of the project holds; UserError if it would be of no use to others."""
     recording = read_recording(root)
     commit_hash = find_commit(root, allow_dirty)
     commit = read_commit(root)
@@ -77,11 +125,24 @@ def archive(
         commit=commit_hash,
         moment=commit.moment,
     )
-    top = f"{contents.about.name}-{commit_hash[:12]}{'-dirty' if patch else ''}"
-    path = output or root / f"{top}.zip"
-    executable = commit.executable | {SCRIPT}
-    write_zip(path, top, with_forms(contents), executable, commit.moment)
-    return path
+    return contents, commit
+
+
+def _below(contents: Contents, top: str, limit: int) -> Contents:
+    """Return the contents of an archive that has at most `limit` bytes; prints what it lacks."""
+    forms = {
+        name: content
+        for name, content in with_forms(contents).items()
+        if name not in contents.files
+    }
+
+    def size(files: Files) -> int:
+        return zip_size(top, {**files, **forms})  # the forms become smaller with the files
+
+    files, left_out = within_limit(contents.files, contents.trainings, limit, size)
+    print(*left_out, sep="\n", end="\n" if left_out else "")
+    trainings = packed_trainings(contents.trainings, files)
+    return replace(contents, files=files, trainings=trainings)
 
 
 def pack_runs(

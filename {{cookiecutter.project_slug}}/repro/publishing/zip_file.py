@@ -30,6 +30,7 @@ def write_zip(path: Path, top: str, files: Files, executable: set[str], moment: 
             content = files[name]
             source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
             info = ZipInfo(f"{top}/{name}", date)
+            info.create_system = 3  # Unix, whatever this one is
             info.external_attr = (0o100755 if name in executable else 0o100644) << 16
             with source:
                 info.file_size = source.seek(0, os.SEEK_END)  # above 2 GiB the format differs

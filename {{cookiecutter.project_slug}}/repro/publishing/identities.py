@@ -1,0 +1,242 @@
+"""Find what tells who made a project, on which machine, in which repository.
+
+Looked at are git's configuration, history and remotes, CITATION.cff, pyproject.toml, the licence,
+this machine (host, user, home, the project's folder) and what the files of the runs say of the
+machines that made them and of trackers. So another clone on another machine finds the same.
+
+A word that tells nobody is left out: one of less than four characters; one of NOBODY, the names
+that machines and services come with; and a single word that at least three files of the kit hold,
+for then its place says nothing (an author called Test, a user called data). All of these are told
+to the author. Names of two words, addresses, paths and ids are always looked for.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro.publishing import machine_names
+from repro.publishing.contents import Files
+from repro.publishing.identity_sources import Stated, stated_in_files
+from repro.publishing.nobody import FORGES, NOBODY, SYSTEM_FOLDERS
+from repro.publishing.object_ids import ids_in_files
+from repro.publishing.spellings import Spellings
+from repro.runs.git_index import run_git
+
+SHORTEST = 4  # characters
+ANONYMOUS = "anonymous"
+AUTHORS = "Anonymous authors"
+_KIT = "repro/"
+_IN_FILES_OF_THE_KIT = 3
+_MOST_PEOPLE = 2000  # of git's history
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A text that tells who or where, what it is, and what is written instead of it."""
+
+    text: str
+    what: str
+    new: str = ANONYMOUS
+
+
+@dataclass(frozen=True)
+class Identities:
+    """The identities to look for, by their texts, and a line for each that is not looked for."""
+
+    known: dict[str, Identity]
+    left_out: list[str]
+
+    def spellings(self) -> Spellings:
+        """Return what finds them in bytes, and replaces them."""
+        return Spellings({text: identity.new for text, identity in self.known.items()})
+
+    def told(self, word: str) -> str:
+        """Return an identity in words, for the author."""
+        return f"{word!a} ({self.known[word].what})"
+
+
+def find_identities(root: Path, files: Files, kept: Collection[str] = ()) -> Identities:
+    """Find the identities of a project and of this machine; `kept` are words that are none."""
+    stated = stated_in_files(files)
+    found = _Collector({word.casefold() for word in kept}, stated.project)
+    found.add_stated(stated)
+    for name, address in _people_of_git(root):
+        found.add_person(name, "in git's configuration or history")
+        found.add_address(address, "in git's configuration or history")
+    for url in _remotes(root):
+        found.add_repository(url, "a remote of git")
+    found.add_machine(root)
+    for text in ids_in_files(root, files, stated.commits):
+        found.add(text, "an id of an object of git")
+    return found.identities(files)
+
+
+def _people_of_git(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield names and addresses of git's configuration and of those who wrote the history."""
+    for key in ("user", "author", "committer"):
+        for name in _lines(root, "config", "--get-all", f"{key}.name"):
+            yield name, ""
+        for address in _lines(root, "config", "--get-all", f"{key}.email"):
+            yield "", address
+    log = ("log", f"--max-count={_MOST_PEOPLE * 10}", "--no-show-signature")
+    people = _lines(root, *log, "--format=%an%x09%ae%n%cn%x09%ce", "HEAD")
+    for line in [*dict.fromkeys(people)][:_MOST_PEOPLE]:
+        name, _, address = line.partition("\t")
+        yield name, address
+
+
+def _remotes(root: Path) -> list[str]:
+    pattern = r"^remote\..*\.(url|pushurl)$"
+    lines = _lines(root, "config", "--get-regexp", pattern)
+    return [line.partition(" ")[2] for line in lines]
+
+
+def _lines(root: Path, *arguments: str) -> list[str]:
+    """Return the lines that git prints; none where it has no answer."""
+    try:
+        return run_git(root, *arguments).splitlines()
+    except OSError:
+        return []
+
+
+class _Collector:
+    """Collects texts; `kept` are those that the author said are nobody's."""
+
+    def __init__(self, kept: Collection[str], project: str) -> None:
+        self._kept = kept
+        self._project = project.casefold()
+        self._found: dict[str, Identity] = {}
+        self._left_out: dict[str, str] = {}
+
+    def add(self, text: str, what: str, new: str = ANONYMOUS) -> None:
+        """Take a text, unless it tells nobody."""
+        text = " ".join(text.split()).strip("/.,;:")
+        folded = text.casefold()
+        if not text or folded in self._kept:
+            return
+        if len(text) < SHORTEST:
+            self._leave_out(text, what, f"has less than {SHORTEST} characters")
+        elif folded in NOBODY:
+            self._leave_out(text, what, "is a name that tells nobody")
+        elif folded not in {known.casefold() for known in self._found}:
+            self._found[text] = Identity(text, what, new)
+
+    def _leave_out(self, text: str, what: str, why: str) -> None:
+        self._left_out.setdefault(text, f"{text!a} ({what}) {why}")
+
+    def add_stated(self, stated: Stated) -> None:
+        """Take what the project's files and the runs state."""
+        for person, what in stated.people:
+            self.add_person(person, what)
+        for address, what in stated.addresses:
+            self.add_address(address, what)
+        for url, what in stated.repositories:
+            self.add_repository(url, what)
+        for host, what in stated.hosts:
+            self.add_host(host, what)
+        for path, what in stated.folders:
+            self.add_folder(path, what)
+        for text, what in stated.words:
+            self.add(text, what)
+
+    def add_person(self, name: str, what: str) -> None:
+        """Take a name as it is, with the family name first, and each of its words."""
+        name = " ".join(name.split())
+        self.add(name, what, AUTHORS)
+        if name.casefold() in NOBODY:
+            return
+        first, _, family = name.rpartition(" ")
+        if first:
+            self.add(f"{family} {first}", what, AUTHORS)
+        for part in re.split(r"[\s,]+", name):
+            self.add(part, f"a part of the name {name!a}, {what}")
+
+    def add_address(self, address: str, what: str) -> None:
+        """Take an e-mail address, and the name of the account in it."""
+        account, at, domain = address.strip(" <>").partition("@")
+        account = re.sub(r"^[0-9]+\+", "", account)  # GitHub's addresses begin with a number
+        if not at or (account.casefold() in NOBODY and domain.partition(".")[0] in NOBODY):
+            return
+        self.add(address.strip(" <>"), what)
+        self.add(account, f"the account of an address, {what}")
+
+    def add_repository(self, url: str, what: str) -> None:
+        """Take the address of a repository, its host if it is no public forge, and its owner."""
+        if re.match(r"(file://|[/~.]|[A-Za-z]:[\\/])", url):
+            self.add_folder(re.sub("^file://|[.]git/?$", "", url), what)
+            return
+        parts = re.fullmatch(
+            r"(?:[\w+.-]+://)?(?:([^@/]+)@)?([^:/]+)(?::\d+/|[:/]/*)(.+)", url.strip()
+        )
+        if not parts:
+            return
+        user, host, path = parts.groups("")
+        path = re.sub(r"(\.git)?/*$", "", path.partition("?")[0])
+        self.add(url, what)
+        self.add(f"{host}/{path}", what)
+        self.add(f"{host}:{path}", what)
+        *owners, repository = path.split("/")
+        if owners:
+            self.add(path, what)
+        self.add(owners[0] if owners else "", f"the owner of {what}")
+        if repository.casefold() == self._project:
+            self._leave_out(repository, f"the name of {what}", "is the project's own name, too")
+        else:
+            self.add(repository, f"the name of {what}")
+        if host.casefold() not in FORGES:
+            self.add_host(host, f"the host of {what}")
+        if user not in ("", "git"):
+            self.add(user.partition(":")[0], f"the user of {what}")
+
+    def add_host(self, host: str, what: str) -> None:
+        """Take the name of a machine, with and without its domain."""
+        self.add(host, what)
+        self.add(host.partition(".")[0], what)
+
+    def add_folder(self, path: str, what: str) -> None:
+        """Take a path, those above it that are nobody else's, and whose home it lies in."""
+        if home := machine_names.account_of(path):
+            self.add(home, f"the home folder of {what}")
+        parts = re.split(r"[\\/]+", path.rstrip("\\/"))
+        separator = "\\" if "\\" in path else "/"
+        for length in range(len(parts), 2, -1):
+            above = separator.join(parts[:length])
+            own = length == len(parts) or parts[1].casefold() not in SYSTEM_FOLDERS
+            if own and not {part.casefold() for part in parts[2:length]} <= NOBODY:
+                self._add_path(above, what)
+
+    def _add_path(self, path: str, what: str) -> None:
+        """Take a path with its first slash, which `add` would take away."""
+        bare = path.strip("/.,;:")
+        if bare.casefold() not in self._kept and path not in self._found:
+            self._found[path] = Identity(path, what)
+
+    def add_machine(self, root: Path) -> None:
+        """Take the names of this machine and of its user, and where the project lies."""
+        for user in machine_names.users():
+            self.add(user, "the user of this machine")
+        for name in machine_names.real_names():
+            self.add_person(name, "the real name of this machine's user")
+        for host in machine_names.hosts():
+            self.add_host(host, "the host name of this machine")
+        for home in machine_names.homes():
+            self.add_folder(home, "this machine's user")
+        for account in machine_names.accounts():
+            self.add(account, "an account that the environment names")
+        self.add_folder(str(root), "the folder of the project")
+
+    def identities(self, files: Files) -> Identities:
+        """Return what was collected, without the words that the kit is full of."""
+        single = {text: "" for text in self._found if re.fullmatch(r"\w+", text)}
+        words = Spellings(single)
+        counts: Counter[str] = Counter()
+        for name, content in files.items():
+            if name.startswith(_KIT) and isinstance(content, bytes):
+                counts.update(found.word for found in words.find(content))
+        for text, number in counts.items():
+            if number >= _IN_FILES_OF_THE_KIT:
+                what = self._found.pop(text).what
+                self._leave_out(text, what, f"is a word of {number} files of the kit")
+        return Identities(self._found, [*self._left_out.values()])

@@ -1,0 +1,252 @@
+"""Find and replace words in bytes, however a text's encoding or its escapes spell them.
+
+Promises to see a word of any case as a whole word, which means that no ASCII letter or digit stands
+beside it, in UTF-8 and in UTF-16 of both orders, and also where characters are written as %C3%A9,
+\\u00e9, \\303\\251 or &#233;, up to three of these in each other. Between the words of a name one
+to three blanks, dots, commas, dashes or underscores may stand. Does not see into compressed data
+(containers.py) or base64.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cached_property
+from html import unescape
+from typing import NamedTuple
+
+_ROUNDS = 3  # of escapes in each other: a URL in JSON in HTML
+
+_GAP = rb"[\s_.,+\-]{1,3}"
+_LETTER = b"[0-9a-z]"
+
+_ESCAPE = re.compile(
+    rb"%[0-9a-f]{2}|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
+    rb"|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});",
+    re.IGNORECASE,
+)
+_TEXTS = re.compile(rb"[\t\n\r\x20-\x7e]{6,}")  # in a binary file
+_UNITS = re.compile(rb"\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
+
+
+class Found(NamedTuple):
+    """A word that was found: the word, and the number of the line, from 1 on; 0 is not known."""
+
+    word: str
+    line: int
+
+
+class Spellings:
+    """Words to look for, each with what takes its place."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        normal = {unicodedata.normalize("NFC", word): new for word, new in words.items()}
+        # The longest first: a word inside another one must not leave the rest of it.
+        ordered = sorted(normal, key=lambda word: (-len(word), word))
+        self._words = [_Word(word, normal[word]) for word in ordered]
+        # How many bytes a word may take: each character escaped, and that escaped again.
+        self.reach = max(map(len, ordered), default=0) * 16
+
+    def find(self, data: bytes, line: int = 1) -> list[Found]:
+        """Return the words in `data`, which begins in line number `line`, in order of lines."""
+        low = data.lower()
+        found = {
+            Found(word.text, line + low.count(b"\n", 0, place))
+            for word, place in self._places(low, self._words)
+        }
+        unseen = [word for word in self._words if word.text not in {hit.word for hit in found}]
+        for view in _decoded(low):
+            hidden = [word for word, _ in self._places(view, unseen)]
+            unseen = [word for word in unseen if word not in hidden]
+            found |= {Found(word.text, _line_of(word, low, line)) for word in hidden}
+        return sorted(found, key=lambda hit: (hit.line, hit.word))
+
+    def _places(self, low: bytes, words: Collection["_Word"]) -> list[tuple["_Word", int]]:
+        """Return which of the words stand in lower-case bytes, each with its first place."""
+        runs = _runs(low)
+        likely = [word for word in words if word.core in runs]
+        places = [(word, word.place(low)) for word in likely]
+        return [(word, place) for word, place in places if place is not None]
+
+    def replace(self, data: bytes) -> bytes:
+        """Return `data` with what stands for each word in its place, in the data's encoding.
+
+        A spelling with escapes in escapes may stay: `find` sees it.
+        """
+        here = {hit.word for hit in self.find(data)}
+        for word in self._words:
+            if word.text in here:
+                data = word.replace(data)
+        return data
+
+
+class _Word:
+    """A word to look for; `core` is a run of ASCII letters and digits that each spelling has."""
+
+    def __init__(self, text: str, new: str) -> None:
+        self.text = text
+        self._new = new
+        # Before a letter with an accent the accent may stand apart: the run would be longer.
+        runs = re.findall(r"[0-9a-z]{2,}(?![^\x00-\x7f])", text.lower())
+        whole = [run for run in runs if re.search(rf"(?<![0-9a-z]){run}(?![0-9a-z])", text.lower())]
+        self.core = max(whole, key=len, default="").encode()
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[bytes]]:
+        """The word in UTF-8 and UTF-16: made when it is likely, for there may be thousands."""
+        patterns = (_narrow(self.text), _wide(self.text, "le"), _wide(self.text, "be"))
+        return [re.compile(pattern) for pattern in patterns]
+
+    def place(self, low: bytes) -> int | None:
+        """Return where the word stands first in lower-case bytes; None if it does not."""
+        for pattern in self._patterns:
+            if match := pattern.search(low):
+                return match.start()
+        return None
+
+    def replace(self, data: bytes) -> bytes:
+        new = _constant(self._new.encode())
+        data = re.sub(_spelled(self.text), new, data, flags=re.IGNORECASE)
+        for order in ("le", "be"):
+            wide = _constant(self._new.encode(f"utf-16-{order}"))
+            data = re.sub(_wide(self.text, order), wide, data, flags=re.IGNORECASE)
+        return data
+
+
+def _runs(low: bytes) -> set[bytes]:
+    """Return all runs of ASCII letters and digits, also those in UTF-16; and the empty one.
+
+    A word that is looked for begins and ends where a run does, so each run in it is one of these.
+    """
+    runs = {b"", *re.findall(rb"[0-9a-z]{2,}", low)}
+    if b"\0" in low:
+        for wide in (rb"(?:[0-9a-z]\0){2,}", rb"(?:\0[0-9a-z]){2,}"):
+            runs |= {run.replace(b"\0", b"") for run in re.findall(wide, low)}
+    return runs
+
+
+def _line_of(word: _Word, low: bytes, first: int) -> int:
+    """Return the line of a word that only the decoded text shows; 0 if it parts lines."""
+    for number, text in enumerate(low.split(b"\n"), first):
+        if any(word.place(view) is not None for view in _decoded(text)):
+            return number
+    return 0
+
+
+def _constant(new: bytes) -> Callable[[re.Match[bytes]], bytes]:
+    return lambda match: new
+
+
+def _forms(character: str) -> list[str]:
+    """Return how a character is written in either case, as one sign or with its accents apart."""
+    cases = {character, character.lower(), character.upper()}
+    return sorted({unicodedata.normalize(form, case) for case in cases for form in ("NFC", "NFD")})
+
+
+def _parts(word: str) -> Iterator[str | None]:
+    """Yield the characters of a word; None for a gap between the words of a name."""
+    for part in re.split(r"(\s+)", word):
+        if part.isspace():
+            yield None
+        else:
+            yield from part
+
+
+def _either(choices: Collection[bytes]) -> bytes:
+    return b"(?:%s)" % b"|".join(sorted(choices)) if len(choices) > 1 else b"".join(choices)
+
+
+def _narrow(word: str) -> bytes:
+    """Return the pattern of a word in lower-case UTF-8."""
+    pieces = []
+    for character in _parts(word):
+        if character is None:
+            pieces.append(_GAP)
+        else:
+            pieces.append(_either({re.escape(form.encode().lower()) for form in _forms(character)}))
+    return _bounded_by(word, b"(?<!%s)" % _LETTER, pieces, b"(?!%s)" % _LETTER)
+
+
+def _bounded_by(word: str, before: bytes, pieces: list[bytes], after: bytes) -> bytes:
+    """Return the pattern of a word that no letter or digit goes on."""
+    start = before if re.match("[0-9A-Za-z]", word) else b""
+    end = after if re.search("[0-9A-Za-z]$", word) else b""
+    return start + b"".join(pieces) + end
+
+
+def _wide(word: str, order: str) -> bytes:
+    """Return the pattern of a word in lower-case UTF-16."""
+    gap = b"(?:[\\s_.,+\\-]\\x00){1,3}" if order == "le" else b"(?:\\x00[\\s_.,+\\-]){1,3}"
+    pieces = []
+    for character in _parts(word):
+        if character is None:
+            pieces.append(gap)
+        else:
+            forms = {form.encode(f"utf-16-{order}").lower() for form in _forms(character)}
+            pieces.append(_either({re.escape(form) for form in forms}))
+    letter = b"%s\\x00" % _LETTER if order == "le" else b"\\x00%s" % _LETTER
+    return _bounded_by(word, b"(?<!%s)" % letter, pieces, b"(?!%s)" % letter)
+
+
+def _spelled(word: str) -> bytes:
+    """Return the pattern of a word in UTF-8 whose characters may be escaped, one by one."""
+    escaped_blank = rb"%(?:20|2[bcde]|5f)|\\+u00(?:20|2[bcde]|5f)|\\+[nrt]"
+    pieces = []
+    for character in _parts(word):
+        if character is None:
+            pieces.append(b"(?:[\\s_.,+\\-]|%s){1,3}" % escaped_blank)
+        else:
+            pieces.append(_either({_ways(form) for form in _forms(character)}))
+    before = (
+        rb"(?:(?<![0-9a-z])|(?<=\\[abfnrtv])|(?<=%[0-9a-f][0-9a-f])|(?<=\\u[0-9a-f]{4})"
+        rb"|(?<=\\x[0-9a-f]{2})|(?<=\\[0-3][0-7]{2}))"
+    )
+    return _bounded_by(word, before, pieces, b"(?!%s)" % _LETTER)
+
+
+def _ways(form: str) -> bytes:
+    """Return the pattern of a character with its accents: as it is, or in an escape of any kind."""
+    return b"".join(_either({*_ways_of(character)}) for character in form)
+
+
+def _ways_of(character: str) -> Iterator[bytes]:
+    plain = character.encode()
+    slashes = b"" if character.isalnum() else rb"\\*"
+    yield slashes + re.escape(plain)
+    yield b"".join(b"%%%02x" % byte for byte in plain)
+    units = character.encode("utf-16-be")
+    yield b"".join(rb"\\+u%02x%02x" % (*units[at : at + 2],) for at in range(0, len(units), 2))
+    yield b"".join(rb"\\+x%02x" % byte for byte in plain)
+    yield b"".join(rb"\\+%03o" % byte for byte in plain)
+    yield b"&#(?:0*%d|x0*%x);" % (ord(character), ord(character))
+
+
+def _decoded(low: bytes) -> Iterator[bytes]:
+    """Yield lower-case bytes with their escapes undone, again and again while there are some."""
+    if b"\0" in low:  # escapes are of ASCII characters alone
+        low = b"\n".join(_TEXTS.findall(low))
+    for _ in range(_ROUNDS):
+        if not _ESCAPE.search(low):
+            return
+        low = _ESCAPE.sub(_undone, _UNITS.sub(_joined, low)).lower()
+        yield low
+
+
+def _joined(match: re.Match[bytes]) -> bytes:
+    """Return the character that two units of UTF-16 stand for."""
+    return bytes.fromhex((match[1] + match[2]).decode()).decode("utf-16-be").encode()
+
+
+def _undone(match: re.Match[bytes]) -> bytes:
+    """Return what an escape stands for: bytes of UTF-8, a blank for a line's end and the like."""
+    text = match[0].lstrip(b"\\")
+    if text[:1] == b"%":
+        return bytes.fromhex(text[1:].decode())
+    if text[:1] == b"&":
+        return unescape(text.decode()).encode("utf-8", "replace")
+    if text[:1] == b"u":
+        return chr(int(text[1:], 16)).encode("utf-8", "replace")
+    if text[:1] == b"x":
+        return bytes.fromhex(text[1:].decode())
+    if text.isdigit():
+        return bytes([int(text, 8)])
+    return b" " if text.isalpha() else match[0][-1:]
