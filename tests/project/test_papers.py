@@ -15,13 +15,13 @@ from cmarkgfm import github_flavored_markdown_to_html
 from conftest import ROOT, TEMPLATE, Project, faults, git
 from repro.core.files import JsonObject
 from repro.publishing.contents import Contents, PackedTraining
-from repro.publishing.paper_facts import (
+from repro.publishing.reviewers.paper_facts import (
     RECREATE,
     SETUP_DISK_GB,
     SETUP_DOWNLOAD_GB,
     SETUP_MINUTES,
 )
-from repro.publishing.papers import papers
+from repro.publishing.reviewers.papers import papers
 from repro.results.about import About, Author
 from repro.results.document import number
 from repro.results.paper_fields import PAPER_FIELDS, open_fields

@@ -16,18 +16,18 @@ from urllib.parse import quote
 
 import pytest
 from repro.core.errors import UserError
-from repro.publishing import containers, machine_names, searching
-from repro.publishing.candidates import candidates
-from repro.publishing.containers import Opener
+from repro.publishing.anonymity import containers, machine_names, searching
+from repro.publishing.anonymity.candidates import candidates
+from repro.publishing.anonymity.containers import Opener
+from repro.publishing.anonymity.documents import is_left_out, without_names
+from repro.publishing.anonymity.identities import Identities, find_identities
+from repro.publishing.anonymity.rebuilt import rebuilt
+from repro.publishing.anonymity.same_conditions import stated_conditions
+from repro.publishing.anonymity.searching import search
+from repro.publishing.anonymity.spellings import Spellings
+from repro.publishing.anonymity.stated_digests import with_new_digests
 from repro.publishing.contents import PackedTraining
-from repro.publishing.documents import is_left_out, without_names
-from repro.publishing.identities import Identities, find_identities
 from repro.publishing.limit import parse_size, within_limit, zip_size
-from repro.publishing.rebuilt import rebuilt
-from repro.publishing.same_conditions import stated_conditions
-from repro.publishing.searching import search
-from repro.publishing.spellings import Spellings
-from repro.publishing.stated_digests import with_new_digests
 from repro.publishing.zip_file import write_zip
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -17,14 +17,15 @@ from repro.core.errors import UserError, refuse
 from repro.core.file_names import faults_of_names
 from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.read_once import reading_once
-from repro.publishing.anonymous import (
+from repro.publishing.anonymity.anonymous import (
     anonymise,
     condition_files,
     of_nobody,
     refuse_identities,
     told,
 )
-from repro.publishing.candidates import candidates
+from repro.publishing.anonymity.candidates import candidates
+from repro.publishing.anonymity.identities import ANONYMOUS
 from repro.publishing.committed import (
     Commit,
     find_commit,
@@ -35,11 +36,10 @@ from repro.publishing.committed import (
 from repro.publishing.contents import Contents, Files, PackedTraining
 from repro.publishing.crate import METADATA, describe
 from repro.publishing.croissant import croissant
-from repro.publishing.identities import ANONYMOUS
 from repro.publishing.limit import packed_trainings, within_limit, zip_size
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
-from repro.publishing.papers import papers
+from repro.publishing.reviewers.papers import papers
 from repro.publishing.scripts import SCRIPT, scripts
 from repro.publishing.zip_file import write_zip
 from repro.results.about import read_about

@@ -18,7 +18,7 @@ from repro.publishing.archive import pack_runs
 from repro.publishing.committed import find_commit, read_commit
 from repro.publishing.contents import Contents, Files, PackedTraining
 from repro.publishing.packed_data import tree
-from repro.publishing.papers import papers
+from repro.publishing.reviewers.papers import papers
 from repro.results.about import read_about
 from repro.results.claims import read_recording, recorded_run, stale
 from repro.results.paper_fields import open_fields

@@ -15,15 +15,15 @@ from repro.core import layout
 from repro.core.bounded import parse_json
 from repro.core.errors import SHOWN, UserError, refuse
 from repro.environment.locks import LOCK
-from repro.publishing.containers import Opener
+from repro.publishing.anonymity.containers import Opener
+from repro.publishing.anonymity.documents import is_left_out, without_names
+from repro.publishing.anonymity.identities import ANONYMOUS, AUTHORS, Identities, find_identities
+from repro.publishing.anonymity.rebuilt import read_to_change, rebuilt
+from repro.publishing.anonymity.same_conditions import stated_conditions
+from repro.publishing.anonymity.searching import Hit, search
+from repro.publishing.anonymity.spellings import Spellings
+from repro.publishing.anonymity.stated_digests import with_new_digests
 from repro.publishing.contents import Contents, Files
-from repro.publishing.documents import is_left_out, without_names
-from repro.publishing.identities import ANONYMOUS, AUTHORS, Identities, find_identities
-from repro.publishing.rebuilt import read_to_change, rebuilt
-from repro.publishing.same_conditions import stated_conditions
-from repro.publishing.searching import Hit, search
-from repro.publishing.spellings import Spellings
-from repro.publishing.stated_digests import with_new_digests
 from repro.results.about import read_about
 from repro.results.claims import EXPECTED
 from repro.results.recording import RecordedClaim, parse_recording

@@ -14,8 +14,8 @@ from typing import BinaryIO
 from zipfile import ZipFile, ZipInfo
 
 from repro.core.errors import UserError
-from repro.publishing.containers import DEEPEST, GZIP, UNPACKING_FAULTS, ZIP
-from repro.publishing.png_texts import MARK, png_chunks, png_text
+from repro.publishing.anonymity.containers import DEEPEST, GZIP, UNPACKING_FAULTS, ZIP
+from repro.publishing.anonymity.png_texts import MARK, png_chunks, png_text
 
 _LARGEST_TO_WRITE = 1 << 28  # bytes that are held in memory to be written anew
 

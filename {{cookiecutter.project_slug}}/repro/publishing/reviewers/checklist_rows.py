@@ -12,8 +12,8 @@ from typing import NamedTuple
 from repro.core.layout import CONTEXT
 from repro.core.markdown import code, escaped
 from repro.core.project import PROCESSES
-from repro.publishing.paper_facts import ClaimFacts, PaperFacts
-from repro.publishing.words import in_bytes, plural, setting_words, time_words
+from repro.publishing.reviewers.paper_facts import ClaimFacts, PaperFacts
+from repro.publishing.reviewers.words import in_bytes, plural, setting_words, time_words
 from repro.results.claims import RECORDED_RUNS
 from repro.results.document import number
 from repro.results.judge import equivalence_interval

@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from repro.publishing.anonymity.rebuilt import read_to_change
 from repro.publishing.contents import Files
-from repro.publishing.rebuilt import read_to_change
 
 _KINDS = ("md5", "sha1", "sha256", "sha512")
 _DIGEST = re.compile(rb"(?<![0-9a-zA-Z])(?:[0-9a-f]{32,128}|[0-9A-F]{32,128})(?![0-9a-zA-Z])")

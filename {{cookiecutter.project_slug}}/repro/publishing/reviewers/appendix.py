@@ -9,8 +9,14 @@ from collections.abc import Callable, Iterator
 
 from repro.core.markdown import as_sentence, code, escaped, row, table
 from repro.environment.locks import LOCK
-from repro.publishing.appendix_steps import customization, evaluation, installation, notes, workflow
-from repro.publishing.paper_facts import (
+from repro.publishing.reviewers.appendix_steps import (
+    customization,
+    evaluation,
+    installation,
+    notes,
+    workflow,
+)
+from repro.publishing.reviewers.paper_facts import (
     LEFT_OUT,
     SETUP_DISK_GB,
     SETUP_MINUTES,
@@ -19,7 +25,7 @@ from repro.publishing.paper_facts import (
     ClaimFacts,
     PaperFacts,
 )
-from repro.publishing.words import in_bytes, plural, time_words
+from repro.publishing.reviewers.words import in_bytes, plural, time_words
 from repro.results.claims import EXPECTED
 from repro.results.document import DOCUMENT
 

@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from repro.core.files import JsonObject
 from repro.core.markdown import code, escaped, row, table
 from repro.environment.locks import LOCK
-from repro.publishing.appendix import APPENDIX
-from repro.publishing.checklist_rows import (
+from repro.publishing.reviewers.appendix import APPENDIX
+from repro.publishing.reviewers.checklist_rows import (
     Fact,
     by_author,
     compute,
@@ -21,8 +21,8 @@ from repro.publishing.checklist_rows import (
     recorded_at,
     results,
 )
-from repro.publishing.paper_facts import TODO, ClaimFacts, PaperFacts
-from repro.publishing.words import plural, setting_words, short_digest
+from repro.publishing.reviewers.paper_facts import TODO, ClaimFacts, PaperFacts
+from repro.publishing.reviewers.words import plural, setting_words, short_digest
 from repro.results.claims import EXPECTED
 from repro.results.paper_fields import open_fields
 

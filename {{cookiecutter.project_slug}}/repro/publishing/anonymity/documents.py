@@ -17,8 +17,8 @@ from repro.core.bounded import parse_json
 from repro.core.errors import UserError
 from repro.core.files import Json
 from repro.core.project import parse_toml
-from repro.publishing.identities import ANONYMOUS, AUTHORS
-from repro.publishing.identity_sources import COPYRIGHT, LICENCES, parse_yaml
+from repro.publishing.anonymity.identities import ANONYMOUS, AUTHORS
+from repro.publishing.anonymity.identity_sources import COPYRIGHT, LICENCES, parse_yaml
 
 # Lists of people, and of accounts that own code: whole files that only tell who somebody is.
 _PEOPLE = re.compile(

@@ -13,7 +13,7 @@ from repro.core.bounded import parse_json
 from repro.core.files import Json
 from repro.core.project import parse_toml
 from repro.data.manifest import data_digest
-from repro.publishing.identity_sources import parse_yaml
+from repro.publishing.anonymity.identity_sources import parse_yaml
 
 _RECORDED_WORDS = ("text", "shows", "cost", "dataset", "added")  # for people, no condition
 

@@ -26,7 +26,7 @@ from repro.publishing.packed import (
     packed_size,
     read_packed,
 )
-from repro.publishing.words import time_words
+from repro.publishing.reviewers.words import time_words
 from repro.results.document import number
 from repro.results.recording import Cost, RecordedClaim
 from repro.results.stated import Stated, parse_stated

@@ -8,9 +8,9 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from repro.publishing.containers import Opener
+from repro.publishing.anonymity.containers import Opener
+from repro.publishing.anonymity.searching import chunks
 from repro.publishing.contents import Files
-from repro.publishing.searching import chunks
 from repro.runs.git_index import run_git
 
 _HEX = re.compile(rb"(?<![0-9a-z])g?([0-9a-f]{7,64})(?![0-9a-z])")  # `git describe` writes a "g"

@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 from repro.core.files import Json, JsonObject
 from repro.core.markdown import one_line
 from repro.publishing.packed import packed_figures
-from repro.publishing.paper_facts import RECREATE, ClaimFacts, PaperFacts
+from repro.publishing.reviewers.paper_facts import RECREATE, ClaimFacts, PaperFacts
 from repro.results.about import Author
 from repro.results.claims import EXPECTED
 from repro.results.stated import is_orcid

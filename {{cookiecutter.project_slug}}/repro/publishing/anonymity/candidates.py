@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from repro.publishing.identities import AUTHORS
-from repro.publishing.machine_names import account_of
-from repro.publishing.nobody import NOBODY
+from repro.publishing.anonymity.identities import AUTHORS
+from repro.publishing.anonymity.machine_names import account_of
+from repro.publishing.anonymity.nobody import NOBODY
 
 _SHOWN = 30
 _LARGEST = 1 << 20  # bytes of a file that is looked at

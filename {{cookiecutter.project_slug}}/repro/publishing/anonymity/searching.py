@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from repro.publishing.containers import Opener
-from repro.publishing.spellings import Found, Spellings
+from repro.publishing.anonymity.containers import Opener
+from repro.publishing.anonymity.spellings import Found, Spellings
 
 _CHUNK = 1 << 22  # bytes
 _IN_ITS_NAME = "its name"

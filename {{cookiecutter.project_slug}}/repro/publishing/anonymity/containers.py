@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 from zipfile import BadZipFile, ZipFile
 
-from repro.publishing.png_texts import MARK, MOST_TEXT, png_chunks, png_text
+from repro.publishing.anonymity.png_texts import MARK, MOST_TEXT, png_chunks, png_text
 
 DEEPEST = 4  # containers in each other
 MOST = 1 << 30  # bytes that are read of one file of the archive, all that it holds included

@@ -6,11 +6,11 @@ authors come out letter for letter.
 
 from collections.abc import Mapping
 
-from repro.publishing.appendix import APPENDIX, write_appendix
-from repro.publishing.codecheck import CODECHECK, write_codecheck
 from repro.publishing.contents import Contents
-from repro.publishing.facts_asked import FACTS_ASKED, write_facts_asked
-from repro.publishing.paper_facts import gather
+from repro.publishing.reviewers.appendix import APPENDIX, write_appendix
+from repro.publishing.reviewers.codecheck import CODECHECK, write_codecheck
+from repro.publishing.reviewers.facts_asked import FACTS_ASKED, write_facts_asked
+from repro.publishing.reviewers.paper_facts import gather
 
 
 def papers(contents: Contents) -> Mapping[str, bytes]:

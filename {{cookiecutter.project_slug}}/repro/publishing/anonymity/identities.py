@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.publishing import machine_names
+from repro.publishing.anonymity import machine_names
+from repro.publishing.anonymity.identity_sources import Stated, stated_in_files
+from repro.publishing.anonymity.nobody import FORGES, NOBODY, SYSTEM_FOLDERS
+from repro.publishing.anonymity.object_ids import ids_in_files
+from repro.publishing.anonymity.spellings import Spellings
 from repro.publishing.contents import Files
-from repro.publishing.identity_sources import Stated, stated_in_files
-from repro.publishing.nobody import FORGES, NOBODY, SYSTEM_FOLDERS
-from repro.publishing.object_ids import ids_in_files
-from repro.publishing.spellings import Spellings
 from repro.runs.git_index import run_git
 
 SHORTEST = 4  # characters

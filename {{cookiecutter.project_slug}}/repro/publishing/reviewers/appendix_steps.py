@@ -7,7 +7,7 @@ of each what it should print, how long it takes and what may differ on another m
 from collections.abc import Iterator
 
 from repro.core.markdown import as_sentence, block, code, escaped, row, table
-from repro.publishing.paper_facts import (
+from repro.publishing.reviewers.paper_facts import (
     RECREATE,
     SETUP_DISK_GB,
     SETUP_DOWNLOAD_GB,
@@ -15,7 +15,7 @@ from repro.publishing.paper_facts import (
     ClaimFacts,
     PaperFacts,
 )
-from repro.publishing.words import plural, short_digest, time_words
+from repro.publishing.reviewers.words import plural, short_digest, time_words
 from repro.results.document import DOCUMENT, number
 from repro.results.judge import ENOUGH_SEEDS, equivalence_interval
 from repro.results.recording import RecordedClaim

@@ -1,0 +1,1 @@
+"""Take out of an archive who made it, or refuse what cannot lose that."""
