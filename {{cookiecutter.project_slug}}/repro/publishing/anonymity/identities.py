@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro.publishing.anonymity import machine_names
-from repro.publishing.anonymity.identity_sources import Stated, stated_in_files
+from repro.publishing.anonymity.identity_sources import StatedNames, stated_in_files
 from repro.publishing.anonymity.nobody import FORGES, NOBODY, SYSTEM_FOLDERS
 from repro.publishing.anonymity.object_ids import ids_in_files
 from repro.publishing.anonymity.spellings import Spellings
@@ -126,7 +126,7 @@ class _Collector:
     def _leave_out(self, text: str, what: str, why: str) -> None:
         self._left_out.setdefault(text, f"{text!a} ({what}) {why}")
 
-    def add_stated(self, stated: Stated) -> None:
+    def add_stated(self, stated: StatedNames) -> None:
         """Take what the project's files and the runs state."""
         for person, what in stated.people:
             self.add_person(person, what)

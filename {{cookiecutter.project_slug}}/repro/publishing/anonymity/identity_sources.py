@@ -44,7 +44,7 @@ Names = list[tuple[str, str]]  # a text, and what it is
 
 
 @dataclass
-class Stated:
+class StatedNames:
     """What files state; each text with words for what it is."""
 
     project: str = ""
@@ -57,9 +57,9 @@ class Stated:
     commits: set[str] = field(default_factory=set)
 
 
-def stated_in_files(files: Files) -> Stated:
+def stated_in_files(files: Files) -> StatedNames:
     """Read what the files of an archive state."""
-    stated = Stated()
+    stated = StatedNames()
     _read_pyproject(parse_toml(_text(files, _PYPROJECT)), stated)
     _read_citation(citation_of(files), stated)
     for name in files:
@@ -141,7 +141,7 @@ def _texts(value: Json) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _read_pyproject(content: dict[str, Json], stated: Stated) -> None:
+def _read_pyproject(content: dict[str, Json], stated: StatedNames) -> None:
     project = _table(content, "project")
     stated.project = str(project.get("name", ""))
     for key in ("authors", "maintainers"):
@@ -161,7 +161,7 @@ def _bare(text: str) -> str:
     return re.sub(r"^(https?://[^/]+/|doi:)", "", text.strip())
 
 
-def _read_person(person: Json, what: str, stated: Stated) -> None:
+def _read_person(person: Json, what: str, stated: StatedNames) -> None:
     """Read an author as CITATION.cff or pyproject.toml write one."""
     if not isinstance(person, dict):
         return
@@ -178,7 +178,7 @@ def _read_person(person: Json, what: str, stated: Stated) -> None:
     stated.words += [(text, f"the affiliation of {what}") for text in places if " " in text]
 
 
-def _read_citation(citation: dict[str, Json], stated: Stated) -> None:
+def _read_citation(citation: dict[str, Json], stated: StatedNames) -> None:
     for key in ("authors", "contact"):
         for person in _list(citation, key):
             _read_person(person, f"an author in {_CITATION}", stated)
@@ -202,7 +202,7 @@ def _commits_of(value: Json) -> Iterator[str]:
             yield from _commits_of(inner)
 
 
-def _read_file_of_run(files: Files, name: str, stated: Stated) -> None:
+def _read_file_of_run(files: Files, name: str, stated: StatedNames) -> None:
     """Read what a file of a run, or a tracker's settings, tell of machines and trackers."""
     text = _text(files, name)
     file = PurePosixPath(name).name
@@ -221,7 +221,7 @@ def _read_file_of_run(files: Files, name: str, stated: Stated) -> None:
         stated.words += [(value, "a name or id of a tracker") for value in told if value]
 
 
-def _read_context(context: dict[str, Json], stated: Stated) -> None:
+def _read_context(context: dict[str, Json], stated: StatedNames) -> None:
     git = _table(context, "git")
     stated.hosts += [
         (host, "the host of a run") for host in _texts(_table(context, "hardware").get("hostname"))
@@ -230,7 +230,7 @@ def _read_context(context: dict[str, Json], stated: Stated) -> None:
     stated.commits |= {*_texts(git.get("commit_hash"))}
 
 
-def _read_places(name: str, text: str, stated: Stated) -> None:
+def _read_places(name: str, text: str, stated: StatedNames) -> None:
     """Take the folder of the project on the machine of a run: the run's own path begins with it."""
     place = str(PurePosixPath(name).parent)
     for path in re.findall(r"(?m)^run_dir: [\"']?(.*?)[\"']?$", text):
