@@ -68,7 +68,10 @@ def test_the_check_digit_of_an_orcid(orcid: str) -> None:
         (['doi = "10.5281/a\\nb"'], "expected a DOI"),
         (["doi = 10.5281"], "'doi' = 10.5281: expected a table [tool.repro] of texts and tables"),
         (["[tool.repro.doi]"], "expected a DOI"),
-        (['orcid = "0000-0002-1825-0096"'], "expected an ORCID whose check digit is right"),
+        (
+            ['orcid = "0000-0002-1825-0096"'],
+            "expected an ORCID of four times four digits, whose check digit is right",
+        ),
         (['orcid = "0000-0002-1825-009"'], "expected an ORCID"),
         (['orcid = "https://orcid.org/0000-0002-1825-0097"'], "expected an ORCID"),
         (["[tool.repro.orcid]", '"Jane\\nDoe" = "x"'], r"orcid.'Jane\nDoe' = 'x'"),

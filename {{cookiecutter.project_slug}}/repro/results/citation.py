@@ -143,7 +143,7 @@ def _edit(text: str, node: yaml.MappingNode, name: str, value: str, after: str =
     pairs = [pair for pair in node.value if pair[0].value == after] or node.value
     key, above = pairs[0]
     place = above.end_mark.index
-    if node.flow_style:  # all in one line: {name: Jane Doe}
+    if node.flow_style:  # all in one line: {name: NAME}
         return _Edit(place, place, f", {line}", line)
     place += len(text[place:].partition("\n")[0].rstrip("\r"))
     new_line = "\r\n" if "\r\n" in text else "\n"

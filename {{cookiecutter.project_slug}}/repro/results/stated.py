@@ -79,7 +79,7 @@ def parse_stated(text: str) -> Stated:
     faults = _unknown("", table, (*_CODE, "doi", "orcid", "responsible_ai", "paper"))
     doi = table.get("doi")
     if doi is not None and not _is_doi(doi):
-        faults.append(_fault("doi", doi, 'a DOI without an address, such as "10.5281/zenodo.123"'))
+        faults.append(_fault("doi", doi, "a DOI without an address, such as 10.PREFIX/NAME"))
     orcids = _orcids(table.get("orcid", {}), faults)
     responsible_ai = _named(table, "responsible_ai", RESPONSIBLE_AI, faults)
     paper = _named(table, "paper", PAPER, faults)
@@ -135,7 +135,7 @@ def _orcids(value: Json, faults: list[str]) -> dict[str, str]:
         if isinstance(orcid, str) and is_orcid(orcid):
             orcids[name] = orcid
         else:
-            expected = 'an ORCID whose check digit is right, such as "0000-0002-1825-0097"'
+            expected = "an ORCID of four times four digits, whose check digit is right"
             faults.append(_fault(f"orcid.{name!r}" if name else "orcid", orcid, expected))
     return orcids
 
