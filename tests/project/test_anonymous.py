@@ -92,7 +92,9 @@ def test_its_documents_are_of_anonymous_authors(hidden: tuple[Path, str]) -> Non
     assert b"name: Anonymous authors\n" in files["CITATION.cff"]
     assert b'authors = [{ name = "Anonymous authors" }]' in files["pyproject.toml"]
     assert files[".git_archival.txt"] == b"commit: anonymous\n"
-    assert b"Recorded from commit `anonymous`." in files["REPRODUCE.md"]
+    assert b"Recorded from commit `anonymous`.\n" in files["REPRODUCE.md"]
+    assert not any(b"swh:1:" in files[name] for name in ("REPRODUCE.md", "ro-crate-metadata.json"))
+    assert "tree" not in json.loads(files["results/expected_metrics.json"])
     graph = json.loads(files["ro-crate-metadata.json"])["@graph"]
     people = [entity["name"] for entity in graph if entity["@type"] == "Person"]
     assert people == ["Anonymous authors"]

@@ -372,6 +372,16 @@ def test_a_remote_tells_host_owner_and_name(
     assert not not_expected & found
 
 
+def test_a_remote_with_a_word_of_the_projects_name_is_not_looked_for(nobody: Path) -> None:
+    """The project keeps its name, so that word tells no more; `sugar` may be all over the code."""
+    url = "https://github.com/zquag/sugar.git"
+    subprocess.run(["git", "-C", nobody, "remote", "add", "other", url], check=True)
+    found = find_identities(nobody, {"pyproject.toml": b'[project]\nname = "sugar-study"\n'})
+    assert {"zquag", "zquag/sugar"} <= known(found)
+    assert "sugar" not in known(found)
+    assert any("'sugar'" in line and "the project's own name" in line for line in found.left_out)
+
+
 def test_git_and_the_machine_tell_names(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     who = ["-c", "user.name=Ada Thornbury", "-c", "user.email=7+adath@users.noreply.github.com"]
     (nobody / "a").write_text("x")

@@ -26,7 +26,8 @@ from repro.publishing.anonymity.stated_digests import with_new_digests
 from repro.publishing.contents import Contents, Files
 from repro.results.about import read_about
 from repro.results.claims import EXPECTED
-from repro.results.recording import RecordedClaim, parse_recording
+from repro.results.document import DOCUMENT, blocks, fill_blocks
+from repro.results.recording import RecordedClaim, Recording, parse_recording
 
 _REMEDY = (
     "conditions are never changed: take it out and make record, or --keep WORD if it tells nobody"
@@ -139,13 +140,19 @@ def of_nobody(contents: Contents, hidden: AnonymousFiles) -> Contents:
     ]
     return replace(
         contents,
-        files=hidden.files,
+        files={**hidden.files, DOCUMENT: _document(texts[DOCUMENT], contents.root, recording)},
         about=read_about(texts),
         recording=recording,
         trainings=trainings,
         commit=None,
         moment=0,
     )
+
+
+def _document(text: bytes, root: Path, recording: Recording) -> bytes:
+    """Return REPRODUCE.md without the SWHIDs of the recorded code."""
+    origin = blocks(root, recording)["commit"]
+    return fill_blocks(text.decode(), {"commit": origin}).encode()
 
 
 def _of_condition(hit: Hit, identities: Identities) -> str:

@@ -1,8 +1,8 @@
 """Write the documents that name authors and places anew, so that they name nobody.
 
 CITATION.cff and pyproject.toml lose authors, addresses and identifiers; a licence's copyright is
-that of "Anonymous authors"; the context of a run loses host, remote and branch. Lists of people are
-left out of the archive as a whole.
+that of "Anonymous authors"; the context of a run loses host, remote and branch, and the recording
+the id of the recorded folder. Lists of people are left out of the archive as a whole.
 """
 
 import json
@@ -19,6 +19,7 @@ from repro.core.files import Json
 from repro.core.project import parse_toml
 from repro.publishing.anonymity.identities import ANONYMOUS, AUTHORS
 from repro.publishing.anonymity.identity_sources import COPYRIGHT, LICENCES, parse_yaml
+from repro.results.claims import EXPECTED
 
 # Lists of people, and of accounts that own code: whole files that only tell who somebody is.
 _PEOPLE = re.compile(
@@ -48,6 +49,8 @@ def without_names(name: str, data: bytes) -> bytes:
         change = _licence
     elif file == layout.CONTEXT and name.startswith(f"{layout.RUNS}/"):
         change = _context
+    elif name == EXPECTED.as_posix():
+        change = _recording
     return change(data) if change else data
 
 
@@ -86,6 +89,18 @@ def _context(data: bytes) -> bytes:
     if isinstance(hardware := context.get("hardware"), dict):
         context["hardware"] = {**hardware, "hostname": ANONYMOUS}
     return (json.dumps(context, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _recording(data: bytes) -> bytes:
+    """Take git's id of the project's folder out of what was recorded: a SWHID is made of it."""
+    try:
+        content = parse_json(data)
+    except ValueError:
+        return data
+    if not isinstance(content, dict) or "tree" not in content:
+        return data
+    del content["tree"]
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _pyproject(data: bytes) -> bytes:

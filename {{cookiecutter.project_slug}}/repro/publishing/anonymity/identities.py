@@ -101,12 +101,16 @@ def _lines(root: Path, *arguments: str) -> list[str]:
         return []
 
 
+def _words_of(name: str) -> set[str]:
+    return {*re.findall(r"[^\W_]+", name.casefold())}
+
+
 class _Collector:
     """Collects texts; `kept` are those that the author said are nobody's."""
 
     def __init__(self, kept: Collection[str], project: str) -> None:
         self._kept = kept
-        self._project = project.casefold()
+        self._project = project
         self._found: dict[str, Identity] = {}
         self._left_out: dict[str, str] = {}
 
@@ -181,8 +185,8 @@ class _Collector:
         if owners:
             self.add(path, what)
         self.add(owners[0] if owners else "", f"the owner of {what}")
-        if repository.casefold() == self._project:
-            self._leave_out(repository, f"the name of {what}", "is the project's own name, too")
+        if _words_of(repository) <= _words_of(self._project):
+            self._leave_out(repository, f"the name of {what}", "is in the project's own name")
         else:
             self.add(repository, f"the name of {what}")
         if host.casefold() not in FORGES:
