@@ -159,7 +159,8 @@ def _remedy(manifest: Path) -> str:
 def data_digest(manifest: Mapping[str, Json]) -> str:
     """Return the SHA-256 that stands for the data.
 
-    It leaves out "code": code has digests of its own among the conditions.
+    It leaves out "code", which has digests of its own among the conditions, and "license", which
+    changes no bit.
     """
-    left_out = ("code", SEAL)
+    left_out = ("code", "license", SEAL)
     return sha256_json({key: value for key, value in manifest.items() if key not in left_out})
