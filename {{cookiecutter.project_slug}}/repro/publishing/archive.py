@@ -25,7 +25,6 @@ from repro.publishing.anonymity.anonymous import (
     told,
 )
 from repro.publishing.anonymity.candidates import candidates
-from repro.publishing.anonymity.identities import ANONYMOUS
 from repro.publishing.committed import (
     Commit,
     find_commit,
@@ -46,7 +45,7 @@ from repro.results.about import read_about
 from repro.results.citation import uncited
 from repro.results.claims import read_recording, stale
 from repro.results.document import outdated
-from repro.results.recording import Recording
+from repro.results.recording import ANONYMOUS, Recording
 from repro.runs.context import read_context
 from repro.runs.git import uncommitted_changes
 
@@ -96,7 +95,7 @@ def archive(
     files = with_forms(contents)
     if hidden:
         refuse_identities({**files, top: b""}, hidden.identities)
-        print(*told(hidden), *candidates(files), sep="\n")
+        print(*told(hidden), *candidates(contents.files), sep="\n")
     path = output or root / f"{top}.zip"
     write_zip(path, top, files, executable, contents.moment)
     return path

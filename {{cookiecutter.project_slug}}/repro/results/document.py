@@ -14,7 +14,7 @@ from repro.core.markdown import cell, code, table
 from repro.core.project import command_line, tool_settings
 from repro.environment.locks import LOCK
 from repro.results.claims import EXPECTED, read_recording
-from repro.results.recording import Cost, RecordedClaim, Recording
+from repro.results.recording import ANONYMOUS, Cost, RecordedClaim, Recording
 
 DOCUMENT = "REPRODUCE.md"
 
@@ -67,7 +67,10 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     bits = [row for name, claim in claims.items() for row in _bits(name, claim)]
     costs = [row for name, claim in claims.items() for row in _costs(name, claim)]
     tables = [
-        table("claim | command | mean ± standard deviation [95 % of means] | seeds", results),
+        table(
+            "claim | command | mean ± standard deviation [95 % interval of the mean] | seeds",
+            results,
+        ),
         "The trained weights:",
         table("claim | hardware class | seed | value | bits (SHA-256 of the weights)", bits),
     ]
@@ -188,6 +191,8 @@ def _listing(commands: dict[str, str]) -> str:
 def _origin(recording: Recording) -> str:
     """Say of which code the results are, and how Software Heritage names it."""
     commit, dirty = recording.commit, recording.dirty
+    if commit == ANONYMOUS:
+        return "Recorded from a commit that this copy does not name."
     if commit is None:
         return (
             "Recorded without a commit: the digests of code, config, data and lock in "

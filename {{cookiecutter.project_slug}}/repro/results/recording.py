@@ -14,6 +14,7 @@ from repro.runs.conditions import Conditions, DatasetFacts
 from repro.runs.swhid import software_ids
 
 CLAIM_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]*$"  # it is the name of folders, too
+ANONYMOUS = "anonymous"  # in the place of a commit, in an archive that names nobody
 Interval: TypeAlias = tuple[float, float]
 Choice: TypeAlias = Literal["last", "best"]  # of a training's checkpoints: layout.LAST, layout.BEST
 

@@ -69,9 +69,11 @@ class Verdict:
         )
 
 
-def write_verdict(folder: Path, verdict: Verdict) -> None:
-    """Write verdict.json into a folder of runs/verify/."""
-    write_file(folder / _FILE, (json.dumps(asdict(verdict), indent=1) + "\n").encode())
+def write_verdict(folder: Path, verdict: Verdict) -> Path:
+    """Write verdict.json into a folder of runs/verify/, and return its path."""
+    path = folder / _FILE
+    write_file(path, (json.dumps(asdict(verdict), indent=1) + "\n").encode())
+    return path
 
 
 def verdicts_newest_first(root: Path) -> list[Verdict]:

@@ -85,7 +85,7 @@ def verify(
 ) -> Verdict:
     """Repeat a recorded seed of a claim (default: the first ones), or a part of it, and judge.
 
-    Prints the evidence and writes it to verdict.json in a new folder of runs/verify/.
+    Prints the evidence, and writes it to verdict.json in a new folder of runs/verify/.
     """
     started = time.monotonic()
     claim, expected = find_claim(root, name)
@@ -119,10 +119,11 @@ def verify(
         training.repeat(part)
         print(f"\n{verdict.why}{verdict.what_next}")
     verdict.seconds = round(time.monotonic() - started, 1)
-    write_verdict(folder, verdict)
+    written = write_verdict(folder, verdict)
     page = write_report(root, folder / "report.html")
     refresh_report(root)
     print(f"\nto look at: {page.relative_to(root)}")
+    print(f"to send to the authors: {written.relative_to(root)}")
     return verdict
 
 

@@ -7,6 +7,7 @@ would not give the recorded results again: an identity in one refuses the archiv
 the line and what to do. What a person is, and what is only a word, is told in identities.py.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from repro.core.errors import SHOWN, UserError, refuse
 from repro.environment.locks import LOCK
 from repro.publishing.anonymity.containers import Opener
 from repro.publishing.anonymity.documents import is_left_out, without_names
-from repro.publishing.anonymity.identities import ANONYMOUS, AUTHORS, Identities, find_identities
+from repro.publishing.anonymity.identities import AUTHORS, Identities, find_identities
 from repro.publishing.anonymity.rebuilt import read_to_change, rebuilt
 from repro.publishing.anonymity.same_conditions import stated_conditions
 from repro.publishing.anonymity.searching import Hit, search
@@ -27,11 +28,14 @@ from repro.publishing.contents import Contents, Files
 from repro.results.about import read_about
 from repro.results.claims import EXPECTED
 from repro.results.document import DOCUMENT, blocks, fill_blocks
-from repro.results.recording import RecordedClaim, Recording, parse_recording
+from repro.results.recording import ANONYMOUS, RecordedClaim, Recording, parse_recording
 
 _REMEDY = (
     "conditions are never changed: take it out and make record, or --keep WORD if it tells nobody"
 )
+
+# The first commands of REPRODUCE.md: the repository's address is gone.
+_CLONING = re.compile(rf"(?m)^git clone \S*{ANONYMOUS}\S*.*\n(?:cd .*\n)?")
 
 
 @dataclass(frozen=True)
@@ -150,9 +154,10 @@ def of_nobody(contents: Contents, hidden: AnonymousFiles) -> Contents:
 
 
 def _document(text: bytes, root: Path, recording: Recording) -> bytes:
-    """Return REPRODUCE.md without the SWHIDs of the recorded code."""
+    """Return REPRODUCE.md without the SWHIDs of the recorded code, and without cloning it."""
     origin = blocks(root, recording)["commit"]
-    return fill_blocks(text.decode(), {"commit": origin}).encode()
+    filled = fill_blocks(text.decode(), {"commit": origin})
+    return _CLONING.sub("# in the folder of the unpacked archive\n", filled).encode()
 
 
 def _of_condition(hit: Hit, identities: Identities) -> str:

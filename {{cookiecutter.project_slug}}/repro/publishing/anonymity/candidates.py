@@ -41,8 +41,8 @@ _OF_THE_AUTHOR = {
     ),
     "a DOI": re.compile(r"\b10\.[0-9]{4,9}/[^\s\"'<>)\]]+"),
     "an institution": re.compile(
-        r"\b(?:[A-Z][\w-]+ ){0,3}(?:Universit\w+|Institute|Laborator\w+|GmbH|Inc\.|ETH|CNRS)"
-        r"\b(?: of [A-Z]\w+)?"
+        r"\b(?:[A-Z][\w-]+ ){0,3}(?:Universi\w+|Uni|Univ\.|Institut\w*|Laborator\w+|College"
+        r"|School|Hochschule|Academy|GmbH|Inc\.|ETH|CNRS)(?!\w)(?: of)?(?: [A-Z]\w+)?"
     ),
 }
 _NO_AUTHORS = ("repro/", "tests/", ".github/", "Dockerfile", "requirements", "bootstrap.py")

@@ -17,9 +17,10 @@ from repro.core.bounded import parse_json
 from repro.core.errors import UserError
 from repro.core.files import Json
 from repro.core.project import parse_toml
-from repro.publishing.anonymity.identities import ANONYMOUS, AUTHORS
+from repro.publishing.anonymity.identities import AUTHORS
 from repro.publishing.anonymity.identity_sources import COPYRIGHT, LICENCES, parse_yaml
 from repro.results.claims import EXPECTED
+from repro.results.recording import ANONYMOUS
 
 # Lists of people, and of accounts that own code: whole files that only tell who somebody is.
 _PEOPLE = re.compile(

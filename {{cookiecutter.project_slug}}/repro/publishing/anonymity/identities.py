@@ -18,14 +18,14 @@ from pathlib import Path
 
 from repro.publishing.anonymity import machine_names
 from repro.publishing.anonymity.identity_sources import StatedNames, stated_in_files
-from repro.publishing.anonymity.nobody import FORGES, NOBODY, SYSTEM_FOLDERS
+from repro.publishing.anonymity.nobody import FORGES, NOBODY, PROVIDERS, SYSTEM_FOLDERS
 from repro.publishing.anonymity.object_ids import ids_in_files
 from repro.publishing.anonymity.spellings import Spellings
 from repro.publishing.contents import Files
+from repro.results.recording import ANONYMOUS
 from repro.runs.git_index import run_git
 
 SHORTEST = 4  # characters
-ANONYMOUS = "anonymous"
 AUTHORS = "Anonymous authors"
 _KIT = "repro/"
 _IN_FILES_OF_THE_KIT = 3
@@ -158,13 +158,15 @@ class _Collector:
             self.add(part, f"a part of the name {name!a}, {what}")
 
     def add_address(self, address: str, what: str) -> None:
-        """Take an e-mail address, and the name of the account in it."""
+        """Take an e-mail address, the account in it, and its domain if that is not everybody's."""
         account, at, domain = address.strip(" <>").partition("@")
         account = re.sub(r"^[0-9]+\+", "", account)  # GitHub's addresses begin with a number
         if not at or (account.casefold() in NOBODY and domain.partition(".")[0] in NOBODY):
             return
         self.add(address.strip(" <>"), what)
         self.add(account, f"the account of an address, {what}")
+        if domain.casefold() not in PROVIDERS and not domain.startswith("users.noreply."):
+            self.add(domain, f"the domain of an address, {what}")
 
     def add_repository(self, url: str, what: str) -> None:
         """Take the address of a repository, its host if it is no public forge, and its owner."""

@@ -20,6 +20,14 @@ _PUBLIC_HOSTS = (
 )
 FORGES = frozenset(host for line in _PUBLIC_HOSTS for host in line.split())
 
+# Where people have e-mail addresses whatever institution they are of.
+_MAIL = (
+    "gmail.com googlemail.com outlook.com hotmail.com live.com yahoo.com icloud.com me.com aol.com",
+    "proton.me protonmail.com gmx.de gmx.net web.de mail.com mail.ru yandex.ru qq.com 163.com 126.com",
+    "example.com example.org example.net",
+)
+PROVIDERS = frozenset(domain for line in _MAIL for domain in line.split())
+
 # A folder in one of these is the system's: /usr/local. One in /data or /scratch is a group's.
 _SYSTEM = "usr var opt lib etc tmp srv run dev proc sys bin root private"
 SYSTEM_FOLDERS = frozenset(_SYSTEM.split())

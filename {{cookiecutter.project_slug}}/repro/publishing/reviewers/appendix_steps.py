@@ -20,8 +20,6 @@ from repro.results.document import DOCUMENT, number
 from repro.results.judge import ENOUGH_SEEDS, equivalence_interval
 from repro.results.recording import RecordedClaim
 
-_PREFIX = 20  # steps of the quick check, as in REPRODUCE.md
-
 
 def installation() -> Iterator[str]:
     """Say how to install."""
@@ -34,6 +32,7 @@ def installation() -> Iterator[str]:
     )
     yield block(["make setup", "source .venv/bin/activate"])
     yield (
+        "`./verify.sh` (or `sh verify.sh`) installs as well, needs no make, and verifies: see T2. "
         f"{DOCUMENT} says how to use Docker or conda instead. `python -m repro doctor "
         "--environment` compares each installed file with the lock."
     )
@@ -42,19 +41,20 @@ def installation() -> Iterator[str]:
 def workflow(facts: PaperFacts) -> Iterator[str]:
     """Say which tasks there are, in their order."""
     first = facts.claims[0]
-    quick = f"python -m repro verify {first.name} --prefix {_PREFIX}"
     yield "## A.5 Experiment workflow"
-    yield "T1 → T2 → T3 → T4; T3 alone decides on the claims."
+    yield (
+        "T1 → T2 → T3 → T4; T3 alone decides on the claims. With ten minutes `sh verify.sh --quick` "
+        "is all: it checks the files, installs, and does T2."
+    )
     yield table(
         "task | what it does | command | time",
         [
             row("**T1**", "installs", code("make setup"), f"about {SETUP_MINUTES} min"),
             row(
                 "**T2**",
-                f"compares the first {_PREFIX} steps of {first.label}, on a recorded hardware "
-                "class",
-                code(quick),
-                "a part of T3",
+                f"compares the first steps of {first.label}, on a recorded hardware class",
+                code(f"python -m repro verify {first.name} --quick"),
+                "about a minute",
             ),
             row(
                 "**T3**",
@@ -153,12 +153,13 @@ def _values(of: ClaimFacts) -> Iterator[str]:
 def customization(facts: PaperFacts) -> Iterator[str]:
     """Say how to go beyond what was recorded."""
     train = facts.command("train", "seed=7", "run_dir=runs/mine")
+    evaluate = facts.command("evaluate", "--checkpoint", "runs/mine/checkpoints/last")
     yield "## A.7 Experiment customization"
     yield (
         "Every setting of `configs/` can be given to the training command, as `key=value`. Another "
-        "seed is not one of the recorded ones, so it is compared by its value alone:"
+        "seed is not one of the recorded ones, so only its value can be compared, with those of A.6:"
     )
-    yield block([train, "python -m repro compare runs/mine runs/record"])
+    yield block([train, evaluate])
 
 
 def notes(facts: PaperFacts) -> Iterator[str]:
