@@ -111,6 +111,8 @@ def _read(root: Path, with_data: bool, allow_dirty: bool) -> tuple[Contents, Com
     refuse([f"{line}: make record" for line in (*stale(root), *outdated(root), *uncited(root))])
     refuse_secrets(commit.files)
     patch = uncommitted_changes(root)
+    if patch and not allow_dirty:
+        raise UserError("a file was changed while the archive was made: let all else end first")
     if not patch:
         refuse_what_git_left_out(root, commit.files, recording.claims)
     packed, trainings = pack_runs(root, recording, runs, with_data)

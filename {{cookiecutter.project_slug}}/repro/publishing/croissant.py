@@ -83,9 +83,10 @@ def croissant(contents: Contents) -> dict[str, bytes]:
         "name": f"Data of {contents.about.title}",
         "description": " ".join(_description(each) for each in data),
         "conformsTo": [_VERSION, _RESPONSIBLE_AI] if responsible else _VERSION,
-        "datePublished": time.strftime("%Y-%m-%d", time.gmtime(contents.moment)),
         "distribution": [node for each in data for node in _distribution(contents, each)],
     }
+    if contents.commit:  # without one the moment tells nothing
+        dataset["datePublished"] = time.strftime("%Y-%m-%d", time.gmtime(contents.moment))
     if contents.about.repository:
         dataset["url"] = contents.about.repository
     if licences := sorted({text for each in data for text in each.texts("license")}):

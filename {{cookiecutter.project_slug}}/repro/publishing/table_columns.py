@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 
 _KINDS = {  # of Croissant, from the narrowest on
-    "sc:Integer": re.compile(r"[+-]?\d{1,18}"),
-    "sc:Float": re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"),
+    "sc:Integer": re.compile(r"[+-]?[0-9]{1,18}"),
+    "sc:Float": re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"),
 }
 _TEXT = "sc:Text"
 

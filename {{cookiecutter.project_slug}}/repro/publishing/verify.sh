@@ -63,7 +63,9 @@ read_options() {
     while [ $# -gt 0 ]; do
         case $1 in
         --claim | --seed | --work | --venv)
-            [ $# -gt 1 ] && [ -n "$2" ] || misused "$1: expected a value after it"
+            case ${2:-} in
+            '' | -*) misused "$1: expected a value after it" ;;
+            esac
             ;;
         esac
         case $1 in

@@ -82,5 +82,6 @@ def _authors(people: Json) -> list[Author]:
 def name_of(author: JsonObject) -> str:
     """Return the name of an author, which may stand there in one piece or in two."""
     person = {key: value for key, value in author.items() if isinstance(value, str)}
-    parts = [person.get("given-names"), person.get("family-names")]
+    keys = ("given-names", "name-particle", "family-names", "name-suffix")
+    parts = [person.get(key) for key in keys]
     return person.get("name") or " ".join(filter(None, parts))

@@ -17,6 +17,7 @@ from repro.results.claims import EXPECTED, read_recording
 from repro.results.recording import ANONYMOUS, Cost, RecordedClaim, Recording
 
 DOCUMENT = "REPRODUCE.md"
+_SPREAD = "mean ± standard deviation [95 % interval of the mean]"
 
 
 def read_document(root: Path) -> str:
@@ -67,10 +68,7 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     bits = [row for name, claim in claims.items() for row in _bits(name, claim)]
     costs = [row for name, claim in claims.items() for row in _costs(name, claim)]
     tables = [
-        table(
-            "claim | command | mean ± standard deviation [95 % interval of the mean] | seeds",
-            results,
-        ),
+        table(f"claim | command | {_SPREAD} | seeds", results),
         "The trained weights:",
         table("claim | hardware class | seed | value | bits (SHA-256 of the weights)", bits),
     ]

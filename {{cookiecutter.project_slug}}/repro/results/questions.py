@@ -92,6 +92,8 @@ def locked(root: Path) -> Answer:
 def committed(root: Path) -> Answer:
     """Check that the code is committed, under names that an archive of it can have."""
     git = get_git_info(root)
+    if not git.commit_hash and git.source == "archive":
+        return Answer(OPEN, f"{git.note}")
     if not git.commit_hash:
         remedy = "git init, git add --all, git commit"
         return Answer(FAIL, f"no commit is known ({git.note}): {remedy}")
@@ -147,6 +149,10 @@ def commit_recorded(run: Path) -> str | None:
     from repro.runs.context import read_context
 
     context = read_context(run)
+    from repro.results.recording import ANONYMOUS
+
+    if context and context.hostname == ANONYMOUS:
+        return "left out of an anonymous archive"
     if not context or (context.git.is_dirty and not (run / layout.PATCH).is_file()):
         return None
     return context.git.commit_hash

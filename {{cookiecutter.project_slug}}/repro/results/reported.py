@@ -51,8 +51,11 @@ def _on_one_line(text: str) -> str:
 
 
 def _is_class(text: str) -> str:
-    """Check a hardware class: ASCII, and no path ("w/ Graphics" is in names of CPUs)."""
-    if not text.isascii() or re.search(r"[/\\]\S", text):
+    """Check a hardware class: ASCII, no path, no account.
+
+    Names of CPUs have "w/ Graphics" and "CPU @ 2.20GHz".
+    """
+    if not text.isascii() or re.search(r"[/\\]\S|\S@|~\S", text):
         raise ValueError("it is no name of a hardware class")
     return _on_one_line(text)
 

@@ -50,8 +50,8 @@ RESPONSIBLE_AI = (
 # What the papers for reviewers ask of the author.
 PAPER = tuple(PAPER_FIELDS)
 
-_DOI = re.compile(r"10\.\d{4,9}/[!-~]+")  # what follows the slash is the registrant's
-_ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")
+_DOI = re.compile(r"10\.[0-9]{4,9}/[!-~]+")  # what follows the slash is the registrant's
+_ORCID = re.compile(r"[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]")
 
 
 @dataclass(frozen=True)

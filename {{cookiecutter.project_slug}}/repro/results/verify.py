@@ -120,10 +120,9 @@ def verify(
         print(f"\n{verdict.why}{verdict.what_next}")
     verdict.seconds = round(time.monotonic() - started, 1)
     written = write_verdict(folder, verdict)
-    page = write_report(root, folder / "report.html")
+    page = write_report(root, folder / "report.html").relative_to(root)
     refresh_report(root)
-    print(f"\nto look at: {page.relative_to(root)}")
-    print(f"to send to the authors: {written.relative_to(root)}")
+    print(f"\nto look at: {page}\nto send to the authors: {written.relative_to(root)}")
     return verdict
 
 

@@ -182,7 +182,9 @@ class Loader(Generic[Model]):
         key, _, value = text.partition("=")
         if key not in self.paths or value[:1] in ("'", '"', "") or value == "null":
             return text
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        # Backslashes are themselves in Hydra's grammar, but for those before a quotation mark.
+        before_a_quote = re.sub(r'(\\*)"', r'\1\1\\"', value)
+        escaped = re.sub(r"(\\+)$", r"\1\1", before_a_quote)
         return f'{key}="{escaped}"'
 
     def _choices(self, override: Override) -> list[str]:

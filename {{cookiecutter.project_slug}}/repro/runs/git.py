@@ -115,6 +115,8 @@ def _info_without_git(root: Path, note: str) -> GitInfo:
     """Return the commit that a source archive or the image brings, if one does."""
     archival = root / ".git_archival.txt"
     text = read_whole(archival).decode(errors="replace") if archival.is_file() else ""
+    if re.search(r"(?m)^commit: anonymous\s*$", text):
+        return GitInfo(source="archive", note="an anonymous archive names no commit")
     if archived := re.search(r"(?m)^commit: ([0-9a-f]{40})\s*$", text):
         return GitInfo(commit_hash=archived[1], source="archive", note=note)
     commit = os.environ.get("REPRO_GIT_COMMIT", "")

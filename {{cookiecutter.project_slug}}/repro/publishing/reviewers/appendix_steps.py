@@ -43,8 +43,8 @@ def workflow(facts: PaperFacts) -> Iterator[str]:
     first = facts.claims[0]
     yield "## A.5 Experiment workflow"
     yield (
-        "T1 → T2 → T3 → T4; T3 alone decides on the claims. With ten minutes `sh verify.sh --quick` "
-        "is all: it checks the files, installs, and does T2."
+        "T1 → T2 → T3 → T4; T3 alone decides on the claims. In ten minutes `sh verify.sh --quick` "
+        "checks the files, installs, and does T2."
     )
     yield table(
         "task | what it does | command | time",
@@ -157,7 +157,8 @@ def customization(facts: PaperFacts) -> Iterator[str]:
     yield "## A.7 Experiment customization"
     yield (
         "Every setting of `configs/` can be given to the training command, as `key=value`. Another "
-        "seed is not one of the recorded ones, so only its value can be compared, with those of A.6:"
+        "seed is not one of the recorded ones, so only its value can be compared with those of "
+        "A.6:"
     )
     yield block([train, evaluate])
 
