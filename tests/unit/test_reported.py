@@ -351,8 +351,8 @@ ELSEWHERE = {"hardware_class": THERE, "bits": DD, "recorded_bits": None}
     ("changes", "word", "why"),
     [
         ({}, "IDENTICAL", "weights and value have the recorded bits"),
-        (PREFIX, "IDENTICAL", "have the recorded bits"),
-        (SEGMENTS, "IDENTICAL", "have the recorded bits"),
+        (PREFIX, "PREFIX AGREES", "have the recorded bits"),
+        (SEGMENTS, "SEGMENTS AGREES", "have the recorded bits"),
         ({**ELSEWHERE, "verdict": "EQUIVALENT"}, "EQUIVALENT", "inside the interval"),
         ({"verdict": "DIFFERENT", "bits": DD}, "DIFFERENT", "other bits"),
         ({"verdict": "DIFFERENT", "value": 0.5}, "DIFFERENT", "another value"),
@@ -405,7 +405,7 @@ def test_a_best_claim_needs_the_best_checkpoint() -> None:
     claim = a_claim(checkpoint="best", best=BEST)
     best = {"step": 20, "bits": DD}
     assert judged(claim, checkpoint="best", best=best)[0] == "IDENTICAL"
-    assert judged(claim, checkpoint="best", best=best, **SEGMENTS)[0] == "IDENTICAL"
+    assert judged(claim, checkpoint="best", best=best, **SEGMENTS)[0] == "SEGMENTS AGREES"
     for wrong in (None, {"step": 21, "bits": DD}, {"step": 20, "bits": AA}):
         word, why = judged(claim, checkpoint="best", best=wrong)
         assert word == "CONTRADICTION"
@@ -476,7 +476,12 @@ def test_who_got_which_bits_is_one_table() -> None:
         THERE: [(1, DD, ["reported, not checked"])],
     }
     (counted,) = outcomes(shown_reported(each) for each in others[:-1])
-    assert counted.times == {"IDENTICAL": 3, "EQUIVALENT": 1, "CONTRADICTION": 1}
+    assert counted.times == {
+        "IDENTICAL": 2,
+        "EQUIVALENT": 1,
+        "PREFIX AGREES": 1,
+        "CONTRADICTION": 1,
+    }
     assert [*counted.times] == ["IDENTICAL", "EQUIVALENT", "CONTRADICTION"]
 
 
@@ -534,10 +539,11 @@ def test_those_who_say_the_same_have_one_row(root: Path) -> None:
     files = [file_of(root, sent(seconds=n), f"{n}.json") for n in (30, 10, 20, None)]
     keep_verdicts(root, [*files, file_of(root, sent(**PREFIX), "prefix.json")])
     page = write_report(root).read_text()
-    assert page.count("<b>IDENTICAL</b> on ") == 2
+    assert page.count("<b>IDENTICAL</b> on ") == 1
+    assert page.count("<b>PREFIX AGREES</b> on ") == 1  # a part is no verdict on the whole
     assert f"<b>IDENTICAL</b> on <b>{HERE}</b>, 4 times reported, not checked</p>" in page
     assert "took 10.0 s to 30.0 s</p>" in page
-    assert '<strong class="badge identical">IDENTICAL</strong> 5 times' in page
+    assert '<strong class="badge identical">IDENTICAL</strong> 4 times' in page
 
 
 def test_a_reported_verdict_cannot_be_changed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from repro.results.claims import read_recording
 from repro.results.recording import RecordedClaim
-from repro.results.verdict import IDENTICAL, PREFIX, SEGMENTS, WHOLE, Verdict
+from repro.results.verdict import IDENTICAL, WHOLE, Verdict, outcome_word
 from repro.results.verify import find_claim
 
 MINUTE = 60  # seconds
@@ -37,10 +37,10 @@ def outcome(root: Path, verdict: Verdict) -> str:
     """Return the verdict on a whole training, or what a part says: PREFIX AGREES (n of m steps)."""
     if verdict.what == WHOLE:
         return verdict.verdict
-    what = {PREFIX: "PREFIX", SEGMENTS: "SEGMENTS"}[verdict.what]
+    word = outcome_word(verdict.verdict, verdict.what)
     if verdict.verdict != IDENTICAL:
-        return f"{what} DIFFERS: {verdict.why}"
+        return f"{word}: {verdict.why}"
     done = {step for first, last in verdict.steps for step in range(first, last + 1)}
     claim = read_recording(root).claims[verdict.claim]
     steps = claim.steps_on(verdict.hardware_class, str(verdict.seed))
-    return f"{what} AGREES ({len(done)} of {steps} steps)"
+    return f"{word} ({len(done)} of {steps} steps)"

@@ -13,14 +13,27 @@ from repro.core.progress import duration
 from repro.results.assessed import Assessed
 from repro.results.recording import RecordedCheckpoint, RecordedClaim
 from repro.results.reported import LONGEST, ReportedVerdict
-from repro.results.verdict import DIFFERENT, EQUIVALENT, IDENTICAL, PREFIX, SEGMENTS, WHOLE, Verdict
+from repro.results.verdict import (
+    DIFFERENT,
+    EQUIVALENT,
+    IDENTICAL,
+    PREFIX,
+    SEGMENTS,
+    WHOLE,
+    Verdict,
+    outcome_word,
+)
 
 RECORDED = "recorded"
 HERE = "verified here"
 REPORTED_ONLY = "reported, not checked"
 IN_CONTRADICTION = "reported, in contradiction to its verdict"
 CONTRADICTED = "CONTRADICTION"  # in the place of a verdict
-_WORDS = (IDENTICAL, EQUIVALENT, DIFFERENT, CONTRADICTED)  # in the order in which they are shown
+# In the order in which they are shown.
+_WORDS = (
+    *(IDENTICAL, EQUIVALENT, *(outcome_word(IDENTICAL, part) for part in (PREFIX, SEGMENTS))),
+    *(DIFFERENT, *(outcome_word(DIFFERENT, part) for part in (PREFIX, SEGMENTS)), CONTRADICTED),
+)
 _COMPARED = {WHOLE: "whole training", PREFIX: "start of the training", SEGMENTS: "stretches"}
 _UNKNOWN = "hardware not told"
 _SHOWN_STRETCHES = 20
@@ -72,7 +85,7 @@ class BitsRow(NamedTuple):
 def shown_own(verdict: Verdict, claim: RecordedClaim) -> ShownVerdict:
     """Return what the page says of a verdict that was given here."""
     return ShownVerdict(
-        verdict.verdict,
+        outcome_word(verdict.verdict, verdict.what),
         HERE,
         verdict.hardware_class or _UNKNOWN,
         compared(verdict),
@@ -87,7 +100,7 @@ def shown_reported(assessed: Assessed) -> ShownVerdict:
     """Return what the page says of a verdict that somebody sent, and that counts."""
     verdict = assessed.verdict
     why = assessed.why
-    word: str = verdict.verdict
+    word = outcome_word(verdict.verdict, verdict.what)
     if assessed.contradiction:
         word = CONTRADICTED
         why = f"it says {verdict.verdict}, but {assessed.contradiction}"

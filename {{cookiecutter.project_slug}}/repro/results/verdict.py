@@ -69,6 +69,14 @@ class Verdict:
         )
 
 
+def outcome_word(verdict: str, what: str) -> str:
+    """Return a verdict on a whole training; of a part that it agrees or differs."""
+    if what == WHOLE:
+        return verdict
+    agrees = "AGREES" if verdict == IDENTICAL else "DIFFERS"
+    return f"{what.upper()} {agrees}"
+
+
 def write_verdict(folder: Path, verdict: Verdict) -> Path:
     """Write verdict.json into a folder of runs/verify/, and return its path."""
     path = folder / _FILE
