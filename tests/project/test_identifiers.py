@@ -142,9 +142,12 @@ def test_record_writes_what_is_stated_and_archive_wants_it(stated: Project, tmp_
     (line,) = faults(stated.module("repro", "archive"))
     assert line == "error: CITATION.cff does not say what [tool.repro] states: make record"
     before = (stated.path / "CITATION.cff").read_text()
+    trained = recording(stated)["commit"]
+    assert trained != git(stated, "rev-parse", "HEAD")
     done = stated.module("repro", "record")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "REPRODUCE.md, CITATION.cff, " in done.stdout
+    assert recording(stated)["commit"] == trained  # nothing was trained at today's commit
     after = (stated.path / "CITATION.cff").read_text()
     assert [line for line in after.splitlines() if line not in before.splitlines()] == [
         f'doi: "{DOI}"',

@@ -41,7 +41,7 @@ from repro.results.recording import Cost, Interval, RecordedClaim, Recording
 from repro.results.report import write_report
 from repro.runs.conditions import Conditions, Situation, differences
 from repro.runs.context import read_context
-from repro.runs.git import get_git_info, project_tree
+from repro.runs.git import get_git_info, is_in_history, project_tree
 from repro.runs.uncommitted import uncommitted_code
 
 WRITTEN = (layout.RESULTS, DOCUMENT, CITATION)  # by record itself
@@ -87,7 +87,6 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     git = get_git_info(root)
     if git.source == "none":
         print(f"warning: the results will name no commit: {git.note}", flush=True)
-    tree = project_tree(root, git.commit_hash)
     schedule = _Schedule(sum(len(claim.seeds) for claim in claims))
     foreseen = {claim.name: foresee(root, claim, claim.arguments) for claim in claims}
     refuse([fault for each in foreseen.values() for fault in each.faults])
@@ -98,10 +97,30 @@ def record(root: Path, allow_dirty: bool = False) -> None:
     }
     dirty = git.is_dirty if changed is None else bool(changed)
     runs = {claim.name: run_folder(root, claim, situations[claim.name]) for claim in claims}
-    recording = Recording(recorded, git.commit_hash, dirty, tree if dirty is False else None)
+    commit = git.commit_hash
+    if dirty is False:
+        commit = _commit_that_trained(root, claims, runs) or commit
+    tree = project_tree(root, commit) if dirty is False else None
+    recording = Recording(recorded, commit, dirty, tree)
     publish_beside(root, claims, situations, runs, recording)
     cited = f"{CITATION}, " if write_citation(root) else ""
     print(f"written: {EXPECTED}, {DOCUMENT}, {cited}{write_report(root).relative_to(root)}")
+
+
+def _commit_that_trained(root: Path, claims: list[Claim], runs: Mapping[str, Path]) -> str | None:
+    """Return the commit that all trainings were of, as it stood and in today's history; else None.
+
+    Trainings are done once, and later commits may change what is no condition.
+    """
+    commits = set()
+    for claim in claims:
+        for seed in claim.seeds:
+            for folder in layout.context_folders(runs[claim.name] / f"seed-{seed}"):
+                context = read_context(folder)
+                clean = context is not None and context.git.is_dirty is False
+                commits.add(context.git.commit_hash if context and clean else None)
+    commit = commits.pop() if len(commits) == 1 else None
+    return commit if commit and is_in_history(root, commit) else None
 
 
 def _say_what_stays(root: Path, claims: list[Claim], situations: Mapping[str, Situation]) -> None:

@@ -152,6 +152,16 @@ def project_tree(root: Path, commit: str | None) -> str | None:
         return None
 
 
+def is_in_history(root: Path, commit: str) -> bool:
+    """Tell whether HEAD comes from a commit; False where git cannot tell, as in a shallow clone."""
+    try:
+        _repository(root)
+        _git(root, "merge-base", "--is-ancestor", commit, "HEAD")
+    except OSError:
+        return False
+    return True
+
+
 def is_tracked(root: Path, path: Path) -> bool:
     """Tell whether git has a file of the project, or would take it with the next commit."""
     try:
