@@ -1,5 +1,6 @@
 """Who made a project: what tells it, how it is spelled in bytes, and how it is taken out."""
 
+import base64
 import bz2
 import gzip
 import html
@@ -16,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from repro.core.errors import UserError
-from repro.publishing.anonymity import containers, machine_names, searching
+from repro.publishing.anonymity import containers, data_uris, machine_names, searching
 from repro.publishing.anonymity.candidates import candidates
 from repro.publishing.anonymity.containers import Opener
 from repro.publishing.anonymity.documents import is_left_out, without_names
@@ -158,6 +159,14 @@ def tensors(text: str) -> bytes:
 
 TEXT = b"by Quagmire\n" * 5
 CONTAINERS = {
+    "data: URI of a text": b'x\n<img src="data:image/svg+xml;base64,%s">' % base64.b64encode(TEXT),
+    "data: URI in lines": b'<image href="data:image/png;base64,\n%s" />'
+    % base64.encodebytes(picture(b"zTXt", b"Author\0\0" + zlib.compress(b"Quagmire"))),
+    "data: URI without quotes": b"see data:text/plain;base64,%s\nend" % base64.b64encode(TEXT),
+    "data: URI in a data: URI in a zip": packed_zip(
+        b"url(data:text/css;base64,%s)"
+        % base64.b64encode(b"url(data:text/plain;base64,%s)" % base64.b64encode(TEXT))
+    ),
     "zip": packed_zip(TEXT),
     "a name in a zip": packed_zip(b"x", "quagmire.txt"),
     "gzip": gzip.compress(TEXT),
@@ -182,6 +191,31 @@ def test_words_in_containers_are_found_and_replaced(kind: str) -> None:
     assert search("file", new, words, opener) == []
     assert opener.unread == []
     assert rebuilt(data, words.replace) == new
+
+
+def test_a_data_uri_is_found_wherever_a_file_is_cut_and_others_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(data_uris, "_CHUNK", 64)
+    words = Spellings({"quagmire": "anonymous"})
+    other = b"data:image/png;base64,%s)" % base64.b64encode(bytes(range(200)))
+    for before in range(50, 70):
+        text = b"\n" + b"." * before + b"(data:;base64,%s) " % base64.b64encode(TEXT) + other
+        (hit,) = search("report.html", text, words, Opener())
+        assert str(hit) == "report.html: data: URI in line 2: line 1"
+        new = rebuilt(text, words.replace)
+        assert b"(data:;base64,%s) " % base64.b64encode(b"by anonymous\n" * 5) in new
+        assert new.endswith(other)
+
+
+def test_a_data_uri_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_uris, "_CHUNK", 64)
+    monkeypatch.setattr(data_uris, "_LONGEST", 256)
+    text = b"(data:;base64,%s) (data:;base64,%s)" % (b"A" * 4000, base64.b64encode(TEXT))
+    opener = Opener()
+    (hit,) = search("x.html", text, Spellings({"quagmire": "anonymous"}), opener)
+    assert hit.word == "quagmire"
+    assert "a data: URI of more than 256 bytes" in opener.unread[0]
 
 
 def test_what_is_written_anew_can_still_be_read() -> None:
