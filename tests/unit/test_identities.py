@@ -386,6 +386,29 @@ def test_a_word_that_tells_nobody_is_left_out_and_told(nobody: Path) -> None:
     assert "long" not in known(find_identities(nobody, two, kept=["LONG"]))
 
 
+def test_a_word_of_the_kit_refuses_nobody_in_the_kit(nobody: Path) -> None:
+    """White is a word of the kit's style sheet; a full name there was written by somebody."""
+    url = "https://gitlab.thornlab.org/zquag/net7a"
+    subprocess.run(["git", "-C", nobody, "remote", "add", "other", url], check=True)
+    kit = {
+        "repro/report.css": b"p { white-space: pre }\n",
+        "repro/poisson.py": b"HOST = 'gitlab.thornlab.org'  # as net7a\n",
+    }
+    authors = b"authors:\n- name: Jack White\n- name: Denis Poisson\n"
+    files = {"pyproject.toml": b'[project]\nname = "x"\n', "CITATION.cff": authors, **kit}
+    identities = find_identities(nobody, files)
+    words_for = identities.spellings_by_file()
+    for name in ("white", "poisson", "gitlab.thornlab.org", "net7a"):
+        assert name in known(identities)
+        assert words_for("README.md").find(name.encode())
+    hits = [str(h) for n, c in kit.items() for h in search(n, c, words_for(n), Opener())]
+    assert hits == ["repro/poisson.py: line 1"]  # an id is nobody else's
+    edited = b"# by Jack White, " + url.encode()
+    assert {found.word for found in words_for("repro/a.py").find(edited)} >= {"Jack White", url}
+    told = [line for line in identities.left_out if "in the kit alone" in line]
+    assert any("'White'" in line and "repro/report.css" in line for line in told)
+
+
 @pytest.mark.parametrize(
     ("url", "expected", "not_expected"),
     [

@@ -6,18 +6,19 @@ machines that made them and of trackers. So another clone on another machine fin
 
 A word that tells nobody is left out: one of less than four characters; one of NOBODY, the names
 that machines and services come with; and a single word that at least three files of the kit hold,
-for then its place says nothing (an author called Test, a user called data). All of these are told
-to the author. Names of two words, addresses, paths and ids are always looked for.
+for then its place says nothing (an author called Test, a user called data). One that fewer of them
+hold is looked for everywhere but in the kit. All of these are told to the author. Names of two
+words, addresses, paths and ids are always looked for.
 """
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro.publishing.anonymity import machine_names
 from repro.publishing.anonymity.identity_sources import StatedNames, stated_in_files
+from repro.publishing.anonymity.kit_words import KIT, tells_nobody_in_kit, words_in_kit
 from repro.publishing.anonymity.nobody import FORGES, NOBODY, PROVIDERS, SYSTEM_FOLDERS
 from repro.publishing.anonymity.object_ids import ids_in_files
 from repro.publishing.anonymity.spellings import Spellings
@@ -27,7 +28,6 @@ from repro.runs.git_index import run_git
 
 SHORTEST = 4  # characters
 AUTHORS = "Anonymous authors"
-_KIT = "repro/"
 _IN_FILES_OF_THE_KIT = 3
 _MOST_PEOPLE = 2000  # of git's history
 
@@ -43,14 +43,25 @@ class Identity:
 
 @dataclass(frozen=True)
 class Identities:
-    """The identities to look for, by their texts, and a line for each that is not looked for."""
+    """The identities to look for, by their texts, and a line for each that is not looked for.
+
+    `not_in_kit`: those that the kit's own files may hold.
+    """
 
     known: dict[str, Identity]
     left_out: list[str]
+    not_in_kit: set[str] = field(default_factory=set)
 
     def spellings(self) -> Spellings:
         """Return what finds them in bytes, and replaces them."""
         return Spellings({text: identity.new for text, identity in self.known.items()})
+
+    def spellings_by_file(self) -> Callable[[str], Spellings]:
+        """Return what gives, by a file's name, what finds those that may not be in it."""
+        everywhere = self.spellings()
+        known = {t: i for t, i in self.known.items() if t not in self.not_in_kit}
+        in_kit = Identities(known, []).spellings()
+        return lambda name: in_kit if name.startswith(KIT) else everywhere
 
     def told(self, word: str) -> str:
         """Return an identity in words, for the author."""
@@ -235,14 +246,13 @@ class _Collector:
 
     def identities(self, files: Files) -> Identities:
         """Return what was collected, without the words that the kit is full of."""
-        single = {text: "" for text in self._found if re.fullmatch(r"\w+", text)}
-        words = Spellings(single)
-        counts: Counter[str] = Counter()
-        for name, content in files.items():
-            if name.startswith(_KIT) and isinstance(content, bytes):
-                counts.update(found.word for found in words.find(content))
-        for text, number in counts.items():
-            if number >= _IN_FILES_OF_THE_KIT:
-                what = self._found.pop(text).what
-                self._leave_out(text, what, f"is a word of {number} files of the kit")
-        return Identities(self._found, [*self._left_out.values()])
+        not_in_kit = set()
+        for text, names in words_in_kit(self._found, files).items():
+            what = self._found[text].what
+            if len(names) >= _IN_FILES_OF_THE_KIT and re.fullmatch(r"\w+", text):
+                del self._found[text]
+                self._leave_out(text, what, f"is a word of {len(names)} files of the kit")
+            elif tells_nobody_in_kit(text):
+                not_in_kit.add(text)
+                self._leave_out(text, what, f"in the kit alone: {names[0]} of every project has it")
+        return Identities(self._found, [*self._left_out.values()], not_in_kit)
