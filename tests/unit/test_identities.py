@@ -386,6 +386,33 @@ def test_a_word_that_tells_nobody_is_left_out_and_told(nobody: Path) -> None:
     assert "long" not in known(find_identities(nobody, two, kept=["LONG"]))
 
 
+def test_the_authors_own_paper_is_an_identity_and_those_of_others_are_not(nobody: Path) -> None:
+    paper = b"""
+[tool.repro.paper]
+reference = "https://doi.org/10.1145/3579990.3580012, arXiv:2401.01234"
+"""
+    citation = b"""\
+url: https://doi.org/10.5281/zenodo.77
+preferred-citation:
+  type: article
+  authors:
+  - {given-names: Grace, family-names: Hollowell, orcid: "https://orcid.org/0000-0001-5109-3700"}
+  doi: 10.1000/preferred
+references:
+- authors:
+  - {given-names: Somebody, family-names: Elseworth}
+  doi: 10.1000/others
+"""
+    files = {"pyproject.toml": b'[project]\nname = "x"\n' + paper, "CITATION.cff": citation}
+    found = known(find_identities(nobody, files))
+    assert {"10.1145/3579990.3580012", "arxiv:2401.01234", "arxiv.org/abs/2401.01234"} <= found
+    assert {"grace hollowell", "10.1000/preferred", "0000-0001-5109-3700"} <= found
+    assert "10.5281/zenodo.77" in found
+    assert not {"elseworth", "somebody elseworth", "10.1000/others", "10.5281"} & found
+    new = without_names("pyproject.toml", files["pyproject.toml"] + b'title = "T"\n').decode()
+    assert new.endswith('\n[tool.repro.paper]\ntitle = "T"\n')
+
+
 def test_a_word_of_the_kit_refuses_nobody_in_the_kit(nobody: Path) -> None:
     """White is a word of the kit's style sheet; a full name there was written by somebody."""
     url = "https://gitlab.thornlab.org/zquag/net7a"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro.publishing.anonymity import machine_names
-from repro.publishing.anonymity.identity_sources import StatedNames, stated_in_files
+from repro.publishing.anonymity.identity_sources import DOI, StatedNames, stated_in_files
 from repro.publishing.anonymity.kit_words import KIT, tells_nobody_in_kit, words_in_kit
 from repro.publishing.anonymity.nobody import FORGES, NOBODY, PROVIDERS, SYSTEM_FOLDERS
 from repro.publishing.anonymity.object_ids import ids_in_files
@@ -188,6 +188,9 @@ class _Collector:
             r"(?:[\w+.-]+://)?(?:([^@/]+)@)?([^:/]+)(?::\d+/|[:/]/*)(.+)", url.strip()
         )
         if not parts:
+            return
+        if doi := DOI.search(url):  # its first part is the publisher's
+            self.add(doi[0], f"the DOI in {what}")
             return
         user, host, path = parts.groups("")
         path = re.sub(r"(\.git)?/*$", "", path.partition("?")[0])
