@@ -491,6 +491,18 @@ def test_git_and_the_machine_tell_names(nobody: Path, monkeypatch: pytest.Monkey
     assert any(char in "abcdef" for char in head[:8]) is (f"g{head[:8]}" in found)
 
 
+def test_a_short_name_in_another_script_is_looked_for_and_told_readably(nobody: Path) -> None:
+    files = {
+        "pyproject.toml": b'[project]\nname = "x"\n',
+        "CITATION.cff": "authors:\n- name: 王小明\n- name: 김철\n- name: Zoë Bo\n".encode(),
+    }
+    found = find_identities(nobody, files, kept=[])
+    assert {"王小明", "김철", "zoë"} <= known(found)
+    assert "bo" not in known(found)
+    assert found.told("王小明").startswith("'王小明' (")
+    assert any("part of the name 'Zoë Bo'" in line for line in found.left_out)
+
+
 # What is written anew --------------------------------------------------------------------------
 
 

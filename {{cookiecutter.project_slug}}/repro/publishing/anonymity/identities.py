@@ -4,7 +4,7 @@ Looked at are git's configuration, history and remotes, CITATION.cff, pyproject.
 this machine (host, user, home, the project's folder) and what the files of the runs say of the
 machines that made them and of trackers. So another clone on another machine finds the same.
 
-A word that tells nobody is left out: one of less than four characters; one of NOBODY, the names
+A word that tells nobody is left out: one of less than four ASCII characters; one of NOBODY, the names
 that machines and services come with; and a single word that at least three files of the kit hold,
 for then its place says nothing (an author called Test, a user called data). One that fewer of them
 hold is looked for everywhere but in the kit. All of these are told to the author. Names of two
@@ -26,7 +26,8 @@ from repro.publishing.contents import Files
 from repro.results.recording import ANONYMOUS
 from repro.runs.git_index import run_git
 
-SHORTEST = 4  # characters
+_SHORTEST = 4  # characters
+_SHORTEST_OF_OTHERS = 2  # characters, if not all are ASCII: a whole name may be two signs
 AUTHORS = "Anonymous authors"
 _IN_FILES_OF_THE_KIT = 3
 _MOST_PEOPLE = 2000  # of git's history
@@ -65,7 +66,7 @@ class Identities:
 
     def told(self, word: str) -> str:
         """Return an identity in words, for the author."""
-        return f"{word!a} ({self.known[word].what})"
+        return f"{word!r} ({self.known[word].what})"
 
 
 def find_identities(root: Path, files: Files, kept: Collection[str] = ()) -> Identities:
@@ -131,15 +132,16 @@ class _Collector:
         folded = text.casefold()
         if not text or folded in self._kept:
             return
-        if len(text) < SHORTEST:
-            self._leave_out(text, what, f"has less than {SHORTEST} characters")
+        shortest = _SHORTEST if text.isascii() else _SHORTEST_OF_OTHERS
+        if len(text) < shortest:
+            self._leave_out(text, what, f"has less than {shortest} characters")
         elif folded in NOBODY:
             self._leave_out(text, what, "is a name that tells nobody")
         elif folded not in {known.casefold() for known in self._found}:
             self._found[text] = Identity(text, what, new)
 
     def _leave_out(self, text: str, what: str, why: str) -> None:
-        self._left_out.setdefault(text, f"{text!a} ({what}) {why}")
+        self._left_out.setdefault(text, f"{text!r} ({what}) {why}")
 
     def add_stated(self, stated: StatedNames) -> None:
         """Take what the project's files and the runs state."""
@@ -166,7 +168,7 @@ class _Collector:
         if first:
             self.add(f"{family} {first}", what, AUTHORS)
         for part in re.split(r"[\s,]+", name):
-            self.add(part, f"a part of the name {name!a}, {what}")
+            self.add(part, f"a part of the name {name!r}, {what}")
 
     def add_address(self, address: str, what: str) -> None:
         """Take an e-mail address, the account in it, and its domain if that is not everybody's."""
