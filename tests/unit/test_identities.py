@@ -1,5 +1,6 @@
 """Who made a project: what tells it, how it is spelled in bytes, and how it is taken out."""
 
+import base64
 import bz2
 import gzip
 import html
@@ -16,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from repro.core.errors import UserError
-from repro.publishing.anonymity import containers, machine_names, searching
+from repro.publishing.anonymity import containers, data_uris, machine_names, searching
 from repro.publishing.anonymity.candidates import candidates
 from repro.publishing.anonymity.containers import Opener
 from repro.publishing.anonymity.documents import is_left_out, without_names
@@ -158,6 +159,14 @@ def tensors(text: str) -> bytes:
 
 TEXT = b"by Quagmire\n" * 5
 CONTAINERS = {
+    "data: URI of a text": b'x\n<img src="data:image/svg+xml;base64,%s">' % base64.b64encode(TEXT),
+    "data: URI in lines": b'<image href="data:image/png;base64,\n%s" />'
+    % base64.encodebytes(picture(b"zTXt", b"Author\0\0" + zlib.compress(b"Quagmire"))),
+    "data: URI without quotes": b"see data:text/plain;base64,%s\nend" % base64.b64encode(TEXT),
+    "data: URI in a data: URI in a zip": packed_zip(
+        b"url(data:text/css;base64,%s)"
+        % base64.b64encode(b"url(data:text/plain;base64,%s)" % base64.b64encode(TEXT))
+    ),
     "zip": packed_zip(TEXT),
     "a name in a zip": packed_zip(b"x", "quagmire.txt"),
     "gzip": gzip.compress(TEXT),
@@ -182,6 +191,31 @@ def test_words_in_containers_are_found_and_replaced(kind: str) -> None:
     assert search("file", new, words, opener) == []
     assert opener.unread == []
     assert rebuilt(data, words.replace) == new
+
+
+def test_a_data_uri_is_found_wherever_a_file_is_cut_and_others_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(data_uris, "_CHUNK", 64)
+    words = Spellings({"quagmire": "anonymous"})
+    other = b"data:image/png;base64,%s)" % base64.b64encode(bytes(range(200)))
+    for before in range(50, 70):
+        text = b"\n" + b"." * before + b"(data:;base64,%s) " % base64.b64encode(TEXT) + other
+        (hit,) = search("report.html", text, words, Opener())
+        assert str(hit) == "report.html: data: URI in line 2: line 1"
+        new = rebuilt(text, words.replace)
+        assert b"(data:;base64,%s) " % base64.b64encode(b"by anonymous\n" * 5) in new
+        assert new.endswith(other)
+
+
+def test_a_data_uri_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_uris, "_CHUNK", 64)
+    monkeypatch.setattr(data_uris, "_LONGEST", 256)
+    text = b"(data:;base64,%s) (data:;base64,%s)" % (b"A" * 4000, base64.b64encode(TEXT))
+    opener = Opener()
+    (hit,) = search("x.html", text, Spellings({"quagmire": "anonymous"}), opener)
+    assert hit.word == "quagmire"
+    assert "a data: URI of more than 256 bytes" in opener.unread[0]
 
 
 def test_what_is_written_anew_can_still_be_read() -> None:
@@ -352,6 +386,56 @@ def test_a_word_that_tells_nobody_is_left_out_and_told(nobody: Path) -> None:
     assert "long" not in known(find_identities(nobody, two, kept=["LONG"]))
 
 
+def test_the_authors_own_paper_is_an_identity_and_those_of_others_are_not(nobody: Path) -> None:
+    paper = b"""
+[tool.repro.paper]
+reference = "https://doi.org/10.1145/3579990.3580012, arXiv:2401.01234"
+"""
+    citation = b"""\
+url: https://doi.org/10.5281/zenodo.77
+preferred-citation:
+  type: article
+  authors:
+  - {given-names: Grace, family-names: Hollowell, orcid: "https://orcid.org/0000-0001-5109-3700"}
+  doi: 10.1000/preferred
+references:
+- authors:
+  - {given-names: Somebody, family-names: Elseworth}
+  doi: 10.1000/others
+"""
+    files = {"pyproject.toml": b'[project]\nname = "x"\n' + paper, "CITATION.cff": citation}
+    found = known(find_identities(nobody, files))
+    assert {"10.1145/3579990.3580012", "arxiv:2401.01234", "arxiv.org/abs/2401.01234"} <= found
+    assert {"grace hollowell", "10.1000/preferred", "0000-0001-5109-3700"} <= found
+    assert "10.5281/zenodo.77" in found
+    assert not {"elseworth", "somebody elseworth", "10.1000/others", "10.5281"} & found
+    new = without_names("pyproject.toml", files["pyproject.toml"] + b'title = "T"\n').decode()
+    assert new.endswith('\n[tool.repro.paper]\ntitle = "T"\n')
+
+
+def test_a_word_of_the_kit_refuses_nobody_in_the_kit(nobody: Path) -> None:
+    """White is a word of the kit's style sheet; a full name there was written by somebody."""
+    url = "https://gitlab.thornlab.org/zquag/net7a"
+    subprocess.run(["git", "-C", nobody, "remote", "add", "other", url], check=True)
+    kit = {
+        "repro/report.css": b"p { white-space: pre }\n",
+        "repro/poisson.py": b"HOST = 'gitlab.thornlab.org'  # as net7a\n",
+    }
+    authors = b"authors:\n- name: Jack White\n- name: Denis Poisson\n"
+    files = {"pyproject.toml": b'[project]\nname = "x"\n', "CITATION.cff": authors, **kit}
+    identities = find_identities(nobody, files)
+    words_for = identities.spellings_by_file()
+    for name in ("white", "poisson", "gitlab.thornlab.org", "net7a"):
+        assert name in known(identities)
+        assert words_for("README.md").find(name.encode())
+    hits = [str(h) for n, c in kit.items() for h in search(n, c, words_for(n), Opener())]
+    assert hits == ["repro/poisson.py: line 1"]  # an id is nobody else's
+    edited = b"# by Jack White, " + url.encode()
+    assert {found.word for found in words_for("repro/a.py").find(edited)} >= {"Jack White", url}
+    told = [line for line in identities.left_out if "in the kit alone" in line]
+    assert any("'White'" in line and "repro/report.css" in line for line in told)
+
+
 @pytest.mark.parametrize(
     ("url", "expected", "not_expected"),
     [
@@ -405,6 +489,18 @@ def test_git_and_the_machine_tell_names(nobody: Path, monkeypatch: pytest.Monkey
     assert expected | {head, tree, blob, f"swh:1:dir:{tree}", str(nobody).casefold()} <= found
     assert not {other, "root", "/root", "localhost"} & found
     assert any(char in "abcdef" for char in head[:8]) is (f"g{head[:8]}" in found)
+
+
+def test_a_short_name_in_another_script_is_looked_for_and_told_readably(nobody: Path) -> None:
+    files = {
+        "pyproject.toml": b'[project]\nname = "x"\n',
+        "CITATION.cff": "authors:\n- name: 王小明\n- name: 김철\n- name: Zoë Bo\n".encode(),
+    }
+    found = find_identities(nobody, files, kept=[])
+    assert {"王小明", "김철", "zoë"} <= known(found)
+    assert "bo" not in known(found)
+    assert found.told("王小明").startswith("'王小明' (")
+    assert any("part of the name 'Zoë Bo'" in line for line in found.left_out)
 
 
 # What is written anew --------------------------------------------------------------------------

@@ -91,6 +91,7 @@ class _Replacing:
         self._identities = identities
         self._conditions = conditions
         self._words = identities.spellings()
+        self._words_for = identities.spellings_by_file()
 
     @property
     def changed(self) -> list[str]:
@@ -99,7 +100,7 @@ class _Replacing:
 
     def add(self, name: str, content: bytes | Path) -> None:
         """Take a file, changed where it may be; note a fault where that cannot be done."""
-        hits = search(name, content, self._words, self.opener)
+        hits = search(name, content, self._words_for(name), self.opener)
         if name in self._conditions:
             self.faults += [_of_condition(hit, self._identities) for hit in hits]
             self.named[name] = name
@@ -189,12 +190,12 @@ def _states(name: str, data: bytes) -> object:
 
 def refuse_identities(files: Files, identities: Identities) -> None:
     """Raise UserError if any file, also one that was made for the archive, tells who made it."""
-    words = identities.spellings()
+    words_for = identities.spellings_by_file()
     opener = Opener()
     faults = []
     for name, content in sorted(files.items()):
         if isinstance(content, bytes):  # those on the disk were searched, and had nothing
-            for hit in search(name, content, words, opener):
+            for hit in search(name, content, words_for(name), opener):
                 faults.append(f"{hit} still has {identities.told(hit.word)}: take it out by hand")
     refuse(faults)
 

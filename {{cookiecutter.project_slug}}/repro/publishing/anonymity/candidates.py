@@ -58,7 +58,7 @@ def candidates(files: Mapping[str, bytes | Path]) -> list[str]:
         if isinstance(content, bytes) and len(content) <= _LARGEST and _is_text(name):
             for what, found, line in _in_text(name, content.decode("utf-8", "replace")):
                 seen.setdefault(
-                    found.casefold(), f"look at: {name}: line {line}: {what}: {found!a}"
+                    found.casefold(), f"look at: {name}: line {line}: {what}: {found!r}"
                 )
     lines = [*seen.values()]
     more = [f"... and {len(lines) - _SHOWN} more to look at"] if len(lines) > _SHOWN else []

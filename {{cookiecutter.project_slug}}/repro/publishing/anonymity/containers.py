@@ -1,4 +1,4 @@
-"""Open what files hold compressed: zip, gzip, bzip2, xz and the texts of PNG, in each other, too.
+"""Open what files hold packed: zip, gzip, bzip2, xz, texts of PNG, data: URIs, in each other, too.
 
 Promises to read a bounded number of bytes, whatever a file claims, and to say what was not read.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 from zipfile import BadZipFile, ZipFile
 
+from repro.publishing.anonymity.data_uris import data_uris
 from repro.publishing.anonymity.png_texts import MARK, MOST_TEXT, png_chunks, png_text
 
 DEEPEST = 4  # containers in each other
@@ -143,6 +144,11 @@ def _opened(start: bytes, stream: BinaryIO, budget: _Budget) -> Iterator[tuple[s
         if start.startswith(mark):
             with decompressed(stream) as opened:  # type: ignore[operator]
                 yield "content", _bounded(opened, budget)
+            return
+    if not start.startswith(ZIP) and b"\0" not in start:  # tensors and pictures are no text
+        for place, content in data_uris(stream):
+            budget.spend(len(content))
+            yield place, io.BytesIO(content)
 
 
 def _bounded(stream: BinaryIO, budget: _Budget) -> BinaryIO:

@@ -1,6 +1,6 @@
 """Write the documents that name authors and places anew, so that they name nobody.
 
-CITATION.cff and pyproject.toml lose authors, addresses and identifiers; a licence's copyright is
+CITATION.cff and pyproject.toml lose authors, addresses, identifiers and the paper; a licence's copyright is
 that of "Anonymous authors"; the context of a run loses host, remote and branch, and the recording
 the id of the recorded folder. Lists of people are left out of the archive as a whole.
 """
@@ -121,15 +121,16 @@ def _pyproject(data: bytes) -> bytes:
         _inner(expected, "project")["authors"] = [{"name": AUTHORS}]
     if _plain(parse_toml(new)) != expected:
         raise UserError(
-            "pyproject.toml: authors, urls, doi and orcid cannot be taken out: expected each in a "
-            "line of its own below [project] or [tool.repro]"
+            "pyproject.toml: authors, urls, doi and orcid cannot be taken out, nor the paper's "
+            "reference: expected each in a line of its own below [project], [tool.repro] or "
+            "[tool.repro.paper]"
         )
     return new.encode()
 
 
 def _is_of_people(table: str, name: str) -> bool:
     people = ("project.maintainers", "project.urls", "tool.repro.doi", "tool.repro.orcid")
-    return name in people or table in people
+    return name in (*people, "tool.repro.paper.reference") or table in people
 
 
 def _statements(text: str) -> list[tuple[str, str, str]]:
@@ -173,6 +174,7 @@ def _without_people(content: dict[str, Json]) -> dict[str, Json]:
         _inner(copy, "project").pop(key, None)
     for key in ("doi", "orcid"):
         _inner(_inner(copy, "tool"), "repro").pop(key, None)
+    _inner(_inner(_inner(copy, "tool"), "repro"), "paper").pop("reference", None)
     return copy
 
 

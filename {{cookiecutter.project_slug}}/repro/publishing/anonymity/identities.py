@@ -4,20 +4,21 @@ Looked at are git's configuration, history and remotes, CITATION.cff, pyproject.
 this machine (host, user, home, the project's folder) and what the files of the runs say of the
 machines that made them and of trackers. So another clone on another machine finds the same.
 
-A word that tells nobody is left out: one of less than four characters; one of NOBODY, the names
+A word that tells nobody is left out: one of less than four ASCII characters; one of NOBODY, the names
 that machines and services come with; and a single word that at least three files of the kit hold,
-for then its place says nothing (an author called Test, a user called data). All of these are told
-to the author. Names of two words, addresses, paths and ids are always looked for.
+for then its place says nothing (an author called Test, a user called data). One that fewer of them
+hold is looked for everywhere but in the kit. All of these are told to the author. Names of two
+words, addresses, paths and ids are always looked for.
 """
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro.publishing.anonymity import machine_names
-from repro.publishing.anonymity.identity_sources import StatedNames, stated_in_files
+from repro.publishing.anonymity.identity_sources import DOI, StatedNames, stated_in_files
+from repro.publishing.anonymity.kit_words import KIT, tells_nobody_in_kit, words_in_kit
 from repro.publishing.anonymity.nobody import FORGES, NOBODY, PROVIDERS, SYSTEM_FOLDERS
 from repro.publishing.anonymity.object_ids import ids_in_files
 from repro.publishing.anonymity.spellings import Spellings
@@ -25,9 +26,9 @@ from repro.publishing.contents import Files
 from repro.results.recording import ANONYMOUS
 from repro.runs.git_index import run_git
 
-SHORTEST = 4  # characters
+_SHORTEST = 4  # characters
+_SHORTEST_OF_OTHERS = 2  # characters, if not all are ASCII: a whole name may be two signs
 AUTHORS = "Anonymous authors"
-_KIT = "repro/"
 _IN_FILES_OF_THE_KIT = 3
 _MOST_PEOPLE = 2000  # of git's history
 
@@ -43,18 +44,29 @@ class Identity:
 
 @dataclass(frozen=True)
 class Identities:
-    """The identities to look for, by their texts, and a line for each that is not looked for."""
+    """The identities to look for, by their texts, and a line for each that is not looked for.
+
+    `not_in_kit`: those that the kit's own files may hold.
+    """
 
     known: dict[str, Identity]
     left_out: list[str]
+    not_in_kit: set[str] = field(default_factory=set)
 
     def spellings(self) -> Spellings:
         """Return what finds them in bytes, and replaces them."""
         return Spellings({text: identity.new for text, identity in self.known.items()})
 
+    def spellings_by_file(self) -> Callable[[str], Spellings]:
+        """Return what gives, by a file's name, what finds those that may not be in it."""
+        everywhere = self.spellings()
+        known = {t: i for t, i in self.known.items() if t not in self.not_in_kit}
+        in_kit = Identities(known, []).spellings()
+        return lambda name: in_kit if name.startswith(KIT) else everywhere
+
     def told(self, word: str) -> str:
         """Return an identity in words, for the author."""
-        return f"{word!a} ({self.known[word].what})"
+        return f"{word!r} ({self.known[word].what})"
 
 
 def find_identities(root: Path, files: Files, kept: Collection[str] = ()) -> Identities:
@@ -120,15 +132,16 @@ class _Collector:
         folded = text.casefold()
         if not text or folded in self._kept:
             return
-        if len(text) < SHORTEST:
-            self._leave_out(text, what, f"has less than {SHORTEST} characters")
+        shortest = _SHORTEST if text.isascii() else _SHORTEST_OF_OTHERS
+        if len(text) < shortest:
+            self._leave_out(text, what, f"has less than {shortest} characters")
         elif folded in NOBODY:
             self._leave_out(text, what, "is a name that tells nobody")
         elif folded not in {known.casefold() for known in self._found}:
             self._found[text] = Identity(text, what, new)
 
     def _leave_out(self, text: str, what: str, why: str) -> None:
-        self._left_out.setdefault(text, f"{text!a} ({what}) {why}")
+        self._left_out.setdefault(text, f"{text!r} ({what}) {why}")
 
     def add_stated(self, stated: StatedNames) -> None:
         """Take what the project's files and the runs state."""
@@ -155,7 +168,7 @@ class _Collector:
         if first:
             self.add(f"{family} {first}", what, AUTHORS)
         for part in re.split(r"[\s,]+", name):
-            self.add(part, f"a part of the name {name!a}, {what}")
+            self.add(part, f"a part of the name {name!r}, {what}")
 
     def add_address(self, address: str, what: str) -> None:
         """Take an e-mail address, the account in it, and its domain if that is not everybody's."""
@@ -177,6 +190,9 @@ class _Collector:
             r"(?:[\w+.-]+://)?(?:([^@/]+)@)?([^:/]+)(?::\d+/|[:/]/*)(.+)", url.strip()
         )
         if not parts:
+            return
+        if doi := DOI.search(url):  # its first part is the publisher's
+            self.add(doi[0], f"the DOI in {what}")
             return
         user, host, path = parts.groups("")
         path = re.sub(r"(\.git)?/*$", "", path.partition("?")[0])
@@ -235,14 +251,13 @@ class _Collector:
 
     def identities(self, files: Files) -> Identities:
         """Return what was collected, without the words that the kit is full of."""
-        single = {text: "" for text in self._found if re.fullmatch(r"\w+", text)}
-        words = Spellings(single)
-        counts: Counter[str] = Counter()
-        for name, content in files.items():
-            if name.startswith(_KIT) and isinstance(content, bytes):
-                counts.update(found.word for found in words.find(content))
-        for text, number in counts.items():
-            if number >= _IN_FILES_OF_THE_KIT:
-                what = self._found.pop(text).what
-                self._leave_out(text, what, f"is a word of {number} files of the kit")
-        return Identities(self._found, [*self._left_out.values()])
+        not_in_kit = set()
+        for text, names in words_in_kit(self._found, files).items():
+            what = self._found[text].what
+            if len(names) >= _IN_FILES_OF_THE_KIT and re.fullmatch(r"\w+", text):
+                del self._found[text]
+                self._leave_out(text, what, f"is a word of {len(names)} files of the kit")
+            elif tells_nobody_in_kit(text):
+                not_in_kit.add(text)
+                self._leave_out(text, what, f"in the kit alone: {names[0]} of every project has it")
+        return Identities(self._found, [*self._left_out.values()], not_in_kit)

@@ -40,6 +40,9 @@ _TRACKED = re.compile(
 )
 _NO_VALUE = {"null", "none", "true", "false"}
 _OF_RUNS = (".json", ".yaml", ".yml", ".txt", ".log", ".jsonl", ".md", ".diff", "")
+# Where a paper is: a DOI, or a number of arXiv.
+DOI = re.compile(r"\b10\.[0-9]{4,9}/[^\s\"'<>)\],;]+")
+_ARXIV = re.compile(r"(?i)arxiv(?::|\.org/\w+/)\s*(\d{4}\.\d{4,5}|[a-z-]+/\d{7})")
 Names = list[tuple[str, str]]  # a text, and what it is
 
 
@@ -61,7 +64,10 @@ def stated_in_files(files: Files) -> StatedNames:
     """Read what the files of an archive state."""
     stated = StatedNames()
     _read_pyproject(parse_toml(_text(files, _PYPROJECT)), stated)
-    _read_citation(citation_of(files), stated)
+    citation = citation_of(files)
+    _read_citation(citation, stated)
+    # The author's own paper; `references` are works of others.
+    _read_citation(_table(citation, "preferred-citation"), stated)
     for name in files:
         if LICENCES.fullmatch(name):
             holders = COPYRIGHT.finditer(_text(files, name))
@@ -154,6 +160,11 @@ def _read_pyproject(content: dict[str, Json], stated: StatedNames) -> None:
     for key in ("doi", "orcid"):
         stated.words += [(_bare(text), f"{key} in {_PYPROJECT}") for text in _texts(own.get(key))]
     stated.people += [(name, f"an author in {_PYPROJECT}") for name in _table(own, "orcid")]
+    for text in _texts(_table(own, "paper").get("reference")):
+        stated.words += [(doi, f"the paper's DOI in {_PYPROJECT}") for doi in DOI.findall(text)]
+        for number in _ARXIV.findall(text):
+            forms = (f"arXiv:{number}", f"arxiv.org/abs/{number}", f"arxiv.org/pdf/{number}")
+            stated.words += [(form, f"the paper in {_PYPROJECT}") for form in forms]
 
 
 def _bare(text: str) -> str:

@@ -23,8 +23,8 @@ FORGES = frozenset(host for line in _PUBLIC_HOSTS for host in line.split())
 # Where people have e-mail addresses whatever institution they are of.
 _MAIL = (
     "gmail.com googlemail.com outlook.com hotmail.com live.com yahoo.com icloud.com me.com aol.com",
-    "proton.me protonmail.com gmx.de gmx.net web.de mail.com mail.ru yandex.ru",
-    "qq.com 163.com 126.com example.com example.org example.net",
+    "proton.me protonmail.com gmx.de gmx.net web.de mail.com mail.ru yandex.ru qq.com 163.com",
+    "126.com example.com example.org example.net",
 )
 PROVIDERS = frozenset(domain for line in _MAIL for domain in line.split())
 

@@ -1,4 +1,4 @@
-"""Make files with compressed parts anew: zip, gzip, the texts of PNG, the header of safetensors.
+"""Make files with packed parts anew: zip, gzip, texts of PNG, data: URIs, headers of safetensors.
 
 Promises the same bytes on every machine: what is written is stored without compression, because
 compressors differ, and has neither times nor owners.
@@ -15,6 +15,7 @@ from zipfile import ZipFile, ZipInfo
 
 from repro.core.errors import UserError
 from repro.publishing.anonymity.containers import DEEPEST, GZIP, UNPACKING_FAULTS, ZIP
+from repro.publishing.anonymity.data_uris import with_data_uris
 from repro.publishing.anonymity.png_texts import MARK, png_chunks, png_text
 
 _LARGEST_TO_WRITE = 1 << 28  # bytes that are held in memory to be written anew
@@ -41,7 +42,7 @@ def rebuilt(data: bytes, change: Callable[[bytes], bytes], depth: int = 0) -> by
         return _rebuilt_tensors(data[8 : 8 + length], data[8 + length :], change)
     if data.startswith((b"BZh", b"\xfd7zXZ")):
         raise UserError("bzip2 and xz are not written anew: keep it as gzip")
-    return change(data)
+    return change(with_data_uris(data, lambda inner: rebuilt(inner, change, depth + 1)))
 
 
 def _read(stream: BinaryIO) -> bytes:

@@ -4,7 +4,7 @@ Promises to see a word of any case as a whole word, which means that no ASCII le
 beside it, in UTF-8 and in UTF-16 of both orders, and also where characters are written as %C3%A9,
 \\u00e9, \\303\\251 or &#233;, up to three of these in each other. Between the words of a name one
 to three blanks, dots, commas, dashes or underscores may stand. Does not see into compressed data
-(containers.py) or base64.
+(containers.py) or base64 (data_uris.py).
 """
 
 import re
