@@ -123,6 +123,28 @@ def test_the_words_of_a_name_may_stand_apart_in_any_way(gap: str) -> None:
     assert not words.find(b"liwei")
 
 
+GAPS = ("\u00a0", "\u202f", "~", "\n        ", "\n# ", "\r\n// ", " \n   * ", " Q. ", " q ", "_Q_")
+ESCAPED_GAPS = ("&nbsp;", "&#160;", r"\u00a0", "%C2%A0", r"\n    # ", " Q.&nbsp;")
+
+
+@pytest.mark.parametrize(
+    ("gap", "spelling"),
+    [
+        *((gap, way) for gap in GAPS for way in [str.encode, *list(SPELLINGS.values())[2:4]]),
+        *((gap, str.encode) for gap in ESCAPED_GAPS),
+    ],
+)
+def test_the_words_of_a_name_may_be_parted_by_lines_and_initials(
+    gap: str, spelling: Callable[[str], bytes]
+) -> None:
+    words = Spellings({"Li Wei": "anonymous"})
+    data = spelling(f"x li{gap}wei ")
+    assert words.find(data)
+    assert words.find(words.replace(data)) == []
+    assert not words.find(spelling(f"li{gap}weiland"))
+    assert not words.find(b"li of wei li\n\nand wei")
+
+
 # What files hold packed ------------------------------------------------------------------------
 
 
@@ -501,6 +523,18 @@ def test_a_short_name_in_another_script_is_looked_for_and_told_readably(nobody: 
     assert "bo" not in known(found)
     assert found.told("王小明").startswith("'王小明' (")
     assert any("part of the name 'Zoë Bo'" in line for line in found.left_out)
+
+
+def test_a_name_is_looked_for_without_what_is_between_its_first_and_last_word(
+    nobody: Path,
+) -> None:
+    files = {
+        "pyproject.toml": b'[project]\nname = "x"\n',
+        "CITATION.cff": b"authors:\n- name: Jane Quentin Dorrit\n",
+    }
+    assert {"jane dorrit", "dorrit jane", "jane quentin dorrit"} <= known(
+        find_identities(nobody, files)
+    )
 
 
 # What is written anew --------------------------------------------------------------------------

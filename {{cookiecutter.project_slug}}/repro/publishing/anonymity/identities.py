@@ -167,6 +167,10 @@ class _Collector:
         first, _, family = name.rpartition(" ")
         if first:
             self.add(f"{family} {first}", what, AUTHORS)
+            given = first.split()[0]  # without what stands between them
+            if "," not in name:
+                self.add(f"{given} {family}", what, AUTHORS)
+                self.add(f"{family} {given}", what, AUTHORS)
         for part in re.split(r"[\s,]+", name):
             self.add(part, f"a part of the name {name!r}, {what}")
 

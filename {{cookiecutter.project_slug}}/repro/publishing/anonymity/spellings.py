@@ -3,7 +3,8 @@
 Promises to see a word of any case as a whole word, which means that no ASCII letter or digit stands
 beside it, in UTF-8 and in UTF-16 of both orders, and also where characters are written as %C3%A9,
 \\u00e9, \\303\\251 or &#233;, up to three of these in each other. Between the words of a name one
-to three blanks, dots, commas, dashes or underscores may stand. Does not see into compressed data
+to three blanks of any kind, dots, commas, dashes, underscores or ~ may stand, or a line's end with
+the next line's indent and comment mark, and one or two initials. Does not see into compressed data
 (containers.py) or base64 (data_uris.py).
 """
 
@@ -16,7 +17,6 @@ from typing import NamedTuple
 
 _ROUNDS = 3  # of escapes in each other: a URL in JSON in HTML
 
-_GAP = rb"[\s_.,+\-]{1,3}"
 _LETTER = b"[0-9a-z]"
 
 _ESCAPE = re.compile(
@@ -26,6 +26,45 @@ _ESCAPE = re.compile(
 )
 _TEXTS = re.compile(rb"[\t\n\r\x20-\x7e]{6,}")  # in a binary file
 _UNITS = re.compile(rb"\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
+
+
+# Blanks that are not ASCII: those that break no line, and thin ones.
+_BLANKS = "\u00a0\u2002\u2003\u2009\u200a\u202f"
+_ESCAPED_BLANK = (
+    rb"%(?:20|2[bcde]|5f|c2%a0)|\\+u(?:00(?:20|2[bcde]|5f|a0)|2009|202f)|\\+[nrt]"
+    rb"|\\+x(?:20|c2\\+xa0)|&(?:nbsp|thinsp|#0*(?:32|160)|#x0*(?:20|a0));"
+)
+
+
+def _gap(unit: Callable[[bytes], bytes], others: bytes) -> bytes:
+    """Return the pattern of what may stand between the words of a name.
+
+    `unit`: makes a pattern of an ASCII character in an encoding; `others`: of further blanks.
+    """
+    blank = unit(rb"[ \t]")
+    apart = b"(?:%s|%s){1,3}" % (unit(rb"[\s_.,+\-~]"), others)
+    line_end = b"(?:%s)?(?:%s|%s)" % (unit(rb"\r"), unit(rb"\n"), others)
+    mark = unit(rb"[#/%*;>|\-]")
+    broken = b"%s{0,3}%s%s{0,8}%s{0,3}%s{0,8}" % (blank, line_end, blank, mark, blank)
+    gap = b"(?:%s|%s)" % (apart, broken)
+    return b"%s(?:%s(?:%s)?%s){0,2}" % (gap, unit(b"[a-z]"), unit(rb"\."), gap)
+
+
+def _blanks(encoding: str) -> bytes:
+    return b"|".join(re.escape(blank.encode(encoding)) for blank in _BLANKS)
+
+
+def _narrow_unit(pattern: bytes) -> bytes:
+    return pattern
+
+
+_WIDE_UNITS: dict[str, Callable[[bytes], bytes]] = {
+    "le": lambda pattern: b"(?:%s\\x00)" % pattern,
+    "be": lambda pattern: b"(?:\\x00%s)" % pattern,
+}
+
+
+_LONGEST_GAP = 1 << 9  # bytes
 
 
 class Found(NamedTuple):
@@ -44,7 +83,7 @@ class Spellings:
         ordered = sorted(normal, key=lambda word: (-len(word), word))
         self._words = [_Word(word, normal[word]) for word in ordered]
         # How many bytes a word may take: each character escaped, and that escaped again.
-        self.reach = max(map(len, ordered), default=0) * 16
+        self.reach = max(map(len, ordered), default=0) * 16 + _LONGEST_GAP
 
     def find(self, data: bytes, line: int = 1) -> list[Found]:
         """Return the words in `data`, which begins in line number `line`, in order of lines."""
@@ -160,7 +199,7 @@ def _narrow(word: str) -> bytes:
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(_GAP)
+            pieces.append(_gap(_narrow_unit, _blanks("utf-8")))
         else:
             pieces.append(_either({re.escape(form.encode().lower()) for form in _forms(character)}))
     return _bounded_by(word, b"(?<!%s)" % _LETTER, pieces, b"(?!%s)" % _LETTER)
@@ -175,7 +214,7 @@ def _bounded_by(word: str, before: bytes, pieces: list[bytes], after: bytes) -> 
 
 def _wide(word: str, order: str) -> bytes:
     """Return the pattern of a word in lower-case UTF-16."""
-    gap = b"(?:[\\s_.,+\\-]\\x00){1,3}" if order == "le" else b"(?:\\x00[\\s_.,+\\-]){1,3}"
+    gap = _gap(_WIDE_UNITS[order], _blanks(f"utf-16-{order}"))
     pieces = []
     for character in _parts(word):
         if character is None:
@@ -189,11 +228,11 @@ def _wide(word: str, order: str) -> bytes:
 
 def _spelled(word: str) -> bytes:
     """Return the pattern of a word in UTF-8 whose characters may be escaped, one by one."""
-    escaped_blank = rb"%(?:20|2[bcde]|5f)|\\+u00(?:20|2[bcde]|5f)|\\+[nrt]"
+    gap = _gap(_narrow_unit, _blanks("utf-8") + b"|" + _ESCAPED_BLANK)
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(b"(?:[\\s_.,+\\-]|%s){1,3}" % escaped_blank)
+            pieces.append(gap)
         else:
             pieces.append(_either({_ways(form) for form in _forms(character)}))
     before = (
@@ -237,7 +276,7 @@ def _joined(match: re.Match[bytes]) -> bytes:
 
 
 def _undone(match: re.Match[bytes]) -> bytes:
-    """Return what an escape stands for: bytes of UTF-8, a blank for a line's end and the like."""
+    """Return what an escape stands for: bytes of UTF-8, a blank for a tab and the like."""
     text = match[0].lstrip(b"\\")
     if text[:1] == b"%":
         return bytes.fromhex(text[1:].decode())
@@ -249,4 +288,6 @@ def _undone(match: re.Match[bytes]) -> bytes:
         return bytes.fromhex(text[1:].decode())
     if text.isdigit():
         return bytes([int(text, 8)])
+    if text == b"n":
+        return b"\n"
     return b" " if text.isalpha() else match[0][-1:]
