@@ -116,6 +116,34 @@ def test_only_whole_words_are_found(text: str, whole: bool) -> None:
     assert (words.replace(text.encode()) != text.encode()) is whole
 
 
+NARROW = ("UTF-8", "JSON")
+EACH = (*NARROW, *list(SPELLINGS)[2:4])
+AROUND = ("  ", "_-", "«»", "“”", "\n.")
+OF_OTHER_LETTERS = [
+    *(("Иван", f"{before}ИВАН{after}", True, EACH) for before, after in AROUND),
+    *(("Иван", text, False, EACH) for text in ("на диване", "Иванову")),
+    *(("Иван", text, False, NARROW) for text in ("диван", "Ивана", "xИван", "Иван2")),
+    *(("Éric", text, False, NARROW) for text in ("Aéric", "éÉric")),
+    *(("José", text, False, NARROW) for text in ("joséphine", "joséé")),
+    *(("王小明", text, True, EACH) for text in ("王小明", "作者王小明。", "by王小明and")),
+    *(("김철수", text, True, EACH) for text in ("김철수는", "김철수(")),
+]
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "whole", "spelling"),
+    [(*case[:3], spelling) for case in OF_OTHER_LETTERS for spelling in case[3]],
+)
+def test_only_whole_words_of_other_letters_are_found(
+    word: str, text: str, whole: bool, spelling: str
+) -> None:
+    """Scripts that part no words by blanks have no whole words."""
+    words = Spellings({word: "anonymous"})
+    data = SPELLINGS[spelling](text)
+    assert bool(words.find(data)) is whole
+    assert words.find(words.replace(data)) == []
+
+
 @pytest.mark.parametrize("gap", [" ", "  ", "_", "-", ".", ", ", "\n", "%20", "+"])
 def test_the_words_of_a_name_may_stand_apart_in_any_way(gap: str) -> None:
     words = Spellings({"Li Wei": "anonymous"})

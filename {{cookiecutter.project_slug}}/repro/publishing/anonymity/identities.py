@@ -4,10 +4,10 @@ Looked at are git's configuration, history and remotes, CITATION.cff, pyproject.
 this machine (host, user, home, the project's folder) and what the files of the runs say of the
 machines that made them and of trackers. So another clone on another machine finds the same.
 
-A word that tells nobody is left out: one of less than four ASCII characters; one of NOBODY, the names
-that machines and services come with; and a single word that at least three files of the kit hold,
-for then its place says nothing (an author called Test, a user called data). One that fewer of them
-hold is looked for everywhere but in the kit. All of these are told to the author. Names of two
+A word that tells nobody is left out: one of less than four ASCII characters; one of NOBODY, the
+names that machines and services come with; and a single word that at least three files of the kit
+hold, for then its place says nothing (an author called Test, a user called data). One that fewer of
+them hold is looked for everywhere but in the kit. All of these are told to the author. Names of two
 words, addresses, paths and ids are always looked for.
 """
 

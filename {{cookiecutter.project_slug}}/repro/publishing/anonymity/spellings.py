@@ -1,7 +1,7 @@
 """Find and replace words in bytes, however a text's encoding or its escapes spell them.
 
 Promises to see a word of any case as a whole word, which means that no ASCII letter or digit stands
-beside it, in UTF-8 and in UTF-16 of both orders, and also where characters are written as %C3%A9,
+beside it (nor, beside an end that is a letter as é or И, another such letter), in UTF-8 and in UTF-16 of both orders, and also where characters are written as %C3%A9,
 \\u00e9, \\303\\251 or &#233;, up to three of these in each other. Between the words of a name one
 to three blanks of any kind, dots, commas, dashes, underscores or ~ may stand, or a line's end with
 the next line's indent and comment mark, and one or two initials. Does not see into compressed data
@@ -15,9 +15,19 @@ from functools import cached_property
 from html import unescape
 from typing import NamedTuple
 
+from repro.publishing.anonymity.name_gaps import GAP, GAP_ESCAPED, LONGEST_GAP, WIDE_GAPS
+
 _ROUNDS = 3  # of escapes in each other: a URL in JSON in HTML
 
 _LETTER = b"[0-9a-z]"
+# Latin, Greek, Cyrillic and Armenian letters of two bytes, of which whole words are found as those
+# of ASCII are. Other scripts part no words by blanks, or write short words onto others.
+_FURTHER = "\u00c0-\u058f"
+_FURTHER_LETTERS = {
+    "utf-8": [rb"[\xc3-\xd5][\x80-\xbf]"],
+    "utf-16-le": [rb"[\xc0-\xff]\x00", rb"[\x00-\xff][\x01-\x05]"],
+    "utf-16-be": [rb"\x00[\xc0-\xff]", rb"[\x01-\x05][\x00-\xff]"],
+}
 
 _ESCAPE = re.compile(
     rb"%[0-9a-f]{2}|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
@@ -26,45 +36,6 @@ _ESCAPE = re.compile(
 )
 _TEXTS = re.compile(rb"[\t\n\r\x20-\x7e]{6,}")  # in a binary file
 _UNITS = re.compile(rb"\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
-
-
-# Blanks that are not ASCII: those that break no line, and thin ones.
-_BLANKS = "\u00a0\u2002\u2003\u2009\u200a\u202f"
-_ESCAPED_BLANK = (
-    rb"%(?:20|2[bcde]|5f|c2%a0)|\\+u(?:00(?:20|2[bcde]|5f|a0)|2009|202f)|\\+[nrt]"
-    rb"|\\+x(?:20|c2\\+xa0)|&(?:nbsp|thinsp|#0*(?:32|160)|#x0*(?:20|a0));"
-)
-
-
-def _gap(unit: Callable[[bytes], bytes], others: bytes) -> bytes:
-    """Return the pattern of what may stand between the words of a name.
-
-    `unit`: makes a pattern of an ASCII character in an encoding; `others`: of further blanks.
-    """
-    blank = unit(rb"[ \t]")
-    apart = b"(?:%s|%s){1,3}" % (unit(rb"[\s_.,+\-~]"), others)
-    line_end = b"(?:%s)?(?:%s|%s)" % (unit(rb"\r"), unit(rb"\n"), others)
-    mark = unit(rb"[#/%*;>|\-]")
-    broken = b"%s{0,3}%s%s{0,8}%s{0,3}%s{0,8}" % (blank, line_end, blank, mark, blank)
-    gap = b"(?:%s|%s)" % (apart, broken)
-    return b"%s(?:%s(?:%s)?%s){0,2}" % (gap, unit(b"[a-z]"), unit(rb"\."), gap)
-
-
-def _blanks(encoding: str) -> bytes:
-    return b"|".join(re.escape(blank.encode(encoding)) for blank in _BLANKS)
-
-
-def _narrow_unit(pattern: bytes) -> bytes:
-    return pattern
-
-
-_WIDE_UNITS: dict[str, Callable[[bytes], bytes]] = {
-    "le": lambda pattern: b"(?:%s\\x00)" % pattern,
-    "be": lambda pattern: b"(?:\\x00%s)" % pattern,
-}
-
-
-_LONGEST_GAP = 1 << 9  # bytes
 
 
 class Found(NamedTuple):
@@ -83,7 +54,7 @@ class Spellings:
         ordered = sorted(normal, key=lambda word: (-len(word), word))
         self._words = [_Word(word, normal[word]) for word in ordered]
         # How many bytes a word may take: each character escaped, and that escaped again.
-        self.reach = max(map(len, ordered), default=0) * 16 + _LONGEST_GAP
+        self.reach = max(map(len, ordered), default=0) * 16 + LONGEST_GAP
 
     def find(self, data: bytes, line: int = 1) -> list[Found]:
         """Return the words in `data`, which begins in line number `line`, in order of lines."""
@@ -199,47 +170,53 @@ def _narrow(word: str) -> bytes:
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(_gap(_narrow_unit, _blanks("utf-8")))
+            pieces.append(GAP)
         else:
             pieces.append(_either({re.escape(form.encode().lower()) for form in _forms(character)}))
-    return _bounded_by(word, b"(?<!%s)" % _LETTER, pieces, b"(?!%s)" % _LETTER)
+    return _bounded_by(word, "utf-8", b"(?<!%s)" % _LETTER, pieces, b"(?!%s)" % _LETTER)
 
 
-def _bounded_by(word: str, before: bytes, pieces: list[bytes], after: bytes) -> bytes:
+def _bounded_by(
+    word: str, encoding: str, before: bytes, pieces: list[bytes], after: bytes
+) -> bytes:
     """Return the pattern of a word that no letter or digit goes on."""
-    start = before if re.match("[0-9A-Za-z]", word) else b""
-    end = after if re.search("[0-9A-Za-z]$", word) else b""
+    further = _FURTHER_LETTERS[encoding]
+    start = before if re.match(f"[0-9A-Za-z{_FURTHER}]", word) else b""
+    end = after if re.search(f"[0-9A-Za-z{_FURTHER}]$", word) else b""
+    if start and not word[0].isascii():
+        start += b"".join(b"(?<!%s)" % letter for letter in further)
+    if end and not word[-1].isascii():
+        end += b"".join(b"(?!%s)" % letter for letter in further)
     return start + b"".join(pieces) + end
 
 
 def _wide(word: str, order: str) -> bytes:
     """Return the pattern of a word in lower-case UTF-16."""
-    gap = _gap(_WIDE_UNITS[order], _blanks(f"utf-16-{order}"))
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(gap)
+            pieces.append(WIDE_GAPS[order])
         else:
             forms = {form.encode(f"utf-16-{order}").lower() for form in _forms(character)}
             pieces.append(_either({re.escape(form) for form in forms}))
     letter = b"%s\\x00" % _LETTER if order == "le" else b"\\x00%s" % _LETTER
-    return _bounded_by(word, b"(?<!%s)" % letter, pieces, b"(?!%s)" % letter)
+    encoding = f"utf-16-{order}"
+    return _bounded_by(word, encoding, b"(?<!%s)" % letter, pieces, b"(?!%s)" % letter)
 
 
 def _spelled(word: str) -> bytes:
     """Return the pattern of a word in UTF-8 whose characters may be escaped, one by one."""
-    gap = _gap(_narrow_unit, _blanks("utf-8") + b"|" + _ESCAPED_BLANK)
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(gap)
+            pieces.append(GAP_ESCAPED)
         else:
             pieces.append(_either({_ways(form) for form in _forms(character)}))
     before = (
         rb"(?:(?<![0-9a-z])|(?<=\\[abfnrtv])|(?<=%[0-9a-f][0-9a-f])|(?<=\\u[0-9a-f]{4})"
         rb"|(?<=\\x[0-9a-f]{2})|(?<=\\[0-3][0-7]{2}))"
     )
-    return _bounded_by(word, before, pieces, b"(?!%s)" % _LETTER)
+    return _bounded_by(word, "utf-8", before, pieces, b"(?!%s)" % _LETTER)
 
 
 def _ways(form: str) -> bytes:
