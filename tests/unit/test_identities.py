@@ -565,6 +565,54 @@ def test_a_name_is_looked_for_without_what_is_between_its_first_and_last_word(
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "expected", "not_expected"),
+    [
+        (
+            "admin@mail.zarathustra-lab.org",
+            {"admin@mail.zarathustra-lab.org", "mail.zarathustra-lab.org", "zarathustra-lab.org"},
+            {"admin", "mail"},
+        ),
+        (
+            "quag+papers@x-y.org",
+            {"quag+papers@x-y.org", "quag@x-y.org", "quag+papers", "quag", "x-y.org"},
+            {"papers"},
+        ),
+        ("root@localhost", set(), {"root@localhost", "localhost"}),
+        ("noreply@github.com", set(), {"noreply@github.com", "github.com"}),
+        ("7+bot@users.noreply.github.com", {"7+bot@users.noreply.github.com"}, {"github.com"}),
+    ],
+)
+def test_an_address_is_an_identity_even_if_its_account_is_nobodys(
+    address: str, expected: set[str], not_expected: set[str], nobody: Path
+) -> None:
+    citation = f"authors:\n- name: The Authors\n  email: {address}\n"
+    files = {"pyproject.toml": b'[project]\nname = "x"\n', "CITATION.cff": citation.encode()}
+    found = known(find_identities(nobody, files))
+    assert expected <= found
+    assert not not_expected & found
+
+
+def test_a_page_and_an_institution_of_one_word_are_identities(nobody: Path) -> None:
+    citation = b"""\
+url: https://www.kimleeono.com
+authors:
+- {name: The Authors, website: "https://thornlabs.org/", affiliation: Zarathustra}
+- {name: The Authors, website: "https://scholar.thorn.org/u?x=1", affiliation: Tensorworks}
+"""
+    files = {
+        "pyproject.toml": b'[project]\nname = "x"\n',
+        "CITATION.cff": citation,
+        "repro/a.py": b"# Tensorworks\n",
+    }
+    identities = find_identities(nobody, files)
+    found = known(identities)
+    assert {"kimleeono.com", "kimleeono", "thornlabs.org", "thornlabs", "zarathustra"} <= found
+    assert {"https://www.kimleeono.com", "scholar.thorn.org/u?x=1"} <= found
+    assert not {"scholar", "tensorworks"} & found
+    assert any("'Tensorworks'" in line for line in identities.left_out)
+
+
 # What is written anew --------------------------------------------------------------------------
 
 

@@ -1,11 +1,12 @@
 """Find and replace words in bytes, however a text's encoding or its escapes spell them.
 
 Promises to see a word of any case as a whole word, which means that no ASCII letter or digit stands
-beside it (nor, beside an end that is a letter as é or И, another such letter), in UTF-8 and in UTF-16 of both orders, and also where characters are written as %C3%A9,
-\\u00e9, \\303\\251 or &#233;, up to three of these in each other. Between the words of a name one
-to three blanks of any kind, dots, commas, dashes, underscores or ~ may stand, or a line's end with
-the next line's indent and comment mark, and one or two initials. Does not see into compressed data
-(containers.py) or base64 (data_uris.py).
+beside it (nor, beside an end that is a letter as é or И, another such letter), in UTF-8 and in
+UTF-16 of both orders, and also where characters are written as %C3%A9, \\u00e9, \\303\\251 or
+&#233;, up to three of these in each other. Between the words of a name one to three blanks of any
+kind, dots, commas, dashes, underscores or ~ may stand, or a line's end with the next line's indent
+and comment mark, and one or two initials. Does not see into compressed data (containers.py) or
+base64 (data_uris.py).
 """
 
 import re
