@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 import pytest
 from repro.core.errors import UserError
-from repro.publishing.anonymity import containers, data_uris, machine_names, searching
+from repro.publishing.anonymity import anonymous, containers, data_uris, machine_names, searching
 from repro.publishing.anonymity.candidates import candidates
 from repro.publishing.anonymity.containers import Opener
 from repro.publishing.anonymity.documents import is_left_out, without_names
-from repro.publishing.anonymity.identities import Identities, find_identities
+from repro.publishing.anonymity.identities import Identities, Identity, find_identities
 from repro.publishing.anonymity.rebuilt import rebuilt
 from repro.publishing.anonymity.same_conditions import stated_conditions
 from repro.publishing.anonymity.searching import search
@@ -663,6 +663,32 @@ def test_stated_digests_follow_the_files_and_the_files_that_state_them() -> None
     assert found["OF_SUMS"] == f"{md5(found['SUMS']).hexdigest().upper()} *SUMS\n".encode()
     assert found["code.py"] == files["code.py"]
     assert [line.partition(" states")[0] for line in faults] == ["code.py: line 2"]
+
+
+def test_a_kept_verdict_is_called_by_its_new_digest(tmp_path: Path) -> None:
+    from hashlib import sha256
+
+    verdict = b'{"hardware_class": "thornbox"}\n'
+    other = b'{"hardware_class": "b"}\n'
+    folder = "results/verdicts"
+    old = f"{folder}/{sha256(verdict).hexdigest()}.json"
+    files = {
+        old: verdict,
+        f"{folder}/{sha256(other).hexdigest()}.json": other,
+        f"{folder}/{'0' * 64}.json": b'{"by": "thornbox"}\n',
+        "notes.md": f"see {old}\n".encode(),
+    }
+    identities = Identities({"thornbox": Identity("thornbox", "a host")}, [])
+    replacing = anonymous._Replacing(identities, ())
+    for name, content in files.items():
+        replacing.add(name, content)
+    assert replacing.faults == []
+    changed = verdict.replace(b"thornbox", b"anonymous")
+    new = f"{folder}/{sha256(changed).hexdigest()}.json"
+    assert replacing.files[new] == changed
+    assert {*replacing.files} == {*files} - {old} | {new}  # one that report left out keeps its name
+    renewed, _ = with_new_digests(replacing.before, replacing.files, ())
+    assert renewed["notes.md"] == f"see {new}\n".encode()
 
 
 def test_what_states_conditions_may_lose_names_but_no_condition() -> None:
