@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from conftest import TEMPLATE
 from repro.core.errors import UserError
 from repro.publishing.anonymity import anonymous, containers, data_uris, machine_names, searching
 from repro.publishing.anonymity.candidates import candidates
@@ -722,6 +723,11 @@ def test_what_states_conditions_may_lose_names_but_no_condition() -> None:
         stated_conditions("tests/test_it.py", b"def Anonymous authors(): pass")
 
 
+def own_tests() -> dict[str, bytes]:
+    folder = TEMPLATE / "tests"
+    return {f"tests/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
+
+
 def test_what_may_be_a_name_is_listed() -> None:
     files = {
         "README.md": b"Thanks to Ada Thornbury\nSee https://github.com/zquag/net\n10.1000/mine\n",
@@ -729,17 +735,27 @@ def test_what_may_be_a_name_is_listed() -> None:
         "repro/kit.py": b"# The Kit Name\nmail = 'zq@x-y.org'\n",
         "notes.txt": b"/home/zquag/x and /home/runner/x\n0000-0002-1825-0097\n",
         "paper.tex": b"University of Thornwick\n",
+        "tests/test_model.py": b"# Rosalind Ashcombe saw this fail\n",
         "runs/a/run.log": b"zq@other.org\n",
     }
     lines = candidates(files)
     assert "look at: experiment/model.py: line 2: a name in a comment: 'Grace Hollowell'" in lines
     assert "look at: repro/kit.py: line 2: an e-mail address: 'zq@x-y.org'" in lines
     text = "\n".join(lines)
-    for found in ("github.com/zquag", "10.1000/mine", "/home/zquag", "Thornwick", "1825", "Ada"):
+    for found in (
+        "github.com/zquag",
+        "10.1000/mine",
+        "/home/zquag",
+        "Thornwick",
+        "1825",
+        "Ada",
+        "Rosalind Ashcombe",
+    ):
         assert found in text, found
     assert "Kit Name" not in text
     assert "runner" not in text
     assert lines[-1].startswith("not known: names in pictures")
+    assert len(candidates(own_tests())) == 1  # the kit's own tests name nobody
     many = {f"{n}.md": f"a{n}@x-y.org".encode() for n in range(100)}
     assert candidates(many)[-2] == "... and 70 more to look at"
 
