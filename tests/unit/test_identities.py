@@ -16,12 +16,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from conftest import TEMPLATE
 from repro.core.errors import UserError
-from repro.publishing.anonymity import containers, data_uris, machine_names, searching
+from repro.publishing.anonymity import anonymous, containers, data_uris, machine_names, searching
 from repro.publishing.anonymity.candidates import candidates
 from repro.publishing.anonymity.containers import Opener
 from repro.publishing.anonymity.documents import is_left_out, without_names
-from repro.publishing.anonymity.identities import Identities, find_identities
+from repro.publishing.anonymity.identities import Identities, Identity, find_identities
 from repro.publishing.anonymity.rebuilt import rebuilt
 from repro.publishing.anonymity.same_conditions import stated_conditions
 from repro.publishing.anonymity.searching import search
@@ -116,11 +117,61 @@ def test_only_whole_words_are_found(text: str, whole: bool) -> None:
     assert (words.replace(text.encode()) != text.encode()) is whole
 
 
+NARROW = ("UTF-8", "JSON")
+EACH = (*NARROW, *list(SPELLINGS)[2:4])
+AROUND = ("  ", "_-", "«»", "“”", "\n.")
+OF_OTHER_LETTERS = [
+    *(("Иван", f"{before}ИВАН{after}", True, EACH) for before, after in AROUND),
+    *(("Иван", text, False, EACH) for text in ("на диване", "Иванову")),
+    *(("Иван", text, False, NARROW) for text in ("диван", "Ивана", "xИван", "Иван2")),
+    *(("Éric", text, False, NARROW) for text in ("Aéric", "éÉric")),
+    *(("José", text, False, NARROW) for text in ("joséphine", "joséé")),
+    *(("王小明", text, True, EACH) for text in ("王小明", "作者王小明。", "by王小明and")),
+    *(("김철수", text, True, EACH) for text in ("김철수는", "김철수(")),
+]
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "whole", "spelling"),
+    [(*case[:3], spelling) for case in OF_OTHER_LETTERS for spelling in case[3]],
+)
+def test_only_whole_words_of_other_letters_are_found(
+    word: str, text: str, whole: bool, spelling: str
+) -> None:
+    """Scripts that part no words by blanks have no whole words."""
+    words = Spellings({word: "anonymous"})
+    data = SPELLINGS[spelling](text)
+    assert bool(words.find(data)) is whole
+    assert words.find(words.replace(data)) == []
+
+
 @pytest.mark.parametrize("gap", [" ", "  ", "_", "-", ".", ", ", "\n", "%20", "+"])
 def test_the_words_of_a_name_may_stand_apart_in_any_way(gap: str) -> None:
     words = Spellings({"Li Wei": "anonymous"})
     assert words.find(f"x {gap}li{gap}wei{gap}".encode())
     assert not words.find(b"liwei")
+
+
+GAPS = ("\u00a0", "\u202f", "~", "\n        ", "\n# ", "\r\n// ", " \n   * ", " Q. ", " q ", "_Q_")
+ESCAPED_GAPS = ("&nbsp;", "&#160;", r"\u00a0", "%C2%A0", r"\n    # ", " Q.&nbsp;")
+
+
+@pytest.mark.parametrize(
+    ("gap", "spelling"),
+    [
+        *((gap, way) for gap in GAPS for way in [str.encode, *list(SPELLINGS.values())[2:4]]),
+        *((gap, str.encode) for gap in ESCAPED_GAPS),
+    ],
+)
+def test_the_words_of_a_name_may_be_parted_by_lines_and_initials(
+    gap: str, spelling: Callable[[str], bytes]
+) -> None:
+    words = Spellings({"Li Wei": "anonymous"})
+    data = spelling(f"x li{gap}wei ")
+    assert words.find(data)
+    assert words.find(words.replace(data)) == []
+    assert not words.find(spelling(f"li{gap}weiland"))
+    assert not words.find(b"li of wei li\n\nand wei")
 
 
 # What files hold packed ------------------------------------------------------------------------
@@ -503,6 +554,66 @@ def test_a_short_name_in_another_script_is_looked_for_and_told_readably(nobody: 
     assert any("part of the name 'Zoë Bo'" in line for line in found.left_out)
 
 
+def test_a_name_is_looked_for_without_what_is_between_its_first_and_last_word(
+    nobody: Path,
+) -> None:
+    files = {
+        "pyproject.toml": b'[project]\nname = "x"\n',
+        "CITATION.cff": b"authors:\n- name: Jane Quentin Dorrit\n",
+    }
+    assert {"jane dorrit", "dorrit jane", "jane quentin dorrit"} <= known(
+        find_identities(nobody, files)
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "expected", "not_expected"),
+    [
+        (
+            "admin@mail.zarathustra-lab.org",
+            {"admin@mail.zarathustra-lab.org", "mail.zarathustra-lab.org", "zarathustra-lab.org"},
+            {"admin", "mail"},
+        ),
+        (
+            "quag+papers@x-y.org",
+            {"quag+papers@x-y.org", "quag@x-y.org", "quag+papers", "quag", "x-y.org"},
+            {"papers"},
+        ),
+        ("root@localhost", set(), {"root@localhost", "localhost"}),
+        ("noreply@github.com", set(), {"noreply@github.com", "github.com"}),
+        ("7+bot@users.noreply.github.com", {"7+bot@users.noreply.github.com"}, {"github.com"}),
+    ],
+)
+def test_an_address_is_an_identity_even_if_its_account_is_nobodys(
+    address: str, expected: set[str], not_expected: set[str], nobody: Path
+) -> None:
+    citation = f"authors:\n- name: The Authors\n  email: {address}\n"
+    files = {"pyproject.toml": b'[project]\nname = "x"\n', "CITATION.cff": citation.encode()}
+    found = known(find_identities(nobody, files))
+    assert expected <= found
+    assert not not_expected & found
+
+
+def test_a_page_and_an_institution_of_one_word_are_identities(nobody: Path) -> None:
+    citation = b"""\
+url: https://www.kimleeono.com
+authors:
+- {name: The Authors, website: "https://thornlabs.org/", affiliation: Zarathustra}
+- {name: The Authors, website: "https://scholar.thorn.org/u?x=1", affiliation: Tensorworks}
+"""
+    files = {
+        "pyproject.toml": b'[project]\nname = "x"\n',
+        "CITATION.cff": citation,
+        "repro/a.py": b"# Tensorworks\n",
+    }
+    identities = find_identities(nobody, files)
+    found = known(identities)
+    assert {"kimleeono.com", "kimleeono", "thornlabs.org", "thornlabs", "zarathustra"} <= found
+    assert {"https://www.kimleeono.com", "scholar.thorn.org/u?x=1"} <= found
+    assert not {"scholar", "tensorworks"} & found
+    assert any("'Tensorworks'" in line for line in identities.left_out)
+
+
 # What is written anew --------------------------------------------------------------------------
 
 
@@ -555,6 +666,32 @@ def test_stated_digests_follow_the_files_and_the_files_that_state_them() -> None
     assert [line.partition(" states")[0] for line in faults] == ["code.py: line 2"]
 
 
+def test_a_kept_verdict_is_called_by_its_new_digest(tmp_path: Path) -> None:
+    from hashlib import sha256
+
+    verdict = b'{"hardware_class": "thornbox"}\n'
+    other = b'{"hardware_class": "b"}\n'
+    folder = "results/verdicts"
+    old = f"{folder}/{sha256(verdict).hexdigest()}.json"
+    files = {
+        old: verdict,
+        f"{folder}/{sha256(other).hexdigest()}.json": other,
+        f"{folder}/{'0' * 64}.json": b'{"by": "thornbox"}\n',
+        "notes.md": f"see {old}\n".encode(),
+    }
+    identities = Identities({"thornbox": Identity("thornbox", "a host")}, [])
+    replacing = anonymous._Replacing(identities, ())
+    for name, content in files.items():
+        replacing.add(name, content)
+    assert replacing.faults == []
+    changed = verdict.replace(b"thornbox", b"anonymous")
+    new = f"{folder}/{sha256(changed).hexdigest()}.json"
+    assert replacing.files[new] == changed
+    assert {*replacing.files} == {*files} - {old} | {new}  # one that report left out keeps its name
+    renewed, _ = with_new_digests(replacing.before, replacing.files, ())
+    assert renewed["notes.md"] == f"see {new}\n".encode()
+
+
 def test_what_states_conditions_may_lose_names_but_no_condition() -> None:
     run = "runs/record/a/b/seed-1"
     context = {"conditions": {"config": {"name": "x"}}, "hardware": {"hostname": "thornbox"}}
@@ -586,6 +723,11 @@ def test_what_states_conditions_may_lose_names_but_no_condition() -> None:
         stated_conditions("tests/test_it.py", b"def Anonymous authors(): pass")
 
 
+def own_tests() -> dict[str, bytes]:
+    folder = TEMPLATE / "tests"
+    return {f"tests/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
+
+
 def test_what_may_be_a_name_is_listed() -> None:
     files = {
         "README.md": b"Thanks to Ada Thornbury\nSee https://github.com/zquag/net\n10.1000/mine\n",
@@ -593,17 +735,27 @@ def test_what_may_be_a_name_is_listed() -> None:
         "repro/kit.py": b"# The Kit Name\nmail = 'zq@x-y.org'\n",
         "notes.txt": b"/home/zquag/x and /home/runner/x\n0000-0002-1825-0097\n",
         "paper.tex": b"University of Thornwick\n",
+        "tests/test_model.py": b"# Rosalind Ashcombe saw this fail\n",
         "runs/a/run.log": b"zq@other.org\n",
     }
     lines = candidates(files)
     assert "look at: experiment/model.py: line 2: a name in a comment: 'Grace Hollowell'" in lines
     assert "look at: repro/kit.py: line 2: an e-mail address: 'zq@x-y.org'" in lines
     text = "\n".join(lines)
-    for found in ("github.com/zquag", "10.1000/mine", "/home/zquag", "Thornwick", "1825", "Ada"):
+    for found in (
+        "github.com/zquag",
+        "10.1000/mine",
+        "/home/zquag",
+        "Thornwick",
+        "1825",
+        "Ada",
+        "Rosalind Ashcombe",
+    ):
         assert found in text, found
     assert "Kit Name" not in text
     assert "runner" not in text
     assert lines[-1].startswith("not known: names in pictures")
+    assert len(candidates(own_tests())) == 1  # the kit's own tests name nobody
     many = {f"{n}.md": f"a{n}@x-y.org".encode() for n in range(100)}
     assert candidates(many)[-2] == "... and 70 more to look at"
 

@@ -23,7 +23,7 @@ from repro.publishing.anonymity.rebuilt import read_to_change, rebuilt
 from repro.publishing.anonymity.same_conditions import stated_conditions
 from repro.publishing.anonymity.searching import Hit, search
 from repro.publishing.anonymity.spellings import Spellings
-from repro.publishing.anonymity.stated_digests import with_new_digests
+from repro.publishing.anonymity.stated_digests import verdict_name, with_new_digests
 from repro.publishing.contents import Contents, Files
 from repro.results.about import read_about
 from repro.results.claims import EXPECTED
@@ -106,14 +106,17 @@ class _Replacing:
             self.named[name] = name
             self.files[name] = content
             return
-        new = self.named[name] = self._new_name(name)
-        if new in self.files:
-            self.faults.append(f"{name} would be called {new}, which is there already: rename it")
         try:
             changed = _changed(name, content, hits, self._words)
         except UserError as error:
             self.faults += [f"{hits[0] if hits else name}: {line}" for line in error.lines]
             return
+        new = self._new_name(name)
+        if changed is not None:
+            new = verdict_name(new, read_to_change(content), changed)
+        self.named[name] = new
+        if new in self.files:
+            self.faults.append(f"{name} would be called {new}, which is there already: rename it")
         self.files[new] = content if changed is None else changed
         if changed is not None:
             self.before[new] = read_to_change(content)

@@ -45,7 +45,7 @@ _OF_THE_AUTHOR = {
         r"|School|Hochschule|Academy|GmbH|Inc\.|ETH|CNRS)(?!\w)(?: of)?(?: [A-Z]\w+)?"
     ),
 }
-_NO_AUTHORS = ("repro/", "tests/", ".github/", "Dockerfile", "requirements", "bootstrap.py")
+_NO_AUTHORS = ("repro/", ".github/", "Dockerfile", "requirements", "bootstrap.py")
 _PUBLIC = re.compile(
     r"(?i)example\.(org|com|net)|@(v?[0-9]|sha256)|github\.com/(actions|pytorch|huggingface)\b|noreply"
 )

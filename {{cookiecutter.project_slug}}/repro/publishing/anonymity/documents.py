@@ -1,8 +1,8 @@
 """Write the documents that name authors and places anew, so that they name nobody.
 
-CITATION.cff and pyproject.toml lose authors, addresses, identifiers and the paper; a licence's copyright is
-that of "Anonymous authors"; the context of a run loses host, remote and branch, and the recording
-the id of the recorded folder. Lists of people are left out of the archive as a whole.
+CITATION.cff and pyproject.toml lose authors, addresses, identifiers and the paper; a licence's
+copyright is that of "Anonymous authors"; the context of a run loses host, remote and branch, and
+the recording the id of the recorded folder. Lists of people are left out of the archive as a whole.
 """
 
 import json

@@ -4,10 +4,10 @@ Looked at are git's configuration, history and remotes, CITATION.cff, pyproject.
 this machine (host, user, home, the project's folder) and what the files of the runs say of the
 machines that made them and of trackers. So another clone on another machine finds the same.
 
-A word that tells nobody is left out: one of less than four ASCII characters; one of NOBODY, the names
-that machines and services come with; and a single word that at least three files of the kit hold,
-for then its place says nothing (an author called Test, a user called data). One that fewer of them
-hold is looked for everywhere but in the kit. All of these are told to the author. Names of two
+A word that tells nobody is left out: one of less than four ASCII characters; one of NOBODY, the
+names that machines and services come with; and a single word that at least three files of the kit
+hold, for then its place says nothing (an author called Test, a user called data). One that fewer of
+them hold is looked for everywhere but in the kit. All of these are told to the author. Names of two
 words, addresses, paths and ids are always looked for.
 """
 
@@ -19,7 +19,12 @@ from pathlib import Path
 from repro.publishing.anonymity import machine_names
 from repro.publishing.anonymity.identity_sources import DOI, StatedNames, stated_in_files
 from repro.publishing.anonymity.kit_words import KIT, tells_nobody_in_kit, words_in_kit
-from repro.publishing.anonymity.nobody import FORGES, NOBODY, PROVIDERS, SYSTEM_FOLDERS
+from repro.publishing.anonymity.nobody import (
+    FORGES,
+    NOBODY,
+    SYSTEM_FOLDERS,
+    domain_is_everybodys,
+)
 from repro.publishing.anonymity.object_ids import ids_in_files
 from repro.publishing.anonymity.spellings import Spellings
 from repro.publishing.contents import Files
@@ -35,11 +40,15 @@ _MOST_PEOPLE = 2000  # of git's history
 
 @dataclass(frozen=True)
 class Identity:
-    """A text that tells who or where, what it is, and what is written instead of it."""
+    """A text that tells who or where, what it is, and what is written instead of it.
+
+    `in_files`: it tells nobody if it is a word of so many files of the kit.
+    """
 
     text: str
     what: str
     new: str = ANONYMOUS
+    in_files: int = _IN_FILES_OF_THE_KIT
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,13 @@ class _Collector:
         self._found: dict[str, Identity] = {}
         self._left_out: dict[str, str] = {}
 
-    def add(self, text: str, what: str, new: str = ANONYMOUS) -> None:
+    def add(
+        self,
+        text: str,
+        what: str,
+        new: str = ANONYMOUS,
+        in_files: int = _IN_FILES_OF_THE_KIT,
+    ) -> None:
         """Take a text, unless it tells nobody."""
         text = " ".join(text.split()).strip("/.,;:")
         folded = text.casefold()
@@ -138,7 +153,7 @@ class _Collector:
         elif folded in NOBODY:
             self._leave_out(text, what, "is a name that tells nobody")
         elif folded not in {known.casefold() for known in self._found}:
-            self._found[text] = Identity(text, what, new)
+            self._found[text] = Identity(text, what, new, in_files)
 
     def _leave_out(self, text: str, what: str, why: str) -> None:
         self._left_out.setdefault(text, f"{text!r} ({what}) {why}")
@@ -157,6 +172,8 @@ class _Collector:
             self.add_folder(path, what)
         for text, what in stated.words:
             self.add(text, what)
+        for text, what in stated.institutions:  # Meta, NVIDIA: locks are full of some
+            self.add(text, what, in_files=1)
 
     def add_person(self, name: str, what: str) -> None:
         """Take a name as it is, with the family name first, and each of its words."""
@@ -167,24 +184,42 @@ class _Collector:
         first, _, family = name.rpartition(" ")
         if first:
             self.add(f"{family} {first}", what, AUTHORS)
+            given = first.split()[0]  # without what stands between them
+            if "," not in name:
+                self.add(f"{given} {family}", what, AUTHORS)
+                self.add(f"{family} {given}", what, AUTHORS)
         for part in re.split(r"[\s,]+", name):
             self.add(part, f"a part of the name {name!r}, {what}")
 
     def add_address(self, address: str, what: str) -> None:
         """Take an e-mail address, the account in it, and its domain if that is not everybody's."""
-        account, at, domain = address.strip(" <>").partition("@")
+        address = address.strip(" <>")
+        account, at, domain = address.partition("@")
         account = re.sub(r"^[0-9]+\+", "", account)  # GitHub's addresses begin with a number
-        if not at or (account.casefold() in NOBODY and domain.partition(".")[0] in NOBODY):
+        is_everybodys = domain_is_everybodys(domain)
+        if not at or (account.casefold() in NOBODY and is_everybodys):
             return
-        self.add(address.strip(" <>"), what)
+        self.add(address, what)
         self.add(account, f"the account of an address, {what}")
-        if domain.casefold() not in PROVIDERS and not domain.startswith("users.noreply."):
+        owner, plus, _ = account.partition("+")
+        if plus:
+            self.add(f"{owner}@{domain}", what)
+            self.add(owner, f"the account of an address, {what}")
+        if not is_everybodys:
             self.add(domain, f"the domain of an address, {what}")
+            first, _, above = domain.partition(".")
+            if first.casefold() in NOBODY and "." in above:  # mail.thornlab.org
+                self.add(above, f"the domain of an address, {what}")
 
     def add_repository(self, url: str, what: str) -> None:
         """Take the address of a repository, its host if it is no public forge, and its owner."""
         if re.match(r"(file://|[/~.]|[A-Za-z]:[\\/])", url):
             self.add_folder(re.sub("^file://|[.]git/?$", "", url), what)
+            return
+        if page := re.fullmatch(r"https?://(?:www\.)?([^/:@?#]+)/?", url.strip()):
+            self.add(url, what)
+            if page[1].casefold() not in FORGES:
+                self.add_host(page[1], f"the host of {what}")
             return
         parts = re.fullmatch(
             r"(?:[\w+.-]+://)?(?:([^@/]+)@)?([^:/]+)(?::\d+/|[:/]/*)(.+)", url.strip()
@@ -254,7 +289,7 @@ class _Collector:
         not_in_kit = set()
         for text, names in words_in_kit(self._found, files).items():
             what = self._found[text].what
-            if len(names) >= _IN_FILES_OF_THE_KIT and re.fullmatch(r"\w+", text):
+            if len(names) >= self._found[text].in_files and re.fullmatch(r"\w+", text):
                 del self._found[text]
                 self._leave_out(text, what, f"is a word of {len(names)} files of the kit")
             elif tells_nobody_in_kit(text):

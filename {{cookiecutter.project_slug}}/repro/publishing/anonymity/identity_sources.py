@@ -57,6 +57,7 @@ class StatedNames:
     hosts: Names = field(default_factory=list)
     folders: Names = field(default_factory=list)
     words: Names = field(default_factory=list)
+    institutions: Names = field(default_factory=list)
     commits: set[str] = field(default_factory=set)
 
 
@@ -184,9 +185,14 @@ def _read_person(person: Json, what: str, stated: StatedNames) -> None:
     stated.people += [(name, what) for name in names if name]
     stated.addresses += [(text, what) for text in _texts(person.get("email"))]
     stated.words += [(_bare(text), f"the ORCID of {what}") for text in _texts(person.get("orcid"))]
-    stated.words += [(text, f"the page of {what}") for text in _texts(person.get("website"))]
-    places = [*_texts(person.get("affiliation"))]
-    stated.words += [(text, f"the affiliation of {what}") for text in places if " " in text]
+    for page in _texts(person.get("website")):
+        bare = re.sub("^https?://", "", page).strip("/")
+        if "/" in bare:
+            stated.words += [(text, f"the page of {what}") for text in (page, bare)]
+        else:
+            stated.repositories.append((page, f"the page of {what}"))
+    for place in _texts(person.get("affiliation")):
+        stated.institutions.append((place, f"the affiliation of {what}"))
 
 
 def _read_citation(citation: dict[str, Json], stated: StatedNames) -> None:

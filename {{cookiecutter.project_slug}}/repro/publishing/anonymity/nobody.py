@@ -31,3 +31,11 @@ PROVIDERS = frozenset(domain for line in _MAIL for domain in line.split())
 # A folder in one of these is the system's: /usr/local. One in /data or /scratch is a group's.
 _SYSTEM = "usr var opt lib etc tmp srv run dev proc sys bin root private"
 SYSTEM_FOLDERS = frozenset(_SYSTEM.split())
+
+
+def domain_is_everybodys(domain: str) -> bool:
+    """Tell whether addresses of all sorts of people, or of a machine's own users, have a domain."""
+    domain = domain.casefold()
+    no_network = "." not in domain and domain in NOBODY
+    of_a_service = "noreply" in domain.split(".") or domain.startswith("localhost.")
+    return no_network or of_a_service or domain in PROVIDERS or domain in FORGES

@@ -1,10 +1,12 @@
 """Find and replace words in bytes, however a text's encoding or its escapes spell them.
 
 Promises to see a word of any case as a whole word, which means that no ASCII letter or digit stands
-beside it, in UTF-8 and in UTF-16 of both orders, and also where characters are written as %C3%A9,
-\\u00e9, \\303\\251 or &#233;, up to three of these in each other. Between the words of a name one
-to three blanks, dots, commas, dashes or underscores may stand. Does not see into compressed data
-(containers.py) or base64 (data_uris.py).
+beside it (nor, beside an end that is a letter as é or И, another such letter), in UTF-8 and in
+UTF-16 of both orders, and also where characters are written as %C3%A9, \\u00e9, \\303\\251 or
+&#233;, up to three of these in each other. Between the words of a name one to three blanks of any
+kind, dots, commas, dashes, underscores or ~ may stand, or a line's end with the next line's indent
+and comment mark, and one or two initials. Does not see into compressed data (containers.py) or
+base64 (data_uris.py).
 """
 
 import re
@@ -14,10 +16,19 @@ from functools import cached_property
 from html import unescape
 from typing import NamedTuple
 
+from repro.publishing.anonymity.name_gaps import GAP, GAP_ESCAPED, LONGEST_GAP, WIDE_GAPS
+
 _ROUNDS = 3  # of escapes in each other: a URL in JSON in HTML
 
-_GAP = rb"[\s_.,+\-]{1,3}"
 _LETTER = b"[0-9a-z]"
+# Latin, Greek, Cyrillic and Armenian letters of two bytes, of which whole words are found as those
+# of ASCII are. Other scripts part no words by blanks, or write short words onto others.
+_FURTHER = "\u00c0-\u058f"
+_FURTHER_LETTERS = {
+    "utf-8": [rb"[\xc3-\xd5][\x80-\xbf]"],
+    "utf-16-le": [rb"[\xc0-\xff]\x00", rb"[\x00-\xff][\x01-\x05]"],
+    "utf-16-be": [rb"\x00[\xc0-\xff]", rb"[\x01-\x05][\x00-\xff]"],
+}
 
 _ESCAPE = re.compile(
     rb"%[0-9a-f]{2}|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
@@ -44,7 +55,7 @@ class Spellings:
         ordered = sorted(normal, key=lambda word: (-len(word), word))
         self._words = [_Word(word, normal[word]) for word in ordered]
         # How many bytes a word may take: each character escaped, and that escaped again.
-        self.reach = max(map(len, ordered), default=0) * 16
+        self.reach = max(map(len, ordered), default=0) * 16 + LONGEST_GAP
 
     def find(self, data: bytes, line: int = 1) -> list[Found]:
         """Return the words in `data`, which begins in line number `line`, in order of lines."""
@@ -160,47 +171,53 @@ def _narrow(word: str) -> bytes:
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(_GAP)
+            pieces.append(GAP)
         else:
             pieces.append(_either({re.escape(form.encode().lower()) for form in _forms(character)}))
-    return _bounded_by(word, b"(?<!%s)" % _LETTER, pieces, b"(?!%s)" % _LETTER)
+    return _bounded_by(word, "utf-8", b"(?<!%s)" % _LETTER, pieces, b"(?!%s)" % _LETTER)
 
 
-def _bounded_by(word: str, before: bytes, pieces: list[bytes], after: bytes) -> bytes:
+def _bounded_by(
+    word: str, encoding: str, before: bytes, pieces: list[bytes], after: bytes
+) -> bytes:
     """Return the pattern of a word that no letter or digit goes on."""
-    start = before if re.match("[0-9A-Za-z]", word) else b""
-    end = after if re.search("[0-9A-Za-z]$", word) else b""
+    further = _FURTHER_LETTERS[encoding]
+    start = before if re.match(f"[0-9A-Za-z{_FURTHER}]", word) else b""
+    end = after if re.search(f"[0-9A-Za-z{_FURTHER}]$", word) else b""
+    if start and not word[0].isascii():
+        start += b"".join(b"(?<!%s)" % letter for letter in further)
+    if end and not word[-1].isascii():
+        end += b"".join(b"(?!%s)" % letter for letter in further)
     return start + b"".join(pieces) + end
 
 
 def _wide(word: str, order: str) -> bytes:
     """Return the pattern of a word in lower-case UTF-16."""
-    gap = b"(?:[\\s_.,+\\-]\\x00){1,3}" if order == "le" else b"(?:\\x00[\\s_.,+\\-]){1,3}"
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(gap)
+            pieces.append(WIDE_GAPS[order])
         else:
             forms = {form.encode(f"utf-16-{order}").lower() for form in _forms(character)}
             pieces.append(_either({re.escape(form) for form in forms}))
     letter = b"%s\\x00" % _LETTER if order == "le" else b"\\x00%s" % _LETTER
-    return _bounded_by(word, b"(?<!%s)" % letter, pieces, b"(?!%s)" % letter)
+    encoding = f"utf-16-{order}"
+    return _bounded_by(word, encoding, b"(?<!%s)" % letter, pieces, b"(?!%s)" % letter)
 
 
 def _spelled(word: str) -> bytes:
     """Return the pattern of a word in UTF-8 whose characters may be escaped, one by one."""
-    escaped_blank = rb"%(?:20|2[bcde]|5f)|\\+u00(?:20|2[bcde]|5f)|\\+[nrt]"
     pieces = []
     for character in _parts(word):
         if character is None:
-            pieces.append(b"(?:[\\s_.,+\\-]|%s){1,3}" % escaped_blank)
+            pieces.append(GAP_ESCAPED)
         else:
             pieces.append(_either({_ways(form) for form in _forms(character)}))
     before = (
         rb"(?:(?<![0-9a-z])|(?<=\\[abfnrtv])|(?<=%[0-9a-f][0-9a-f])|(?<=\\u[0-9a-f]{4})"
         rb"|(?<=\\x[0-9a-f]{2})|(?<=\\[0-3][0-7]{2}))"
     )
-    return _bounded_by(word, before, pieces, b"(?!%s)" % _LETTER)
+    return _bounded_by(word, "utf-8", before, pieces, b"(?!%s)" % _LETTER)
 
 
 def _ways(form: str) -> bytes:
@@ -237,7 +254,7 @@ def _joined(match: re.Match[bytes]) -> bytes:
 
 
 def _undone(match: re.Match[bytes]) -> bytes:
-    """Return what an escape stands for: bytes of UTF-8, a blank for a line's end and the like."""
+    """Return what an escape stands for: bytes of UTF-8, a blank for a tab and the like."""
     text = match[0].lstrip(b"\\")
     if text[:1] == b"%":
         return bytes.fromhex(text[1:].decode())
@@ -249,4 +266,6 @@ def _undone(match: re.Match[bytes]) -> bytes:
         return bytes.fromhex(text[1:].decode())
     if text.isdigit():
         return bytes([int(text, 8)])
+    if text == b"n":
+        return b"\n"
     return b" " if text.isalpha() else match[0][-1:]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from repro.core import layout
 from repro.publishing.anonymity.rebuilt import read_to_change
 from repro.publishing.contents import Files
 
@@ -53,6 +54,14 @@ def with_new_digests(
             break
         new |= changed
     return new, [*faults]
+
+
+def verdict_name(name: str, before: bytes, now: bytes) -> str:
+    """Return what a changed file is called: a verdict that is kept is called by its digest."""
+    folder = f"{layout.RESULTS}/{layout.VERDICTS}"
+    if name != f"{folder}/{_digest('sha256', before).decode()}.json":
+        return name
+    return f"{folder}/{_digest('sha256', now).decode()}.json"
 
 
 def _size(content: bytes | Path) -> int:
