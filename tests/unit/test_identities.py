@@ -123,7 +123,7 @@ AROUND = ("  ", "_-", "«»", "“”", "\n.")
 OF_OTHER_LETTERS = [
     *(("Иван", f"{before}ИВАН{after}", True, EACH) for before, after in AROUND),
     *(("Иван", text, False, EACH) for text in ("на диване", "Иванову")),
-    *(("Иван", text, False, NARROW) for text in ("диван", "Ивана", "xИван", "Иван2")),
+    *(("Иван", text, False, NARROW) for text in ("диван", "Ивана", "xИван", "Иван2")),  # noqa: RUF001
     *(("Éric", text, False, NARROW) for text in ("Aéric", "éÉric")),
     *(("José", text, False, NARROW) for text in ("joséphine", "joséé")),
     *(("王小明", text, True, EACH) for text in ("王小明", "作者王小明。", "by王小明and")),
