@@ -169,6 +169,20 @@ def test_a_word_that_is_nobodys_can_be_kept(own: Project) -> None:
     ]
 
 
+def test_authors_who_are_called_as_words_of_the_kit_are_not_refused(own: Project) -> None:
+    names = ("Lee Young", "Hugh Grant", "Carl Gauss", "Denis Poisson")
+    citation = "".join(f"  - name: {name}\n" for name in names)
+    (own.path / "CITATION.cff").write_text(f"title: T\nauthors:\n{citation}")
+    readme = own.path / "README.md"
+    readme.write_text(readme.read_text() + "\nAsk Gauss or Denis Poisson.\n")
+    commit(own)
+    git(own, "remote", "add", "lab", "https://gitlab.example.org/lab9q/net9q.git")
+    done = own.module("repro", "archive", "--anonymous")
+    assert done.returncode == 0, done.stderr
+    (path,) = own.path.glob("*.zip")
+    assert contents_of(path)["README.md"].endswith(b"\nAsk anonymous or Anonymous authors.\n")
+
+
 def test_a_recorded_setting_with_an_identity_is_refused(own: Project) -> None:
     """results/ is no condition, but it states those that `verify` compares with."""
     (own.path / "CITATION.cff").write_text("title: T\nauthors:\n  - name: Baseline\n")

@@ -12,7 +12,7 @@ from typing import BinaryIO
 _CHUNK = 1 << 22  # bytes
 _LONGEST = 1 << 26  # bytes of one URI
 # "%3D" is "=" in a URL. Blanks may part the lines of it where a quote or a bracket ends it.
-_URI = re.compile(rb"(?i)(;base64,\s*)([0-9a-z+/\s]*(?:=|%3d){0,2}\s*)")
+_URI = re.compile(rb"(;base64,\s*)([0-9A-Za-z+/\s]*(?:=|%3[dD]){0,2}\s*)")
 _ENDS = b"\"'<)&\\"
 _MARK = b";base64,"
 

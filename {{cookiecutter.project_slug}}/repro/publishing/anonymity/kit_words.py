@@ -1,7 +1,7 @@
 """Words that the kit's own files hold: a file that each project has tells nobody's name by a word.
 
-So an author may be called White (a style of the report is `white-space`) or Poisson. A single word
-or a host counts; two words, an address, a path or an id in such a file were written by somebody.
+So an author may be called as a colour or a distribution is. A single word or a host counts; two
+words, an address, a path or an id in such a file were written by somebody.
 """
 
 import re
