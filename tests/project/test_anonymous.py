@@ -81,7 +81,12 @@ def test_the_unpacked_folder_gives_identical_without_the_authors_home(
     assert done.returncode == 0, done.stdout + done.stderr
     assert last_line(done.stdout) == "IDENTICAL"
     (context,) = (unpacked.path / "runs" / "verify").glob("*/experiment_context.json")
-    assert json.loads(context.read_text())["git"]["source"] == "none"
+    git_info = json.loads(context.read_text())["git"]
+    assert (git_info["source"], git_info["commit_hash"]) == ("archive", None)
+    quick = unpacked.module("repro", "doctor", **nobody)
+    told = {line.strip() for line in quick.stdout.splitlines()}
+    assert any("an anonymous archive names no commit" in line for line in told), quick.stdout
+    assert any("left out of an anonymous archive" in line for line in told), quick.stdout
     done = unpacked.module("repro", "record", **nobody)  # the author's runs are of use
     assert "nothing is left to train" in done.stdout, done.stdout + done.stderr
 
@@ -92,7 +97,7 @@ def test_its_documents_are_of_anonymous_authors(hidden: tuple[Path, str]) -> Non
     assert b"name: Anonymous authors\n" in files["CITATION.cff"]
     assert b'authors = [{ name = "Anonymous authors" }]' in files["pyproject.toml"]
     assert files[".git_archival.txt"] == b"commit: anonymous\n"
-    assert b"Recorded from commit `anonymous`.\n" in files["REPRODUCE.md"]
+    assert b"Recorded from a commit that this copy does not name.\n" in files["REPRODUCE.md"]
     assert not any(b"swh:1:" in files[name] for name in ("REPRODUCE.md", "ro-crate-metadata.json"))
     assert "tree" not in json.loads(files["results/expected_metrics.json"])
     graph = json.loads(files["ro-crate-metadata.json"])["@graph"]
