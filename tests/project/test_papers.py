@@ -51,6 +51,7 @@ name = "study"
 requires-python = ">=3.11,<3.14"
 [tool.repro]
 train = "experiment.train:train"
+evaluate = "experiment.evaluate:evaluate"
 prepare = "experiment.prepare"
 data = "experiment.data"
 """
