@@ -327,7 +327,8 @@ def test_after_an_interrupt_the_next_start_begins_anew(
     variables = {}
     if moment == "copying":
         real = shutil.which("cp")
-        slow = f'case $1 in */experiment/*) touch "{tmp_path}/now"; sleep 60;; esac; {real} "$@"'
+        # Without `touch`: where Ctrl-C comes while a command ends by itself, a shell goes on.
+        slow = f'case $1 in */experiment/*) : > "{tmp_path}/now"; sleep 60;; esac; {real} "$@"'
         variables["PATH"] = answers(tmp_path / "bin", cp=slow)
     words = ["dash", unpacked / "verify.sh", *ENVIRONMENT, "--work", work, "--quick"]
     process = subprocess.Popen(
