@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from repro.core.errors import UserError
+from repro.results.about import name_of
 from repro.results.citation import CITATION, cited, uncited, write_citation
 from repro.results.stated import Stated
 
@@ -115,3 +116,8 @@ def test_the_file_is_needed_only_for_what_is_stated(tmp_path: Path) -> None:
     (tmp_path / CITATION).unlink()
     with pytest.raises(UserError, match=r"CITATION.cff is not there.*restore it"):
         uncited(tmp_path)
+
+
+def test_a_name_has_its_particle_and_its_suffix() -> None:
+    name = {"given-names": "Jan", "name-particle": "van der", "family-names": "Berg"}
+    assert name_of({**name, "name-suffix": "Jr."}) == "Jan van der Berg Jr."

@@ -73,6 +73,8 @@ def test_the_check_digit_of_an_orcid(orcid: str) -> None:
             "expected an ORCID of four times four digits, whose check digit is right",
         ),
         (['orcid = "0000-0002-1825-009"'], "expected an ORCID"),
+        (['orcid = "\u0660000-0002-1825-0097"'], "expected an ORCID"),  # an Arabic digit
+        (['doi = "10.\u0665281/x"'], "expected a DOI"),
         (['orcid = "https://orcid.org/0000-0002-1825-0097"'], "expected an ORCID"),
         (["[tool.repro.orcid]", '"Jane\\nDoe" = "x"'], r"orcid.'Jane\nDoe' = 'x'"),
         (["[tool.repro.orcid]", "Jane = 1"], "orcid.'Jane' = 1"),
