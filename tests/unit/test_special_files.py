@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import open_to_all
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from repro.core.errors import UserError
 from repro.core.files import read_object
 from repro.core.hashing import sha256_file
@@ -146,3 +147,12 @@ def test_a_folder_of_code_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     finally:
         os.seteuid(user)
         (tmp_path / "lost+found").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "path", ["/a/b\\c/d", '/a/"x" y/d', '/a\\"b', "/a/b\\", "/a/b\\\\", "/ü x/'q'"]
+)
+def test_a_path_of_any_signs_reaches_a_setting_as_it_is(path: str) -> None:
+    """Hydra's grammar takes backslashes as they are, but for those before a quotation mark."""
+    quoted = Loader(dict, Path("configs"), ("run_dir",))._quoted(f"run_dir={path}")  # type: ignore[type-var]
+    assert OverridesParser.create().parse_override(quoted).value() == path
