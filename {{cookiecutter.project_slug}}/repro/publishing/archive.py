@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from repro.core import layout
 from repro.core.errors import UserError, refuse
 from repro.core.file_names import faults_of_names
-from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.read_once import reading_once
 from repro.publishing.anonymity.anonymous import (
     anonymise,
@@ -32,7 +31,7 @@ from repro.publishing.committed import (
     refuse_secrets,
     refuse_what_git_left_out,
 )
-from repro.publishing.contents import Contents, Files, PackedTraining
+from repro.publishing.contents import Contents, Files, PackedTraining, content_digest
 from repro.publishing.crate import METADATA, describe
 from repro.publishing.croissant import croissant
 from repro.publishing.limit import packed_trainings, within_limit, zip_size
@@ -187,9 +186,5 @@ def with_forms(contents: Contents) -> Files:
 
 def _sums(files: Files) -> bytes:
     """Return a line for each file: its SHA-256, two spaces, its name."""
-    lines = []
-    for name in sorted(files):
-        content = files[name]
-        digest = sha256_file(content) if isinstance(content, Path) else sha256_bytes(content)
-        lines.append(f"{digest}  {name}\n")
+    lines = [f"{content_digest(files[name])}  {name}\n" for name in sorted(files)]
     return "".join(lines).encode("utf-8", "surrogateescape")

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from repro.core.bounded import read_whole
+from repro.core.hashing import sha256_bytes, sha256_file
 from repro.results.about import About
 from repro.results.recording import Recording
 
-Files: TypeAlias = Mapping[str, bytes | Path]  # by their names in the archive
+Content: TypeAlias = bytes | Path  # of a file: what was made, or where it lies
+Files: TypeAlias = Mapping[str, Content]  # by their names in the archive
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,18 @@ class Contents:
     trainings: list[PackedTraining]
     commit: str | None
     moment: int
+
+
+def content_size(content: Content) -> int:
+    """Return the number of bytes of a file."""
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def content_bytes(content: Content) -> bytes:
+    """Return the bytes of a file; UserError for one that is too large to be read as a whole."""
+    return content if isinstance(content, bytes) else read_whole(content)
+
+
+def content_digest(content: Content) -> str:
+    """Return the SHA-256 of a file."""
+    return sha256_bytes(content) if isinstance(content, bytes) else sha256_file(content)

@@ -11,14 +11,11 @@ there, so a file without a licence has none that is known.
 import json
 import re
 import time
-from pathlib import Path
 from urllib.parse import quote
 
-from repro.core.bounded import read_whole
 from repro.core.files import Json, JsonObject
-from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.project import PYPROJECT
-from repro.publishing.contents import Contents
+from repro.publishing.contents import Contents, content_bytes, content_digest, content_size
 from repro.publishing.described_data import DataFile, DescribedData, data_of
 from repro.publishing.table_columns import read_columns
 from repro.results.stated import parse_stated
@@ -76,7 +73,7 @@ def croissant(contents: Contents) -> dict[str, bytes]:
     """Return croissant.json, by its name in the archive."""
     data = data_of(contents)
     records = [node for each in data for node in _records(each)]
-    responsible = parse_stated(_text(contents.files[PYPROJECT])).responsible_ai
+    responsible = parse_stated(content_bytes(contents.files[PYPROJECT]).decode()).responsible_ai
     dataset: JsonObject = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -96,10 +93,6 @@ def croissant(contents: Contents) -> dict[str, bytes]:
     for name, value in responsible.items():
         dataset[f"rai:{name}"] = [*value] if isinstance(value, list) else value
     return {CROISSANT: f"{json.dumps(dataset, indent=1)}\n".encode()}
-
-
-def _text(content: bytes | Path) -> str:
-    return (content if isinstance(content, bytes) else read_whole(content)).decode()
 
 
 def _licence(text: str) -> str:
@@ -127,7 +120,9 @@ def _description(data: DescribedData) -> str:
 def _distribution(contents: Contents, data: DescribedData) -> list[Json]:
     """Return the files of data: their manifest, what they were made of, and themselves."""
     manifest = contents.files[data.manifest_name]
-    nodes: list[Json] = [_file(data.manifest_name, _digest(manifest), _size(manifest))]
+    nodes: list[Json] = [
+        _file(data.manifest_name, content_digest(manifest), content_size(manifest))
+    ]
     sources = [text for text in data.texts("source") if re.match("https?://", text)]
     digests = data.texts("raw_sha256")
     if len(sources) == len(digests) == 1:
@@ -150,7 +145,7 @@ def _distribution(contents: Contents, data: DescribedData) -> list[Json]:
 
 def _data_file(contents: Contents, data: DescribedData, file: DataFile) -> JsonObject:
     content = contents.files.get(file.name, file.path)
-    node = _file(file.name, file.sha256, None if content is None else _size(content))
+    node = _file(file.name, file.sha256, None if content is None else content_size(content))
     if not file.is_packed:
         where = f"the folder that {data.own} names has it" if data.own else "`make data` writes it"
         node["description"] = f"Not packed: {where}."
@@ -174,14 +169,6 @@ def _file(url: str, sha256: str, size: int | None) -> JsonObject:
 
 def _encoding(name: str) -> str:
     return _ENCODINGS.get(name.rpartition(".")[2].lower(), "application/octet-stream")
-
-
-def _size(content: bytes | Path) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-
-def _digest(content: bytes | Path) -> str:
-    return sha256_bytes(content) if isinstance(content, bytes) else sha256_file(content)
 
 
 def _records(data: DescribedData) -> list[Json]:

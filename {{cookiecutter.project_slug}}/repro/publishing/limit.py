@@ -5,12 +5,12 @@ Code, results and data stay: without the runs the archive still gives the verdic
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from repro.core import layout
 from repro.core.errors import UserError
-from repro.publishing.contents import Files, PackedTraining
+from repro.publishing.contents import Files, PackedTraining, content_size
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _OF_A_ZIP = 22  # bytes at its end
@@ -40,14 +40,10 @@ def zip_size(top: str, files: Files) -> int:
     """Return how many bytes the zip of these files takes below the folder `top`."""
     size = _OF_A_ZIP
     for name, content in files.items():
-        length = _size(content)
+        length = content_size(content)
         path = len(f"{top}/{name}".encode("utf-8", "surrogateescape"))
         size += length + _OF_A_FILE + 2 * path + (_OF_A_LARGE_FILE if length >= 1 << 31 else 0)
     return size
-
-
-def _size(content: bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 def within_limit(
@@ -64,7 +60,7 @@ def within_limit(
         if now <= limit:
             break
         there = [member for member in members if member in kept]
-        taken = LeftOut(name, sum(_size(kept.pop(member)) for member in there))
+        taken = LeftOut(name, sum(content_size(kept.pop(member)) for member in there))
         if there:
             left_out.append(taken)
             now = size(kept)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from math import prod
 
 from repro.core import layout
-from repro.core.bounded import parse_json, read_whole
+from repro.core.bounded import parse_json
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
-from repro.publishing.contents import Contents
+from repro.publishing.contents import Contents, content_bytes, content_size
 
 _MODEL = ".model."  # how the names of a model's tensors begin in a checkpoint
 _LONGEST_HEADER = 1 << 20  # bytes of a checkpoint that are read, to count its values
@@ -45,13 +45,12 @@ class TrainedOn:
 def read_packed(contents: Contents, name: str) -> bytes | None:
     """Return a file of the archive; None if it has none of that name."""
     content = contents.files.get(name)
-    return content if content is None or isinstance(content, bytes) else read_whole(content)
+    return None if content is None else content_bytes(content)
 
 
 def packed_size(contents: Contents, name: str) -> int:
     """Return the bytes of a file of the archive."""
-    content = contents.files[name]
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
+    return content_size(contents.files[name])
 
 
 def packed_object(contents: Contents, name: str) -> JsonObject:

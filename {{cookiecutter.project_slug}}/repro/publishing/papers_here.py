@@ -16,7 +16,7 @@ from repro.core.text import listed
 from repro.environment.locks import LOCK
 from repro.publishing.archive import pack_runs
 from repro.publishing.committed import find_commit, read_commit
-from repro.publishing.contents import Contents, Files, PackedTraining
+from repro.publishing.contents import Contents, Files, PackedTraining, content_bytes
 from repro.publishing.packed_data import tree
 from repro.publishing.reviewers.papers import papers
 from repro.results.about import read_about
@@ -72,7 +72,9 @@ def _contents_here(root: Path) -> tuple[Contents, list[str]]:
     if changes := stale(root, quick=True):
         notes.append(f"the results are not of this code ({listed(changes, 1)}): make record")
     about_files = ("pyproject.toml", "CITATION.cff")
-    code: dict[str, bytes] = {name: _read(files[name]) for name in about_files if name in files}
+    code: dict[str, bytes] = {
+        name: content_bytes(files[name]) for name in about_files if name in files
+    }
     contents = Contents(
         root=root,
         files={**files, **packed},
@@ -83,10 +85,6 @@ def _contents_here(root: Path) -> tuple[Contents, list[str]]:
         moment=0,
     )
     return contents, notes
-
-
-def _read(content: bytes | Path) -> bytes:
-    return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def _files_here(root: Path) -> tuple[dict[str, bytes | Path], str, list[str]]:

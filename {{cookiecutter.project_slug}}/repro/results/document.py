@@ -61,6 +61,17 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if abs(value) >= 0.001 or not value else f"{value:.3g}"
 
 
+def mean_with_spread(claim: RecordedClaim) -> str:
+    """Return the mean, the standard deviation over seeds, and the interval of the mean."""
+    words = number(claim.mean)
+    if claim.standard_deviation is not None:
+        words += f" ± {number(claim.standard_deviation)}"
+    if claim.interval:
+        low, high = claim.interval
+        words += f" [{number(low)}, {number(high)}]"
+    return words
+
+
 def blocks(root: Path, recording: Recording) -> dict[str, str]:
     """Return the measured parts of REPRODUCE.md as Markdown, by the names of their blocks."""
     claims = recording.claims
@@ -88,12 +99,7 @@ def _result(root: Path, name: str, claim: RecordedClaim) -> str:
     """Return a claim's row: the command, and the metric with its spread over seeds."""
     command = shlex.join(_train_command(root, claim, "seed=SEED"))
     shows = f" ({claim.shows})" if claim.shows else ""
-    value = f"{cell(claim.value_name)} {number(claim.mean)}"
-    if claim.standard_deviation is not None:
-        value += f" ± {number(claim.standard_deviation)}"
-    if claim.interval:
-        low, high = claim.interval
-        value += f" [{number(low)}, {number(high)}]"
+    value = f"{cell(claim.value_name)} {mean_with_spread(claim)}"
     what = cell(f"{claim.text}{shows} (`{name}`)")
     return f"| {what} | {code(command)} | {value} | {len(claim.values)} |"
 

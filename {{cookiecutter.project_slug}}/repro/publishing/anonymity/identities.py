@@ -160,18 +160,16 @@ class _Collector:
 
     def add_stated(self, stated: StatedNames) -> None:
         """Take what the project's files and the runs state."""
-        for person, what in stated.people:
-            self.add_person(person, what)
-        for address, what in stated.addresses:
-            self.add_address(address, what)
-        for url, what in stated.repositories:
-            self.add_repository(url, what)
-        for host, what in stated.hosts:
-            self.add_host(host, what)
-        for path, what in stated.folders:
-            self.add_folder(path, what)
-        for text, what in stated.words:
-            self.add(text, what)
+        for texts, take in (
+            (stated.people, self.add_person),
+            (stated.addresses, self.add_address),
+            (stated.repositories, self.add_repository),
+            (stated.hosts, self.add_host),
+            (stated.folders, self.add_folder),
+            (stated.words, self.add),
+        ):
+            for text, what in texts:
+                take(text, what)
         for text, what in stated.institutions:  # Meta, NVIDIA: locks are full of some
             self.add(text, what, in_files=1)
 

@@ -6,7 +6,7 @@ From the files alone, so that every clone on every machine reads the same.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it
@@ -15,7 +15,7 @@ from repro.core import layout
 from repro.core.bounded import parse_json
 from repro.core.files import Json
 from repro.core.project import parse_toml
-from repro.publishing.contents import Files
+from repro.publishing.contents import Files, content_bytes, content_size
 from repro.runs.yaml_files import fault_of_yaml
 
 _PYPROJECT = "pyproject.toml"
@@ -83,22 +83,21 @@ def stated_in_files(files: Files) -> StatedNames:
     stated.commits |= {*_commits_of(recording)}
     for name, content in files.items():
         is_of_run = name.startswith((f"{layout.RUNS}/", "configs/tracker/"))
-        if is_of_run and PurePosixPath(name).suffix in _OF_RUNS and _size(content) <= _LARGEST:
+        if (
+            is_of_run
+            and PurePosixPath(name).suffix in _OF_RUNS
+            and content_size(content) <= _LARGEST
+        ):
             _read_file_of_run(files, name, stated)
     return stated
-
-
-def _size(content: bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 def _text(files: Files, name: str) -> str:
     """Return the text of a file; "" if there is none, or a very large one."""
     content = files.get(name, b"")
-    if _size(content) > _LARGEST:
+    if content_size(content) > _LARGEST:
         return ""
-    data = content.read_bytes() if isinstance(content, Path) else content
-    return data.decode("utf-8", "replace")
+    return content_bytes(content).decode("utf-8", "replace")
 
 
 def _json(files: Files, name: str) -> dict[str, Json]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from repro.core import layout
 from repro.publishing.anonymity.rebuilt import read_to_change
-from repro.publishing.contents import Files
+from repro.publishing.contents import Files, content_bytes, content_size
 
 _KINDS = ("md5", "sha1", "sha256", "sha512")
 _DIGEST = re.compile(rb"(?<![0-9a-zA-Z])(?:[0-9a-f]{32,128}|[0-9A-F]{32,128})(?![0-9a-zA-Z])")
@@ -36,9 +36,9 @@ def with_new_digests(
         renewed = _renewals(originals, new)
         changed = {}
         for name, content in new.items():
-            if _size(content) > _LARGEST or name.endswith(".safetensors"):
+            if content_size(content) > _LARGEST or name.endswith(".safetensors"):
                 continue
-            data = content.read_bytes() if isinstance(content, Path) else content
+            data = content_bytes(content)
             if not any(match[0].lower() in renewed for match in _DIGEST.finditer(data)):
                 continue
             if name in conditions:
@@ -62,10 +62,6 @@ def verdict_name(name: str, before: bytes, now: bytes) -> str:
     if name != f"{folder}/{_digest('sha256', before).decode()}.json":
         return name
     return f"{folder}/{_digest('sha256', now).decode()}.json"
-
-
-def _size(content: bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
 def _renewals(before: Mapping[str, bytes], files: Files) -> dict[bytes, bytes]:

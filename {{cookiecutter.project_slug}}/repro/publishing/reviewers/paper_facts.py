@@ -27,7 +27,7 @@ from repro.publishing.packed import (
     read_packed,
 )
 from repro.publishing.reviewers.words import time_words
-from repro.results.document import number
+from repro.results.document import mean_with_spread
 from repro.results.recording import Cost, RecordedClaim
 from repro.results.stated import Stated, parse_stated
 
@@ -68,14 +68,7 @@ class ClaimFacts:
     @property
     def value_words(self) -> str:
         """Return the expected value as Markdown: mean, spread over seeds, interval of the mean."""
-        claim = self.claim
-        words = f"{escaped(claim.value_name)} {number(claim.mean)}"
-        if claim.standard_deviation is not None:
-            words += f" ± {number(claim.standard_deviation)}"
-        if claim.interval:
-            low, high = claim.interval
-            words += f" \\[{number(low)}, {number(high)}\\]"
-        return words
+        return escaped(f"{self.claim.value_name} {mean_with_spread(self.claim)}")
 
     @property
     def seconds(self) -> int | None:
