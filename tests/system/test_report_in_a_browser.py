@@ -44,7 +44,7 @@ def test_the_page_tells_results_verdicts_and_commands(reported: Project, browser
         "start of the training, seed 42: 20 steps compared, 1 to 20",
         "Of other conditions than those recorded now.",
         "config: optimizer.learning_rate is 0.004, recorded 0.003",
-        "SEGMENTS DIFFERS on cuda A, verified here",
+        "EQUIVALENT on cuda A, verified here",
         "stretches, seed 42: 20 steps compared, 11 to 20, 31 to 40",
         f"cuda A, recorded: {hardware}",
         "95 % of further seeds would lie between 0.9812 and 0.9988.",

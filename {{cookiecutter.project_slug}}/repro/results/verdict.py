@@ -70,11 +70,14 @@ class Verdict:
 
 
 def outcome_word(verdict: str, what: str) -> str:
-    """Return a verdict on a whole training; of a part that it agrees or differs."""
-    if what == WHOLE:
+    """Return a verdict on a whole training; of a part that it agrees or differs.
+
+    `verify` gives no other verdict on a part; one that a file has nevertheless is told as it is.
+    """
+    words = {IDENTICAL: "AGREES", DIFFERENT: "DIFFERS"}
+    if what == WHOLE or verdict not in words:
         return verdict
-    agrees = "AGREES" if verdict == IDENTICAL else "DIFFERS"
-    return f"{what.upper()} {agrees}"
+    return f"{what.upper()} {words[verdict]}"
 
 
 def write_verdict(folder: Path, verdict: Verdict) -> Path:
