@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from repro.diagnosis.step_file import REGION, REPLACED, Operation, TensorRecord
 from repro.diagnosis.tensor_arguments import address_of, dense, in_backward, is_plain, word_of
-from repro.diagnosis.written import replaces_all, seed_of, written_by
+from repro.diagnosis.written import received_by, replaces_all, seed_of, written_by
 from repro.runs.fingerprints import fingerprint
 from repro.training.engine import local
 
@@ -149,9 +149,9 @@ class Recorder(TorchDispatchMode):
 
         What the kit's processes tell each other are no numbers of the model, and is left out.
         """
-        self._known.clear()
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        told = [self._describe(tensor, keep=False) for tensor in tensors]
+        told = self._inputs(tensors, received_by(function, args, kwargs))
+        self._known.clear()  # exchanges change tensors without counting their versions up
         for tensor in tensors:
             self._unwritten.pop(address_of(tensor), None)
         if any(tensor.is_floating_point() for tensor in tensors):

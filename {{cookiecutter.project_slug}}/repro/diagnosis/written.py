@@ -1,5 +1,6 @@
 """Which tensors an operation of torch changes in place, and whether it reads them before."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 _REPLACING = ("copy_", "zero_", "fill_")
+# Operations of an exchange whose tensors hold what other processes send, from some moment on.
+_RECEIVING = ("recv_", "recv_any_source_", "irecv", "wait_tensor", "_wrap_tensor_autograd")
 
 
 def replaces_all(function: Any) -> bool:
@@ -18,12 +21,37 @@ def replaces_all(function: Any) -> bool:
 
 def written_by(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
     """Return the arguments that an operation changes in place, by its schema."""
-    written = []
+
+    def is_written(argument: Any) -> bool:
+        return argument.alias_info is not None and argument.alias_info.is_write
+
+    return _tensors_of(is_written, function, args, kwargs)
+
+
+def received_by(function: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the arguments that an exchange with other processes fills.
+
+    Nobody may read them before it is waited for. The schemas of c10d and fsdp do not say that they
+    are written, but name them: output_tensor, outputs, output_lists, out, all_gather_output.
+    """
+    receives_all = str(function).split(".")[1] in _RECEIVING
+
+    def is_filled(argument: Any) -> bool:
+        return receives_all or argument.name.startswith("out") or argument.name.endswith("output")
+
+    return _tensors_of(is_filled, function, args, kwargs)
+
+
+def _tensors_of(
+    chosen: Callable[[Any], bool], function: Any, args: Any, kwargs: dict[str, Any]
+) -> list[Tensor]:
+    """Return the tensors of those arguments of a call that are chosen by the schema."""
+    tensors = []
     for place, argument in enumerate(function._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
+        if chosen(argument):
             value = args[place] if place < len(args) else kwargs.get(argument.name)
-            written += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
-    return written
+            tensors += [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
+    return tensors
 
 
 def seed_of(arguments: list[Any], outputs: list[Tensor]) -> int:
