@@ -50,6 +50,7 @@ class Engine:
         """
         self.docker("image", "rm", "--force", *images)
         if self.variables.items() >= OWN.items():
+            self.docker("image", "prune", "--force")  # those whose names newer ones took
             self.docker("builder", "prune", "--all", "--force")
 
 
