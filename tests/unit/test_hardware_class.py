@@ -68,7 +68,7 @@ def test_no_other_machine_gets_the_portable_class(other_machine: ThisMachine) ->
     assert resolve_profile("auto") == "native"
     with pytest.raises(UserError, match="take profile=native"):
         hardware_class("portable", "cpu")
-    assert hardware_class("auto", "cpu").endswith(" native")
+    assert hardware_class(resolve_profile("auto"), "cpu").endswith(" native")
 
 
 def test_portable_is_refused_where_it_cannot_be(
@@ -128,7 +128,7 @@ CLASSES = {
 
 def class_of(machine: ThisMachine, monkeypatch: pytest.MonkeyPatch) -> str:
     be(monkeypatch, machine)
-    return hardware_class("auto", "cpu")
+    return hardware_class(resolve_profile("auto"), "cpu")
 
 
 @pytest.mark.parametrize("kind", CLASSES)

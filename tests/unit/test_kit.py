@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -412,6 +413,13 @@ def test_require_refuses_where_nothing_can_be_changed(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="not in force"):
         environment.require("portable")
+
+
+@pytest.mark.parametrize("asked", [environment.require, environment.enter])
+def test_a_name_that_is_no_profile_is_one_line(asked: Callable[[str], None]) -> None:
+    with pytest.raises(UserError) as refused:
+        asked("nativ")
+    assert refused.value.lines == ["found profile=nativ, expected auto, portable, native"]
 
 
 # Operations ----------------------------------------------------------------------------------
