@@ -7,9 +7,9 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 

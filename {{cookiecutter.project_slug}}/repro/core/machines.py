@@ -1,8 +1,9 @@
 """Say what machine this is: the one place that asks the system for it.
 
-The profile, the hardware class and what differs between Linux and macOS follow from the answer, so
-that a test can stand for another machine here and nowhere else. No variable of the environment has
-a say in it.
+The profile, the hardware class, which packages of a lock are needed and what differs between Linux
+and macOS follow from the answer, so that a test can stand for another machine here and nowhere
+else. No variable of the environment has a say in it. bootstrap.py asks by itself: it runs before
+there is a kit to import.
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 LINUX = "linux"
 MACOS = "darwin"
+WINDOWS = "win32"
 X86_64 = ("x86_64", "AMD64")
 AARCH64 = "aarch64"
 
@@ -42,12 +44,17 @@ class ThisMachine(NamedTuple):
     vector_bits: int = 0
 
     @property
+    def kernel(self) -> str:
+        """The name of its kernel, as platform.system() has it; of others than these, `system`."""
+        return {LINUX: "Linux", MACOS: "Darwin", WINDOWS: "Windows"}.get(self.system, self.system)
+
+    @property
     def is_macos(self) -> bool:
         """Whether this is a Mac."""
         return self.system == MACOS
 
     def __str__(self) -> str:
-        names = {LINUX: "Linux", MACOS: "macOS", "win32": "Windows"}
+        names = {LINUX: "Linux", MACOS: "macOS", WINDOWS: "Windows"}
         return f"{names.get(self.system, self.system)} on {self.architecture}"
 
 
