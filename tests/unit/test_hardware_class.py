@@ -212,7 +212,7 @@ def recorded(environment: dict[str, str], hardware: str) -> RecordedClaim:
         values={"1": 0.5},
         bits={hardware: {"1": "aa"}},
         steps=1,
-        conditions=situation(environment, hardware).conditions,
+        conditions=situation({}, hardware).conditions,
         environments={hardware: environment},
     )
 
@@ -274,6 +274,13 @@ def test_a_recording_keeps_the_environment_of_each_class() -> None:
     read = parse_recording({"claims": {"it": old}})
     assert read is not None
     assert read.claims["it"].environments == {PORTABLE_CLASS: PORTABLE}
+
+
+def test_conditions_of_all_classes_have_no_environment() -> None:
+    claim = recorded(PORTABLE, PORTABLE_CLASS)
+    of_a_class = situation(PORTABLE, PORTABLE_CLASS).conditions
+    with pytest.raises(ValueError, match="hold an environment"):
+        replace(claim, conditions=of_a_class)
 
 
 def test_the_profile_is_no_setting_among_the_conditions(

@@ -97,8 +97,7 @@ def test_an_added_class_keeps_those_of_the_class_recorded_first() -> None:
     first = Recording({"c": claim(mean=0.5)}, COMMIT, False, TREE)
     (before,) = first.claims.values()
     (bits,) = before.bits.values()
-    (environment,) = before.environments.values()
-    other = replace(before, bits={"cpu x": bits}, environments={"cpu x": environment})
+    other = replace(before, bits={"cpu x": bits}, environments={})
     merged = beside(first, Recording({"c": other}, "ef" * 20, False, "01" * 20))
     assert merged.software_ids == IDS
     assert {*merged.claims["c"].bits} == {*before.bits, "cpu x"}

@@ -23,7 +23,8 @@ _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.
 def is_needed(marker: str, machine: ThisMachine) -> bool:
     """Tell whether a package with this marker, empty for none, belongs on a machine.
 
-    Its Python is taken to be of the version that runs here. Raises ValueError, saying what was expected, for a marker of another form.
+    Its Python is taken to be of the version that runs here. Raises ValueError, saying what was
+    expected, for a marker of another form.
     """
     if not marker:
         return True
