@@ -25,7 +25,7 @@ from repro.runs.conditions import Conditions, DatasetFacts, Situation
 
 FIRST = "cpu x86-64-v3 portable"
 ARM = "cpu aarch64 Neoverse-N1 (04880d67) native"
-MAC = "cpu Apple M2 Pro native"
+MAC = "cpu Apple M2 Pro, macOS 15.1 native"
 CONDITIONS = Conditions({"a.py": "1"}, {"threads": 1}, "data", "lock", {})
 MINE = Claim(
     name="claim-0",

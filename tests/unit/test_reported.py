@@ -27,7 +27,7 @@ from repro.results.verdict import Verdict
 from repro.runs.conditions import Conditions
 
 HERE = "cpu x86-64-v3 portable"
-THERE = "cpu Apple M2 native"
+THERE = "cpu Apple M2, macOS 15.1 native"
 AA, BB, CC, DD = ("aa" * 32, "bb" * 32, "cc" * 32, "dd" * 32)
 MARKUP = "\"><script>alert('1')</script>&<img src=x onerror=alert(1)>"
 

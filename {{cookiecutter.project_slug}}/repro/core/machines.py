@@ -35,13 +35,15 @@ class ThisMachine(NamedTuple):
 
     `system` is as in sys.platform, `architecture` as the kernel names it. `cpu` is the text about
     the CPU: /proc/cpuinfo under Linux, its name under macOS, "" where there is none. `vector_bits`
-    is the length of SVE's vectors, 0 without them.
+    is the length of SVE's vectors, 0 without them. `version` is macOS's, which brings the library
+    that multiplies matrices there; "" elsewhere.
     """
 
     system: str
     architecture: str
     cpu: str
     vector_bits: int = 0
+    version: str = ""
 
     @property
     def kernel(self) -> str:
@@ -62,7 +64,9 @@ def this_machine() -> ThisMachine:
     """Ask the system what machine this is."""
     architecture = platform.machine()
     if sys.platform == MACOS:
-        return ThisMachine(MACOS, architecture, _name_of_mac_cpu())
+        cpu = _said_by_macos("machdep.cpu.brand_string")
+        version = _said_by_macos("kern.osproductversion")
+        return ThisMachine(MACOS, architecture, cpu, version=version)
     try:
         cpu = _CPUINFO.read_text(errors="replace")
     except OSError:
@@ -71,13 +75,12 @@ def this_machine() -> ThisMachine:
     return ThisMachine(sys.platform, architecture, cpu, bits)
 
 
-def _name_of_mac_cpu() -> str:
-    """Return macOS's name of the CPU, such as "Apple M2 Pro"; "" if it does not tell."""
-    name = b"machdep.cpu.brand_string"
+def _said_by_macos(name: str) -> str:
+    """Return what macOS says of itself by that name (sysctl's); "" if it does not tell."""
     text = ctypes.create_string_buffer(256)
     size = ctypes.c_size_t(len(text))
     failed = ctypes.CDLL(None).sysctlbyname(
-        name, text, ctypes.byref(size), None, ctypes.c_size_t(0)
+        name.encode(), text, ctypes.byref(size), None, ctypes.c_size_t(0)
     )
     return "" if failed else text.value.decode(errors="replace").strip()
 
