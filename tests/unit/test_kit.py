@@ -21,7 +21,7 @@ from experiment.metrics import class_accuracies, confusion_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from repro import environment
 from repro.core import layout
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import write_file
 from repro.core.hashing import derive_seed
 from repro.diagnosis import catalogue
@@ -420,6 +420,20 @@ def test_a_name_that_is_no_profile_is_one_line(asked: Callable[[str], None]) -> 
     with pytest.raises(UserError) as refused:
         asked("nativ")
     assert refused.value.lines == ["found profile=nativ, expected auto, portable, native"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\n  two"), "one two"),
+        (RuntimeError(), "RuntimeError"),  # an empty pair of brackets tells nobody anything
+        (RuntimeError("\n"), "RuntimeError"),
+        (KeyError("a"), "'a'"),
+        (OSError("long " * 99), "long " * 8),
+    ],
+)
+def test_the_reason_of_an_exception_is_one_line(error: Exception, line: str) -> None:
+    assert reason_of(error, 40) == line
 
 
 # Operations ----------------------------------------------------------------------------------
