@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from conftest import TEMPLATE
+from recorded_claims import recorded_claim
 from repro.core.errors import UserError
 from repro.publishing.contents import Contents
 from repro.publishing.scripts import scripts
 from repro.results.about import read_about
 from repro.results.recording import Cost, RecordedClaim, Recording
-from repro.runs.conditions import Conditions
 
 SOURCE = "repro/publishing/verify.sh"
 HERE = "cpu x86-64-v3 portable"
@@ -20,16 +20,8 @@ SHOWN = "It's $(touch no) `no` \\ \"x\" [31m é commit='' '; exit 7; '"
 
 
 def claim(text: str, seconds: int | None) -> RecordedClaim:
-    return RecordedClaim(
-        text=text,
-        arguments=[],
-        metric="accuracy",
-        values={"42": 0.98},
-        bits={HERE: {"42": "0" * 64}},
-        steps=400,
-        conditions=Conditions({}, {}, "", "", {}),
-        cost=None if seconds is None else Cost("AMD EPYC", seconds, 900),
-    )
+    cost = None if seconds is None else Cost("AMD EPYC", seconds, 900)
+    return recorded_claim(text=text, bits={HERE: {"1": "0" * 64}}, steps=400, cost=cost)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from repro.core import machines
 from repro.core.bounded import RESTORE, read_text
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import JsonObject
 from repro.core.read_once import inheritance
 
@@ -45,7 +45,7 @@ def parse_toml(text: str, name: str = PYPROJECT) -> JsonObject:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) if isinstance(error, ValueError) else "too deep"
+        reason = reason_of(error) if isinstance(error, ValueError) else "too deep"
         raise UserError(f"{name} is damaged ({reason}): {RESTORE}") from error
 
 

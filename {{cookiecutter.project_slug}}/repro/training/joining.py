@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from repro.core.errors import UserError, refuse
+from repro.core.errors import UserError, reason_of, refuse
 from repro.core.launch import Launch
 from repro.core.streams import say
 
@@ -46,7 +46,7 @@ def join(launch: Launch, backend: str) -> None:
                 backend, store=store, rank=launch.rank, world_size=launch.size, timeout=EXCHANGE
             )
     except (RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = reason_of(error, 160)
         raise UserError(
             f"process {launch.rank} did not meet {others} ({reason}): start all of them with "
             "torchrun, or unset RANK WORLD_SIZE for one process"

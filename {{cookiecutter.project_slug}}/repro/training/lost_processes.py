@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 
 # In each error of its connections: their file in its source.
 _GLOO = "gloo/transport"
@@ -47,7 +47,7 @@ def is_of_another_process(error: BaseException) -> bool:
 
 
 def _lost(error: RuntimeError) -> OthersEnded:
-    reason = " ".join(str(error).split())[:160]
+    reason = reason_of(error, 160)
     return OthersEnded(
         f"another process of this training ended ({reason}); start all again with resume=auto"
     )

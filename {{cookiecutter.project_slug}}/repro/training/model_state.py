@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from repro.core.bounded import DamagedFile
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.stand_ins import stand_in
 from repro.training.packing import LoadedState, State
@@ -59,7 +59,7 @@ def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer | N
             owner, _, name_there = name.rpartition(".")
             _put_buffer(model.get_submodule(owner), name_there, value)
     except (RuntimeError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error, 300)
         raise UserError(f"the checkpoint is of another model: {reason}") from error
     if optimizer:
         try:

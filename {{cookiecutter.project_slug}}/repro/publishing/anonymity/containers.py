@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 from zipfile import BadZipFile, ZipFile
 
+from repro.core.errors import reason_of
 from repro.publishing.anonymity.data_uris import data_uris
 from repro.publishing.anonymity.png_texts import MARK, MOST_TEXT, png_chunks, png_text
 
@@ -22,6 +23,7 @@ MOST = 1 << 30  # bytes that are read of one file of the archive, all that it ho
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 GZIP = b"\x1f\x8b"
+_LONGEST_REASON = 80  # characters of what a library says of a file
 _STREAMS = {GZIP: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # Beginnings of formats that may hold something compressed which nothing here opens.
 _CLOSED = {
@@ -83,15 +85,11 @@ class _Bounded(io.RawIOBase):
         try:
             data = self._stream.read(len(view))
         except UNPACKING_FAULTS as error:
-            self._budget.faults.append(_reason(error))
+            self._budget.faults.append(reason_of(error, _LONGEST_REASON))
             return 0
         self._budget.spend(len(data))
         view[: len(data)] = data
         return len(data)
-
-
-def _reason(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:80]
 
 
 class Opener:
@@ -130,7 +128,7 @@ class Opener:
                 else:
                     self.unread.append(f"{name}: what {inner.place} may hold")
         except UNPACKING_FAULTS as error:
-            budget.faults.append(_reason(error))
+            budget.faults.append(reason_of(error, _LONGEST_REASON))
 
 
 def _opened(start: bytes, stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, BinaryIO]]:

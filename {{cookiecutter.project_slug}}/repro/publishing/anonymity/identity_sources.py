@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
 from repro.core import layout
 from repro.core.bounded import parse_json
+from repro.core.errors import reason_of
 from repro.core.files import Json
 from repro.core.project import parse_toml
 from repro.publishing.contents import Files, content_bytes, content_size
@@ -125,7 +126,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(reason_of(error)) from error
 
 
 def _table(of: Json, name: str) -> dict[str, Json]:

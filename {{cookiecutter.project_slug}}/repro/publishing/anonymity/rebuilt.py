@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZipFile, ZipInfo
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.publishing.anonymity.containers import DEEPEST, GZIP, UNPACKING_FAULTS, ZIP
 from repro.publishing.anonymity.data_uris import with_data_uris
 from repro.publishing.anonymity.png_texts import MARK, png_chunks, png_text
@@ -37,7 +37,7 @@ def rebuilt(data: bytes, change: Callable[[bytes], bytes], depth: int = 0) -> by
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as opened:
                 return _stored_gzip(rebuilt(_read(opened), change, depth + 1))  # type: ignore[arg-type]
     except UNPACKING_FAULTS as error:
-        raise UserError(f"it cannot be unpacked ({' '.join(str(error).split())})") from error
+        raise UserError(f"it cannot be unpacked ({reason_of(error)})") from error
     if data[8:9] == b"{" and 2 <= (length := int.from_bytes(data[:8], "little")) <= len(data) - 8:
         return _rebuilt_tensors(data[8 : 8 + length], data[8 + length :], change)
     if data.startswith((b"BZh", b"\xfd7zXZ")):

@@ -73,25 +73,26 @@ class Exchanges:
                 )
 
 
-class _Gathering(DefaultAllGather):
-    """FSDP2's own, after the words were compared."""
+class _Compared:
+    """An exchange of FSDP2's own, the class beside this one, after the words were compared.
+
+    The number of values is in the word: a process without a gradient would bring fewer.
+    """
+
+    verb: str
 
     def __init__(self, exchanges: Exchanges, name: str) -> None:
         self._exchanges = exchanges
         self._name = name
 
     def __call__(self, output_tensor: Any, input_tensor: Any, *rest: Any, **named: Any) -> Any:
-        self._exchanges.begin(f"gather {self._name} {input_tensor.numel()}")
-        return super().__call__(output_tensor, input_tensor, *rest, **named)
+        self._exchanges.begin(f"{self.verb} {self._name} {input_tensor.numel()}")
+        return super().__call__(output_tensor, input_tensor, *rest, **named)  # type: ignore[misc]
 
 
-class _Scattering(DefaultReduceScatter):
-    """The same for gradients; a process without one of them would bring fewer values."""
+class _Gathering(_Compared, DefaultAllGather):
+    verb = "gather"
 
-    def __init__(self, exchanges: Exchanges, name: str) -> None:
-        self._exchanges = exchanges
-        self._name = name
 
-    def __call__(self, output_tensor: Any, input_tensor: Any, *rest: Any, **named: Any) -> Any:
-        self._exchanges.begin(f"add {self._name} {input_tensor.numel()}")
-        return super().__call__(output_tensor, input_tensor, *rest, **named)
+class _Scattering(_Compared, DefaultReduceScatter):
+    verb = "add"
