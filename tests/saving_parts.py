@@ -20,9 +20,9 @@ import torch
 from part_states import assert_equal, cut, whole_state
 from repro.core.command import run_command
 from repro.core.layout import step_folder, step_of
-from repro.training import checkpoint, durable, joining
+from repro.training import checkpoint, durable, joining, patience
 from repro.training.processes import Processes
-from repro.training.scale import parts, patience
+from repro.training.scale import parts
 from repro.training.scale.sharded import ShardedEngine
 
 FOLDER = Path("checkpoints")

@@ -35,14 +35,6 @@ def parallel(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def train(project: Project, processes: int, name: str, *settings: str) -> dict[str, bytes]:
     """Train in runs/<name>; every byte that must be the same."""
     done = project.processes(
@@ -485,6 +477,62 @@ def test_numbers_of_several_types_are_added_as_whole_ones(own_project: Project) 
     total = "torch.tensor(processes.total([{0}]))"
     told = exchange(own_project, total.format("True"), total.format("1"))
     assert told == {"dtype": "torch.int64", "shape": [1], "values": [2]}
+
+
+SLOW_START = """
+import os, runpy, time
+from repro.core.errors import UserError
+from repro.data.prepared import Preparation
+from repro.runs import folder, training_session
+from repro.training import patience
+from repro.training.processes import Processes
+
+told = 0
+plain = Processes.texts
+
+
+def texts(self, own):
+    global told
+    told += 1
+    return plain(self, own)
+
+
+def slowly(work):
+    def slow(*arguments):
+        if os.environ["RANK"] == "0":
+            before, until = told, time.monotonic() + 120
+            while told < before + 3:
+                if time.monotonic() > until:
+                    raise UserError("for 120 s the others have heard nothing")
+                time.sleep(0.01)
+            print("slow:", work.__name__, flush=True)
+        return work(*arguments)
+
+    return slow
+
+
+Processes.texts = texts
+patience._SECONDS = 0.05
+folder.find_start = slowly(folder.find_start)
+Preparation._prepared_if_due = slowly(Preparation._prepared_if_due)
+training_session.open_run = slowly(training_session.open_run)
+runpy.run_module("experiment.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_process_0_may_take_long_to_begin(own_project: Project) -> None:
+    """To find a checkpoint, to prepare data, to copy a run: an exchange may take half an hour."""
+    (own_project.path / "experiment" / "slowly.py").write_text(SLOW_START)
+    settings = ("run_dir=runs/slow", "resume=auto", "training.shards=2", "model.width=4")
+    for steps in (1, 2):
+        done = own_project.processes(
+            2, "experiment.slowly", *settings, f"training.max_steps={steps}"
+        )
+        assert done.returncode == 0, done.stderr
+        slow = [line for line in done.stdout.splitlines() if line.startswith("slow: ")]
+        names = ("find_start", "_prepared_if_due", "open_run")
+        assert slow == [f"slow: {name}" for name in names]
+    assert "resuming after step 1\n" in done.stdout
 
 
 # Crashes -------------------------------------------------------------------------------------

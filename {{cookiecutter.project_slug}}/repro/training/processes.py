@@ -28,6 +28,7 @@ from repro.training.agreement import (
 from repro.training.buckets import Buckets
 from repro.training.joining import EXCHANGE, join
 from repro.training.lost_processes import others_alive
+from repro.training.patience import wait_for_it, work_for_all
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
@@ -60,14 +61,25 @@ class Processes:
         if self.size > 1 and device.type == "cuda":
             self._hosts.append(dist.new_group(backend="gloo", timeout=EXCHANGE))
 
-    def first(self, work: Callable[[], Result]) -> Result:
-        """Let process 0 do `work` before the others do it: they find nothing half-done."""
+    def alone(self, work: Callable[[], Result]) -> Result | None:
+        """Let process 0 alone do `work`, for as long as it takes; return None in the others.
+
+        A UserError of it is raised in all. `work` exchanges nothing with the others.
+        """
+        if self.size == 1:
+            return work()
         if self.rank == 0:
-            result = work()
-            self.wait()
-            return result
-        self.wait()
-        return work()
+            return work_for_all(work, self.texts)
+        wait_for_it(self.texts)
+        return None
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Let process 0 do `work` before the others do it: they find nothing half-done.
+
+        Process 0 may take as long as it needs; a UserError of it is raised in all.
+        """
+        done = self.alone(lambda: [work()])
+        return done[0] if done else work()
 
     def together(self, work: Callable[[], Result]) -> Result:
         """Let each process do its own `work`; a UserError of any of them is raised in all.
