@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from conftest import HANGS
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file
 from repro.core.layout import PARTS
@@ -26,9 +27,9 @@ class Threads(Processes):
 
     def texts(self, own: str) -> list[str]:
         self._board[self.rank] = own
-        self._barrier.wait(60)
+        self._barrier.wait(HANGS)
         found = [*self._board]
-        self._barrier.wait(60)
+        self._barrier.wait(HANGS)
         return found
 
 
@@ -50,7 +51,7 @@ def in_all(size: int, work: Callable[[Threads], object]) -> list[str]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANGS)
         assert not thread.is_alive(), "it waits for ever"
     return lines
 
