@@ -294,8 +294,10 @@ def test_a_killed_process_ends_all_with_one_line(own_project: Project) -> None:
 
 EXCHANGE = """
 import json, sys
+from pathlib import Path
 import torch
 from repro.core.errors import UserError
+from repro.diagnosis.operations import Recorder
 from repro.tasks.outputs import Collected, Outputs
 from repro.training.processes import Processes
 from repro.training.rows import joined
@@ -315,6 +317,14 @@ def boxes(*widths):
 
     found = processes.together(own).joined([2] * len(calls), processes)
     return torch.cat(found.rows["boxes"])
+
+
+def noted(work):
+    # How many operations are recorded of it.
+    recorder = Recorder(Path(), ())
+    with recorder.recording():
+        work()
+    return torch.tensor(len(recorder.operations))
 
 
 try:
@@ -477,6 +487,17 @@ def test_numbers_of_several_types_are_added_as_whole_ones(own_project: Project) 
     total = "torch.tensor(processes.total([{0}]))"
     told = exchange(own_project, total.format("True"), total.format("1"))
     assert told == {"dtype": "torch.int64", "shape": [1], "values": [2]}
+
+
+def test_of_what_processes_tell_each_other_nothing_is_recorded(own_project: Project) -> None:
+    """Times of files differ from start to start: of two replays one would have other operations."""
+    for told, count in {
+        "processes.texts('a' * (9 + processes.rank))": 0,
+        "processes.wait()": 1,  # the zero that goes around
+        "processes.alone(int)": 0,
+    }.items():
+        call = f"noted(lambda: {told})"
+        assert exchange(own_project, call, call)["values"] == count
 
 
 SLOW_START = """

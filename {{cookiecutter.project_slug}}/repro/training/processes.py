@@ -3,6 +3,9 @@
 What moves between processes are values, never sums of a library's own order: the sums are made by
 `TreeSum`, so that W processes give the bits of one. A library moves bytes and does not ask whether
 they mean the same to all, so `concatenate` and `sum` compare dtypes and shapes first.
+
+What the processes tell each other beside the numbers of the model, such as the times of files,
+differs from start to start: no recorder of operations sees it.
 """
 
 import json
@@ -15,6 +18,7 @@ from zlib import crc32
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes as unrecorded
 
 from repro.core.errors import UserError, refuse
 from repro.core.launch import launched
@@ -192,15 +196,16 @@ class Processes:
         """Return the texts of all processes; they may have any lengths but 0."""
         if self.size == 1:
             return [own]
-        data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
-        lengths = self._gather(torch.tensor([len(data)])).tolist()
-        padded = data.new_zeros(max(lengths))
-        padded[: len(data)] = data
-        rows = self._gather(padded).view(self.size, -1)
-        return [
-            row[:length].numpy().tobytes().decode()
-            for row, length in zip(rows, lengths, strict=True)
-        ]
+        with unrecorded():
+            data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
+            lengths = self._gather(torch.tensor([len(data)])).tolist()
+            padded = data.new_zeros(max(lengths))
+            padded[: len(data)] = data
+            rows = self._gather(padded).view(self.size, -1)
+            return [
+                row[:length].numpy().tobytes().decode()
+                for row, length in zip(rows, lengths, strict=True)
+            ]
 
     def _gather(self, own: Tensor) -> Tensor:
         """Return the vectors of all processes, one after the other; all are on the CPU.
@@ -209,11 +214,11 @@ class Processes:
         """
         if self.size == 1:
             return own
-        gathered = own.new_empty(self.size, len(own))
-        arguments: list[Any] = [list(gathered), own, *self._hosts]
-        with others_alive():
+        with unrecorded(), others_alive():
+            gathered = own.new_empty(self.size, len(own))
+            arguments: list[Any] = [list(gathered), own, *self._hosts]
             dist.all_gather(*arguments)
-        return gathered.view(-1)
+            return gathered.view(-1)
 
     def _exchange(
         self, numbers: list[float], summands: Summands, like: Sequence[Tensor]
