@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import HANGS
 from repro.core.errors import UserError
 from repro.core.hashing import sha256_file
 from repro.core.layout import PARTS
@@ -16,6 +15,7 @@ from repro.training.processes import Processes
 from torch import Tensor
 
 STEP = 7
+_HANGS = 1200  # seconds, as in conftest.py, which projects do not have
 
 
 class Threads(Processes):
@@ -27,9 +27,9 @@ class Threads(Processes):
 
     def texts(self, own: str) -> list[str]:
         self._board[self.rank] = own
-        self._barrier.wait(HANGS)
+        self._barrier.wait(_HANGS)
         found = [*self._board]
-        self._barrier.wait(HANGS)
+        self._barrier.wait(_HANGS)
         return found
 
 
@@ -51,7 +51,7 @@ def in_all(size: int, work: Callable[[Threads], object]) -> list[str]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(HANGS)
+        thread.join(_HANGS)
         assert not thread.is_alive(), "it waits for ever"
     return lines
 
