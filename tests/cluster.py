@@ -6,6 +6,7 @@ when their grace is over: 60 seconds in `all`, 5 in `hasty`.
 """
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import HANGS, clean_environ
+from conftest import HANGS, clean_environ, free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 NODES = ("one", "two")
@@ -24,6 +25,7 @@ NODES = ("one", "two")
 # config_overrides: the nodes have as many CPUs as the tests need, whatever this machine has.
 CONFIG = """
 ClusterName=test
+FirstJobId={first}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser=root
@@ -90,14 +92,6 @@ class Cluster:
         return job
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster whose nodes are idle; NoCluster says why there is none."""
@@ -107,8 +101,10 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     (folder / "munge.key").chmod(0o400)
     (folder / "state").mkdir()
     host = socket.gethostname().split(".")[0]
-    ports = free_ports(1 + len(NODES))
-    (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=host, ports=ports))
+    ports = [free_port() for _ in range(1 + len(NODES))]
+    # A job's number is that of its torchrun's port: clusters of two copies of the tests differ.
+    text = CONFIG.format(folder=folder, host=host, ports=ports, first=random.randrange(1, 9000))
+    (folder / "slurm.conf").write_text(text)
     cluster = Cluster(folder)
     munged = ["munged", "--foreground", "--force", f"--key-file={folder / 'munge.key'}"]
     munged += [f"--{name}-file={folder / ('munge.' + name)}" for name in ("log", "pid", "seed")]

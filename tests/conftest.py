@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -118,10 +119,20 @@ def finish(
     return subprocess.CompletedProcess(words, process.returncode, output, error)
 
 
+_held: deque[socket.socket] = deque(maxlen=200)  # the oldest one is closed for a new one
+
+
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """A port on which a server that sets SO_REUSEADDR can listen, and that nobody else is given.
+
+    A socket that was closed again would leave it to whoever is next: another test, or the kernel
+    for one end of a connection. This one stays, and as it does not listen a server still can.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)
+    return int(held.getsockname()[1])
 
 
 def torchrun(processes: int) -> list[str]:

@@ -15,6 +15,7 @@ from repro.training.processes import Processes
 from torch import Tensor
 
 STEP = 7
+_HANGS = 1200  # seconds, as in conftest.py, which projects do not have
 
 
 class Threads(Processes):
@@ -26,9 +27,9 @@ class Threads(Processes):
 
     def texts(self, own: str) -> list[str]:
         self._board[self.rank] = own
-        self._barrier.wait(60)
+        self._barrier.wait(_HANGS)
         found = [*self._board]
-        self._barrier.wait(60)
+        self._barrier.wait(_HANGS)
         return found
 
 
@@ -50,7 +51,7 @@ def in_all(size: int, work: Callable[[Threads], object]) -> list[str]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(_HANGS)
         assert not thread.is_alive(), "it waits for ever"
     return lines
 

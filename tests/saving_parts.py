@@ -3,7 +3,7 @@
 Each process gets a plan as JSON: `steps` to save; `culprit`, the rank of one that is killed at
 `moment` of the last of them, or has no room then if no moment is given; `consolidate`: how many
 seconds more it takes to make the newest whole at the end; `room`: how many bytes a file may have
-then; `limit`: the seconds after which an exchange is given up.
+then; `limit`: the seconds after which an exchange is given up then.
 """
 
 import json
@@ -12,18 +12,21 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from part_states import assert_equal, cut, whole_state
 from repro.core.command import run_command
 from repro.core.layout import step_folder, step_of
-from repro.training import checkpoint, durable, joining
+from repro.training import checkpoint, durable, patience
 from repro.training.processes import Processes
-from repro.training.scale import parts, patience
+from repro.training.scale import parts
 from repro.training.scale.sharded import ShardedEngine
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 FOLDER = Path("checkpoints")
 MOMENTS: dict[str, tuple[Any, str]] = {
@@ -53,7 +56,6 @@ def fail(plan: dict[str, Any]) -> None:
 
 def main() -> int:
     plan = json.loads(sys.argv[1])
-    joining.EXCHANGE = timedelta(seconds=plan.get("limit", 600))
     processes = Processes(int(os.environ["WORLD_SIZE"]), torch.device("cpu"))
     start = take_up(processes)
     for step in range(start + 1, start + 1 + plan["steps"]):
@@ -69,14 +71,14 @@ def main() -> int:
         room = plan.get("room", resource.RLIM_INFINITY)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
         try:
-            put_together(processes, newest, plan["consolidate"])
+            put_together(processes, newest, plan["consolidate"], plan.get("limit"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     processes.close()
     return 0
 
 
-def put_together(processes: Processes, folder: Path, seconds: float) -> None:
+def put_together(processes: Processes, folder: Path, seconds: float, limit: float | None) -> None:
     """As the engine does it when a training has ended, but slowly."""
     consolidate = parts.consolidate
 
@@ -85,8 +87,13 @@ def put_together(processes: Processes, folder: Path, seconds: float) -> None:
         consolidate(folder)
 
     parts.consolidate = slowly
-    patience._SECONDS = seconds / 10
-    ShardedEngine(processes).finish([folder] if processes.rank == 0 else [])
+    patience._SECONDS = seconds / 20
+    engine = ShardedEngine(processes)
+    processes.wait()
+    if limit:  # now that all are there: on a busy machine they come one after the other
+        with warnings.catch_warnings(action="ignore"):
+            _set_pg_timeout(timedelta(seconds=limit), dist.group.WORLD)
+    engine.finish([folder] if processes.rank == 0 else [])
 
 
 def take_up(processes: Processes) -> int:

@@ -19,7 +19,7 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")
 STEPS = 65  # three epochs and a bit
 
 
-SETTINGS = (f"training.max_steps={STEPS}", "output.log_every=1", "tracker.wait=20")
+SETTINGS = (f"training.max_steps={STEPS}", "output.log_every=1", "tracker.wait=600")
 
 
 def bits(run: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from background import Forked, contents, wait_for_steps
+from background import Forked, contents, steps_of, wait_for_steps
 from conftest import Project, faults, generate, record_claims
 from pydantic import TypeAdapter
 from repro.core.errors import UserError
@@ -184,7 +184,8 @@ def test_kills_at_three_steps_change_no_byte(
     run = wide.path / "runs" / name
     for number in range(3):
         process = Forked(wide, PROCESSES, *words(parallel, name, "resume=auto"))
-        wait_for_steps(run, 5, process)  # a checkpoint more: each goes on from another one
+        # A checkpoint more: each goes on from another one.
+        wait_for_steps(run, 5 * number + 6 - steps_of(run), process)
         assert process.poll() is None, "it ended before it was killed"
         if number == 1:
             os.killpg(process.commands[2].pid, signal.SIGKILL)

@@ -129,12 +129,12 @@ def test_a_checkpoint_is_put_together_for_longer_than_an_exchange_may_take(folde
     """The others wait for process 0, whose end is theirs; what is left undone is done later."""
     checkpoints = folder / "checkpoints"
     dying = {"culprit": 0, "moment": "putting together"}
-    ends = start_all(folder, SIZE, steps=1, consolidate=9, limit=3, **dying)
+    ends = start_all(folder, SIZE, steps=1, consolidate=1, **dying)
     for rank, end in enumerate(ends):
         assert_ended(end, rank == 0)
     newest = step_folder(checkpoints, 1)
     assert checkpoint.is_in_parts(newest)
-    ends = start_all(folder, SIZE, steps=0, consolidate=9, limit=3)
+    ends = start_all(folder, SIZE, steps=0, consolidate=12, limit=5)
     assert [code for code, _ in ends] == [0] * SIZE, ends
     checkpoint.save(folder / "whole", whole_state(1))
     assert contents(newest) == contents(folder / "whole")

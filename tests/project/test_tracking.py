@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -228,12 +228,13 @@ def test_a_fresh_project_with_any_tracker_is_identical(
 
 
 @contextmanager
-def silent_server() -> Iterator[str]:
-    """Accepts every connection and never answers."""
+def silent_server() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Accepts every connection and never answers; a function waits for the first one."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(100)
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.settimeout(HANGS)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", server.accept
 
 
 @pytest.mark.parametrize("tracker", ["mlflow", "wandb"])
@@ -241,10 +242,15 @@ def test_a_server_that_never_answers_ends_with_one_line(
     projects: dict[str, Project], untracked: dict[str, bytes], tracker: str
 ) -> None:
     project, run = projects[tracker], projects[tracker].path / "runs" / "silent"
-    with silent_server() as uri:
+    with silent_server() as (uri, asked):
         settings = ("run_dir=runs/silent", *SETTINGS[:-1], "tracker.wait=2", f"tracker.uri={uri}")
         training = start(project, *settings, WANDB_API_KEY="0" * 40)
+        until(lambda: steps_done(run) >= 15)
+        os.kill(training.pid, signal.SIGSTOP)  # a slow machine has no tracker yet
+        connection = asked()
+        os.kill(training.pid, signal.SIGCONT)
         assert training.wait(HANGS) == 0  # `make bench` says how much longer than tracker.wait
+    del connection  # it was open until now
     (line,) = (project.path / "err").read_text().splitlines()
     assert line.startswith(f"warning: {tracker}: ")
     assert bits(run) == untracked
@@ -267,10 +273,11 @@ def test_a_trackers_process_that_is_killed_is_one_line(
     project = projects["tensorboard"]
     training = start(project, "run_dir=runs/alone", *SETTINGS)
     run = project.path / "runs" / "alone"
-    until(lambda: state(run)["at"][0] > 0)
+    pause_when_tracked(training, run)
     children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
     assert len(children) == 1
     os.kill(int(children[0]), signal.SIGKILL)
+    os.kill(training.pid, signal.SIGCONT)
     assert training.wait(HANGS) == 0
     (line,) = (project.path / "err").read_text().splitlines()
     assert "the tracker's process was killed" in line
@@ -289,10 +296,11 @@ def test_a_warning_to_all_processes_leaves_the_tracker_to_send_the_rest(
     project = projects["tensorboard"]
     training = start(project, "run_dir=runs/warned", *SETTINGS, "training.max_steps=400")
     run = project.path / "runs" / "warned"
-    until(lambda: state(run)["at"][0] > 0)
+    pause_when_tracked(training, run)
     children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
     for pid in (*map(int, children), training.pid):
         os.kill(pid, signal.SIGTERM)
+    os.kill(training.pid, signal.SIGCONT)
     assert training.wait(HANGS) == 75
     assert (project.path / "err").read_text() == ""
     assert 0 < steps_done(run) < 400

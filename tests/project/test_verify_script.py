@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import CHECKS, TEMPLATE, VENV, Project, clean_environ, finish, last_line
+from conftest import CHECKS, HANGS, TEMPLATE, VENV, Project, clean_environ, finish, last_line
 from repro.core.hashing import sha256_file
 from test_other_systems import answers, foreign_words
 
@@ -328,7 +328,7 @@ def test_after_an_interrupt_the_next_start_begins_anew(
     if moment == "copying":
         real = shutil.which("cp")
         # Without `touch`: where Ctrl-C comes while a command ends by itself, a shell goes on.
-        slow = f'case $1 in */experiment/*) : > "{tmp_path}/now"; sleep 60;; esac; {real} "$@"'
+        slow = f'case $1 in */experiment/*) : > "{tmp_path}/now"; sleep 1000;; esac; {real} "$@"'
         variables["PATH"] = answers(tmp_path / "bin", cp=slow)
     words = ["dash", unpacked / "verify.sh", *ENVIRONMENT, "--work", work, "--quick"]
     process = subprocess.Popen(
@@ -343,13 +343,14 @@ def test_after_an_interrupt_the_next_start_begins_anew(
     )
     if moment == "copying":
         while not (tmp_path / "now").exists():
+            assert process.poll() is None
             time.sleep(0.01)
     else:
         for line in process.stdout or ():
             if line.startswith("conditions"):
                 break
     os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=HANGS)
     assert process.returncode == 130
     assert last_line(error) == "interrupted: start it again"
     assert "Traceback" not in error

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from background import contents, steps_of
-from cluster import Cluster, NoCluster, free_ports, running_cluster
-from conftest import HANGS, VENV, Project, clean_environ, generate, or_skip
+from cluster import Cluster, NoCluster, running_cluster
+from conftest import HANGS, VENV, Project, clean_environ, free_port, generate, or_skip
 
 # No checkpoint but those that a signal asks for, and the last one. Two shards: two processes.
 SETTINGS = ("model.width=8", "training.shards=2", "output.log_every=1")
@@ -157,7 +157,7 @@ def test_a_node_that_dies_ends_the_job_in_a_line_and_a_new_one_goes_on(
     for process in there:
         with suppress(ProcessLookupError):  # those that torchrun took along
             os.kill(process, signal.SIGKILL)
-    found = cluster.wait(job, "COMPLETED", "FAILED", seconds=180)
+    found = cluster.wait(job, "COMPLETED", "FAILED")
     log = log_of(study, job)
     assert (found["JobState"], found["Restarts"]) == ("FAILED", "0"), log
     assert "error: another process of this training ended" in log
@@ -272,7 +272,7 @@ def test_two_torchrun_agents_give_the_bits_of_one_process(
 
 
 def two_agents(study: Project, each: int, *settings: str) -> list[subprocess.Popen[bytes]]:
-    (port,) = free_ports(1)
+    port = free_port()
     agent = [str(VENV / "bin/python"), "-m", "torch.distributed.run", "--nnodes=2"]
     agent += [f"--nproc-per-node={each}", "--rdzv-backend=c10d", "--rdzv-id=two"]
     agent += [f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1", "--max-restarts=3"]

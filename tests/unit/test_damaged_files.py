@@ -553,7 +553,7 @@ def test_json_is_parsed_in_one_place_only() -> None:
     exchanged |= {"training/scale/parts.py", "training/scale/library.py", "runs/restarts.py"}
     exchanged |= {"tasks/outputs.py", "tasks/task_in_session.py"}  # between processes
     exchanged |= {"data/digests.py", "data/known_digests.py", "data/tar_check.py"}
-    exchanged |= {"runs/recheck.py", "diagnosis/recheck_file.py"}
+    exchanged |= {"runs/recheck.py", "diagnosis/recheck_file.py", "training/patience.py"}
     kit = TEMPLATE / "repro"
     found = {
         path.relative_to(kit).as_posix()

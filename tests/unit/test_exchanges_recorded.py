@@ -50,3 +50,17 @@ def test_of_what_arrives_no_numbers_are_noted(tmp_path: Path) -> None:
     assert under_way & set(noted)
     assert summed.tolist() == [1.0] * 4
     assert copied.tolist() == [2.0] * 4
+
+
+def test_memory_that_was_given_up_says_nothing_of_what_comes_to_its_place(tmp_path: Path) -> None:
+    """As FSDP2 gives up whole weights: nobody wrote there, and then somebody else has it."""
+    recorder = Recorder(tmp_path, ())
+    given_up, written = torch.empty(4), torch.ones(4)
+    given_up.untyped_storage().resize_(0)
+    recorder._unwritten[written.data_ptr()] = given_up
+    with recorder.recording():
+        doubled = written + written
+    assert doubled.tolist() == [2.0] * 4
+    assert [(each.unwritten, each.inputs[0][0] == "unwritten") for each in recorder.operations] == [
+        (False, False)
+    ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import open_to_all
+from conftest import HANGS, open_to_all
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from repro.core.errors import UserError
 from repro.core.files import read_object
@@ -50,14 +50,14 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.fixture(autouse=True)
-def _at_most_ten_seconds() -> Iterator[None]:
+def _no_waiting_for_ever() -> Iterator[None]:
     """A test that waits for a pipe fails, and does not hang."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError("it waits")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(10)
+    signal.alarm(HANGS)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -1,16 +1,24 @@
 """What torchrun and Slurm tell of a start that they make by themselves; how processes meet."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from conftest import TEMPLATE, clean_environ
 from repro.core.launch import Launch, may_start_again, starts_before
+from repro.core.layout import ATTEMPTS, FAILURE
+from repro.runs.restarts import Restarts
 from repro.training import joining
+from repro.training.lost_processes import OthersEnded
+from repro.training.processes import Processes
 from torch.distributed import HashStore
 
 
@@ -67,6 +75,28 @@ def test_who_starts_a_training_again(
 ) -> None:
     assert starts_before(environ) == before
     assert may_start_again(environ) == again
+
+
+def test_the_error_of_a_process_that_fails_at_once_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 0, which removes what an earlier start has left, may not be as far yet."""
+    for name in ("RANK", "WORLD_SIZE", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    processes = Processes(1, torch.device("cpu"))
+    config: Any = SimpleNamespace(run_dir=str(tmp_path))
+    for number, before in enumerate((None, 4)):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(number))
+        restarts = Restarts(tmp_path, config, None, processes)
+        restarts.begin(tmp_path)
+        assert not [*tmp_path.iterdir()]
+        restarts.attempt(4).end(ValueError("no sample 1234"))  # another process's
+        own = restarts.attempt(4, tmp_path)
+        own.__enter__()
+        own.end(OthersEnded("it is gone"))
+        assert json.loads((tmp_path / FAILURE).read_text())["why"] == "no sample 1234"
+        assert json.loads((tmp_path / ATTEMPTS).read_text()) == {"reached": 4, "before": before}
 
 
 PARENT = """

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from conftest import HANGS
 from repro.core.errors import SHOWN, UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import sha256_file
@@ -146,7 +147,7 @@ def test_processes_that_are_forked_or_spawned_read_at_once(index: Path, method: 
     for process in started:
         process.start()
     here = [hashlib.sha256(samples[number].data).hexdigest() for number in numbers]
-    assert [answers.get(timeout=120) for _ in started] == [here, here]
+    assert [answers.get(timeout=HANGS) for _ in started] == [here, here]
     for process in started:
         process.join()
 

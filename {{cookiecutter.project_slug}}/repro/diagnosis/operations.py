@@ -181,17 +181,14 @@ class Recorder(TorchDispatchMode):
         if fresh:
             self._unwritten.update((address_of(t), t) for t in outputs if t.numel())
         place = self._place()
-        draws = torch.Tag.nondeterministic_seeded in function.tags
         operation = Operation(
-            name=name,
-            phase=self._phase(),
-            module=place.module,
-            class_=place.class_,
-            source=place.source,
-            arguments=arguments,
-            inputs=inputs,
-            outputs=[self._describe(tensor, keep=not overwritten) for tensor in outputs],
-            random=seed_of(leaves, outputs) if draws else None,
+            name,
+            self._phase(),
+            *place,
+            arguments,
+            inputs,
+            [self._describe(tensor, keep=not overwritten) for tensor in outputs],
+            random=seed_of(function, leaves, outputs),
             fresh=fresh,
             unwritten=unwritten,
         )
@@ -226,10 +223,15 @@ class Recorder(TorchDispatchMode):
     def _read_unwritten(self, tensors: list[Tensor], overwritten: set[int]) -> bool:
         """Return whether an operation reads memory that nobody wrote, and note what it writes."""
         read = {address_of(tensor) for tensor in tensors} - overwritten
-        unwritten = not read.isdisjoint(self._unwritten)
+        unwritten = any(map(self._is_unwritten, read))
         for address in overwritten:
             self._unwritten.pop(address, None)
         return unwritten
+
+    def _is_unwritten(self, address: int) -> bool:
+        """Tell whether nobody wrote the memory there; FSDP2 may have given it up for others."""
+        tensor = self._unwritten.get(address)
+        return tensor is not None and address_of(tensor) == address
 
     def _follow(self, call: Callable[[], Any]) -> Any:
         """Call, and remember whose operation the new node of the graph belongs to."""
@@ -280,7 +282,7 @@ class Recorder(TorchDispatchMode):
             dtype = f"sparse {dtype}"
         shape = list(tensor.shape)
         address = address_of(tensor)
-        if address in self._unwritten:
+        if self._is_unwritten(address):
             return TensorRecord("unwritten", dtype, shape, "")
         digest = self._digest(tensor, address, keep)
         return TensorRecord(digest, dtype, shape, self.names.get(address, ""))

@@ -54,8 +54,10 @@ def _tensors_of(
     return tensors
 
 
-def seed_of(arguments: list[Any], outputs: list[Tensor]) -> int:
-    """Return the seed of the generator that an operation drew from."""
+def seed_of(function: Any, arguments: list[Any], outputs: list[Tensor]) -> int | None:
+    """Return the seed of the generator that an operation drew from; None if it draws nothing."""
+    if torch.Tag.nondeterministic_seeded not in function.tags:
+        return None
     for argument in arguments:
         if isinstance(argument, torch.Generator):
             return argument.initial_seed()

@@ -13,7 +13,7 @@ from types import ModuleType
 from repro.environment.cpu import read_cpu
 from repro.environment.locks import installed_versions
 
-_TIMEOUT = 20.0  # seconds for nvidia-smi: a driver that hangs must not stop a run
+_TIMEOUT = 120.0  # seconds for nvidia-smi: a driver that hangs must not stop a run
 
 # Exact names, never by prefix: SLURM_* or CUDA_* may hold anything.
 _ENVIRONMENT = """PYTHONHASHSEED CUBLAS_WORKSPACE_CONFIG ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA

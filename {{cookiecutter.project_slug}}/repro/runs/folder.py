@@ -136,7 +136,7 @@ def find_start(root: Path, config: RunSettings) -> Path | None:
 
 def agreed_start(root: Path, config: RunSettings, processes: Processes) -> Path | None:
     """Return in all processes what `find_start` finds in the first one."""
-    found = processes.together(lambda: None if processes.rank else find_start(root, config))
+    found = processes.alone(lambda: find_start(root, config))  # which may read terabytes
     name = processes.texts(os.path.relpath(found, root) if found else _NOTHING)[0]
     return None if name == _NOTHING else (root / name).resolve()
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from repro.core.layout import CODE
 
-_TIMEOUT = 20.0  # seconds per call of git: a hanging disk stops no run
+_TIMEOUT = 120.0  # seconds per call of git: a hanging disk stops no run
 _SUBMODULE = "160000"  # modes of a commit and of a link in a tree
 _LINK = "120000"
 

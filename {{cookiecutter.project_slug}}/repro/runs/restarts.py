@@ -56,6 +56,7 @@ class Restarts:
         self.is_restart = by_any > 0
         is_first = processes.rank == 0
         self._folder = folder
+        self._before: int | None = None  # the steps of the start before this one
         marked = is_first and folder is not None and (folder / INTERRUPTED).exists()
         self.was_asked = by_torchrun > 0 and processes.total([marked])[0] > 0
         if folder and self.is_restart and not self.was_asked:
@@ -68,6 +69,12 @@ class Restarts:
                     sys.exit(2)
                 raise UserError(fault)
 
+    def begin(self, folder: Path) -> None:
+        """Take what earlier starts left in the run's folder; comes before any process can fail."""
+        old = _read(folder) if self.is_restart else None
+        self._before = old.reached if old else None
+        _remove(folder)
+
     def attempt(self, step: int, folder: Path | None = None) -> "Attempt":
         """Return what counts this start, which goes on after `step` steps.
 
@@ -75,8 +82,7 @@ class Restarts:
         """
         if folder is None:
             return Attempt(self._folder, step)
-        old = _read(folder) if self.is_restart else None
-        return Counted(folder, step, old.reached if old else None)
+        return Counted(folder, step, self._before)
 
 
 class Attempt:
@@ -121,13 +127,12 @@ class Counted(Attempt):
     def __init__(self, folder: Path, step: int, before: int | None) -> None:
         super().__init__(folder, step)
         self._before = before
-        self._paths = (folder / ATTEMPTS, folder / FAILURE)
+        self._run = folder
         self._file: int | None = None
 
     def __enter__(self) -> Callable[[int], None]:
-        self._remove()
         if self._folder:
-            self._file = os.open(self._paths[0], os.O_WRONLY | os.O_CREAT, 0o666)
+            self._file = os.open(self._folder / ATTEMPTS, os.O_WRONLY | os.O_CREAT, 0o666)
         self.reach(self._reached)
         return self.reach
 
@@ -144,11 +149,12 @@ class Counted(Attempt):
             os.close(self._file)
             self._file = None
         if error is None or isinstance(error, KeyboardInterrupt):
-            self._remove()
+            _remove(self._run)
 
-    def _remove(self) -> None:
-        for path in self._paths:
-            path.unlink(missing_ok=True)
+
+def _remove(folder: Path) -> None:
+    for name in (ATTEMPTS, FAILURE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _read(folder: Path) -> _Record | None:

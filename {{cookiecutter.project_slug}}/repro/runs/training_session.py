@@ -153,14 +153,12 @@ class TrainingSession(Session):
     def _writing(self) -> Iterator[Trace | None]:
         """Open the run's folder and its trace; in all processes but the first, nothing."""
         first = self._first_quantities()
-        if self.processes.rank:
+        run = self.run = self.processes.alone(self._open_run)
+        if run is None:
             with self.restarts.attempt(self.step) as self._reach:
                 yield None
             return
         config = self._settings
-        # The folder is made last: what was refused before leaves nothing behind.
-        self.run = run = open_run(self.root, config, self.start)
-        run.begin(self.step)
         if self.start:
             self._name_checkpoints(run)
             print(f"resuming after step {self.step}")
@@ -175,6 +173,13 @@ class TrainingSession(Session):
         attempt = self.restarts.attempt(self.step, run.folder)
         with attempt as self._reach, self._listener(run.folder), tracing as trace:
             yield trace
+
+    def _open_run(self) -> Run:
+        """Open the run's folder, last of all: what was refused before leaves nothing behind."""
+        run = open_run(self.root, self._settings, self.start)
+        run.begin(self.step)
+        self.restarts.begin(run.folder)
+        return run
 
     def _first_quantities(self) -> Quantities | None:
         """Return what the trace says of the start, where no process has all of the weights."""

@@ -3,6 +3,9 @@
 What moves between processes are values, never sums of a library's own order: the sums are made by
 `TreeSum`, so that W processes give the bits of one. A library moves bytes and does not ask whether
 they mean the same to all, so `concatenate` and `sum` compare dtypes and shapes first.
+
+What the processes tell each other beside the numbers of the model, such as the times of files,
+differs from start to start: no recorder of operations sees it.
 """
 
 import json
@@ -15,6 +18,7 @@ from zlib import crc32
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes as unrecorded
 
 from repro.core.errors import UserError, refuse
 from repro.core.launch import launched
@@ -28,6 +32,7 @@ from repro.training.agreement import (
 from repro.training.buckets import Buckets
 from repro.training.joining import EXCHANGE, join
 from repro.training.lost_processes import others_alive
+from repro.training.patience import wait_for_it, work_for_all
 from repro.training.tree_sum import Summands, TreeSum
 
 Result = TypeVar("Result")
@@ -60,14 +65,25 @@ class Processes:
         if self.size > 1 and device.type == "cuda":
             self._hosts.append(dist.new_group(backend="gloo", timeout=EXCHANGE))
 
-    def first(self, work: Callable[[], Result]) -> Result:
-        """Let process 0 do `work` before the others do it: they find nothing half-done."""
+    def alone(self, work: Callable[[], Result]) -> Result | None:
+        """Let process 0 alone do `work`, for as long as it takes; return None in the others.
+
+        A UserError of it is raised in all. `work` exchanges nothing with the others.
+        """
+        if self.size == 1:
+            return work()
         if self.rank == 0:
-            result = work()
-            self.wait()
-            return result
-        self.wait()
-        return work()
+            return work_for_all(work, self.texts)
+        wait_for_it(self.texts)
+        return None
+
+    def first(self, work: Callable[[], Result]) -> Result:
+        """Let process 0 do `work` before the others do it: they find nothing half-done.
+
+        Process 0 may take as long as it needs; a UserError of it is raised in all.
+        """
+        done = self.alone(lambda: [work()])
+        return done[0] if done else work()
 
     def together(self, work: Callable[[], Result]) -> Result:
         """Let each process do its own `work`; a UserError of any of them is raised in all.
@@ -180,15 +196,16 @@ class Processes:
         """Return the texts of all processes; they may have any lengths but 0."""
         if self.size == 1:
             return [own]
-        data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
-        lengths = self._gather(torch.tensor([len(data)])).tolist()
-        padded = data.new_zeros(max(lengths))
-        padded[: len(data)] = data
-        rows = self._gather(padded).view(self.size, -1)
-        return [
-            row[:length].numpy().tobytes().decode()
-            for row, length in zip(rows, lengths, strict=True)
-        ]
+        with unrecorded():
+            data = torch.frombuffer(bytearray(own.encode()), dtype=torch.uint8)
+            lengths = self._gather(torch.tensor([len(data)])).tolist()
+            padded = data.new_zeros(max(lengths))
+            padded[: len(data)] = data
+            rows = self._gather(padded).view(self.size, -1)
+            return [
+                row[:length].numpy().tobytes().decode()
+                for row, length in zip(rows, lengths, strict=True)
+            ]
 
     def _gather(self, own: Tensor) -> Tensor:
         """Return the vectors of all processes, one after the other; all are on the CPU.
@@ -197,11 +214,11 @@ class Processes:
         """
         if self.size == 1:
             return own
-        gathered = own.new_empty(self.size, len(own))
-        arguments: list[Any] = [list(gathered), own, *self._hosts]
-        with others_alive():
+        with unrecorded(), others_alive():
+            gathered = own.new_empty(self.size, len(own))
+            arguments: list[Any] = [list(gathered), own, *self._hosts]
             dist.all_gather(*arguments)
-        return gathered.view(-1)
+            return gathered.view(-1)
 
     def _exchange(
         self, numbers: list[float], summands: Summands, like: Sequence[Tensor]

@@ -22,6 +22,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_collectives import (
     DefaultAllGather,
     DefaultReduceScatter,
 )
+from torch.utils._python_dispatch import _disable_current_modes as unrecorded
 
 from repro.core.errors import UserError
 from repro.training.joining import EXCHANGE
@@ -46,8 +47,8 @@ class Exchanges:
         """Say what is exchanged next; UserError in all if it is not the same."""
         self._compare()
         word = crc32(what.encode())
-        words = torch.tensor([word, -word])
-        with others_alive():
+        with unrecorded(), others_alive():
+            words = torch.tensor([word, -word])
             work = dist.all_reduce(words, dist.ReduceOp.MAX, self._group, async_op=True)
         self._open.append((work, words))
         if self._waits:
@@ -61,9 +62,9 @@ class Exchanges:
     def _compare(self) -> None:
         while self._open:
             work, words = self._open.pop()
-            with others_alive():
+            with unrecorded(), others_alive():
                 work.wait()
-            largest, smallest = words.tolist()
+                largest, smallest = words.tolist()
             if largest != -smallest:
                 raise UserError(
                     "training.parallel=fsdp: the processes have called other parts of the model, "

@@ -27,7 +27,6 @@ from repro.training.processes import Processes
 from repro.training.scale import parts
 from repro.training.scale.exchanges import Exchanges
 from repro.training.scale.library import LibraryEngine, Root
-from repro.training.scale.patience import at_length
 from repro.training.unsaved import tensors_in
 
 Result = TypeVar("Result")
@@ -181,7 +180,7 @@ class ShardedEngine(LibraryEngine):
         parts.save(step_folder(Path(there), step), state, self._processes)
 
     def finish(self, folders: Sequence[Path]) -> None:
-        at_length(self._processes, lambda: [*map(parts.consolidate, folders)])
+        self._processes.alone(lambda: [*map(parts.consolidate, folders)])
 
     def load(self, folder: Path) -> LoadedState:
         def is_cut(name: str, shape: tuple[int, ...]) -> bool:
