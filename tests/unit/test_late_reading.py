@@ -30,6 +30,7 @@ from repro.runs.trace import StepInputs, step_quantities
 from repro.runs.training_session import TrainingSession
 from repro.training import pending
 from repro.training.beside import MeansBeside
+from repro.training.parallel import backward_in_shards
 from repro.training.pending import Arriving, Pending, can_skip
 from repro.training.processes import Processes
 from repro.training.weighted import Weighted
@@ -313,6 +314,26 @@ def test_no_step_after_a_loss_that_is_not_finite_changes_anything(
     one, two = (all_files(root / "runs" / run) for run in ("one", "two"))
     assert one.keys() == two.keys()  # no checkpoint more
     assert one["metrics.jsonl"] == two["metrics.jsonl"]
+
+
+def test_gradients_of_shards_are_weighted_late_to_the_bit_as_at_once(
+    late: Callable[[], None],
+) -> None:
+    """Of 49 samples: 49 times the reciprocal of 49 is not 1 in float64."""
+    processes = Processes(2, torch.device("cpu"))
+    inputs = torch.rand(49, 3, dtype=torch.float64)
+    model = nn.Linear(3, 1, dtype=torch.float64)
+
+    def loss(_: int, batch: Tensor) -> Weighted:
+        return Weighted(model(batch).sum(), torch.tensor(len(batch)))
+
+    found = []
+    for told in (None, lambda *_: None):
+        model.zero_grad()
+        mean = backward_in_shards(model, [inputs[:24], inputs[24:]], 49, processes, loss, told)
+        found.append((mean, model.weight.grad.clone()))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
 
 
 def test_a_flag_once_set_stays_set(root: Path, late: Callable[[], None]) -> None:
@@ -712,6 +733,19 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         mean.item()
     with pytest.raises(DataDependentOutputException):
         norm.cpu()
+
+
+def test_a_number_on_the_host_is_read_beside_those_of_a_gpu(fake_gpu: torch.device) -> None:
+    """The loss of a step that was computed twice, and the norm of no gradients, lie there."""
+    kept = Pending(fake_gpu, {})
+    step = LateStep(kept, None, 0)
+    here = {"loss": torch.tensor(0.5), "norm": torch.tensor(0.0)}
+    numbers = {**here, "other": torch.rand((), device=fake_gpu)}
+    step.check(numbers)
+    assert numbers["loss"] == 0.5
+    assert numbers["norm"] == 0.0
+    assert isinstance(numbers["other"], Tensor)
+    step.arriving.send()
 
 
 def test_one_number_of_the_wrong_kind_is_refused_without_being_read(
