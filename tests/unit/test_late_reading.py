@@ -5,6 +5,7 @@ step does before its backward is done with tensors that pretend to lie on a GPU 
 What a GPU alone can show is in the project's tests/test_gpu.py.
 """
 
+import importlib
 import io
 import math
 import os
@@ -14,10 +15,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import experiment
 import pytest
 import torch
+from conftest import TASKS
 from repro.core.errors import UserError
 from repro.runs import fingerprints
 from repro.runs.late_fingerprints import late_fingerprint, late_state_quantities
@@ -28,6 +32,7 @@ from repro.runs.session import Session
 from repro.runs.step import Step, Surroundings
 from repro.runs.trace import StepInputs, step_quantities
 from repro.runs.training_session import TrainingSession
+from repro.tasks import Task
 from repro.training import pending
 from repro.training.beside import MeansBeside
 from repro.training.parallel import backward_in_shards
@@ -661,6 +666,20 @@ def test_a_number_arrives_as_the_float_that_item_gives(dtype: torch.dtype) -> No
 # Tensors that pretend to lie on a GPU ------------------------------------------------------------
 
 
+class Waiting(TorchDispatchMode):
+    """Raise an error for a copy between host and GPU that waits: a list put there, `to(device)`."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = kwargs or {}
+        made = func(*args, **options)
+        named = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_)
+        if named and not options.get("non_blocking", len(args) > 2 and args[2]):
+            kinds = {each.device.type for each in (*args, made) if isinstance(each, Tensor)}
+            if len(kinds) > 1:
+                raise DataDependentOutputException("a copy that waits")
+        return made
+
+
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """Tensors on cuda that raise an error wherever a value of theirs is asked for."""
@@ -714,13 +733,15 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
     step.late = LateStep(kept, None, 0)
     for parameter in model.parameters():
         parameter.grad = torch.rand_like(parameter)
-    mean = step.backward(loss)
+    with Waiting():
+        mean = step.backward(loss)
     for parameter in model.parameters():
         parameter.grad = torch.rand_like(parameter)
-    step.gradients()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    numbers = {"loss": mean, "norm": norm, **step.also, "rate": 0.1}
-    step.done(**numbers)
+    with Waiting():
+        step.gradients()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        numbers = {"loss": mean, "norm": norm, **step.also, "rate": 0.1}
+        step.done(**numbers)
     late()  # the samples' indices lie on the CPU, where they may be read
     ((done, told),) = ended
     quantities, asked = step_quantities(
@@ -733,6 +754,80 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         mean.item()
     with pytest.raises(DataDependentOutputException):
         norm.cpu()
+
+
+@pytest.fixture
+def of_task() -> Iterator[Callable[[str, str], Any]]:
+    """Import a module of experiment/ as a task has it."""
+    mine = {name: sys.modules[name] for name in sys.modules if name.startswith("experiment.")}
+    path = [*experiment.__path__]
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.startswith("experiment.")]:
+            del sys.modules[name]
+
+    def module(task: str, name: str) -> Any:
+        if str(TASKS / task) not in experiment.__path__[-1]:
+            forget()
+            experiment.__path__[:] = [*path[:1], str(TASKS / task / "experiment")]
+        return importlib.import_module(f"experiment.{name}")
+
+    yield module
+    forget()
+    experiment.__path__[:] = path
+    sys.modules.update(mine)
+
+
+ATTENTIVE = {"width": 16, "depth": 1, "heads": 2, "dropout": 0.1, "attention": "math"}
+RESNET = {"name": "resnet18", "weights_sha256": None}
+# Of each model: its task, its class in config.py, its settings, facts of its data, and a batch.
+MODELS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], Callable[[], Any]]] = {
+    "cnn": (
+        "images", "SmallCNN", {"name": "small_cnn", "width": 8, "dropout": 0.2},
+        {"classes": [*"01"], "shape": [1, 8, 8]},
+        lambda: [torch.rand(4, 1, 8, 8), torch.ones(4, dtype=torch.int64)],
+    ),
+    **{
+        f"resnet, {stem} stem": (
+            "images", "ResNet18", {**RESNET, "stem": stem},
+            {"classes": [*"01"], "shape": [3, 32, 32]},
+            lambda: [torch.rand(4, 3, 32, 32), torch.ones(4, dtype=torch.int64)],
+        )
+        for stem in ("small", "imagenet")
+    },
+    "image transformer": (
+        "images", "ImageTransformer", {**ATTENTIVE, "name": "image_transformer", "patch": 4},
+        {"classes": [*"01"], "shape": [1, 8, 8]},
+        lambda: [torch.rand(4, 1, 8, 8), torch.ones(4, dtype=torch.int64)],
+    ),
+    "gpt": (
+        "text", "GPT", {**ATTENTIVE, "name": "gpt", "context": 8}, {"vocabulary": [*"abc"]},
+        lambda: torch.ones(4, 9, dtype=torch.int64),
+    ),
+    "mlp": (
+        "table", "MLP", {"name": "mlp", "width": 8, "depth": 2, "dropout": 0.1},
+        {"columns": [*"abc"]}, lambda: [torch.rand(4, 3), torch.rand(4)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_model_of_the_templates_waits_for_a_gpu(
+    of_task: Callable[[str, str], Any], fake_gpu: torch.device, name: str
+) -> None:
+    task, kind, settings, facts, batch = MODELS[name]
+    chosen = getattr(of_task(task, "config"), kind)(**settings)
+    (made,) = [
+        each
+        for each in vars(of_task(task, "task")).values()
+        if isinstance(each, type) and issubclass(each, Task) and each is not Task
+    ]
+    with fake_gpu:
+        own = made(SimpleNamespace(model=chosen), facts)
+        given = batch()
+    with Waiting():
+        part = own.loss(given)
+    assert part.mean().device == fake_gpu
 
 
 def test_a_number_on_the_host_is_read_beside_those_of_a_gpu(fake_gpu: torch.device) -> None:
