@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +24,12 @@ import torch
 from conftest import TASKS
 from repro.core.errors import UserError
 from repro.runs import fingerprints
-from repro.runs.late_fingerprints import late_fingerprint, late_state_quantities
+from repro.runs.late_fingerprints import Queued, late_fingerprint, late_state_quantities
 from repro.runs.numbers import LateStep
 from repro.runs.recheck import Recheck
 from repro.runs.registered import registered
 from repro.runs.session import Session
+from repro.runs.sharded_trace import sharded_quantities
 from repro.runs.step import Step, Surroundings
 from repro.runs.trace import StepInputs, step_quantities
 from repro.runs.training_session import TrainingSession
@@ -754,6 +755,41 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         mean.item()
     with pytest.raises(DataDependentOutputException):
         norm.cpu()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_trace_of_weights_in_parts_asks_a_gpu_for_nothing(
+    fake_gpu: torch.device, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr("repro.runs.late_fingerprints._MOST", 1000)
+    with fake_gpu:
+        model = nn.Sequential(nn.Linear(200, 200), nn.BatchNorm1d(200))
+    for parameter in [*model.parameters()][1:]:
+        parameter.grad = torch.rand_like(parameter)
+    alone = Processes(1, fake_gpu)
+    inputs = StepInputs(torch.arange(0), [None], 0)
+    for step in range(2):
+        waiting = Waiting() if step else nullcontext()  # the first step makes what later ones have
+        arriving = Arriving()
+        with waiting:
+            quantities, _ = sharded_quantities(
+                model, inputs, alone, {"loss": 0.0}, False, {}, arriving
+            )
+            arriving.send()
+        assert quantities
+
+
+@pytest.mark.parametrize("most", [1, 1 << 25])
+def test_fingerprints_that_stay_there_are_those_that_are_read(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("repro.runs.late_fingerprints._MOST", most)
+    groups = [[torch.rand(200, 200), None, torch.rand(3)], [], [torch.ones(5, dtype=torch.int64)]]
+    expected = [fingerprints.fingerprint(group) for group in groups]
+    queued = Queued(groups)
+    for _ in range(2):
+        assert queued.there([tensor for group in groups for tensor in group]).tolist() == expected
 
 
 @pytest.fixture

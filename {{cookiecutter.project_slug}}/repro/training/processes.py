@@ -104,6 +104,16 @@ class Processes:
         own = torch.tensor(numbers, dtype=torch.int64)  # by itself [True] would be of one byte
         return self._gather(own).view(self.size, -1).sum(0).tolist()
 
+    def total_there(self, numbers: Tensor) -> Tensor:
+        """Add up all processes' int64 numbers where they are, modulo 2^64; return them, changed.
+
+        Whole numbers have one sum in any order, so a library may add them up.
+        """
+        if self.size > 1:
+            with others_alive():
+                dist.all_reduce(numbers)
+        return numbers
+
     def sum(self, summands: Summands, like: Sequence[Tensor]) -> Summands:
         """Add all processes' summands in the fixed tree; `like` has their shapes and dtypes.
 
