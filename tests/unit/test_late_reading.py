@@ -39,6 +39,7 @@ from repro.training.beside import MeansBeside
 from repro.training.parallel import backward_in_shards
 from repro.training.pending import Arriving, Pending, can_skip
 from repro.training.processes import Processes
+from repro.training.scale.engines import DistributedEngine
 from repro.training.weighted import Weighted
 from test_session import (
     Settings,
@@ -778,6 +779,21 @@ def test_the_trace_of_weights_in_parts_asks_a_gpu_for_nothing(
             )
             arriving.send()
         assert quantities
+
+
+def test_ddp_has_no_unused_parameter_of_the_kits_on_a_gpu(
+    fake_gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait in each step, to ask the others of that one; on a CPU it would warn."""
+    made: list[nn.Module] = []
+    monkeypatch.setattr(
+        "repro.training.scale.engines.DistributedDataParallel", lambda root, **_: made.append(root)
+    )
+    for device in (fake_gpu, torch.device("cpu")):
+        model = nn.Linear(3, 1, device=device)
+        DistributedEngine(Processes(1, device), 25).take(model, {})
+        unused = {*dict(made.pop().named_parameters())} - {"model.weight", "model.bias", "always"}
+        assert unused == (set() if device.type == "cuda" else {"never"})
 
 
 @pytest.mark.parametrize("most", [1, 1 << 25])
