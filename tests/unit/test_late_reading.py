@@ -36,6 +36,8 @@ from repro.runs.training_session import TrainingSession
 from repro.tasks import Task
 from repro.training import pending
 from repro.training.beside import MeansBeside
+from repro.training.lost_processes import OthersEnded
+from repro.training.model_state import restore_optimizer
 from repro.training.parallel import backward_in_shards
 from repro.training.pending import Arriving, Pending, can_skip
 from repro.training.processes import Processes
@@ -567,6 +569,54 @@ def test_a_fault_that_led_to_an_error_of_the_authors_is_told(
     session = training(root)
     with pytest.raises(UserError, match=r"step 6: loss nan"):
         trained(own, session)
+
+
+def test_nothing_is_waited_for_after_another_process_has_ended(
+    root: Path, late: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU in the middle of an exchange would never come to what is not read yet."""
+    late()
+    read = []
+    old = Arriving.read
+    monkeypatch.setattr(Arriving, "read", lambda arriving: (read.append(arriving), old(arriving)))
+
+    def own(session: Session) -> None:
+        for step, model, _ in loop(session):
+            if step.number == 7:
+                read.clear()
+                raise error
+            step.done(loss=step.backward(squares(model)), norm=step.update())
+
+    for error, expected in ((OthersEnded("gone"), 0), (KeyError("mine"), 3)):
+        with pytest.raises(type(error)):
+            trained(own, training(root, type(error).__name__))
+        assert len(read) == expected
+
+
+def test_rows_of_the_host_go_to_the_gpus_to_be_exchanged(
+    fake_gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL takes no tensors of the host."""
+    two = Processes(2, fake_gpu)
+    two.size = 2
+    monkeypatch.setattr(two, "texts", lambda own: [own, own.replace("[3, 4]", "[2, 4]")])
+    sent: list[torch.device] = []
+    monkeypatch.setattr(two, "copy_from", lambda _, tensors: sent.extend(t.device for t in tensors))
+    assert two.concatenate(torch.rand(3, 4), [3, 2]).shape == (5, 4)
+    assert sent == [fake_gpu, fake_gpu]
+
+
+def test_the_count_of_steps_of_a_lone_number_stays_on_the_host(fake_gpu: torch.device) -> None:
+    """Where torch keeps it, for an optimizer that is not fused: on a GPU each step would wait."""
+    for fused in (False, True):
+        weight = nn.Parameter(torch.rand((), device=fake_gpu))
+        optimizer = torch.optim.AdamW([weight], fused=fused)
+        moments = {"step": torch.tensor(3.0), "exp_avg": torch.rand(())}
+        moments["exp_avg_sq"] = torch.rand(())
+        restore_optimizer(optimizer, {**optimizer.state_dict(), "state": {0: moments}})
+        devices = {name: each.device.type for name, each in optimizer.state[weight].items()}
+        steps = "cuda" if fused else "cpu"
+        assert devices == {"step": steps, "exp_avg": "cuda", "exp_avg_sq": "cuda"}
 
 
 class Kernels(TorchDispatchMode):

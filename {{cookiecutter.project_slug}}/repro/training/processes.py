@@ -26,7 +26,7 @@ from repro.training.agreement import (
     kind_of,
 )
 from repro.training.buckets import Buckets
-from repro.training.joining import EXCHANGE, join
+from repro.training.joining import group_of_hosts, join
 from repro.training.lost_processes import others_alive
 from repro.training.tree_sum import Summands, TreeSum
 
@@ -58,7 +58,7 @@ class Processes:
         # What the hosts know goes from host to host: through NCCL it would wait for the GPUs.
         self._hosts: list[Any] = []
         if self.size > 1 and device.type == "cuda":
-            self._hosts.append(dist.new_group(backend="gloo", timeout=EXCHANGE))
+            self._hosts.append(group_of_hosts(launch))
 
     def first(self, work: Callable[[], Result]) -> Result:
         """Let process 0 do `work` before the others do it: they find nothing half-done."""
@@ -154,12 +154,14 @@ class Processes:
         Those with rows must have one dtype, and one shape after the first dimension. A process
         without rows takes both from them, whatever its own are; if none has rows, all take those
         of process 0. UserError, the same in all processes, if that or a number of rows is wrong.
+        They may come from the host; those of several processes are on the processes' device.
         """
         brought = Brought([int(size) for size in sizes], str(own.dtype), [*own.shape])
         all_brought = [Brought(*json.loads(text)) for text in self.texts(json.dumps(brought))]
         refuse(faults_of_sizes(all_brought) or faults_of_rows(all_brought))
         if self.size == 1:
             return own
+        own = own.to(self.device)  # NCCL takes no tensors of the host
         with_rows = [each for each in all_brought if each.shape[0]]
         model = with_rows[0] if with_rows else all_brought[0]
         dtype = getattr(torch, model.dtype.removeprefix("torch."))
