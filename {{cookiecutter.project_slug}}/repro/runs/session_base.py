@@ -4,6 +4,7 @@ repro/runs/session.py has what the author calls. A mode overrides what it does o
 begins, what it writes, and whether it goes on.
 """
 
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -238,6 +239,8 @@ class SessionBase:
 
     def close(self) -> None:
         """Close what the loop writes to, also where an error of the author's has ended it."""
+        if self._pending:
+            self._pending.give_up_after(sys.exception())
         if self._steps:
             self._steps.close()
 

@@ -120,7 +120,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: LoadedState) -> N
     for weight, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                laid_out = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+                there = value.device  # a count of steps may be on the host
+                laid_out = torch.empty_like(
+                    weight, dtype=value.dtype, device=there, requires_grad=False
+                )
                 moments[name] = laid_out.copy_(value)
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from repro.training.lost_processes import is_of_another_process
+
 LATE_ON = {"cuda"}  # kinds of devices; a test adds "cpu"
 BEHIND = 2  # steps that stay unread: the host is that far ahead of the GPU, at most
 
@@ -146,6 +148,11 @@ class Pending:
         while self._done:
             self._read()
 
+    def give_up_after(self, error: BaseException | None) -> None:
+        """Read nothing more if another process has ended: a GPU may wait for its part for ever."""
+        if is_of_another_process(error):
+            self._forget()
+
     def close(self) -> None:
         """Read all, also of a step that an error has ended; let the optimizers be as they were."""
         try:
@@ -160,9 +167,12 @@ class Pending:
         try:
             arriving.read()
         except BaseException:  # the steps after it are not to be told
-            self._done.clear()
-            self._begun = None
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._done.clear()
+        self._begun = None
 
 
 def can_skip(optimizer: Optimizer) -> bool:
