@@ -453,7 +453,7 @@ SHOWN = ("README.md", "REPRODUCE.md", "LICENSE", "CITATION.cff", "pyproject.toml
 SHOWN = (*SHOWN, "Dockerfile")
 TEXTS = {
     "everything": NASTY,
-    "right to left": "\u05e9\u05dc\u05d5\u05dd \u0639\u0631\u0628\u064a \u202eabc\u202c",
+    "right to left": "\u05e9\u05dc\u05d5\u05dd \u0639\u0631\u0628\u064a \u200dabc\u200c",
     "toml and yaml": "'''x''' \"\"\" [a] = {b: c} - ? ! | > & *x %TAG @a `b` #c: d, null, ~, 1e3",
     "make and shell": "$(shell touch hit) $(touch hit) ${HOME} ; touch hit # \\",
     "markdown": "# a [b](c) <script>alert(1)</script> **d** | e | ~~f~~ 1. g",
@@ -651,6 +651,7 @@ def test_a_new_project_says_what_comes_next(tmp_path: Path) -> None:
         "repository_url=https://token@example.org/study",
         "project_name=a\r\nb",
         "project_name=a\x1bb",
+        "description=a\u202eb",
         "project_slug=" + "x" * 300,
         "description=" + "x" * 400,
         "author_name=a\nb",

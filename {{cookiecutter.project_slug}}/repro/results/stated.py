@@ -18,6 +18,7 @@ from repro.core.bounded import read_text
 from repro.core.errors import refuse
 from repro.core.files import Json, JsonObject
 from repro.core.project import PYPROJECT, repro_table
+from repro.core.text import refuse_unseen
 from repro.results.paper_fields import PAPER_FIELDS
 
 # What else stands in [tool.repro]: the parts of the author's code that the kit calls.
@@ -76,6 +77,7 @@ def read_stated(root: Path) -> Stated:
 def parse_stated(text: str) -> Stated:
     """Return what a text of pyproject.toml states; UserError for faults, one line each."""
     table = repro_table(text)
+    refuse_unseen(table, PYPROJECT)
     faults = _unknown("", table, (*_CODE, "doi", "orcid", "responsible_ai", "paper"))
     doi = table.get("doi")
     if doi is not None and not _is_doi(doi):
