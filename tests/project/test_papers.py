@@ -495,6 +495,11 @@ def test_codecheck_yml_keeps_the_rules_of_its_specification(tmp_path: Path) -> N
     both = replace(found, about=replace(about, authors=two))
     people = yaml.safe_load(papers(both)["codecheck.yml"])["paper"]["authors"]
     assert people == [{"name": "Jo Doe", "ORCID": ORCID}, {"name": "Al"}]
+    # The second of two authors of one name has one.
+    named = contents(tmp_path, pyproject=f'[tool.repro.orcid]\n"Al" = ["", "{ORCID}"]\n')
+    both = replace(named, about=replace(about, authors=[Author("Al", None)] * 2))
+    people = yaml.safe_load(papers(both)["codecheck.yml"])["paper"]["authors"]
+    assert people == [{"name": "Al"}, {"name": "Al", "ORCID": ORCID}]
 
 
 def test_the_rules_find_what_is_wrong(tmp_path: Path) -> None:

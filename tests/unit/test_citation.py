@@ -11,7 +11,7 @@ from repro.results.stated import Stated
 
 DOI = "10.5281/zenodo.1234567"
 JANE, JOHN = "0000-0002-1825-0097", "0000-0001-5109-3700"
-BOTH = Stated(DOI, {"Jane Doe": JANE, "The Lab": JOHN})
+BOTH = Stated(DOI, {"Jane Doe": [JANE], "The Lab": [JOHN]})
 
 # As authors write them: comments, quotes, an own order, an own indentation, no line end at the end.
 BLOCK = """\
@@ -63,18 +63,28 @@ def test_an_empty_value_is_filled_in() -> None:
 def test_the_only_author_needs_no_name() -> None:
     text = "title: x\nauthors: [{name: Jane Doe}]\n"
     after = f'title: x\nauthors: [{{name: Jane Doe, orcid: "https://orcid.org/{JANE}"}}]\n'
-    assert cited(text, Stated(orcids={"": JANE})) == after
+    assert cited(text, Stated(orcids={"": [JANE]})) == after
     assert yaml.safe_load(after)["authors"][0]["orcid"].endswith(JANE)
+
+
+@pytest.mark.parametrize("orcids", [[JANE, JOHN], ["", JOHN], [JANE, ""]])
+def test_authors_of_one_name_have_their_orcids_in_their_order(orcids: list[str]) -> None:
+    text = "title: x\nauthors:\n- name: Wei Li\n- name: Y\n- name: Wei Li\n"
+    after = cited(text, Stated(orcids={"Wei Li": orcids}))
+    authors = yaml.safe_load(after)["authors"]
+    told = [author.get("orcid", "").rpartition("/")[2] for author in authors]
+    assert told == [orcids[0], "", orcids[1]]
 
 
 @pytest.mark.parametrize(
     ("text", "stated", "told"),
     [
-        (BLOCK, Stated(orcids={"": JANE}), "of one author, and CITATION.cff has 2"),
-        (BLOCK, Stated(orcids={"J. Doe": JANE}), "names 'J. Doe', and CITATION.cff has Jane Doe"),
-        ("authors:\n- name: X\n- name: X\n", Stated(orcids={"X": JANE}), "each only once"),
-        ("title: x\n", Stated(orcids={"": JANE}), "authors: expected a list"),
-        ("authors: [x]\n", Stated(orcids={"": JANE}), "authors: expected a list"),
+        (BLOCK, Stated(orcids={"": [JANE]}), "of one author, and CITATION.cff has 2"),
+        (BLOCK, Stated(orcids={"J. Doe": [JANE]}), "names 'J. Doe', and CITATION.cff has Jane Doe"),
+        ("authors:\n- name: X\n- name: X\n", Stated(orcids={"X": [JANE]}), "have a list, in their"),
+        ("authors:\n- name: X\n", Stated(orcids={"X": [JANE, JOHN]}), "names 'X' with 2 ORCIDs"),
+        ("title: x\n", Stated(orcids={"": [JANE]}), "authors: expected a list"),
+        ("authors: [x]\n", Stated(orcids={"": [JANE]}), "authors: expected a list"),
         ("title: [\n", Stated(DOI), "no YAML of names with values"),
         ("- title\n", Stated(DOI), "no YAML of names with values"),
         ("[" * 500, Stated(DOI), "no YAML of names with values"),
