@@ -56,6 +56,31 @@ def test_another_value_is_replaced_where_it_stands(old: str) -> None:
     assert cited(text, Stated(DOI)) == f'doi: "{DOI}" # of the preprint\n{BLOCK}'
 
 
+@pytest.mark.parametrize("style", [">-", "|", "|+", ">2-"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_texts_in_lines_of_their_own_stay(style: str, ends: str) -> None:
+    """The lines go below them, and a DOI in such a form is replaced."""
+    title = f"title: {style}\n  A title\n  in lines\n\n"
+    authors = f"# who\nauthors:\n- name: {style}\n    Jane Doe\n  affiliation: x\n"
+    authors += "- name: |-\n    The Lab\n"
+    for text in (title + authors, authors + title, f"doi: >-\n  10.1/old\n{title}{authors}"):
+        before = text.replace("\n", ends)
+        orcids = {yaml.safe_load(before)["authors"][0]["name"]: [JANE], "The Lab": [JOHN]}
+        after = cited(before, Stated(DOI, orcids))
+        found = yaml.safe_load(after)
+        assert found.pop("doi") == DOI
+        assert [author.pop("orcid")[-4:] for author in found["authors"]] == [JANE[-4:], JOHN[-4:]]
+        expected = yaml.safe_load(before)
+        expected.pop("doi", None)
+        assert found == expected
+        assert cited(after, Stated(DOI, orcids)) == after
+        added = [line for line in after.split(ends) if "orcid:" in line or "doi:" in line]
+        kept = [line for line in after.split(ends) if line not in added]
+        assert kept == [
+            line for line in before.split(ends) if "10.1" not in line and "doi" not in line
+        ]
+
+
 def test_an_empty_value_is_filled_in() -> None:
     assert cited(f"doi:\n{BLOCK}", Stated(DOI)) == f'doi: "{DOI}"\n{BLOCK}'
 

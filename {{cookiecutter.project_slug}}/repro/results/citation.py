@@ -135,18 +135,28 @@ def _edit(text: str, node: yaml.MappingNode, name: str, value: str, after: str =
     """
     quoted = json.dumps(value)  # YAML reads it in the same way
     line = f"{name}: {quoted}"
+    new_line = "\r\n" if "\r\n" in text else "\n"
     there = _find_value(node, name)
     if there:
         start, end = there.start_mark.index, there.end_mark.index
-        return _Edit(start, end, quoted if start < end else f" {quoted}", line)
+        before = "" if start < end else " "
+        after_it = new_line if _ends_a_line(text, end) else ""
+        return _Edit(start, end, f"{before}{quoted}{after_it}", line)
     pairs = [pair for pair in node.value if pair[0].value == after] or node.value
     key, above = pairs[0]
     place = above.end_mark.index
     if node.flow_style:  # all in one line: {name: NAME}
         return _Edit(place, place, f", {line}", line)
+    indent = " " * key.start_mark.column
+    if _ends_a_line(text, place):
+        return _Edit(place, place, f"{indent}{line}{new_line}", line)
     place += len(text[place:].partition("\n")[0].rstrip("\r"))
-    new_line = "\r\n" if "\r\n" in text else "\n"
-    return _Edit(place, place, f"{new_line}{' ' * key.start_mark.column}{line}", line)
+    return _Edit(place, place, f"{new_line}{indent}{line}", line)
+
+
+def _ends_a_line(text: str, place: int) -> bool:
+    """Tell whether a value ends with its line, as a text in lines of its own does (>- and |)."""
+    return text[:place].endswith("\n")
 
 
 def _orcids_by_place(content: JsonObject, stated: Stated) -> list[tuple[int, str]]:
