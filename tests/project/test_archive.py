@@ -282,6 +282,34 @@ def test_what_the_commit_lacks_is_refused(own: Project) -> None:
     assert "out.txt is a link to no file of the commit" in refused(own)
 
 
+CHANGED = """
+import sys
+from pathlib import Path
+
+from repro.core.errors import UserError
+from repro.publishing import archive as module
+
+find = module.find_runs
+
+def find_and_change(root, *rest):
+    (root / "README.md").write_text("of somebody who edits meanwhile")
+    return find(root, *rest)
+
+module.find_runs = find_and_change
+try:
+    module.archive(Path.cwd(), Path(sys.argv[1]))
+except UserError as error:
+    print("refused:", *error.lines)
+"""
+
+
+def test_a_change_while_it_is_made_is_refused(own: Project, tmp_path: Path) -> None:
+    done = own.run("python", "-c", CHANGED, str(tmp_path / "x.zip"))
+    line = "refused: a file was changed while the archive was made: let all else end first"
+    assert line in done.stdout.splitlines(), done.stdout + done.stderr
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_names_that_other_systems_cannot_have_are_each_named(own: Project) -> None:
     folder = own.path / "notes"
     for name in ("aux.py", "x:y.txt", "A.txt", "a.txt", "Dir/one", "dir/two", "e\u0301", "\u00e9"):
