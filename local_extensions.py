@@ -105,9 +105,18 @@ def _replayed(answers: Mapping[str, object]) -> None:
 
 
 def slug(name: object) -> str:
-    """Suggest a folder name: 'My  Study: Part 2' -> 'my-study-part-2'."""
-    plain = unicodedata.normalize("NFKD", str(name).casefold()).encode("ascii", "ignore").decode()
+    """Suggest a folder name: 'My  Study: Part 2' -> 'my-study-part-2', 'Søren' -> 'soren'."""
+    plain = "".join(map(_base, unicodedata.normalize("NFKD", str(name).casefold())))
     return re.sub("[^a-z0-9]+", "-", plain)[:60].strip("-") or "experiment"
+
+
+def _base(sign: str) -> str:
+    """Return the letters that a Latin letter was made of: o of ø, ae of æ; "" of an accent."""
+    if unicodedata.combining(sign):
+        return ""
+    letter = r"LATIN SMALL (?:LETTER|LIGATURE) (?:DOTLESS )?([A-Z]{1,2})(?: WITH .+)?"
+    found = re.fullmatch(letter, unicodedata.name(sign, ""))
+    return found[1].lower() if found else sign
 
 
 def quoted(text: str) -> str:

@@ -446,6 +446,29 @@ def test_what_is_asked_for_is_locked_and_imported(tmp_path: Path, task: str, tra
 
 # Answers -------------------------------------------------------------------------------------
 
+FOLDERS = {
+    "My  Study: Part 2": "my-study-part-2",
+    "Smörgås Łódź": "smorgas-lodz",
+    "Jörg's Über-Prüfung": "jorg-s-uber-prufung",
+    "Søren & Æsir": "soren-aesir",
+    "Straße, ﬁne \u2461": "strasse-fine-2",
+    "\u0130stanbul \u0131l\u0131k": "istanbul-ilik",
+    "e\u0301tude": "etude",
+    "中文": "experiment",
+}
+
+
+def test_the_suggested_folder_has_the_plain_letters_of_the_name() -> None:
+    program = (
+        "import json, sys; from local_extensions import slug; "
+        "print(json.dumps([slug(name) for name in json.loads(sys.argv[1])]))"
+    )
+    command = [COOKIECUTTER.with_name("python"), "-c", program, json.dumps([*FOLDERS])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(FOLDERS, json.loads(done.stdout), strict=True)) == FOLDERS
+
+
 NASTY = "A \"q\" 'r' \\ {{x}} {% y %} $(touch hit) `touch hit` é 🙂 # & <b> % * _ :"
 
 
