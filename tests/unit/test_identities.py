@@ -12,13 +12,14 @@ import subprocess
 import zipfile
 import zlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from conftest import TEMPLATE
 from repro.core.errors import UserError
-from repro.publishing.anonymity import anonymous, containers, data_uris, machine_names, searching
+from repro.publishing.anonymity import anonymous, base64_texts, containers, machine_names, searching
 from repro.publishing.anonymity.candidates import candidates
 from repro.publishing.anonymity.containers import Opener
 from repro.publishing.anonymity.documents import is_left_out, without_names
@@ -218,6 +219,17 @@ CONTAINERS = {
         b"url(data:text/css;base64,%s)"
         % base64.b64encode(b"url(data:text/plain;base64,%s)" % base64.b64encode(TEXT))
     ),
+    "base64 in a string of JSON": json.dumps({"token": base64.b64encode(TEXT).decode()}).encode(),
+    "base64 in a URL": b"https://x.org/?q=%s&p" % base64.urlsafe_b64encode(b"\xff\xfe" + TEXT),
+    "base64 without padding": base64.b64encode(TEXT + b"1").rstrip(b"="),
+    "base64 in lines": b"Encoding: base64\n\n%s\n--end" % base64.encodebytes(TEXT * 9),
+    "base64 in lines of YAML": b"x: !!binary |\n    %s"
+    % base64.encodebytes(TEXT * 9).replace(b"\n", b"\r\n    "),
+    "output of a notebook": json.dumps(
+        {"image/png": base64.encodebytes(picture(b"tEXt", b"Author\0Quagmire " * 9)).decode()}
+    ).encode(),
+    "base64 of a gzip": b"see %s." % base64.b64encode(gzip.compress(TEXT)),
+    "a short name in base64": b"'%s'" % base64.b64encode(b"quagmire@x.org: 12"),
     "zip": packed_zip(TEXT),
     "a name in a zip": packed_zip(b"x", "quagmire.txt"),
     "gzip": gzip.compress(TEXT),
@@ -247,26 +259,69 @@ def test_words_in_containers_are_found_and_replaced(kind: str) -> None:
 def test_a_data_uri_is_found_wherever_a_file_is_cut_and_others_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(data_uris, "_CHUNK", 64)
+    monkeypatch.setattr(base64_texts, "_CHUNK", 64)
     words = Spellings({"quagmire": "anonymous"})
     other = b"data:image/png;base64,%s)" % base64.b64encode(bytes(range(200)))
     for before in range(50, 70):
         text = b"\n" + b"." * before + b"(data:;base64,%s) " % base64.b64encode(TEXT) + other
         (hit,) = search("report.html", text, words, Opener())
-        assert str(hit) == "report.html: data: URI in line 2: line 1"
+        assert str(hit) == "report.html: base64: line 2"
         new = rebuilt(text, words.replace)
         assert b"(data:;base64,%s) " % base64.b64encode(b"by anonymous\n" * 5) in new
         assert new.endswith(other)
 
 
+def test_base64_without_a_mark_is_found_wherever_a_file_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base64_texts, "_CHUNK", 64)
+    words = Spellings({"quagmire": "anonymous"})
+    for before in range(50, 70):
+        text = b"\n" + b"." * before + b'"%s"' % base64.b64encode(TEXT)
+        (hit,) = search("x.json", text, words, Opener())
+        assert str(hit) == "x.json: base64: line 2"
+
+
+def test_each_of_many_small_texts_in_base64_is_told_by_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(containers, "_MOST_TOGETHER", 3)
+    words = Spellings(dict.fromkeys(("quagmire", "fennimore", "penhaligon"), "anonymous"))
+    names = {3: b"made by Quagmire, 1", 4: b"\n\nand also Fennimore", 9: b"by Penhaligon, too"}
+    lines = [
+        b'"%s"' % base64.b64encode(names.get(number, b"a text without a name"))
+        for number in range(12)
+    ]
+    hits = search("x.json", b"\n".join(lines), words, Opener())
+    assert {(hit.place, hit.line - 1, hit.word) for hit in hits} == {
+        ("base64", 3, "quagmire"),
+        ("base64", 4, "fennimore"),
+        ("base64", 9, "penhaligon"),
+    }
+
+
+@pytest.mark.parametrize(
+    "text", [b"%s\nend of it", b"%s\n\nAndTheNextLine\n", b"(%s) %s\n" % (b"%s", b"ab" * 32)]
+)
+def test_what_stands_beside_base64_stays(text: bytes) -> None:
+    words = Spellings({"quagmire": "anonymous"})
+    for pack in (base64.b64encode, lambda data: base64.encodebytes(data * 5).rstrip()):
+        new = rebuilt(text % pack(TEXT), words.replace)
+        assert new == text % pack(TEXT.replace(b"Quagmire", b"anonymous"))
+    digest = sha256(b"").hexdigest().encode()
+    assert [
+        *base64_texts.base64_texts(io.BytesIO(digest + b" snake_case_names_of_any_length"))
+    ] == []
+
+
 def test_a_data_uri_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_uris, "_CHUNK", 64)
-    monkeypatch.setattr(data_uris, "_LONGEST", 256)
+    monkeypatch.setattr(base64_texts, "_CHUNK", 64)
+    monkeypatch.setattr(base64_texts, "_LONGEST", 256)
     text = b"(data:;base64,%s) (data:;base64,%s)" % (b"A" * 4000, base64.b64encode(TEXT))
     opener = Opener()
     (hit,) = search("x.html", text, Spellings({"quagmire": "anonymous"}), opener)
     assert hit.word == "quagmire"
-    assert "a data: URI of more than 256 bytes" in opener.unread[0]
+    assert "base64 of more than 256 bytes" in opener.unread[0]
 
 
 def test_what_is_written_anew_can_still_be_read() -> None:

@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 from repro.core.errors import UserError, reason_of
 from repro.core.files import Json, JsonObject
 from repro.core.project import project_table
+from repro.core.text import refuse_unseen
 from repro.runs.yaml_files import fault_of_yaml
 
 
@@ -65,6 +66,7 @@ def _read_citation(text: str) -> JsonObject:
     citation = yaml.safe_load(text) or {}
     if not isinstance(citation, dict):
         raise ValueError("CITATION.cff: expected names with values, such as title: ...")
+    refuse_unseen(citation, "CITATION.cff")
     return citation
 
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from repro.core import layout
 from repro.core.files import JsonObject
 from repro.core.hashing import sha256_json
+from repro.core.text import unseen
 from repro.runs.conditions import Conditions, DatasetFacts
 from repro.runs.swhid import software_ids
 
@@ -101,8 +102,8 @@ class RecordedClaim:
         values = [self.values, *(added.values for added in self.added.values())]
         if not all(math.isfinite(value) for of_class in values for value in of_class.values()):
             raise ValueError("a value is no finite number")
-        if any("\0" in text for text in (self.text, self.metric, *self.arguments)):
-            raise ValueError("a NUL character, which no command can have")
+        if any(map(unseen, (self.text, self.shows, self.metric, *self.arguments))):
+            raise ValueError("a character that cannot be seen")
         seeds = {hardware: bits.keys() for hardware, bits in self.bits.items()}
         expected = seeds if self.checkpoint == layout.BEST else {}
         if {hardware: best.keys() for hardware, best in self.best.items()} != expected:

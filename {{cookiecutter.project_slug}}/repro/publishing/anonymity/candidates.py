@@ -66,7 +66,7 @@ def candidates(files: Mapping[str, bytes | Path]) -> list[str]:
 
 
 _CANNOT_KNOW = (
-    "not known: names in pictures and in tensors, acronyms, whose style it is, base64, and what a "
+    "not known: names in pictures and in tensors, acronyms, whose style it is, and what a "
     "search for the title, the data or the bits may find: look through the unpacked archive"
 )
 

@@ -1,4 +1,4 @@
-"""Make files with packed parts anew: zip, gzip, texts of PNG, data: URIs, headers of safetensors.
+"""Make files with packed parts anew: zip, gzip, texts of PNG, base64, headers of safetensors.
 
 Promises the same bytes on every machine: what is written is stored without compression, because
 compressors differ, and has neither times nor owners.
@@ -14,8 +14,8 @@ from typing import BinaryIO
 from zipfile import ZipFile, ZipInfo
 
 from repro.core.errors import UserError, reason_of
+from repro.publishing.anonymity.base64_texts import with_base64
 from repro.publishing.anonymity.containers import DEEPEST, GZIP, UNPACKING_FAULTS, ZIP
-from repro.publishing.anonymity.data_uris import with_data_uris
 from repro.publishing.anonymity.png_texts import MARK, png_chunks, png_text
 
 _LARGEST_TO_WRITE = 1 << 28  # bytes that are held in memory to be written anew
@@ -42,7 +42,7 @@ def rebuilt(data: bytes, change: Callable[[bytes], bytes], depth: int = 0) -> by
         return _rebuilt_tensors(data[8 : 8 + length], data[8 + length :], change)
     if data.startswith((b"BZh", b"\xfd7zXZ")):
         raise UserError("bzip2 and xz are not written anew: keep it as gzip")
-    return change(with_data_uris(data, lambda inner: rebuilt(inner, change, depth + 1)))
+    return change(with_base64(data, lambda inner: rebuilt(inner, change, depth + 1)))
 
 
 def _read(stream: BinaryIO) -> bytes:

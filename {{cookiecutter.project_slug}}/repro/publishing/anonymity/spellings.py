@@ -6,7 +6,7 @@ UTF-16 of both orders, and also where characters are written as %C3%A9, \\u00e9,
 &#233;, up to three of these in each other. Between the words of a name one to three blanks of any
 kind, dots, commas, dashes, underscores or ~ may stand, or a line's end with the next line's indent
 and comment mark, and one or two initials. Does not see into compressed data (containers.py) or
-base64 (data_uris.py).
+base64 (base64_texts.py).
 """
 
 import re
