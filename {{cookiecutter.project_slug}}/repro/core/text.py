@@ -1,10 +1,14 @@
-"""Words for a person: shortened lists, and nested values as flat names."""
+"""Words for a person: shortened lists, and nested values as flat names.
+
+A line that names what was found stays a line, however much was found; how much it leaves out is
+said.
+"""
 
 from repro.core.files import Json, JsonObject
 
 
 def listed(names: list[str], shown: int = 3) -> str:
-    """Join the first names, and say how many more there are."""
+    """Join the first `shown` names, and say how many more there are: "a, b, c and 4 more"."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 
