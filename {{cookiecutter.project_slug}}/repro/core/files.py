@@ -91,7 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
+def holding_lock(path: Path) -> Iterator[None]:
     """Hold the lock of a file of this name, made if need be; wait while another process has it.
 
     Machines that share the file system are kept apart, too. One without locks keeps nobody apart.

@@ -1,5 +1,8 @@
 """Words for a person: shortened lists, nested values as flat names, and texts that can be seen.
 
+A line that names what was found stays a line, however much was found; how much it leaves out is
+said.
+
 What an author writes about a work (claims, title, names, what only the author knows) comes out
 letter for letter in pages, papers and terminals. A character that nobody sees can make it read as
 something else there: a mark that turns the direction, an escape that a terminal obeys. One rule
@@ -19,7 +22,7 @@ _OF_TEXTS = "\t\n\r\u200c\u200d"
 
 
 def listed(names: list[str], shown: int = 3) -> str:
-    """Join the first names, and say how many more there are."""
+    """Join the first `shown` names, and say how many more there are: "a, b, c and 4 more"."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from repro.core import layout
-from repro.core.files import file_lock, write_file, write_json
+from repro.core.files import holding_lock, write_file, write_json
 from repro.results.claims import EXPECTED, RECORDED_RUNS, Claim, read_recording
 from repro.results.classes import added_class, beside, comparable_recording
 from repro.results.document import write_document
@@ -39,7 +39,7 @@ def publish_beside(
     That is read only here: another machine may have recorded while this one trained. `runs`: the
     folders of each claim's runs. The figures stay those of the class that was recorded first.
     """
-    with file_lock(root / RECORDED_RUNS / ".lock"):
+    with holding_lock(root / RECORDED_RUNS / ".lock"):
         earlier = comparable_recording(root, claims, situations)
         for claim in claims:
             before = earlier.claims[claim.name] if earlier else None

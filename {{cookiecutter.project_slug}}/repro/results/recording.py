@@ -1,4 +1,9 @@
-"""Hold what was recorded of the claims, as results/expected_metrics.json has it."""
+"""Hold what was recorded of the claims, as results/expected_metrics.json has it.
+
+Promises that a recording which is read or made is one that `verify` can compare with: each seed has
+a finite value and its bits on every hardware class. Anything else is no recording. What older
+versions of the kit wrote is read as this one writes it.
+"""
 
 import math
 import re

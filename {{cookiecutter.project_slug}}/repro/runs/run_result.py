@@ -68,6 +68,7 @@ class RunResult:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the training came to its end; False where that is not known."""
         return self.goal is not None and self.step >= self.goal
 
     @property

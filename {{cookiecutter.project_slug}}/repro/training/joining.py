@@ -21,6 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 from repro.core.errors import UserError, reason_of, refuse
 from repro.core.launch import Launch
 from repro.core.streams import say
+from repro.core.text import listed
 
 # torchrun starts them together. By itself torch waits 30 minutes for a process that never comes.
 PATIENCE = timedelta(seconds=60)
@@ -83,7 +84,7 @@ def _of_this_start(store: Store, launch: Launch) -> Store:
     missing = [*range(1, launch.size)]
     while missing := [rank for rank in missing if not store.check([f"{word}/known/{rank}"])]:
         if time.monotonic() > until:
-            raise TimeoutError(f"nothing heard of process {', '.join(map(str, missing[:8]))}")
+            raise TimeoutError(f"nothing heard of process {listed([*map(str, missing)], 8)}")
         for rank in missing:
             if store.check([f"word/{rank}"]):  # it may be that of an ended one, which costs nothing
                 store.set(f"answer/{store.get(f'word/{rank}').decode()}", word)

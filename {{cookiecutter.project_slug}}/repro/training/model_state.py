@@ -1,4 +1,9 @@
-"""Put a state into a model and an optimizer, and fingerprint a model's weights."""
+"""Put a state into a model and an optimizer, and give a model's weights their digest, the `bits`.
+
+Promises that a checkpoint's state of another model or optimizer is refused, and so is a model that
+could not be seeded, saved or trained here. Only `load_fitting`, which starts a new training, takes
+what fits of other weights, and names what does not.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
