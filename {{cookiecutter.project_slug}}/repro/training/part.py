@@ -1,6 +1,8 @@
 """What a process holds of a tensor whose rows are shared out among all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,3 +18,14 @@ class Part:
     tensor: Tensor
     shape: tuple[int, ...]
     start: int
+
+
+def own_tensors(state: Any) -> Any:
+    """Return a state with the rows that a process holds in place of each `Part`."""
+    if isinstance(state, Part):
+        return state.tensor
+    if isinstance(state, Mapping):
+        return {key: own_tensors(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [own_tensors(value) for value in state]
+    return state
