@@ -68,8 +68,10 @@ def wait_for_steps(
 class Forked:
     """A training of forks in the background, to be killed as a process is."""
 
-    def __init__(self, project: Project, processes: int, *settings: str) -> None:
-        words = ["-m", "experiment.train", *settings]
+    def __init__(
+        self, project: Project, processes: int, *settings: str, module: str = "experiment.train"
+    ) -> None:
+        words = ["-m", module, *settings]
         environs = [{**clean_environ(), **PORTABLE, **rank} for rank in ranks(processes)]
         with open(os.devnull, "r+b") as nothing:
             streams = (nothing.fileno(),) * 3

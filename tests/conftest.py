@@ -72,6 +72,9 @@ PROFILE_VARIABLES = [
     "OPENBLAS_CORETYPE",
 ]
 
+# Said after ten seconds: on a busy machine that much may lie between the starts of two processes.
+WAITING = re.compile(r"(?m)^process \d+ waits for the other processes of WORLD_SIZE=\d+ at .*\n")
+
 # Recorded in a moment.
 CLAIMS = """
 - name: short
@@ -186,9 +189,12 @@ class Project:
             start = (
                 ["python", "-m", *torchrun(count), *words] if count > 1 else ["python", *command]
             )
-            return self.run(*start, **variables)
-        environs = [{**environ, **rank} for rank in ranks(count)]
-        return fork_server(self.venv).run(command, self.path, environs, HANGS)
+            done = self.run(*start, **variables)
+        else:
+            environs = [{**environ, **rank} for rank in ranks(count)]
+            done = fork_server(self.venv).run(command, self.path, environs, HANGS)
+        done.stderr = WAITING.sub("", done.stderr)
+        return done
 
     def make(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return self.run("make", f"VENV={self.venv}", *arguments, **variables)

@@ -80,6 +80,7 @@ class Command:
         self.connection.sendall(data)
         self.answers = self.connection.makefile()
         self.pid: int = self._answer()["pid"]
+        self.code: int | None = None  # once it has ended
 
     def _answer(self) -> dict[str, Any]:
         line = self.answers.readline()
@@ -90,8 +91,10 @@ class Command:
 
     def wait(self, seconds: float | None = None) -> int:
         """The exit code; TimeoutError after so many seconds."""
-        self.connection.settimeout(seconds)
-        return int(self._answer()["code"])
+        if self.code is None:
+            self.connection.settimeout(seconds)
+            self.code = int(self._answer()["code"])
+        return self.code
 
     def close(self) -> None:
         """End it if it still runs."""

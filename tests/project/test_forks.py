@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fork_client
 import pytest
-from background import contents
+from background import Forked, contents
 from conftest import HANGS, PORTABLE, Project, clean_environ, ranks
 from forks import fork_server
 
@@ -193,3 +193,14 @@ def test_what_a_machine_sets_for_all_programs_is_no_reason_for_a_process() -> No
         ({**usual, "OMP_DYNAMIC": "1"}, False),
     ):
         assert fork_client.can_fork(words, environ, PORTABLE, surroundings) == expected, environ
+
+
+def test_a_fork_that_has_ended_says_so_as_often_as_it_is_asked(own_project: Project) -> None:
+    (own_project.path / "experiment" / "ends.py").write_text("raise SystemExit(7)\n")
+    process = Forked(own_project, 2, module="experiment.ends")
+    while process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() == 7
+    assert [command.wait() for command in process.commands] == [7, 7]
+    for command in process.commands:
+        command.close()

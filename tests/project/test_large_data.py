@@ -5,6 +5,7 @@ The project is that of docs/adapting.md's step "Large data".
 
 import os
 import re
+import resource
 import shutil
 import time
 from collections.abc import Iterator
@@ -164,19 +165,27 @@ def prepare(project: Project, samples: int, size: int) -> None:
     answer(project.run(*command, WRITTEN=str(samples), BYTES=str(size)))
 
 
+def of_processor() -> float:
+    """The seconds that the processor has worked for commands that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.long
 def test_a_million_samples_start_a_second_later_at_most(sources: Project) -> None:
+    """By the clock, or by the processor's time: other programs do not lengthen that."""
     took = {}
     for samples in (1000, 1_000_000):
         prepare(sources, samples, 64)
-        seconds = []
+        by_clock, by_processor = [], []
         for _ in range(3):
-            started = time.monotonic()
+            before, started = of_processor(), time.monotonic()
             answer(sources.run("python", "-m", "experiment.train", "training.max_steps=1"))
-            seconds.append(time.monotonic() - started)
-        took[samples] = min(seconds)
+            by_clock.append(time.monotonic() - started)
+            by_processor.append(of_processor() - before)
+        took[samples] = min(by_clock), min(by_processor)
     print(took)
-    assert took[1_000_000] - took[1000] <= 1
+    assert min(many - few for few, many in zip(took[1000], took[1_000_000], strict=True)) <= 1
 
 
 @pytest.mark.long

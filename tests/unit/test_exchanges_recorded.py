@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
 from repro.diagnosis.operations import Recorder
 from repro.diagnosis.step_file import REPLACED
+from repro.diagnosis.written import received_by
 
 
 @pytest.fixture
@@ -50,6 +51,26 @@ def test_of_what_arrives_no_numbers_are_noted(tmp_path: Path) -> None:
     assert under_way & set(noted)
     assert summed.tolist() == [1.0] * 4
     assert copied.tolist() == [2.0] * 4
+
+
+def test_every_way_to_receive_is_known() -> None:
+    """Of all operations of exchanges that this torch has; more than one tensor tells which."""
+    received = set()
+    for name in torch._C._dispatch_get_all_op_names():
+        namespace, _, word = name.partition("::")
+        if "c10d" not in namespace:
+            continue
+        function = getattr(getattr(getattr(torch.ops, namespace), word), "default")  # noqa: B009
+        arguments = function._schema.arguments
+        given = [torch.ones(1) if "Tensor" in str(each.type) else None for each in arguments]
+        names = [each.name for each in arguments]
+        for tensor in received_by(function, given, {}):
+            (place,) = [number for number, each in enumerate(given) if each is tensor]
+            received.add(f"{word} {names[place]}")
+    receiving = {name.partition(" ")[0] for name in received}
+    assert receiving >= {"irecv", "recv_", "recv_any_source_", "batch_p2p_ops", "wait_tensor"}
+    assert receiving >= {"_allgather_base_", "_reduce_scatter_base_", "alltoall_", "scatter_"}
+    assert not [name for name in received if "input" in name and "wrap" not in name]
 
 
 def test_memory_that_was_given_up_says_nothing_of_what_comes_to_its_place(tmp_path: Path) -> None:

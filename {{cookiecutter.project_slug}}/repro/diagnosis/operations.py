@@ -138,7 +138,7 @@ class Recorder(TorchDispatchMode):
             return NotImplemented  # it comes again, with what this process holds
         if FakeTensor in types or function.namespace == "profiler":  # it computes nothing
             return function(*args, **kwargs)
-        if function.namespace in ("c10d", "_c10d_functional") or str(function) == _GATHERED:
+        if "c10d" in function.namespace or str(function) == _GATHERED:
             return self._exchange(function, args, kwargs)
         if function.is_view:
             return self._follow(lambda: function(*args, **kwargs))

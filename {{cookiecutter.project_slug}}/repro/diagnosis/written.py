@@ -14,7 +14,10 @@ from torch.utils._pytree import tree_flatten
 
 _REPLACING = ("copy_", "zero_", "fill_")
 # Operations of an exchange whose tensors hold what other processes send, from some moment on.
-_RECEIVING = ("recv_", "recv_any_source_", "irecv", "wait_tensor", "_wrap_tensor_autograd")
+_RECEIVING = (
+    *("recv_", "recv_any_source_", "irecv", "batch_p2p_ops"),
+    *("wait_tensor", "_wrap_tensor_autograd"),
+)
 
 
 def replaces_all(function: Any) -> bool:

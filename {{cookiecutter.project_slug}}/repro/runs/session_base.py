@@ -33,10 +33,11 @@ from repro.runs.trace import StepInputs, step_quantities
 from repro.training.beside import MeansBeside
 from repro.training.best import Best
 from repro.training.determinism import flags, set_determinism, set_threads
-from repro.training.engine import Joined, joined_with_whole_weights, own_tensors
+from repro.training.engine import Joined, joined_with_whole_weights
 from repro.training.model_state import weights_digest
 from repro.training.packing import LoadedState, State
 from repro.training.parallel import choose_device
+from repro.training.part import own_tensors
 from repro.training.pending import Pending
 from repro.training.precision import precision_of, refuse_precision
 from repro.training.seeding import ExperimentSeeds, seed_generators

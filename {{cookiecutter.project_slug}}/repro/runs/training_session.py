@@ -40,9 +40,10 @@ from repro.runs.trace import Trace
 from repro.runs.unregistered import Unregistered
 from repro.training import checkpoint
 from repro.training.determinism import flags, refuse_changed_flags
-from repro.training.engine import Joined, joined_to_train, own_tensors
+from repro.training.engine import Joined, joined_to_train
 from repro.training.interruption import Interruption, mark
 from repro.training.packing import LoadedState
+from repro.training.part import own_tensors
 from repro.training.unsaved import refuse_not_restored
 
 # Shows a run, whose folder it gets, for as long as the block lasts.
@@ -119,8 +120,7 @@ class TrainingSession(Session):
 
     def _loaded(self, start: Path) -> LoadedState:
         """Return the state of a checkpoint; a fault that one process finds is one of all."""
-        load = partial(load_state, start, self.engine.load)
-        return self.processes.together(load)
+        return self.processes.together(partial(load_state, start, self.engine.load))
 
     @contextmanager
     def _opened(self, plan: Plan) -> Iterator[range]:

@@ -38,6 +38,7 @@ from repro.core.stand_ins import stand_in
 from repro.core.text import listed
 from repro.training.durable import flush_to_disk, go_on_without, replacing_folder
 from repro.training.packing import LoadedState, State, pack, unpack_file
+from repro.training.part import own_tensors
 from repro.training.tensors import load_tensors, write_tensors
 
 _FILES = (STATE, TENSORS)
@@ -91,7 +92,7 @@ def load(folder: Path) -> LoadedState:
     if fault := find_fault(folder):
         raise UserError(f"checkpoint {folder}: {fault}")
     if is_in_parts(folder):
-        return dict(_parts(folder).load_whole(folder))
+        return dict(own_tensors(_parts(folder).load(folder, 0, 1)))
     return unpack_file(folder / STATE, load_tensors(folder / TENSORS))
 
 

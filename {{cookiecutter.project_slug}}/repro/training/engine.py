@@ -22,7 +22,6 @@ from repro.core.project import fault_without_engines
 from repro.training import checkpoint
 from repro.training.packing import LoadedState, State
 from repro.training.parallel import LateWeights, Loss, backward_in_shards
-from repro.training.part import Part
 from repro.training.processes import Processes
 
 Result = TypeVar("Result")
@@ -126,17 +125,6 @@ class Engine:
     def placed(self, known: Any, state: State) -> State:
         """Return a checkpoint's state as `known`, what is registered, can take it up."""
         return state
-
-
-def own_tensors(state: Any) -> Any:
-    """Return a state with the rows that a process holds in place of each `Part`."""
-    if isinstance(state, Part):
-        return state.tensor
-    if isinstance(state, Mapping):
-        return {key: own_tensors(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return [own_tensors(value) for value in state]
-    return state
 
 
 def local(tensor: Tensor) -> Tensor:

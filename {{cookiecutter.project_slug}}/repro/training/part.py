@@ -4,7 +4,9 @@ Checkpoints, `bits` and the trace of such a training are made of these. A proces
 tensor has an empty one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -20,3 +22,14 @@ class Part:
     tensor: Tensor
     shape: tuple[int, ...]
     start: int
+
+
+def own_tensors(state: Any) -> Any:
+    """Return a state with the rows that a process holds in place of each `Part`."""
+    if isinstance(state, Part):
+        return state.tensor
+    if isinstance(state, Mapping):
+        return {key: own_tensors(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [own_tensors(value) for value in state]
+    return state

@@ -40,8 +40,8 @@ class Exchanges:
 
     def watch(self, module: FSDPModule, name: str) -> None:
         """Compare before each exchange of a block; `name` is the same in all processes."""
-        module.set_custom_all_gather(_Gathering(self, name))
-        module.set_custom_reduce_scatter(_Scattering(self, name))
+        module.set_custom_all_gather(_Gathering(self, f"gather {name}"))
+        module.set_custom_reduce_scatter(_Scattering(self, f"add {name}"))
 
     def begin(self, what: str) -> None:
         """Say what is exchanged next; UserError in all if it is not the same."""
@@ -74,26 +74,22 @@ class Exchanges:
                 )
 
 
-class _Compared:
-    """An exchange of FSDP2's own, the class beside this one, after the words were compared.
+class _Watched:
+    """FSDP2's own exchange of a block, after the words were compared."""
 
-    The number of values is in the word: a process without a gradient would bring fewer.
-    """
-
-    verb: str
-
-    def __init__(self, exchanges: Exchanges, name: str) -> None:
+    def __init__(self, exchanges: Exchanges, what: str) -> None:
         self._exchanges = exchanges
-        self._name = name
+        self._what = what
 
     def __call__(self, output_tensor: Any, input_tensor: Any, *rest: Any, **named: Any) -> Any:
-        self._exchanges.begin(f"{self.verb} {self._name} {input_tensor.numel()}")
-        return super().__call__(output_tensor, input_tensor, *rest, **named)  # type: ignore[misc]
+        self._exchanges.begin(f"{self._what} {input_tensor.numel()}")
+        its_own: Any = super()
+        return its_own.__call__(output_tensor, input_tensor, *rest, **named)
 
 
-class _Gathering(_Compared, DefaultAllGather):
-    verb = "gather"
+class _Gathering(_Watched, DefaultAllGather):
+    """Of weights."""
 
 
-class _Scattering(_Compared, DefaultReduceScatter):
-    verb = "add"
+class _Scattering(_Watched, DefaultReduceScatter):
+    """Of gradients; a process without one of them would bring fewer values."""

@@ -162,15 +162,6 @@ def load(
     return unpack_file(folder / STATE, tensors)
 
 
-def load_whole(folder: Path) -> LoadedState:
-    """Read the state with whole tensors in the place of parts; see `load`."""
-    tensors = {
-        name: each.tensor if isinstance(each, Part) else each
-        for name, each in _own_tensors(folder, 0, 1).items()
-    }
-    return unpack_file(folder / STATE, tensors)
-
-
 def _own_tensors(folder: Path, rank: int, size: int) -> dict[str, Tensor | Part]:
     manifest = read_parts(folder)
     files = _Files(folder, manifest)
