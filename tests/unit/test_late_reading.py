@@ -488,6 +488,25 @@ def test_a_scaler_of_the_authors_own_skips_steps_too(late: Callable[[], None]) -
     assert weight.tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_kernels_take_the_flag_whatever_the_default_type_is(name: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        weight = nn.Parameter(torch.ones(2))
+        kind, options = FUSED[name]
+        optimizer = kind([weight], **options)
+        kept = Pending(torch.device("cpu"), {"model": optimizer})
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        before = weight.tolist()
+        assert before != [1, 1]
+        kept.watch([torch.tensor(math.nan)])
+        optimizer.step()
+        assert weight.tolist() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def lines_of(root: Path) -> list[str]:
     return (root / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
 
