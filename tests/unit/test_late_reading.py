@@ -786,7 +786,7 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     processes = Processes(shards, fake_gpu)
-    kept = Pending(fake_gpu, {})
+    kept = Pending(fake_gpu, {"model": optimizer})
     known = registered(model, optimizer, None)
     ended: list[Any] = []
     around = Surroundings(
@@ -810,7 +810,7 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         parameter.grad = torch.rand_like(parameter)
     with Waiting():
         step.gradients()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = step.update(clip=1.0)
         numbers = {"loss": mean, "norm": norm, **step.also, "rate": 0.1}
         step.done(**numbers)
     late()  # the samples' indices lie on the CPU, where they may be read
