@@ -611,6 +611,20 @@ def test_nothing_is_waited_for_after_another_process_has_ended(
             trained(own, training(root, type(error).__name__))
         assert len(read) == expected
 
+    class Failing(TrainingSession):
+        """What it does itself after a step, such as to save, fails."""
+
+        def _goes_on(self, step: Step) -> bool:
+            if step.number == 6:
+                read.clear()
+                raise OthersEnded("gone")
+            return super()._goes_on(step)
+
+    monkeypatch.setattr("test_session.TrainingSession", Failing)
+    with pytest.raises(OthersEnded):
+        trained(own, training(root, "itself"))
+    assert not read
+
 
 def test_rows_of_the_host_go_to_the_gpus_to_be_exchanged(
     fake_gpu: torch.device, monkeypatch: pytest.MonkeyPatch

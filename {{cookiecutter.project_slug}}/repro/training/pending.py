@@ -154,8 +154,9 @@ class Pending:
         if is_of_another_process(error):
             self._forget()
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """Read all, also of a step that an error has ended; let the optimizers be as they were."""
+        self.give_up_after(error)
         try:
             self.end()
             self.drain()
