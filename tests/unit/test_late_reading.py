@@ -142,6 +142,10 @@ LOOPS: dict[str, tuple[Loop, dict[str, Any]]] = {
     "two losses": (two_losses, {}),
     "batches of its own": (own_batches, {}),
     "four shards": (four_shards, {"training": Settings(shards=4, max_steps=None)}),
+    "computed twice": (
+        four_shards,
+        {"training": Settings(shards=4, max_steps=None, recheck_every=2)},
+    ),
     "workers": (plain, {"num_workers": 2}),
     "without a trace": (
         plain,
