@@ -142,6 +142,10 @@ LOOPS: dict[str, tuple[Loop, dict[str, Any]]] = {
     "two losses": (two_losses, {}),
     "batches of its own": (own_batches, {}),
     "four shards": (four_shards, {"training": Settings(shards=4, max_steps=None)}),
+    "computed twice": (
+        four_shards,
+        {"training": Settings(shards=4, max_steps=None, recheck_every=2)},
+    ),
     "workers": (plain, {"num_workers": 2}),
     "without a trace": (
         plain,
@@ -488,6 +492,25 @@ def test_a_scaler_of_the_authors_own_skips_steps_too(late: Callable[[], None]) -
     assert weight.tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_kernels_take_the_flag_whatever_the_default_type_is(name: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        weight = nn.Parameter(torch.ones(2))
+        kind, options = FUSED[name]
+        optimizer = kind([weight], **options)
+        kept = Pending(torch.device("cpu"), {"model": optimizer})
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        before = weight.tolist()
+        assert before != [1, 1]
+        kept.watch([torch.tensor(math.nan)])
+        optimizer.step()
+        assert weight.tolist() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def lines_of(root: Path) -> list[str]:
     return (root / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
 
@@ -591,6 +614,20 @@ def test_nothing_is_waited_for_after_another_process_has_ended(
         with pytest.raises(type(error)):
             trained(own, training(root, type(error).__name__))
         assert len(read) == expected
+
+    class Failing(TrainingSession):
+        """What it does itself after a step, such as to save, fails."""
+
+        def _goes_on(self, step: Step) -> bool:
+            if step.number == 6:
+                read.clear()
+                raise OthersEnded("gone")
+            return super()._goes_on(step)
+
+    monkeypatch.setattr("test_session.TrainingSession", Failing)
+    with pytest.raises(OthersEnded):
+        trained(own, training(root, "itself"))
+    assert not read
 
 
 def test_rows_of_the_host_go_to_the_gpus_to_be_exchanged(
@@ -767,7 +804,7 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     processes = Processes(shards, fake_gpu)
-    kept = Pending(fake_gpu, {})
+    kept = Pending(fake_gpu, {"model": optimizer})
     known = registered(model, optimizer, None)
     ended: list[Any] = []
     around = Surroundings(
@@ -791,7 +828,7 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         parameter.grad = torch.rand_like(parameter)
     with Waiting():
         step.gradients()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = step.update(clip=1.0)
         numbers = {"loss": mean, "norm": norm, **step.also, "rate": 0.1}
         step.done(**numbers)
     late()  # the samples' indices lie on the CPU, where they may be read

@@ -274,7 +274,7 @@ class SessionBase:
             yield
         finally:
             if self._pending:
-                self._pending.close()
+                self._pending.close(sys.exception())
 
     def read_numbers(self) -> None:
         """Read the numbers of all steps that are done, before what has to follow from them."""

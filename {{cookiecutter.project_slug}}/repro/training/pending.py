@@ -115,7 +115,8 @@ class Pending:
     """The steps that are done and not yet read, the oldest first, and the flag that guards them."""
 
     def __init__(self, device: torch.device, optimizers: Mapping[str, Optimizer]) -> None:
-        self.flag = torch.zeros((), device=device)
+        # float32, as the fused kernels want it, also where the author's default is another one.
+        self.flag = torch.zeros((), dtype=torch.float32, device=device)
         self._done: deque[Arriving] = deque()
         self._begun: Arriving | None = None
         self._guards = [
@@ -153,8 +154,9 @@ class Pending:
         if is_of_another_process(error):
             self._forget()
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """Read all, also of a step that an error has ended; let the optimizers be as they were."""
+        self.give_up_after(error)
         try:
             self.end()
             self.drain()
