@@ -15,6 +15,7 @@ from repro.core import layout
 from repro.core.bounded import parse_json
 from repro.core.files import Json
 from repro.core.project import parse_toml
+from repro.publishing.anonymity.people_lists import people_in, tells_of_people
 from repro.publishing.contents import Files, content_bytes, content_size
 from repro.runs.yaml_files import fault_of_yaml
 
@@ -75,10 +76,11 @@ def stated_in_files(files: Files) -> StatedNames:
             stated.people += [
                 (match["holder"], f"who has the copyright in {name}") for match in holders
             ]
-        if name == ".mailmap":
-            for person, address in re.findall(r"([^<>\n]*)<([^<>\n]+)>", _text(files, name)):
-                stated.people.append((person, f"in {name}"))
-                stated.addresses.append((address, f"in {name}"))
+        if tells_of_people(name):
+            told = people_in(name, _text(files, name))
+            stated.people += [(person, f"in {name}") for person in told.people]
+            stated.addresses += [(address, f"in {name}") for address in told.addresses]
+            stated.words += [(account, f"in {name}") for account in told.accounts]
     recording = _json(files, "results/expected_metrics.json")
     stated.commits |= {*_commits_of(recording)}
     for name, content in files.items():
@@ -89,6 +91,7 @@ def stated_in_files(files: Files) -> StatedNames:
             and content_size(content) <= _LARGEST
         ):
             _read_file_of_run(files, name, stated)
+    stated.words += [(form, what) for text, what in stated.words for form in _other_forms(text)]
     return stated
 
 
@@ -162,14 +165,25 @@ def _read_pyproject(content: dict[str, Json], stated: StatedNames) -> None:
     stated.people += [(name, f"an author in {_PYPROJECT}") for name in _table(own, "orcid")]
     for text in _texts(_table(own, "paper").get("reference")):
         stated.words += [(doi, f"the paper's DOI in {_PYPROJECT}") for doi in DOI.findall(text)]
-        for number in _ARXIV.findall(text):
-            forms = (f"arXiv:{number}", f"arxiv.org/abs/{number}", f"arxiv.org/pdf/{number}")
+        for number in _ARXIV.findall(text):  # and of its versions
+            forms = (number, *(f"{number}v{version}" for version in range(1, 10)))
             stated.words += [(form, f"the paper in {_PYPROJECT}") for form in forms]
 
 
 def _bare(text: str) -> str:
     """Return a DOI or an ORCID without the address of who resolves it."""
     return re.sub(r"^(https?://[^/]+/|doi:)", "", text.strip())
+
+
+def _other_forms(identifier: str) -> Iterator[str]:
+    """Yield how an ORCID or a DOI stands in addresses: digits alone, a record of Zenodo."""
+    if re.fullmatch(r"(?:\d{4}-){3}\d{3}[\dX]", identifier):
+        yield identifier.replace("-", "")
+    elif DOI.fullmatch(identifier):
+        suffix = identifier.partition("/")[2]
+        number = re.search(r"\d{6,}$", suffix)
+        if number:
+            yield from (suffix, f"record/{number[0]}", f"records/{number[0]}")
 
 
 def _read_person(person: Json, what: str, stated: StatedNames) -> None:

@@ -1,0 +1,92 @@
+"""Read who is named in files that only list people, and in those that describe a package.
+
+An anonymous archive lacks the lists; whoever is named in them, or in setup.py, is looked for in all
+other files. Promises nothing on prose: a name in a sentence is for the author to look at.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from repro.core.bounded import parse_json
+from repro.core.files import Json
+
+# Lists of people, and of accounts that own code: whole files that only tell who somebody is.
+_PEOPLE = re.compile(
+    r"(?i)(.*/)?(\.mailmap|authors|contributors|maintainers|codeowners|credits|\.all-contributorsrc"
+    r"|funding\.yml|\.zenodo|codemeta)(\.(md|txt|rst|json|toml|yml|yaml))?"
+)
+_OF_A_PACKAGE = ("setup.cfg", "setup.py", "package.json")
+_ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+")
+_WITH_ADDRESS = re.compile(r"([^\W\d_][^<>\n\"'(),:;=*|]{2,60}?)\s*<[\w.+-]+@[\w.-]+>")
+_HANDLE = re.compile(r"(?<![\w.])@([A-Za-z0-9][\w-]{2,38})")
+_ACCOUNT = re.compile(r"(?im)^\s*(?:github|patreon|ko_fi|liberapay|login)\s*:\s*\[?([\w, -]+)")
+_AUTHOR = re.compile(
+    r"(?im)\b(?:author|maintainer)[\"']?\s*[=:]\s*[\"']?([^\W\d_][^\"'\n<>={}()\[\]]{2,60})"
+)
+# A line that is a name alone, or a name and what stands behind it.
+_LINE = re.compile(
+    r"(?m)^[ \t]*(?:[-*+]|\d+\.)?[ \t]*([^\W\d_a-z][\w.'’-]*(?: [^\W\d_][\w.'’-]*){1,4})"  # noqa: RUF001
+    r"[ \t]*(?:$|[(<,:|@–—])"  # noqa: RUF001
+)
+_OF_LINES = re.compile(r"(?i)(authors|contributors|maintainers)(\.(md|txt|rst))?")
+
+
+class Told(NamedTuple):
+    """Names of people, their addresses and their accounts."""
+
+    people: list[str]
+    addresses: list[str]
+    accounts: list[str]
+
+
+def is_list_of_people(name: str) -> bool:
+    """Tell whether a file is a list of people."""
+    return _PEOPLE.fullmatch(name) is not None
+
+
+def tells_of_people(name: str) -> bool:
+    """Tell whether `people_in` finds the project's own people there; those below are others'."""
+    path = PurePosixPath(name)
+    is_own = str(path.parent) in (".", ".github", "docs")
+    return is_own and (is_list_of_people(name) or path.name in _OF_A_PACKAGE)
+
+
+def people_in(name: str, text: str) -> Told:
+    """Return who is named in a list of people, or as an author of a package."""
+    told = Told([*_WITH_ADDRESS.findall(text)], [*_ADDRESS.findall(text)], [])
+    if not is_list_of_people(name):
+        told.people.extend(_AUTHOR.findall(text))
+        return told
+    told.accounts.extend(_HANDLE.findall(text))
+    for accounts in _ACCOUNT.findall(text):
+        told.accounts.extend(re.split(r"[\s,]+", accounts))
+    if _OF_LINES.fullmatch(PurePosixPath(name).name):
+        told.people.extend(_LINE.findall(text))
+    try:
+        entries = [*_objects(parse_json(text))]
+    except ValueError:
+        entries = []
+    for entry in entries:
+        _read_entry(entry, told)
+    return told
+
+
+def _objects(value: Json) -> Iterator[dict[str, Json]]:
+    if isinstance(value, dict):
+        yield value
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _objects(inner)
+
+
+def _read_entry(entry: dict[str, Json], told: Told) -> None:
+    """Take the names of an object of JSON that is of a person; a work has a name, too."""
+    texts = {name: value for name, value in entry.items() if isinstance(value, str)}
+    name = f"{texts.get('givenName', '')} {texts.get('familyName', '')}".strip()
+    is_person = {"login", "orcid", "affiliation"} & entry.keys() or "," in texts.get("name", "")
+    if not name and is_person:
+        name = texts.get("name", "")
+    told.people.extend(filter(None, [name]))
+    told.accounts.extend(texts[key] for key in ("login", "orcid") if texts.get(key))
