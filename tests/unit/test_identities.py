@@ -7,8 +7,10 @@ import html
 import io
 import json
 import lzma
+import sqlite3
 import struct
 import subprocess
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy
 import pytest
 from conftest import TEMPLATE
 from repro.core.errors import UserError
@@ -351,6 +354,62 @@ def test_bzip2_and_xz_are_searched_and_not_rewritten(compress: Callable[[bytes],
     assert str(hit) == "file: content: line 1"
     with pytest.raises(UserError, match="keep it as gzip"):
         rebuilt(compress(TEXT), words.replace)
+
+
+def a_tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as packed:
+        info = tarfile.TarInfo("a.txt")
+        info.size = len(TEXT)
+        packed.addfile(info, io.BytesIO(TEXT))
+    return buffer.getvalue()
+
+
+def a_database() -> bytes:
+    with sqlite3.connect(":memory:") as database:
+        database.execute("create table names (name text)")
+        database.execute("insert into names values (?)", (TEXT.decode(),))
+        return database.serialize()
+
+
+def an_array(name: str) -> bytes:
+    buffer = io.BytesIO()
+    numpy.save(buffer, numpy.array([name, "x" * 40]))
+    return buffer.getvalue()
+
+
+def a_jpeg() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.new("RGB", (8, 8))
+    about = image.getexif()
+    about[0x013B] = "Quagmire"  # the artist
+    image.save(buffer, "JPEG", exif=about)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("data", [a_tar(), gzip.compress(a_tar()), a_database(), a_jpeg()])
+def test_what_another_name_would_break_is_found_and_refused(data: bytes) -> None:
+    words = Spellings({"quagmire": "anonymous"})
+    assert search("file", data, words, Opener())
+    with pytest.raises(UserError, match="it is no text"):
+        rebuilt(data, words.replace)
+    assert rebuilt(data, lambda part: part) == data or data.startswith(b"\x1f\x8b")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "latin-1"])
+def test_a_text_of_each_encoding_is_written_anew(encoding: str) -> None:
+    text = "\ttö Quagmire\r\n\x0c"
+    new = rebuilt(text.encode(encoding), Spellings({"quagmire": "anonymous"}).replace)
+    assert new == text.replace("Quagmire", "anonymous").encode(encoding)
+
+
+def test_texts_of_numpy_are_found() -> None:
+    words = Spellings({"jane quagmire": "anonymous", "quagmire": "anonymous"})
+    hits = search("names.npy", an_array("by Jane Quagmire"), words, Opener())
+    assert {hit.word for hit in hits} == {"jane quagmire", "quagmire"}
+    assert not search("names.npy", an_array("by nobody else"), words, Opener())
 
 
 def _spending(sizes: list[int]) -> Callable[[containers._Budget, int], None]:
@@ -746,6 +805,20 @@ def test_a_kept_verdict_is_called_by_its_new_digest(tmp_path: Path) -> None:
     assert {*replacing.files} == {*files} - {old} | {new}  # one that report left out keeps its name
     renewed, _ = with_new_digests(replacing.before, replacing.files, ())
     assert renewed["notes.md"] == f"see {new}\n".encode()
+
+
+def test_what_is_seen_and_cannot_be_replaced_is_refused(tmp_path: Path) -> None:
+    """Also of a run, whose files stay on the disk and are not searched again."""
+    path = tmp_path / "notes.txt"
+    path.write_text("one\nby thorn\u00adbox\n")
+    identities = Identities({"thornbox": Identity("thornbox", "a host")}, [])
+    for content in (path, path.read_bytes()):
+        replacing = anonymous._Replacing(identities, ())
+        replacing.add("runs/a/notes.txt", content)
+        (fault,) = replacing.faults
+        assert fault.startswith(
+            "runs/a/notes.txt: line 2: it is written in a way that nothing here"
+        )
 
 
 def test_what_states_conditions_may_lose_names_but_no_condition() -> None:

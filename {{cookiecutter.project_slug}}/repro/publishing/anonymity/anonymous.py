@@ -179,6 +179,8 @@ def _changed(name: str, content: bytes | Path, hits: list[Hit], words: Spellings
     if in_it:
         new = rebuilt(new, words.replace)
     if new == old:
+        if in_it:
+            raise UserError("it is written in a way that nothing here can change: mend it by hand")
         return None
     if _states(name, new) != _states(name, old):
         raise UserError(f"an identity is in a condition that this file states; {_REMEDY}")

@@ -48,6 +48,9 @@ _DISGUISED = re.compile(
     rb"|\xf0\x9d[\x90-\x9f]"
 )
 _TEXTS = re.compile(rb"[\t\n\r\x20-\x7e]{6,}")  # in a binary file
+# UTF-32, as NumPy stores texts: the first pattern is quick to find.
+_WIDEST = re.compile(rb"\0\0\0[\x20-\x7e]\0\0\0[\x20-\x7e]\0\0\0")
+_WIDEST_TEXTS = re.compile(rb"(?:[\x20-\x7e]\0\0\0?){2,}")
 _UNITS = re.compile(rb"\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
 
 
@@ -251,6 +254,8 @@ def _ways_of(character: str) -> Iterator[bytes]:
 
 def _decoded(low: bytes) -> Iterator[bytes]:
     """Yield lower-case bytes with their escapes undone, again and again while there are some."""
+    if _WIDEST.search(low):
+        yield b"\n".join(text.replace(b"\0", b"") for text in _WIDEST_TEXTS.findall(low))
     if b"\0" in low:  # escapes are of ASCII characters alone
         low = b"\n".join(_TEXTS.findall(low))
     if _LATEX.search(low):
