@@ -866,6 +866,9 @@ def test_what_may_be_a_name_is_listed() -> None:
         "paper.tex": b"University of Thornwick\n",
         "tests/test_model.py": b"# Rosalind Ashcombe saw this fail\n",
         "runs/a/run.log": b"zq@other.org\n",
+        "experiment/net.py": b"__author__ = 'Ida Quill'\n# TODO(bquill): TODO(author) is asked\n",
+        "job.sh": b"cp -r /scratch/quill9/x ./data/mine; see bquill.github.io\n",
+        "a.ipynb": b'{"kernelspec": {"display_name": "quill-env"}}',
     }
     lines = candidates(files)
     assert "look at: experiment/model.py: line 2: a name in a comment: 'Grace Hollowell'" in lines
@@ -879,9 +882,16 @@ def test_what_may_be_a_name_is_listed() -> None:
         "1825",
         "Ada",
         "Rosalind Ashcombe",
+        "Ida Quill",
+        "TODO(bquill)",
+        "/scratch/quill9/x",
+        "bquill.github.io",
+        "quill-env",
     ):
         assert found in text, found
     assert "Kit Name" not in text
+    assert "TODO(author)" not in text
+    assert "data/mine" not in text
     assert "runner" not in text
     assert lines[-1].startswith("not known: names in pictures")
     assert len(candidates(own_tests())) == 1  # the kit's own tests name nobody

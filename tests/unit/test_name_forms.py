@@ -99,6 +99,42 @@ def test_the_author_of_a_package_is_looked_for(name: str, text: str, repository:
     assert "quibble" in seen(repository, b"thanks to Quibble", **{name: text.encode()})
 
 
+COLAB = {
+    "cells": [
+        {
+            "metadata": {
+                "executionInfo": {"user": {"displayName": "Jane Qui\u00f1ble", "userId": "04711"}}
+            }
+        }
+    ],
+    "metadata": {"colab": {"provenance": [{"file_id": "/v2/external/notebooks/1aBcD-drive"}]}},
+}
+SLURM = "#!/bin/bash\n#SBATCH --account=quaglab9 --time=1\n#SBATCH --mail-user=jq@hollow.example\n"
+
+
+@pytest.mark.parametrize("text", ["Jane Qui\u00f1ble", "user 04711", "drive/1aBcD-drive"])
+def test_who_ran_a_notebook_in_colab_is_looked_for(text: str, repository: Path) -> None:
+    assert seen(repository, text.encode(), **{"deep/a.ipynb": json.dumps(COLAB).encode()})
+
+
+@pytest.mark.parametrize("text", ["quaglab9", "jq@hollow.example"])
+def test_the_account_of_a_cluster_is_looked_for(text: str, repository: Path) -> None:
+    assert seen(repository, text.encode(), **{"slurm/train.sbatch": SLURM.encode()})
+
+
+def test_folders_of_a_runs_settings_are_looked_for_but_those_that_claims_name(
+    repository: Path,
+) -> None:
+    run = "runs/record/a/b/seed-1/config_used.yaml"
+    settings = b"image_dir: /mnt/quaglab/images\nruns:\n  cache: '/bigdisk/thorn 9'\n"
+    settings += b"data_dir: /mnt/known/x\n"
+    recording = b'{"claims": {"a": {"arguments": ["data_dir=/mnt/known/x"]}}}'
+    files = {run: settings, "results/expected_metrics.json": recording}
+    for text in (b"in /mnt/quaglab/images/1.png", b"cd /mnt/quaglab", b"/bigdisk/thorn 9"):
+        assert seen(repository, text, **files)
+    assert not seen(repository, b"/mnt/known/x /mnt /bigdisk", **files)
+
+
 def test_people_of_trailers_and_tags_are_looked_for(repository: Path) -> None:
     def git(name: str, *arguments: str) -> None:
         who = ("-c", f"user.name={name}", "-c", "user.email=x@hollow.example")

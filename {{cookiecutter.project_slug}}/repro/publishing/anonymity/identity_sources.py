@@ -81,6 +81,7 @@ def stated_in_files(files: Files) -> StatedNames:
             stated.people += [(person, f"in {name}") for person in told.people]
             stated.addresses += [(address, f"in {name}") for address in told.addresses]
             stated.words += [(account, f"in {name}") for account in told.accounts]
+    recorded = _text(files, "results/expected_metrics.json")
     recording = _json(files, "results/expected_metrics.json")
     stated.commits |= {*_commits_of(recording)}
     for name, content in files.items():
@@ -90,7 +91,7 @@ def stated_in_files(files: Files) -> StatedNames:
             and PurePosixPath(name).suffix in _OF_RUNS
             and content_size(content) <= _LARGEST
         ):
-            _read_file_of_run(files, name, stated)
+            _read_file_of_run(files, name, recorded, stated)
     stated.words += [(form, what) for text, what in stated.words for form in _other_forms(text)]
     return stated
 
@@ -232,14 +233,14 @@ def _commits_of(value: Json) -> Iterator[str]:
             yield from _commits_of(inner)
 
 
-def _read_file_of_run(files: Files, name: str, stated: StatedNames) -> None:
+def _read_file_of_run(files: Files, name: str, recorded: str, stated: StatedNames) -> None:
     """Read what a file of a run, or a tracker's settings, tell of machines and trackers."""
     text = _text(files, name)
     file = PurePosixPath(name).name
     if file == layout.CONTEXT:
         _read_context(_json(files, name), stated)
     elif file == layout.CONFIG_USED:
-        _read_places(name, text, stated)
+        _read_places(name, text, recorded, stated)
     elif file == "tracker.json":
         tracked = _json(files, name)
         stated.words += [(text, "the id of a tracked run") for text in _texts(tracked.get("id"))]
@@ -260,9 +261,15 @@ def _read_context(context: dict[str, Json], stated: StatedNames) -> None:
     stated.commits |= {*_texts(git.get("commit_hash"))}
 
 
-def _read_places(name: str, text: str, stated: StatedNames) -> None:
-    """Take the folder of the project on the machine of a run: the run's own path begins with it."""
+def _read_places(name: str, text: str, recorded: str, stated: StatedNames) -> None:
+    """Take the folders of the machine of a run, such as that of its data, from its settings.
+
+    The path of the run begins with the project's own. A folder that the `recorded` claims name is a
+    condition: the author has to know it.
+    """
     place = str(PurePosixPath(name).parent)
-    for path in re.findall(r"(?m)^run_dir: [\"']?(.*?)[\"']?$", text):
+    for key, path in re.findall(r"(?m)^ *([\w.]+): [\"']?(/[^\"'\n]*)[\"']?$", text):
         if path.endswith(f"/{place}"):
             stated.folders.append((path.removesuffix(f"/{place}"), "the project's folder in a run"))
+        elif path not in recorded:
+            stated.folders.append((path, f"{key} of a run"))
