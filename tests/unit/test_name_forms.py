@@ -149,6 +149,14 @@ def test_people_of_trailers_and_tags_are_looked_for(repository: Path) -> None:
         assert name.lower() in seen(repository, name.encode())
 
 
+def test_who_the_environment_names_for_git_is_looked_for(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Jane Quibble")
+    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "jq@hollow.example")
+    assert {"quibble", "jq@hollow.example"} <= {*seen(repository, b"Quibble, jq@hollow.example")}
+
+
 @pytest.mark.parametrize(
     "text", ["0000000218250097", "zenodo.org/records/7654321", "/record/7654321", "zenodo.7654321"]
 )

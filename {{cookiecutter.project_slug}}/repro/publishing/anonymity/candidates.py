@@ -23,13 +23,13 @@ _TEXTS = {"", *(suffix for line in _SUFFIXES for suffix in line.split())}
 _EVERYWHERE = {
     "an e-mail address": re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"),
     "a home folder": re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\+Users\\+)[\w.-]+"),
+    "an ORCID": re.compile(r"\b[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]\b"),
+}
+_OF_THE_AUTHOR = {
     "a folder of a machine": re.compile(
         r"(?<![\w.:/-])/(?:scratch|work|cluster|projects?|gpfs|lustre|nfs|mnt|export|storage|groups?"
         r"|data)\d*/[\w.-]+(?:/[\w.-]+)*"
     ),
-    "an ORCID": re.compile(r"\b[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]\b"),
-}
-_OF_THE_AUTHOR = {
     "an account in an address": re.compile(
         r"(?:github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co|hf\.co|wandb\.ai"
         r"|kaggle\.com|orcid\.org|linkedin\.com/in|twitter\.com|x\.com|scholar\.google\.\w+"
@@ -56,6 +56,7 @@ _OF_THE_AUTHOR = {
 _NO_AUTHORS = ("repro/", ".github/", "Dockerfile", "requirements", "bootstrap.py")
 _PUBLIC = re.compile(
     r"(?i)example\.(org|com|net)|@(v?[0-9]|sha256)|github\.com/(actions|pytorch|huggingface)\b|noreply"
+    r"|/scratch/data$"
 )
 
 

@@ -1,8 +1,9 @@
-"""Ask git who made a project: its configuration, its history, its remotes.
+"""Ask git who made a project: its configuration and variables, its history, its remotes.
 
 Promises nothing where there is no repository: then nobody is told.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ def people_of_git(root: Path) -> Iterator[tuple[str, str]]:
             yield name, ""
         for address in _lines(root, "config", "--get-all", f"{key}.email"):
             yield "", address
+    for role in ("GIT_AUTHOR", "GIT_COMMITTER"):  # the environment comes before the configuration
+        yield os.environ.get(f"{role}_NAME", ""), os.environ.get(f"{role}_EMAIL", "")
     log = ("log", f"--max-count={_MOST_PEOPLE * 10}", "--no-show-signature")
     people = _lines(root, *log, "--format=%an%x09%ae%n%cn%x09%ce", "HEAD")
     for line in [*dict.fromkeys(people)][:_MOST_PEOPLE]:
