@@ -1,4 +1,4 @@
-"""Words for a person: shortened lists, nested values as flat names, and texts that can be seen.
+"""Words for a person: shortened lists, flat names, plain letters, and texts that can be seen.
 
 A line that names what was found stays a line, however much was found; how much it leaves out is
 said.
@@ -9,6 +9,7 @@ something else there: a mark that turns the direction, an escape that a terminal
 holds for all these texts where they are read: `refuse_unseen`.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -47,6 +48,18 @@ def dotted(value: Json) -> list[tuple[str, Json]]:
         for name, leaf in dotted(item):
             leaves.append((f"{key}.{name}" if name else key, leaf))
     return leaves
+
+
+def plain_letters(text: str) -> str:
+    """Return a text in small letters, each Latin one as what it was made of: o for ø, ae for æ."""
+    signs = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(_base(sign) for sign in signs if not unicodedata.combining(sign))
+
+
+def _base(sign: str) -> str:
+    letter = r"LATIN SMALL (?:LETTER|LIGATURE) (?:DOTLESS )?([A-Z]{1,2})(?: WITH .+)?"
+    found = re.fullmatch(letter, unicodedata.name(sign, ""))
+    return found[1].lower() if found else sign
 
 
 def unseen(text: str) -> str | None:
