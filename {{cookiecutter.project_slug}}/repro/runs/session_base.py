@@ -230,12 +230,8 @@ class SessionBase:
         A loop within a loop returns from its last step, and so do the loops of frameworks.
         """
         is_last = self._plan is not None and self.step == self._plan.last
-        if (
-            self._steps
-            and self._current
-            and self._current.is_done
-            and (is_last or self._is_stopping)
-        ):
+        step = self._current
+        if self._steps and step and step.is_done and (is_last or self._is_stopping):
             next(self._steps, None)
 
     def close(self) -> None:

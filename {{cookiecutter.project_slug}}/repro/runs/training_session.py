@@ -295,7 +295,5 @@ class TrainingSession(Session):
         if epoch is not None:
             place = f"epoch {epoch:3}/{plan.epochs}  {place}"
         told = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-        left = ""
-        if self._advance and self.step < plan.last:
-            left = f"  {self._advance.left} left"
+        left = f"  {self._advance.left} left" if self._advance and self.step < plan.last else ""
         print(f"{place}  validation {told}{left}", flush=True)
