@@ -43,8 +43,10 @@ SLUG = re.compile(r"[A-Za-z0-9]+(?:(?:[._]|__|-+)[A-Za-z0-9]+)*")
 # Names that Docker, conda and Windows keep for themselves; Windows also with an extension.
 TAKEN = re.compile(r"(?i)scratch|base|[0-9a-f]{64}|(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?")
 
-# Control characters, lone surrogates (no UTF-8 for them), line and paragraph separators.
-UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+# What nobody sees: control characters, marks of formats and directions, lone surrogates (no UTF-8
+# for them), line and paragraph separators. The project refuses them, too (repro/core/text.py).
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+JOINERS = "\u200c\u200d"  # of letters in Persian and Indian scripts, and of emoji
 
 
 def checked(answers: Mapping[str, object]) -> str:
@@ -68,8 +70,9 @@ def _fault(name: str, value: str) -> str | None:
     # Something to be seen: letters, numbers, punctuation or symbols.
     if name in REQUIRED and not any(unicodedata.category(c)[0] in "LNPS" for c in value):
         return "is empty"
-    if any(unicodedata.category(c) in UNPRINTABLE or c in "\ufffe\uffff" for c in value):
-        return "has a line break or another control character"
+    shown = [c for c in value if c not in JOINERS]
+    if any(unicodedata.category(c) in UNSEEN or c in "\ufffe\uffff" for c in shown):
+        return "has a line break or another character that cannot be seen"
     if name == "project_slug":
         if len(value) > LONGEST_SLUG:
             return f"has {len(value)} characters, at most {LONGEST_SLUG} fit a folder name"
@@ -102,9 +105,18 @@ def _replayed(answers: Mapping[str, object]) -> None:
 
 
 def slug(name: object) -> str:
-    """Suggest a folder name: 'My  Study: Part 2' -> 'my-study-part-2'."""
-    plain = unicodedata.normalize("NFKD", str(name).casefold()).encode("ascii", "ignore").decode()
+    """Suggest a folder name: 'My  Study: Part 2' -> 'my-study-part-2', 'Søren' -> 'soren'."""
+    plain = "".join(map(_base, unicodedata.normalize("NFKD", str(name).casefold())))
     return re.sub("[^a-z0-9]+", "-", plain)[:60].strip("-") or "experiment"
+
+
+def _base(sign: str) -> str:
+    """Return the letters that a Latin letter was made of: o of ø, ae of æ; "" of an accent."""
+    if unicodedata.combining(sign):
+        return ""
+    letter = r"LATIN SMALL (?:LETTER|LIGATURE) (?:DOTLESS )?([A-Z]{1,2})(?: WITH .+)?"
+    found = re.fullmatch(letter, unicodedata.name(sign, ""))
+    return found[1].lower() if found else sign
 
 
 def quoted(text: str) -> str:

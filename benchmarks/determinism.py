@@ -3,7 +3,8 @@
     python benchmarks/determinism.py PROJECT [DEVICE]
 
 Each ratio is the median over rounds in which both are measured in turn; above 1 is slower.
-1. determinism=strict beside determinism=off (cuDNN's benchmark, TF32, bf16 sums allowed).
+1. determinism=strict beside determinism=off (cuDNN's benchmark, sums in 16 bits allowed). TF32 is
+   off in both: it is a precision of its own.
 2. training.shards=4 beside training.shards=1, both strict.
 For the digits CNN at its own batch size, and for ResNet-18 with batches of 128 images of 32 x 32
 pixels, in fp32 and in bf16.
@@ -38,7 +39,7 @@ CASES = {
 
 
 def seconds(bench: Bench, mode: str, batch: list[Tensor], steps: int) -> float:
-    """Measure a step, after three to warm up; each step's loss is read, which waits for the GPU."""
+    """Measure a step, after three to warm up; a GPU's numbers are read before and at the end."""
     set_determinism(mode)
     size = len(batch[0])
     slices = shard_slices(size, bench.session.processes.shards)
@@ -47,9 +48,11 @@ def seconds(bench: Bench, mode: str, batch: list[Tensor], steps: int) -> float:
     made = IndexedBatch(torch.arange(size), shards)
     for index in range(3):
         bench.train(bench.step(index, made, size))
+    bench.session.read_numbers()
     started = time.perf_counter()
     for index in range(steps):
         bench.train(bench.step(index, made, size))
+    bench.session.read_numbers()
     return (time.perf_counter() - started) / steps
 
 

@@ -276,6 +276,16 @@ def commit(project: Project) -> None:
     git(project, "commit", "--quiet", "--message", "State")
 
 
+def record_claims(project: Project, claims: str) -> str:
+    """Let a project record claims in a new repository, as its author would; return what it said."""
+    (project.path / "configs" / "claims.yaml").write_text(claims)
+    git(project, "init", "--quiet")
+    commit(project)
+    done = project.module("repro", "record")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left_in_tmp() -> Iterator[None]:
     """cookiecutter, torchrun and W&B leave files there: 1,500 after all tests."""

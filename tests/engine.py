@@ -1,10 +1,10 @@
 """A real Docker engine for the tests of the image, and a base that stands in for the registry's.
 
 The engine that answers is taken; where none does and this is root, Debian's own is started with its
-data below .build/engine (which stays, as an environment does: the next tests build from its cache)
-and stopped at the end. The base is a minimal Debian that debootstrap makes, because no registry can
-be counted on; it trusts the certificates that this machine trusts. Tests that run side by side
-share the engine; the last one stops it.
+data below .build/engine and stopped at the end. The base image stays there, as an environment does.
+It is a minimal Debian that debootstrap makes, because no registry can be counted on; it trusts the
+certificates that this machine trusts. Tests that run side by side share the engine; the last one
+stops it.
 """
 
 import fcntl
@@ -23,6 +23,7 @@ from conftest import HANGS, ROOT, clean_environ
 HOME = ROOT / ".build" / "engine"
 BASE = "repro-stand-in-base:bookworm"
 SOCKET = HOME / "docker.sock"
+NEEDED = 16  # GB of disk
 OWN = {"DOCKER_HOST": f"unix://{SOCKET}"}
 
 
@@ -41,6 +42,16 @@ class Engine:
             text=True,
             **options,
         )
+
+    def forget(self, *images: str) -> None:
+        """Remove images that a test built, and what the tests' own engine kept of the builds.
+
+        Another engine is somebody's: what that kept stays.
+        """
+        self.docker("image", "rm", "--force", *images)
+        if self.variables.items() >= OWN.items():
+            self.docker("image", "prune", "--force")  # those whose names newer ones took
+            self.docker("builder", "prune", "--all", "--force")
 
 
 class NoEngine(Exception):
@@ -77,6 +88,11 @@ def _one_at_a_time() -> Iterator[None]:
 def _start() -> Engine:
     if not shutil.which("dockerd") or os.geteuid() != 0:
         raise NoEngine("no Docker engine answers, and none can be started (docker.io, root)")
+    free = shutil.disk_usage(HOME).free / 1e9
+    if free < NEEDED:
+        raise NoEngine(
+            f"{free:.0f} GB are free in {HOME}, and its images need {NEEDED} for a while"
+        )
     for left in (HOME / "pid", SOCKET):
         left.unlink(missing_ok=True)
     with (HOME / "log").open("w") as log:

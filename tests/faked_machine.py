@@ -48,8 +48,8 @@ CPU revision\t: 1
 """
 ARM_SERVER = ThisMachine("linux", "aarch64", NEOVERSE_N1)
 ARM_CLASS = "cpu aarch64 Neoverse-N1 (04880d67) native"
-MAC = ThisMachine("darwin", "arm64", "Apple M2 Pro")
-MAC_CLASS = "cpu Apple M2 Pro native"
+MAC = ThisMachine("darwin", "arm64", "Apple M2 Pro", version="15.1")
+MAC_CLASS = "cpu Apple M2 Pro, macOS 15.1 native"
 
 
 class FakedMachine:

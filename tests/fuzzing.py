@@ -59,7 +59,7 @@ REPORTED = b"""{
  "differing": {
   "code": 1
  },
- "hardware_class": "cpu Apple M2 native",
+ "hardware_class": "cpu Apple M2, macOS 15.1 native",
  "metric": "accuracy",
  "seed": 42,
  "steps": [],

@@ -32,12 +32,16 @@ _OF_ENGINES = {  # tests of the same trainings
         "test_bf16_goes_on_with_the_same_bits",
     ],
 }
+# One after the other: each takes more than 10 GB of disk for a while.
+LARGE = ("test_image", "test_verify_script_container")
 SHARING = {  # tests of a fixture that takes long, in files whose others do not need it
     **{test: group for group, tests in _OF_ENGINES.items() for test in tests},
     "test_ten_kills_at_random_moments_change_nothing": "uninterrupted",
     "test_sigterm_saves_marks_and_goes_on_with_the_same_bits": "uninterrupted",
 }
 LONGEST = [
+    "image",
+    "verify_script_container",
     "test_the_projects_own_tests_pass",
     "test_ten_kills_at_random_moments_change_nothing",
     "test_sigterm_saves_marks_and_goes_on_with_the_same_bits",
@@ -88,4 +92,6 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
         path = PurePath(nodeid.partition("::")[0])
         together = path.parent.name in ("unit", "system")
         together |= path.stem.removeprefix("test_") in TOGETHER
+        if path.stem in LARGE:
+            return "large"
         return path.stem if together else nodeid

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from conftest import Project, clean_environ, commit, generate, git
+from conftest import Project, clean_environ, commit, generate, record_claims
 
 CLAIMS = """
 - name: short
@@ -23,11 +23,7 @@ URL = "https://example.org/me/clean-room.git"
 def publish(folder: Path) -> tuple[Project, dict[str, str]]:
     """A project in a repository, and the variables with which git finds it under its URL."""
     project = generate(folder, "project_slug=clean-room", f"repository_url={URL}")
-    (project.path / "configs" / "claims.yaml").write_text(CLAIMS)
-    git(project, "init", "--quiet")
-    commit(project)
-    done = project.module("repro", "record")
-    assert done.returncode == 0, done.stdout + done.stderr
+    record_claims(project, CLAIMS)
     commit(project)
     bare = folder / "bare.git"
     subprocess.run(["git", "clone", "-q", "--bare", project.path, bare], check=True)

@@ -65,7 +65,11 @@ def sent_verdicts(project: Project, folder: Path) -> list[str]:
     claim = results_of(project)["claims"]["digits_baseline"]
     ((_, bits),) = claim["bits"].items()
     same = {"seed": 43, "value": claim["values"]["43"], "bits": bits["43"], "seconds": 4000}
-    elsewhere = {"hardware_class": "cpu Apple M2 native", "bits": "cd" * 32, "recorded_bits": None}
+    elsewhere = {
+        "hardware_class": "cpu Apple M2, macOS 15.1 native",
+        "bits": "cd" * 32,
+        "recorded_bits": None,
+    }
     parted = "they part at step 37: loss 0.5 (0x1p-1), recorded 0.25 (0x1p-2)"
     code = ["code: experiment/model.py changed", f"config: x is {MARKUP}, recorded 1"]
     found: dict[str, dict[str, Any]] = {

@@ -83,7 +83,7 @@ REPRODUCE = Recording(
     0,
     ("IDENTICAL", "as recorded"),
     # Most epochs, and where the run lies on this machine.
-    left_out=r"^epoch +([2-9]|1[0-9])/|^run +/|^written: /",
+    left_out=r"^epoch +([2-9]|1[0-9])/|^run +/|^written: .* in /",
 )
 DIFF = Recording(
     "diff-replay",

@@ -104,6 +104,12 @@ def test_its_documents_are_of_anonymous_authors(hidden: tuple[Path, str]) -> Non
     people = [entity["name"] for entity in graph if entity["@type"] == "Person"]
     assert people == ["Anonymous authors"]
     assert not any("version" in entity for entity in graph)
+    crate = next(entity for entity in graph if entity["@id"] == "./")
+    assert crate["datePublished"] == "1970-01-01"  # RO-Crate wants a date
+    assert crate["description"].endswith(
+        "1970-01-01 stands for a date that an anonymous archive does not tell.)"
+    )
+    assert "datePublished" not in json.loads(files["croissant.json"])  # Croissant does not
     with zipfile.ZipFile(hidden[0]) as archive:
         entries = archive.infolist()
     assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}

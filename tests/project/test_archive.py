@@ -203,6 +203,40 @@ def test_data_and_changes_go_in_where_that_is_asked(own: Project) -> None:
     assert b"what" in files["uncommitted_changes.diff"]
 
 
+COUNTED = """
+import sys
+from collections import Counter
+from pathlib import Path
+
+import experiment.data
+from repro.publishing import archive as module
+
+calls = Counter()
+
+def counted(owner, name):
+    function = getattr(owner, name)
+    def call(*arguments):
+        calls[name] += 1
+        return function(*arguments)
+    setattr(owner, name, call)
+
+counted(experiment.data, "datasets")
+counted(module, "describe")
+path = Path(sys.argv[1])
+module.archive(Path.cwd(), path, limit=10**9)
+print("made:", *calls.values())
+module.archive(Path.cwd(), path, limit=path.stat().st_size - 1)
+print("made:", *calls.values())
+"""
+
+
+def test_forms_and_the_parts_of_the_data_are_made_once(own: Project, tmp_path: Path) -> None:
+    """The author's code is asked once; forms are made anew only where something is left out."""
+    done = own.run("python", "-c", COUNTED, str(tmp_path / "x.zip"))
+    made = [line for line in done.stdout.splitlines() if line.startswith("made:")]
+    assert made == ["made: 1 1", "made: 2 3"], done.stdout + done.stderr
+
+
 # What is refused ------------------------------------------------------------------------------
 
 
@@ -246,6 +280,34 @@ def test_what_the_commit_lacks_is_refused(own: Project) -> None:
     (own.path / "out.txt").symlink_to("/etc/hostname")
     commit(own)
     assert "out.txt is a link to no file of the commit" in refused(own)
+
+
+CHANGED = """
+import sys
+from pathlib import Path
+
+from repro.core.errors import UserError
+from repro.publishing import archive as module
+
+find = module.find_runs
+
+def find_and_change(root, *rest):
+    (root / "README.md").write_text("of somebody who edits meanwhile")
+    return find(root, *rest)
+
+module.find_runs = find_and_change
+try:
+    module.archive(Path.cwd(), Path(sys.argv[1]))
+except UserError as error:
+    print("refused:", *error.lines)
+"""
+
+
+def test_a_change_while_it_is_made_is_refused(own: Project, tmp_path: Path) -> None:
+    done = own.run("python", "-c", CHANGED, str(tmp_path / "x.zip"))
+    line = "refused: a file was changed while the archive was made: let all else end first"
+    assert line in done.stdout.splitlines(), done.stdout + done.stderr
+    assert not (tmp_path / "x.zip").exists()
 
 
 def test_names_that_other_systems_cannot_have_are_each_named(own: Project) -> None:

@@ -3,13 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, commit, faults, last_line
+from conftest import Project, commit, faults, last_line, record_claims
 from repro.results.claims import stale
 from repro.results.document import outdated
 
@@ -30,11 +29,7 @@ CLASS = "cpu x86-64-v3 portable"
 def recorded_best(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in git that has recorded a claim of the best checkpoint; no test changes it."""
     own = project.copy(tmp_path_factory.mktemp("best") / "p")
-    (own.path / "configs" / "claims.yaml").write_text(CLAIMS)
-    subprocess.run(["git", "init", "--quiet", own.path], check=True)
-    commit(own)
-    done = own.module("repro", "record")
-    assert done.returncode == 0, done.stdout + done.stderr
+    record_claims(own, CLAIMS)
     commit(own)
     return own
 

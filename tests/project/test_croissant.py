@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CHECKS, CLAIMS, Project, clean_environ, commit, generate
+from conftest import CHECKS, CLAIMS, Project, clean_environ, commit, generate, record_claims
 from PIL import Image
 from repro.core.hashing import sha256_file
 from test_archive import unpack
@@ -98,13 +98,9 @@ def own_reader(project: Project, compared: str, rows: list[Any], *settings: str)
 
 def record(project: Project, claims: str, stated: str = "") -> Project:
     """Record claims and commit them, as their author would."""
-    (project.path / "configs" / "claims.yaml").write_text(claims)
     with (project.path / "pyproject.toml").open("a") as file:
         file.write(stated)
-    subprocess.run(["git", "init", "--quiet", project.path], check=True)
-    commit(project)
-    done = project.module("repro", "record")
-    assert done.returncode == 0, done.stdout + done.stderr
+    record_claims(project, claims)
     commit(project)
     return project
 

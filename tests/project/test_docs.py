@@ -47,3 +47,10 @@ def test_every_command_that_a_page_names_is_there(project: Project, page: Path) 
     code = code_in(page.read_text())
     assert set(re.findall(r"(?m)(?:^|[\s&;])make ([a-z][a-z-]*)", code)) <= verbs
     assert set(re.findall(r"-m repro ([a-z][a-z-]*)", code)) <= commands
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", TEMPLATE / "README.md"], ids=named)
+def test_every_package_of_the_kit_is_in_the_tree_that_a_page_draws(page: Path) -> None:
+    (tree,) = re.findall(r"(?s)\brepro/ *(?:the kit[^\n]*)?\n(.*?── tasks/)", page.read_text())
+    packages = [path.parent.name for path in (TEMPLATE / "repro").glob("*/__init__.py")]
+    assert sorted(re.findall(r"── (\w+)/", tree)) == sorted(packages)

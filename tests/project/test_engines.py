@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from background import Forked, contents, steps_of, wait_for_steps
-from conftest import HANGS, Project, commit, faults, generate, git
+from conftest import HANGS, Project, faults, generate, record_claims
 from pydantic import TypeAdapter
 from repro.core.errors import UserError
 from repro.core.layout import context_folders
@@ -836,11 +836,7 @@ def test_a_claim_of_four_processes_is_recorded_and_verified(wide: Project, tmp_p
     project = wide.copy(tmp_path / "p")
     experiment = project.path / "configs" / "experiment" / "several.yaml"
     experiment.write_text(EXPERIMENT)
-    (project.path / "configs" / "claims.yaml").write_text(CLAIMS)
-    git(project, "init", "--quiet")
-    commit(project)
-    done = project.module("repro", "record")
-    assert done.returncode == 0, done.stdout + done.stderr
+    record_claims(project, CLAIMS)
     command = "python -m torch.distributed.run --standalone --nproc-per-node=4 -m experiment.train"
     assert f"{command} experiment=several seed=42" in (project.path / "REPRODUCE.md").read_text()
     done = project.module("repro", "verify", "--require", "identical")
@@ -878,11 +874,7 @@ def test_claims_of_two_processes_are_verified_as_a_whole_and_in_part(
     experiment = project.path / "configs" / "experiment" / "several.yaml"
     experiment.write_text(EXPERIMENT.replace("max_steps: 3", "max_steps: 12") + SAVING)
     engines = ("ddp", "fsdp")
-    (project.path / "configs" / "claims.yaml").write_text("".join(map(OF_TWO.format, engines)))
-    git(project, "init", "--quiet")
-    commit(project)
-    done = project.module("repro", "record")
-    assert done.returncode == 0, done.stdout + done.stderr
+    record_claims(project, "".join(map(OF_TWO.format, engines)))
     for engine in engines:
         for options, told in {
             (): "weights and value have the recorded bits",

@@ -446,6 +446,29 @@ def test_what_is_asked_for_is_locked_and_imported(tmp_path: Path, task: str, tra
 
 # Answers -------------------------------------------------------------------------------------
 
+FOLDERS = {
+    "My  Study: Part 2": "my-study-part-2",
+    "Smörgås Łódź": "smorgas-lodz",
+    "Jörg's Über-Prüfung": "jorg-s-uber-prufung",
+    "Søren & Æsir": "soren-aesir",
+    "Straße, ﬁne \u2461": "strasse-fine-2",
+    "\u0130stanbul \u0131l\u0131k": "istanbul-ilik",
+    "e\u0301tude": "etude",
+    "中文": "experiment",
+}
+
+
+def test_the_suggested_folder_has_the_plain_letters_of_the_name() -> None:
+    program = (
+        "import json, sys; from local_extensions import slug; "
+        "print(json.dumps([slug(name) for name in json.loads(sys.argv[1])]))"
+    )
+    command = [COOKIECUTTER.with_name("python"), "-c", program, json.dumps([*FOLDERS])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(FOLDERS, json.loads(done.stdout), strict=True)) == FOLDERS
+
+
 NASTY = "A \"q\" 'r' \\ {{x}} {% y %} $(touch hit) `touch hit` é 🙂 # & <b> % * _ :"
 
 
@@ -453,7 +476,7 @@ SHOWN = ("README.md", "REPRODUCE.md", "LICENSE", "CITATION.cff", "pyproject.toml
 SHOWN = (*SHOWN, "Dockerfile")
 TEXTS = {
     "everything": NASTY,
-    "right to left": "\u05e9\u05dc\u05d5\u05dd \u0639\u0631\u0628\u064a \u202eabc\u202c",
+    "right to left": "\u05e9\u05dc\u05d5\u05dd \u0639\u0631\u0628\u064a \u200dabc\u200c",
     "toml and yaml": "'''x''' \"\"\" [a] = {b: c} - ? ! | > & *x %TAG @a `b` #c: d, null, ~, 1e3",
     "make and shell": "$(shell touch hit) $(touch hit) ${HOME} ; touch hit # \\",
     "markdown": "# a [b](c) <script>alert(1)</script> **d** | e | ~~f~~ 1. g",
@@ -651,6 +674,7 @@ def test_a_new_project_says_what_comes_next(tmp_path: Path) -> None:
         "repository_url=https://token@example.org/study",
         "project_name=a\r\nb",
         "project_name=a\x1bb",
+        "description=a\u202eb",
         "project_slug=" + "x" * 300,
         "description=" + "x" * 400,
         "author_name=a\nb",

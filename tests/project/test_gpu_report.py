@@ -39,7 +39,8 @@ def train(self, name, *settings, **_):
 
 
 Commands.train = train
-Commands.run = Commands.script = lambda *_, **__: subprocess.CompletedProcess([], 0, "", "")
+told = subprocess.CompletedProcess([], 0, "ratio 1.02\\n", "")
+Commands.run = Commands.script = lambda *_, **__: told
 """
 SLOW = """
 import subprocess, sys
@@ -89,8 +90,47 @@ def test_every_test_of_the_gpu_gets_a_line(faked: Project, tmp_path: Path) -> No
     text = (faked.path / "tests" / "test_gpu.py").read_text()
     assert told == set(re.findall(r"(?m)^def (test_\w+)", text))
     assert "| `test_twice_on_a_gpu` | 1 passed in " in done.stdout
+    assert "| small_cnn with the trace 1.02; resnet18 with the trace 1.02 |" in done.stdout
     assert paths(faked) == before
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+# The CPU taken for a GPU: what the tests do, and not what only a GPU can show.
+ON_CPU = {
+    "device=cuda": "device=cpu",
+    "device='cuda'": "device='cpu'",
+    "torch.cuda.set_sync_debug_mode(": "str(",
+    "torch.cuda.synchronize()": "None",
+    "session = Checked(": (
+        '__import__("repro.training.pending").training.pending.LATE_ON.add("cpu")\n'
+        "session = Checked("
+    ),
+}
+SEEN = """
+import torch
+import gpu_report
+
+gpu_report.gpu = lambda: "a CPU"
+torch.cuda.is_available = lambda: True
+torch.cuda.get_device_capability = lambda: (7, 5)
+"""
+
+
+def test_what_the_tests_of_the_gpu_do_passes_on_a_cpu(own_project: Project) -> None:
+    """No GPU has run these, so they would not be known to be right in themselves."""
+    tests = own_project.path / "tests"
+    text = (tests / "test_gpu.py").read_text()
+    for of_gpu, of_cpu in ON_CPU.items():
+        assert of_gpu in text
+        text = text.replace(of_gpu, of_cpu)
+    (tests / "test_gpu.py").write_text(text)
+    conftest = tests / "conftest.py"
+    conftest.write_text(f"{conftest.read_text()}{SEEN}")
+    chosen = "no_step_waits or not_finite or (computed_twice and 4)"
+    done = own_project.module("pytest", "-m", "gpu", "-k", chosen, str(tests / "test_gpu.py"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"(?m)^\| `test_\w+` \| (\d) passed in ", done.stdout)
+    assert rows == ["1", "3", "1"]
 
 
 def test_what_is_over_time_is_dropped_by_name(faked: Project) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CLAIMS, Project, commit, faults, git, last_line
+from conftest import CLAIMS, Project, faults, last_line, record_claims
 from repro.data.tar_index import TarIndex
 from test_adapting import STEPS, answer
 
@@ -83,10 +83,7 @@ def test_a_training_ends_at_a_sample_that_changed(large: Project, workers: int) 
 
 
 def test_the_check_of_all_samples_names_what_no_training_reads(large: Project) -> None:
-    (large.path / "configs" / "claims.yaml").write_text(CLAIMS.replace("accuracy", "error"))
-    git(large, "init", "--quiet")
-    commit(large)
-    answer(large.module("repro", "record"))
+    record_claims(large, CLAIMS.replace("accuracy", "error"))
     done = large.module("repro", "verify", "--check", "full")
     assert "samples    of tar files: each one read, as it was written" in answer(done)
     assert last_line(done.stdout) == "IDENTICAL"

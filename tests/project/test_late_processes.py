@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, generate
 
 LATE = '    __import__("repro.training.pending").training.pending.LATE_ON.add("cpu")\n'
 
@@ -36,3 +36,43 @@ def test_processes_whose_numbers_are_read_late_have_the_bits_of_those_that_wait(
     assert done.returncode == 0, done.stderr
     runs = own_project.path / "runs"
     assert contents(runs / "late") == contents(runs / "at-once")
+
+
+NOTED = """    def train_step(self, step: Any) -> dict[str, Any]:
+        loss = step.backward(self.loss)
+        step.gradients("model")
+        return {"loss": loss, "gradient_norm": step.update(clip=self.clip)}
+
+"""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the engines, whose steps note their gradients before they are clipped."""
+    project = generate(tmp_path_factory.mktemp("many"), "scale=many")
+    project.edit("experiment/task.py", "    def evaluate(", f"{NOTED}    def evaluate(")
+    return project
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_an_engine_whose_numbers_are_read_late_has_the_bits_of_one_that_waits(
+    many: Project, tmp_path: Path, parallel: str
+) -> None:
+    """Of sharded weights the processes add up their fingerprints by themselves."""
+    project = many.copy(tmp_path / many.path.name)
+    settings = [f"training.parallel={parallel}", "training.processes=2", "training.shards=2"]
+    settings += ["training.max_steps=9", "output.log_every=1", "output.checkpoint_every=4"]
+    for name in ("at-once", "late"):
+        if name == "late":
+            project.edit(
+                "experiment/train.py",
+                "    train_task(session)\n",
+                f"{LATE}    train_task(session)\n",
+            )
+        done = project.processes(2, "experiment.train", f"run_dir=runs/{name}", *settings)
+        assert done.returncode == 0, done.stderr
+        assert "waits" not in done.stdout
+    runs = project.path / "runs"
+    assert contents(runs / "late") == contents(runs / "at-once")
+    trace = (runs / "late" / "trace.jsonl").read_text()
+    assert trace.count('"gradients.model": "') == 9

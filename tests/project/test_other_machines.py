@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PORTABLE, Project, commit, faults, generate, git, last_line, weights
+from conftest import (
+    PORTABLE,
+    Project,
+    commit,
+    faults,
+    generate,
+    last_line,
+    record_claims,
+    weights,
+)
 from faked_machine import ARM_CLASS, ARM_SERVER, MAC, MAC_CLASS, FakedMachine
 from repro.core.errors import UserError
 from repro.environment.profile import PROFILES
@@ -32,11 +41,7 @@ CLAIMS = """
 def shipped(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with results that were recorded on x86-64, as an author publishes it."""
     own = project.copy(tmp_path_factory.mktemp("shipped") / "p")
-    (own.path / "configs" / "claims.yaml").write_text(CLAIMS)
-    git(own, "init", "--quiet")
-    commit(own)
-    done = own.module("repro", "record")
-    assert done.returncode == 0, done.stdout + done.stderr
+    record_claims(own, CLAIMS)
     shutil.rmtree(own.path / "runs")
     commit(own)
     return own

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shlex
 import statistics
 import zipfile
 from collections.abc import Mapping
@@ -495,6 +496,11 @@ def test_codecheck_yml_keeps_the_rules_of_its_specification(tmp_path: Path) -> N
     both = replace(found, about=replace(about, authors=two))
     people = yaml.safe_load(papers(both)["codecheck.yml"])["paper"]["authors"]
     assert people == [{"name": "Jo Doe", "ORCID": ORCID}, {"name": "Al"}]
+    # The second of two authors of one name has one.
+    named = contents(tmp_path, pyproject=f'[tool.repro.orcid]\n"Al" = ["", "{ORCID}"]\n')
+    both = replace(named, about=replace(about, authors=[Author("Al", None)] * 2))
+    people = yaml.safe_load(papers(both)["codecheck.yml"])["paper"]["authors"]
+    assert people == [{"name": "Al"}, {"name": "Al", "ORCID": ORCID}]
 
 
 def test_the_rules_find_what_is_wrong(tmp_path: Path) -> None:
@@ -612,6 +618,29 @@ def test_the_values_of_the_model_and_the_samples_of_the_parts_are_counted(own: P
     parts = re.findall(r"(train|validation|test) (\d+), ", facts["Splits"])
     assert {name for name, _ in parts} == {"train", "validation", "test"}
     assert sum(int(size) for _, size in parts) == 1797
+
+
+def test_another_seed_is_trained_with_the_claims_settings_and_evaluated(own: Project) -> None:
+    """A.7 of the appendix, as a reviewer pastes it."""
+    assert own.module("repro", "papers").returncode == 0
+    appendix = (own.path / "runs" / "papers" / "artifact-appendix.md").read_text()
+    (lines,) = re.findall(r"(?s)## A\.7 .*?\n```bash\n(.*?)\n```", appendix)
+    train, evaluate = lines.splitlines()
+    assert " training.max_steps=3 " in train
+    assert " seed=1 " in train
+    for command in (train, evaluate):
+        done = own.run(*shlex.split(command))
+        assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((own.path / "runs" / "mine" / "metrics.json").read_text())
+    assert (metrics["seed"], metrics["step"]) == (1, 3)
+
+
+def test_the_seed_and_the_checkpoint_of_the_customization_are_the_claims(tmp_path: Path) -> None:
+    best = {FIRST: {"1": RecordedCheckpoint(40, "be" * 32)}}
+    recorded = Recording({"a": a_claim(values={"1": 0.5}, checkpoint="best", best=best)})
+    appendix, _, _ = texts_of(contents(tmp_path, recorded))
+    assert "seed=2 run_dir=runs/mine\n" in appendix
+    assert "--checkpoint runs/mine/checkpoints/best\n" in appendix
 
 
 def test_the_manifest_of_codecheck_yml_is_made_anew_by_its_command(

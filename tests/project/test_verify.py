@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project, commit, faults, git, last_line
+from conftest import Project, commit, faults, last_line, record_claims
 from repro.results.claims import stale
 from repro.results.document import blocks, outdated
 from repro.results.recording import parse_recording
@@ -57,18 +57,14 @@ def data_block(project: Project, results: dict[str, Any]) -> str:
 def recorded(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in git that has recorded a small claim of its own, and its runs."""
     own = project.copy(tmp_path_factory.mktemp("recorded") / "p")
-    (own.path / "configs" / "claims.yaml").write_text(CLAIMS)
     text = (own.path / "REPRODUCE.md").read_text()
     (own.path / "REPRODUCE.md").write_text(text + "\nMy own words stay.\n")
     figures = own.path / "results" / "figures" / "tiny"
     figures.mkdir()
     for name in ("learning_curves_seeds.png", "mine.png"):  # an older kit's, and the author's
         (figures / name).write_bytes(b"PNG")
-    git(own, "init", "--quiet")
-    commit(own)
-    done = repro(own, "record")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "recording tiny, seed 4; 2 to do, about 0:0" in done.stdout
+    said = record_claims(own, CLAIMS)
+    assert "recording tiny, seed 4; 2 to do, about 0:0" in said
     return own
 
 

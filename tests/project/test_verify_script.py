@@ -95,10 +95,10 @@ def test_it_says_what_it_costs_and_gives_identical_twice(unpacked: Path) -> None
 def test_quick_compares_the_first_steps_and_claims_no_more(unpacked: Path) -> None:
     done = verify(unpacked, *ENVIRONMENT, "--quick", "--markdown")
     assert done.returncode == 0, done.stderr
-    assert last_line(done.stderr) == "PREFIX AGREES (3 of 3 steps)"
+    assert last_line(done.stderr) == "PREFIX AGREES (3 of 3 steps; the value was not evaluated)"
     assert "IDENTICAL" not in done.stdout + done.stderr
     head, _, *facts = done.stdout.splitlines()
-    assert head == "**PREFIX AGREES (3 of 3 steps)**: A short training"
+    assert head == "**PREFIX AGREES (3 of 3 steps; the value was not evaluated)**: A short training"
     (found,) = unpacked.glob("runs/verify/*/verdict.json")
     verdict = json.loads(found.read_text())
     told = dict(fact.removeprefix("- ").split(": ", 1) for fact in facts)
@@ -356,7 +356,7 @@ def test_after_an_interrupt_the_next_start_begins_anew(
     assert "Traceback" not in error
     done = verify(unpacked, *ENVIRONMENT, "--work", str(work), "--quick")
     assert done.returncode == 0, done.stderr
-    assert last_line(done.stdout) == "PREFIX AGREES (3 of 3 steps)"
+    assert last_line(done.stdout) == "PREFIX AGREES (3 of 3 steps; the value was not evaluated)"
 
 
 # Python and its packages ----------------------------------------------------------------------
@@ -400,6 +400,7 @@ def test_wrong_options_show_the_usage(unpacked: Path, shell: str) -> None:
         (["all"], "error: found all, which is no option: expected those above"),
         (["--work"], "error: --work: expected a value after it"),
         (["--claim", ""], "error: --claim: expected a value after it"),
+        (["--claim", "--help"], "error: --claim: expected a value after it"),
     ):
         done = verify(unpacked, *words, shell=shell)
         assert (done.returncode, done.stdout) == (2, "")

@@ -1,15 +1,21 @@
-"""The image, built and run with a real Docker engine (engine.py) as the project's Makefile does."""
+"""The image, built and run with a real Docker engine (engine.py) as the project's Makefile does.
+
+What is built is removed at the end: it takes 13 GB, which other tests need.
+"""
 
 import json
 import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import HANGS, Project, last_line
 from engine import BASE, Engine
+from published import commands
+from published import run as run_commands
 
 STEPS = ("training.max_steps=12", "training.shards=2", "output.checkpoint_every=6")
 SECRETS = (".env", "token.txt", "experiment/.netrc", "data/private.bin", "runs/old/metrics.jsonl")
@@ -32,7 +38,9 @@ def build(engine: Engine, project: Project) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def built(engine: Engine, project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def built(
+    engine: Engine, project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
     """A project in git, its image built; private files lie about in it."""
     own = project.copy(tmp_path_factory.mktemp("image") / project.path.name)
     git(own.path, "init", "--quiet")
@@ -45,7 +53,8 @@ def built(engine: Engine, project: Project, tmp_path_factory: pytest.TempPathFac
     (own.path / "experiment" / "model.py").chmod(0o600)  # of a checkout with umask 077
     (own.path / "configs").chmod(0o700)
     build(engine, own)
-    return own
+    yield own
+    engine.forget(image(own))
 
 
 def image(project: Project) -> str:
@@ -221,6 +230,27 @@ def test_a_change_of_the_code_installs_nothing_anew(engine: Engine, built: Proje
     steps = re.findall(r"^#(\d+) \[dependencies.*RUN", log, re.M)
     assert steps
     assert all(re.search(rf"^#{step} CACHED", log, re.M) for step in steps), log[-3000:]
+
+
+@pytest.mark.usefixtures("built")
+def test_they_do_by_the_path_of_docker(
+    published: tuple[Project, dict[str, str]], engine: Engine, tmp_path: Path
+) -> None:
+    """REPRODUCE.md taken at its word: its commands for Docker, with the packages of `built`.
+
+    No base can be downloaded here: a stand-in is named by the variables of `make image`.
+    """
+    project, variables = published
+    blocks = commands(project)
+    (docker,) = (block for block in blocks if block[0].startswith("make image"))
+    variables = {**variables, **engine.variables, "DOCKER": engine.client}
+    variables["BUILD_ARGS"] = f"--network host --build-arg BASE_IMAGE={BASE}"
+    start = blocks[0][:2]
+    assert start[1] == "cd clean-room"
+    assert not os.environ.get("BUILD_ARGS")
+    output = run_commands(tmp_path, [*start, *docker], **variables)
+    engine.forget(image(project))
+    assert output.endswith("\nIDENTICAL\n"), output[-2000:]
 
 
 def test_importing_torch_compiles_nothing_inside(engine: Engine, built: Project) -> None:

@@ -83,11 +83,11 @@ def test_what_others_report_is_told_apart(reported: Project, browser: Browser) -
         "Reported, not checked: IDENTICAL EQUIVALENT DIFFERENT CONTRADICTION",
         f"IDENTICAL on {hardware}, reported, not checked",
         "took 1:06:40 (h:mm:ss)",
-        "EQUIVALENT on cpu Apple M2 native, reported, not checked",
+        "EQUIVALENT on cpu Apple M2, macOS 15.1 native, reported, not checked",
         f"CONTRADICTION on {hardware}, reported, not checked",
         "it says IDENTICAL, but its facts say DIFFERENT: the weights have other bits",
         "it left the recorded trace at step 37",
-        "Hardware class: cpu Apple M2 native, not recorded",
+        "Hardware class: cpu Apple M2, macOS 15.1 native, not recorded",
         "it says DIFFERENT, and its conditions are not the recorded ones",
         "What differed: code: 1, config: 1",
     ):

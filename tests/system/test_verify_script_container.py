@@ -61,7 +61,9 @@ def test_without_make_and_git_in_a_read_only_folder_it_gives_identical(
 
     done = start(reviewer, archive, scratch, "host", "--quick", "--markdown")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("**PREFIX AGREES (3 of 3 steps)**: A short training\n")
+    assert done.stdout.startswith(
+        "**PREFIX AGREES (3 of 3 steps; the value was not evaluated)**: A short training\n"
+    )
     assert "once:\n     up to 3 GB to download, 7 GB of disk, 5 to 15 minutes;\n" in done.stderr
     assert "IDENTICAL" not in done.stdout + done.stderr
 

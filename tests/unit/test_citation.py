@@ -11,7 +11,7 @@ from repro.results.stated import Stated
 
 DOI = "10.5281/zenodo.1234567"
 JANE, JOHN = "0000-0002-1825-0097", "0000-0001-5109-3700"
-BOTH = Stated(DOI, {"Jane Doe": JANE, "The Lab": JOHN})
+BOTH = Stated(DOI, {"Jane Doe": [JANE], "The Lab": [JOHN]})
 
 # As authors write them: comments, quotes, an own order, an own indentation, no line end at the end.
 BLOCK = """\
@@ -56,6 +56,31 @@ def test_another_value_is_replaced_where_it_stands(old: str) -> None:
     assert cited(text, Stated(DOI)) == f'doi: "{DOI}" # of the preprint\n{BLOCK}'
 
 
+@pytest.mark.parametrize("style", [">-", "|", "|+", ">2-"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_texts_in_lines_of_their_own_stay(style: str, ends: str) -> None:
+    """The lines go below them, and a DOI in such a form is replaced."""
+    title = f"title: {style}\n  A title\n  in lines\n\n"
+    authors = f"# who\nauthors:\n- name: {style}\n    Jane Doe\n  affiliation: x\n"
+    authors += "- name: |-\n    The Lab\n"
+    for text in (title + authors, authors + title, f"doi: >-\n  10.1/old\n{title}{authors}"):
+        before = text.replace("\n", ends)
+        orcids = {yaml.safe_load(before)["authors"][0]["name"]: [JANE], "The Lab": [JOHN]}
+        after = cited(before, Stated(DOI, orcids))
+        found = yaml.safe_load(after)
+        assert found.pop("doi") == DOI
+        assert [author.pop("orcid")[-4:] for author in found["authors"]] == [JANE[-4:], JOHN[-4:]]
+        expected = yaml.safe_load(before)
+        expected.pop("doi", None)
+        assert found == expected
+        assert cited(after, Stated(DOI, orcids)) == after
+        added = [line for line in after.split(ends) if "orcid:" in line or "doi:" in line]
+        kept = [line for line in after.split(ends) if line not in added]
+        assert kept == [
+            line for line in before.split(ends) if "10.1" not in line and "doi" not in line
+        ]
+
+
 def test_an_empty_value_is_filled_in() -> None:
     assert cited(f"doi:\n{BLOCK}", Stated(DOI)) == f'doi: "{DOI}"\n{BLOCK}'
 
@@ -63,18 +88,28 @@ def test_an_empty_value_is_filled_in() -> None:
 def test_the_only_author_needs_no_name() -> None:
     text = "title: x\nauthors: [{name: Jane Doe}]\n"
     after = f'title: x\nauthors: [{{name: Jane Doe, orcid: "https://orcid.org/{JANE}"}}]\n'
-    assert cited(text, Stated(orcids={"": JANE})) == after
+    assert cited(text, Stated(orcids={"": [JANE]})) == after
     assert yaml.safe_load(after)["authors"][0]["orcid"].endswith(JANE)
+
+
+@pytest.mark.parametrize("orcids", [[JANE, JOHN], ["", JOHN], [JANE, ""]])
+def test_authors_of_one_name_have_their_orcids_in_their_order(orcids: list[str]) -> None:
+    text = "title: x\nauthors:\n- name: Wei Li\n- name: Y\n- name: Wei Li\n"
+    after = cited(text, Stated(orcids={"Wei Li": orcids}))
+    authors = yaml.safe_load(after)["authors"]
+    told = [author.get("orcid", "").rpartition("/")[2] for author in authors]
+    assert told == [orcids[0], "", orcids[1]]
 
 
 @pytest.mark.parametrize(
     ("text", "stated", "told"),
     [
-        (BLOCK, Stated(orcids={"": JANE}), "of one author, and CITATION.cff has 2"),
-        (BLOCK, Stated(orcids={"J. Doe": JANE}), "names 'J. Doe', and CITATION.cff has Jane Doe"),
-        ("authors:\n- name: X\n- name: X\n", Stated(orcids={"X": JANE}), "each only once"),
-        ("title: x\n", Stated(orcids={"": JANE}), "authors: expected a list"),
-        ("authors: [x]\n", Stated(orcids={"": JANE}), "authors: expected a list"),
+        (BLOCK, Stated(orcids={"": [JANE]}), "of one author, and CITATION.cff has 2"),
+        (BLOCK, Stated(orcids={"J. Doe": [JANE]}), "names 'J. Doe', and CITATION.cff has Jane Doe"),
+        ("authors:\n- name: X\n- name: X\n", Stated(orcids={"X": [JANE]}), "have a list, in their"),
+        ("authors:\n- name: X\n", Stated(orcids={"X": [JANE, JOHN]}), "names 'X' with 2 ORCIDs"),
+        ("title: x\n", Stated(orcids={"": [JANE]}), "authors: expected a list"),
+        ("authors: [x]\n", Stated(orcids={"": [JANE]}), "authors: expected a list"),
         ("title: [\n", Stated(DOI), "no YAML of names with values"),
         ("- title\n", Stated(DOI), "no YAML of names with values"),
         ("[" * 500, Stated(DOI), "no YAML of names with values"),

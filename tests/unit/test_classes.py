@@ -1,7 +1,9 @@
 """Results of several hardware classes in one recording: who keeps what, and what is compared."""
 
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from repro.core.errors import UserError
@@ -25,7 +27,7 @@ from repro.runs.conditions import Conditions, DatasetFacts, Situation
 
 FIRST = "cpu x86-64-v3 portable"
 ARM = "cpu aarch64 Neoverse-N1 (04880d67) native"
-MAC = "cpu Apple M2 Pro native"
+MAC = "cpu Apple M2 Pro, macOS 15.1 native"
 CONDITIONS = Conditions({"a.py": "1"}, {"threads": 1}, "data", "lock", {})
 MINE = Claim(
     name="claim-0",
@@ -195,19 +197,53 @@ def test_a_run_is_looked_for_by_its_class(tmp_path: Path, monkeypatch: pytest.Mo
     assert recorded_run(tmp_path, "claim-0", merged, 1) is None  # bits of another class
 
 
+def publish_results_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_copy_figures", "_copy_trace", "write_document"):
+        monkeypatch.setattr(published, name, lambda *_: None)
+
+
+def publish_of(root: Path, hardware: str, bits: str) -> None:
+    """End a recording as a machine of that class does."""
+    now = recording(f"commit of {hardware}", claim(hardware, 0.5, bits))
+    situation = Situation(CONDITIONS, hardware, DatasetFacts())
+    publish_beside(root, [MINE], {"claim-0": situation}, {"claim-0": root}, now)
+
+
 def test_what_another_machine_recorded_meanwhile_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Machines may share a folder: what is there is read when all is trained."""
-    for name in ("_copy_figures", "_copy_trace", "write_document"):
-        monkeypatch.setattr(published, name, lambda *_: None)
+    publish_results_alone(monkeypatch)
     for hardware, bits in ((FIRST, "aa"), (ARM, "bb"), (MAC, "cc")):
-        now = recording(f"commit of {hardware}", claim(hardware, 0.5, bits))
-        situation = Situation(CONDITIONS, hardware, DatasetFacts())
-        publish_beside(tmp_path, [MINE], {"claim-0": situation}, {"claim-0": tmp_path}, now)
+        publish_of(tmp_path, hardware, bits)
     found = read_recording(tmp_path).claims["claim-0"]
     assert {name: each["1"] for name, each in found.bits.items()} == {
         FIRST: "aa",
         ARM: "bb",
         MAC: "cc",
     }
+
+
+def test_two_machines_that_end_in_the_same_moment_keep_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one begins when the first has read what is there and has not yet written."""
+    publish_results_alone(monkeypatch)
+    second = multiprocessing.get_context("fork").Process(
+        target=publish_of, args=(tmp_path, ARM, "bb")
+    )
+    read = published.comparable_recording
+
+    def slowly(*arguments: Any) -> Recording | None:
+        found = read(*arguments)
+        if multiprocessing.parent_process() is None:
+            second.start()
+            second.join(1)  # seconds: far more than it needs unless it waits
+        return found
+
+    monkeypatch.setattr(published, "comparable_recording", slowly)
+    publish_of(tmp_path, FIRST, "aa")
+    second.join(30)
+    assert second.exitcode == 0
+    found = read_recording(tmp_path).claims["claim-0"]
+    assert found.bits.keys() == {FIRST, ARM}

@@ -1,10 +1,12 @@
 """Going on with a training: other code since its checkpoint is refused, or is told everywhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_claims import recorded_claim
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.results import record
@@ -13,7 +15,6 @@ from repro.runs.conditions import conditions_on_disk
 from repro.runs.context import other_code, read_context
 from repro.runs.run_result import read_result
 from repro.runs.training_session import TrainingSession
-from test_results import claim
 from test_session import Settings, as_it_was, plain, quiet, settings
 
 __all__ = ["as_it_was"]  # a fixture
@@ -147,7 +148,8 @@ def test_record_and_verify_take_it_for_no_run_of_the_claim(root: Path) -> None:
     hardware = context.hardware_class
     environments = {hardware: context.conditions.environment}
     bits = {hardware: {"1": "aa"}}
-    expected = claim(conditions=context.conditions, bits=bits, environments=environments)
+    shared = replace(context.conditions, environment={})
+    expected = recorded_claim(conditions=shared, bits=bits, environments=environments)
     assert recorded_run(root, "mine", expected, 1) == run
     edit(root)
     go_on(root, name="record/mine/digest/seed-1")

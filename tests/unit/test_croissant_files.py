@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_claims import recorded_claim
 from repro.core.hashing import sha256_bytes
 from repro.publishing import croissant as croissants
 from repro.publishing.contents import Contents, PackedTraining
@@ -12,7 +13,6 @@ from repro.publishing.croissant import CROISSANT, croissant
 from repro.publishing.table_columns import read_columns
 from repro.results.about import About
 from repro.results.recording import Recording
-from test_results import claim
 
 ABOUT = About("p", "P", "About p", [], None, "https://example.org/p")
 URL = "https://example.org/raw/all.tar.gz"
@@ -45,7 +45,7 @@ def described(root: Path, with_data: bool, files: dict[str, bytes], **facts: Any
         root=root,
         files=packed,
         about=ABOUT,
-        recording=Recording({"c": claim(mean=0.5)}),
+        recording=Recording({"c": recorded_claim(mean=0.5)}),
         trainings=[PackedTraining("c-seed-1", "", "runs", f"{top}/mine/manifest.json")],
         commit=None,
         moment=0,

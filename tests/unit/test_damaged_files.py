@@ -459,6 +459,7 @@ CLAIM = {
         ("arguments", ["a=\0"]),
         ("conditions", {}),
         ("best", {"cpu": {}}),
+        ("environments", {"gpu": {}}),
     ],
 )
 def test_a_recording_that_cannot_be_is_refused_before_training(

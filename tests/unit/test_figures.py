@@ -282,6 +282,35 @@ def test_curves_over_seeds_have_their_mean_and_range(tmp_path: Path) -> None:
     assert [high, low] == [lines(root)[1][0], lines(root)[0][0]]
 
 
+def test_a_baseline_is_a_line_in_the_panel_of_what_is_to_be_better(tmp_path: Path) -> None:
+    """One value at all steps and a name that ends as another one; else it has a panel."""
+
+    def run(seed: int) -> list[JsonObject]:
+        return [
+            {
+                **{"split": "validation", "step": step, "mae": 5.0 - step, "ridge_mae": 4.0 + seed},
+                **{"old_ridge_mae": 5.0, "top_mae": 1.0 + step, "stuck": 0.1},
+            }
+            for step in (1, 2, 3)
+        ]
+
+    draw_curves(tmp_path / "of_one.svg", run(0))
+    draw_seeds(tmp_path, {"0": run(0), "1": run(1)})
+    for name, count in (("of_one.svg", 3), ("learning_curves_seeds.svg", 5)):
+        root = parse((tmp_path / name).read_text())
+        panels = [f"validation {of}" for of in ("mae", "top_mae", "stuck")]
+        assert [text for text in texts(root, "name") if text != "step"] == panels
+        assert {"ridge_mae", "old_ridge_mae"} <= {*texts(root, "legend")}
+        mae = next(root.iter(f"{SVG}g"))
+        curves = [shape for shape in mae if shape.get("class") == "curve"]
+        assert len(curves) == count
+        flat = [shape for shape in curves if len({y for _, y in points(shape)}) == 1]
+        assert [shape.get("stroke-dasharray") for shape in flat] == ["6 4", "6 4"]
+    draw_curves(tmp_path / "once.svg", run(0)[:1])  # nothing tells that it would stay
+    once = parse((tmp_path / "once.svg").read_text())
+    assert "validation ridge_mae" in texts(once, "name")
+
+
 def test_values_that_overflow_a_sum_have_a_mean(tmp_path: Path) -> None:
     draw_seeds(tmp_path, {"1": epochs(1.7e308), "2": epochs(1.6e308)})
     assert len(lines(read(tmp_path / "learning_curves_seeds.svg"))) == 3

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from faked_machine import NEOVERSE_N1
+from faked_machine import MAC, MAC_CLASS, NEOVERSE_N1
 from repro.core import machines
 from repro.core.errors import UserError
 from repro.core.machines import ThisMachine
@@ -68,7 +68,7 @@ def test_no_other_machine_gets_the_portable_class(other_machine: ThisMachine) ->
     assert resolve_profile("auto") == "native"
     with pytest.raises(UserError, match="take profile=native"):
         hardware_class("portable", "cpu")
-    assert hardware_class("auto", "cpu").endswith(" native")
+    assert hardware_class(resolve_profile("auto"), "cpu").endswith(" native")
 
 
 def test_portable_is_refused_where_it_cannot_be(
@@ -117,18 +117,21 @@ CLASSES = {
         ThisMachine("linux", "aarch64", ""),
         "cpu aarch64 of unknown model (?) native",
     ),
-    "a Mac": (ThisMachine("darwin", "arm64", "Apple M2 Pro"), "cpu Apple M2 Pro native"),
+    "a Mac": (MAC, MAC_CLASS),
     "a virtual Mac": (
-        ThisMachine("darwin", "arm64", "Apple M1 (Virtual)"),
-        "cpu Apple M1 (Virtual) native",
+        MAC._replace(cpu="Apple M1 (Virtual)", version="26.0.1"),
+        "cpu Apple M1 (Virtual), macOS 26.0.1 native",
     ),
-    "a silent Mac": (ThisMachine("darwin", "arm64", ""), "cpu arm64 native"),
+    "a silent Mac": (
+        MAC._replace(cpu="", version=""),
+        "cpu arm64, macOS of unknown version native",
+    ),
 }
 
 
 def class_of(machine: ThisMachine, monkeypatch: pytest.MonkeyPatch) -> str:
     be(monkeypatch, machine)
-    return hardware_class("auto", "cpu")
+    return hardware_class(resolve_profile("auto"), "cpu")
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -168,25 +171,35 @@ def test_this_machine_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -
     assert "environ" not in source.partition('"""\n')[2]
 
 
-def test_a_mac_is_asked_for_the_name_of_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the function of its C library, here a stand-in; and one that refuses has no name."""
+def test_a_mac_is_asked_for_the_name_of_its_cpu_and_its_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the function of its C library, here a stand-in; one that refuses has neither."""
 
     class Library:
-        def __init__(self, answer: bytes, code: int) -> None:
-            self.answer = answer
-            self.code = code
+        def __init__(self, answers: dict[bytes, bytes]) -> None:
+            self.answers = answers
 
         def sysctlbyname(self, name: bytes, text: Any, size: Any, new: None, length: Any) -> int:
-            assert (name, new, length.value) == (b"machdep.cpu.brand_string", None, 0)
-            text.value = self.answer
-            return self.code
+            assert (new, length.value) == (None, 0)
+            text.value = self.answers.get(name, b"")
+            return 0 if name in self.answers else -1
 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    for answer, code, name in ((b"Apple M4 Max", 0, "Apple M4 Max"), (b"", -1, "")):
-        library = Library(answer, code)
+    answers = {b"machdep.cpu.brand_string": b"Apple M4 Max", b"kern.osproductversion": b"15.6.1"}
+    for library, told in ((Library(answers), ("Apple M4 Max", "15.6.1")), (Library({}), ("", ""))):
         monkeypatch.setattr(ctypes, "CDLL", lambda _, library=library: library)
-        assert machines.this_machine() == ThisMachine("darwin", "arm64", name)
+        found = machines.this_machine()
+        assert (found.system, found.architecture) == ("darwin", "arm64")
+        assert (found.cpu, found.version) == told
+
+
+def test_an_update_of_macos_is_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate, which multiplies matrices there, comes with macOS and not with the lock."""
+    versions = ("15.1", "15.2", "26.0")
+    classes = {class_of(MAC._replace(version=version), monkeypatch) for version in versions}
+    assert len(classes) == 3
 
 
 def test_the_length_of_vectors_is_asked_of_an_arm_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +225,7 @@ def recorded(environment: dict[str, str], hardware: str) -> RecordedClaim:
         values={"1": 0.5},
         bits={hardware: {"1": "aa"}},
         steps=1,
-        conditions=situation(environment, hardware).conditions,
+        conditions=situation({}, hardware).conditions,
         environments={hardware: environment},
     )
 
@@ -274,6 +287,13 @@ def test_a_recording_keeps_the_environment_of_each_class() -> None:
     read = parse_recording({"claims": {"it": old}})
     assert read is not None
     assert read.claims["it"].environments == {PORTABLE_CLASS: PORTABLE}
+
+
+def test_conditions_of_all_classes_have_no_environment() -> None:
+    claim = recorded(PORTABLE, PORTABLE_CLASS)
+    of_a_class = situation(PORTABLE, PORTABLE_CLASS).conditions
+    with pytest.raises(ValueError, match="hold an environment"):
+        replace(claim, conditions=of_a_class)
 
 
 def test_the_profile_is_no_setting_among_the_conditions(

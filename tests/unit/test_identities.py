@@ -7,22 +7,27 @@ import html
 import io
 import json
 import lzma
+import sqlite3
 import struct
 import subprocess
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy
 import pytest
 from conftest import TEMPLATE
 from repro.core.errors import UserError
-from repro.publishing.anonymity import anonymous, containers, data_uris, machine_names, searching
+from repro.publishing.anonymity import anonymous, base64_texts, containers, machine_names, searching
 from repro.publishing.anonymity.candidates import candidates
 from repro.publishing.anonymity.containers import Opener
-from repro.publishing.anonymity.documents import is_left_out, without_names
+from repro.publishing.anonymity.documents import without_names
 from repro.publishing.anonymity.identities import Identities, Identity, find_identities
+from repro.publishing.anonymity.people_lists import is_list_of_people
 from repro.publishing.anonymity.rebuilt import rebuilt
 from repro.publishing.anonymity.same_conditions import stated_conditions
 from repro.publishing.anonymity.searching import search
@@ -218,6 +223,17 @@ CONTAINERS = {
         b"url(data:text/css;base64,%s)"
         % base64.b64encode(b"url(data:text/plain;base64,%s)" % base64.b64encode(TEXT))
     ),
+    "base64 in a string of JSON": json.dumps({"token": base64.b64encode(TEXT).decode()}).encode(),
+    "base64 in a URL": b"https://x.org/?q=%s&p" % base64.urlsafe_b64encode(b"\xff\xfe" + TEXT),
+    "base64 without padding": base64.b64encode(TEXT + b"1").rstrip(b"="),
+    "base64 in lines": b"Encoding: base64\n\n%s\n--end" % base64.encodebytes(TEXT * 9),
+    "base64 in lines of YAML": b"x: !!binary |\n    %s"
+    % base64.encodebytes(TEXT * 9).replace(b"\n", b"\r\n    "),
+    "output of a notebook": json.dumps(
+        {"image/png": base64.encodebytes(picture(b"tEXt", b"Author\0Quagmire " * 9)).decode()}
+    ).encode(),
+    "base64 of a gzip": b"see %s." % base64.b64encode(gzip.compress(TEXT)),
+    "a short name in base64": b"'%s'" % base64.b64encode(b"quagmire@x.org: 12"),
     "zip": packed_zip(TEXT),
     "a name in a zip": packed_zip(b"x", "quagmire.txt"),
     "gzip": gzip.compress(TEXT),
@@ -247,26 +263,69 @@ def test_words_in_containers_are_found_and_replaced(kind: str) -> None:
 def test_a_data_uri_is_found_wherever_a_file_is_cut_and_others_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(data_uris, "_CHUNK", 64)
+    monkeypatch.setattr(base64_texts, "_CHUNK", 64)
     words = Spellings({"quagmire": "anonymous"})
     other = b"data:image/png;base64,%s)" % base64.b64encode(bytes(range(200)))
     for before in range(50, 70):
         text = b"\n" + b"." * before + b"(data:;base64,%s) " % base64.b64encode(TEXT) + other
         (hit,) = search("report.html", text, words, Opener())
-        assert str(hit) == "report.html: data: URI in line 2: line 1"
+        assert str(hit) == "report.html: base64: line 2"
         new = rebuilt(text, words.replace)
         assert b"(data:;base64,%s) " % base64.b64encode(b"by anonymous\n" * 5) in new
         assert new.endswith(other)
 
 
+def test_base64_without_a_mark_is_found_wherever_a_file_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base64_texts, "_CHUNK", 64)
+    words = Spellings({"quagmire": "anonymous"})
+    for before in range(50, 70):
+        text = b"\n" + b"." * before + b'"%s"' % base64.b64encode(TEXT)
+        (hit,) = search("x.json", text, words, Opener())
+        assert str(hit) == "x.json: base64: line 2"
+
+
+def test_each_of_many_small_texts_in_base64_is_told_by_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(containers, "_MOST_TOGETHER", 3)
+    words = Spellings(dict.fromkeys(("quagmire", "fennimore", "penhaligon"), "anonymous"))
+    names = {3: b"made by Quagmire, 1", 4: b"\n\nand also Fennimore", 9: b"by Penhaligon, too"}
+    lines = [
+        b'"%s"' % base64.b64encode(names.get(number, b"a text without a name"))
+        for number in range(12)
+    ]
+    hits = search("x.json", b"\n".join(lines), words, Opener())
+    assert {(hit.place, hit.line - 1, hit.word) for hit in hits} == {
+        ("base64", 3, "quagmire"),
+        ("base64", 4, "fennimore"),
+        ("base64", 9, "penhaligon"),
+    }
+
+
+@pytest.mark.parametrize(
+    "text", [b"%s\nend of it", b"%s\n\nAndTheNextLine\n", b"(%s) %s\n" % (b"%s", b"ab" * 32)]
+)
+def test_what_stands_beside_base64_stays(text: bytes) -> None:
+    words = Spellings({"quagmire": "anonymous"})
+    for pack in (base64.b64encode, lambda data: base64.encodebytes(data * 5).rstrip()):
+        new = rebuilt(text % pack(TEXT), words.replace)
+        assert new == text % pack(TEXT.replace(b"Quagmire", b"anonymous"))
+    digest = sha256(b"").hexdigest().encode()
+    assert [
+        *base64_texts.base64_texts(io.BytesIO(digest + b" snake_case_names_of_any_length"))
+    ] == []
+
+
 def test_a_data_uri_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_uris, "_CHUNK", 64)
-    monkeypatch.setattr(data_uris, "_LONGEST", 256)
+    monkeypatch.setattr(base64_texts, "_CHUNK", 64)
+    monkeypatch.setattr(base64_texts, "_LONGEST", 256)
     text = b"(data:;base64,%s) (data:;base64,%s)" % (b"A" * 4000, base64.b64encode(TEXT))
     opener = Opener()
     (hit,) = search("x.html", text, Spellings({"quagmire": "anonymous"}), opener)
     assert hit.word == "quagmire"
-    assert "a data: URI of more than 256 bytes" in opener.unread[0]
+    assert "base64 of more than 256 bytes" in opener.unread[0]
 
 
 def test_what_is_written_anew_can_still_be_read() -> None:
@@ -295,6 +354,62 @@ def test_bzip2_and_xz_are_searched_and_not_rewritten(compress: Callable[[bytes],
     assert str(hit) == "file: content: line 1"
     with pytest.raises(UserError, match="keep it as gzip"):
         rebuilt(compress(TEXT), words.replace)
+
+
+def a_tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as packed:
+        info = tarfile.TarInfo("a.txt")
+        info.size = len(TEXT)
+        packed.addfile(info, io.BytesIO(TEXT))
+    return buffer.getvalue()
+
+
+def a_database() -> bytes:
+    with sqlite3.connect(":memory:") as database:
+        database.execute("create table names (name text)")
+        database.execute("insert into names values (?)", (TEXT.decode(),))
+        return database.serialize()
+
+
+def an_array(name: str) -> bytes:
+    buffer = io.BytesIO()
+    numpy.save(buffer, numpy.array([name, "x" * 40]))
+    return buffer.getvalue()
+
+
+def a_jpeg() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.new("RGB", (8, 8))
+    about = image.getexif()
+    about[0x013B] = "Quagmire"  # the artist
+    image.save(buffer, "JPEG", exif=about)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("data", [a_tar(), gzip.compress(a_tar()), a_database(), a_jpeg()])
+def test_what_another_name_would_break_is_found_and_refused(data: bytes) -> None:
+    words = Spellings({"quagmire": "anonymous"})
+    assert search("file", data, words, Opener())
+    with pytest.raises(UserError, match="it is no text"):
+        rebuilt(data, words.replace)
+    assert rebuilt(data, lambda part: part) == data or data.startswith(b"\x1f\x8b")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "latin-1"])
+def test_a_text_of_each_encoding_is_written_anew(encoding: str) -> None:
+    text = "\ttö Quagmire\r\n\x0c"
+    new = rebuilt(text.encode(encoding), Spellings({"quagmire": "anonymous"}).replace)
+    assert new == text.replace("Quagmire", "anonymous").encode(encoding)
+
+
+def test_texts_of_numpy_are_found() -> None:
+    words = Spellings({"jane quagmire": "anonymous", "quagmire": "anonymous"})
+    hits = search("names.npy", an_array("by Jane Quagmire"), words, Opener())
+    assert {hit.word for hit in hits} == {"jane quagmire", "quagmire"}
+    assert not search("names.npy", an_array("by nobody else"), words, Opener())
 
 
 def _spending(sizes: list[int]) -> Callable[[containers._Budget, int], None]:
@@ -456,7 +571,7 @@ references:
 """
     files = {"pyproject.toml": b'[project]\nname = "x"\n' + paper, "CITATION.cff": citation}
     found = known(find_identities(nobody, files))
-    assert {"10.1145/3579990.3580012", "arxiv:2401.01234", "arxiv.org/abs/2401.01234"} <= found
+    assert {"10.1145/3579990.3580012", "2401.01234", "2401.01234v2"} <= found
     assert {"grace hollowell", "10.1000/preferred", "0000-0001-5109-3700"} <= found
     assert "10.5281/zenodo.77" in found
     assert not {"elseworth", "somebody elseworth", "10.1000/others", "10.5281"} & found
@@ -649,7 +764,7 @@ def test_a_licence_is_of_anonymous_authors() -> None:
 def test_lists_of_people_are_left_out() -> None:
     left_out = [".mailmap", "AUTHORS", "docs/CONTRIBUTORS.md", ".github/CODEOWNERS"]
     kept = ["experiment/authors.py", "README.md", "CONTRIBUTING.md"]
-    assert [name for name in [*left_out, *kept] if is_left_out(name)] == left_out
+    assert [name for name in [*left_out, *kept] if is_list_of_people(name)] == left_out
 
 
 def test_stated_digests_follow_the_files_and_the_files_that_state_them() -> None:
@@ -690,6 +805,20 @@ def test_a_kept_verdict_is_called_by_its_new_digest(tmp_path: Path) -> None:
     assert {*replacing.files} == {*files} - {old} | {new}  # one that report left out keeps its name
     renewed, _ = with_new_digests(replacing.before, replacing.files, ())
     assert renewed["notes.md"] == f"see {new}\n".encode()
+
+
+def test_what_is_seen_and_cannot_be_replaced_is_refused(tmp_path: Path) -> None:
+    """Also of a run, whose files stay on the disk and are not searched again."""
+    path = tmp_path / "notes.txt"
+    path.write_text("one\nby thorn\u00adbox\n")
+    identities = Identities({"thornbox": Identity("thornbox", "a host")}, [])
+    for content in (path, path.read_bytes()):
+        replacing = anonymous._Replacing(identities, ())
+        replacing.add("runs/a/notes.txt", content)
+        (fault,) = replacing.faults
+        assert fault.startswith(
+            "runs/a/notes.txt: line 2: it is written in a way that nothing here"
+        )
 
 
 def test_what_states_conditions_may_lose_names_but_no_condition() -> None:
@@ -737,6 +866,9 @@ def test_what_may_be_a_name_is_listed() -> None:
         "paper.tex": b"University of Thornwick\n",
         "tests/test_model.py": b"# Rosalind Ashcombe saw this fail\n",
         "runs/a/run.log": b"zq@other.org\n",
+        "experiment/net.py": b"__author__ = 'Ida Quill'\n# TODO(bquill): TODO(author) is asked\n",
+        "job.sh": b"cp -r /scratch/quill9/x ./data/mine; see bquill.github.io\n",
+        "a.ipynb": b'{"kernelspec": {"display_name": "quill-env"}}',
     }
     lines = candidates(files)
     assert "look at: experiment/model.py: line 2: a name in a comment: 'Grace Hollowell'" in lines
@@ -750,9 +882,16 @@ def test_what_may_be_a_name_is_listed() -> None:
         "1825",
         "Ada",
         "Rosalind Ashcombe",
+        "Ida Quill",
+        "TODO(bquill)",
+        "/scratch/quill9/x",
+        "bquill.github.io",
+        "quill-env",
     ):
         assert found in text, found
     assert "Kit Name" not in text
+    assert "TODO(author)" not in text
+    assert "data/mine" not in text
     assert "runner" not in text
     assert lines[-1].startswith("not known: names in pictures")
     assert len(candidates(own_tests())) == 1  # the kit's own tests name nobody

@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from experiment.metrics import class_accuracies, confusion_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from repro import environment
 from repro.core import layout
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import write_file
 from repro.core.hashing import derive_seed
 from repro.diagnosis import catalogue
@@ -412,6 +413,27 @@ def test_require_refuses_where_nothing_can_be_changed(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="not in force"):
         environment.require("portable")
+
+
+@pytest.mark.parametrize("asked", [environment.require, environment.enter])
+def test_a_name_that_is_no_profile_is_one_line(asked: Callable[[str], None]) -> None:
+    with pytest.raises(UserError) as refused:
+        asked("nativ")
+    assert refused.value.lines == ["found profile=nativ, expected auto, portable, native"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\n  two"), "one two"),
+        (RuntimeError(), "RuntimeError"),  # an empty pair of brackets tells nobody anything
+        (RuntimeError("\n"), "RuntimeError"),
+        (KeyError("a"), "'a'"),
+        (OSError("long " * 99), "long " * 8),
+    ],
+)
+def test_the_reason_of_an_exception_is_one_line(error: Exception, line: str) -> None:
+    assert reason_of(error, 40) == line
 
 
 # Operations ----------------------------------------------------------------------------------

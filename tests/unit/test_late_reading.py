@@ -5,6 +5,7 @@ step does before its backward is done with tensors that pretend to lie on a GPU 
 What a GPU alone can show is in the project's tests/test_gpu.py.
 """
 
+import importlib
 import io
 import math
 import os
@@ -12,26 +13,35 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import experiment
 import pytest
 import torch
+from conftest import TASKS
 from repro.core.errors import UserError
 from repro.runs import fingerprints
-from repro.runs.late_fingerprints import late_fingerprint, late_state_quantities
+from repro.runs.late_fingerprints import Queued, late_fingerprint, late_state_quantities
 from repro.runs.numbers import LateStep
 from repro.runs.recheck import Recheck
 from repro.runs.registered import registered
 from repro.runs.session import Session
+from repro.runs.sharded_trace import sharded_quantities
 from repro.runs.step import Step, Surroundings
 from repro.runs.trace import StepInputs, step_quantities
 from repro.runs.training_session import TrainingSession
+from repro.tasks import Task
 from repro.training import pending
 from repro.training.beside import MeansBeside
+from repro.training.lost_processes import OthersEnded
+from repro.training.model_state import restore_optimizer
+from repro.training.parallel import backward_in_shards
 from repro.training.pending import Arriving, Pending, can_skip
 from repro.training.processes import Processes
+from repro.training.scale.engines import DistributedEngine
 from repro.training.weighted import Weighted
 from test_session import (
     Settings,
@@ -132,6 +142,10 @@ LOOPS: dict[str, tuple[Loop, dict[str, Any]]] = {
     "two losses": (two_losses, {}),
     "batches of its own": (own_batches, {}),
     "four shards": (four_shards, {"training": Settings(shards=4, max_steps=None)}),
+    "computed twice": (
+        four_shards,
+        {"training": Settings(shards=4, max_steps=None, recheck_every=2)},
+    ),
     "workers": (plain, {"num_workers": 2}),
     "without a trace": (
         plain,
@@ -315,6 +329,26 @@ def test_no_step_after_a_loss_that_is_not_finite_changes_anything(
     assert one["metrics.jsonl"] == two["metrics.jsonl"]
 
 
+def test_gradients_of_shards_are_weighted_late_to_the_bit_as_at_once(
+    late: Callable[[], None],
+) -> None:
+    """Of 49 samples: 49 times the reciprocal of 49 is not 1 in float64."""
+    processes = Processes(2, torch.device("cpu"))
+    inputs = torch.rand(49, 3, dtype=torch.float64)
+    model = nn.Linear(3, 1, dtype=torch.float64)
+
+    def loss(_: int, batch: Tensor) -> Weighted:
+        return Weighted(model(batch).sum(), torch.tensor(len(batch)))
+
+    found = []
+    for told in (None, lambda *_: None):
+        model.zero_grad()
+        mean = backward_in_shards(model, [inputs[:24], inputs[24:]], 49, processes, loss, told)
+        found.append((mean, model.weight.grad.clone()))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_a_flag_once_set_stays_set(root: Path, late: Callable[[], None]) -> None:
     late()
     kept = Pending(torch.device("cpu"), {})
@@ -458,6 +492,25 @@ def test_a_scaler_of_the_authors_own_skips_steps_too(late: Callable[[], None]) -
     assert weight.tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_kernels_take_the_flag_whatever_the_default_type_is(name: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        weight = nn.Parameter(torch.ones(2))
+        kind, options = FUSED[name]
+        optimizer = kind([weight], **options)
+        kept = Pending(torch.device("cpu"), {"model": optimizer})
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        before = weight.tolist()
+        assert before != [1, 1]
+        kept.watch([torch.tensor(math.nan)])
+        optimizer.step()
+        assert weight.tolist() == before
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def lines_of(root: Path) -> list[str]:
     return (root / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
 
@@ -539,6 +592,68 @@ def test_a_fault_that_led_to_an_error_of_the_authors_is_told(
     session = training(root)
     with pytest.raises(UserError, match=r"step 6: loss nan"):
         trained(own, session)
+
+
+def test_nothing_is_waited_for_after_another_process_has_ended(
+    root: Path, late: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU in the middle of an exchange would never come to what is not read yet."""
+    late()
+    read = []
+    old = Arriving.read
+    monkeypatch.setattr(Arriving, "read", lambda arriving: (read.append(arriving), old(arriving)))
+
+    def own(session: Session) -> None:
+        for step, model, _ in loop(session):
+            if step.number == 7:
+                read.clear()
+                raise error
+            step.done(loss=step.backward(squares(model)), norm=step.update())
+
+    for error, expected in ((OthersEnded("gone"), 0), (KeyError("mine"), 3)):
+        with pytest.raises(type(error)):
+            trained(own, training(root, type(error).__name__))
+        assert len(read) == expected
+
+    class Failing(TrainingSession):
+        """What it does itself after a step, such as to save, fails."""
+
+        def _goes_on(self, step: Step) -> bool:
+            if step.number == 6:
+                read.clear()
+                raise OthersEnded("gone")
+            return super()._goes_on(step)
+
+    monkeypatch.setattr("test_session.TrainingSession", Failing)
+    with pytest.raises(OthersEnded):
+        trained(own, training(root, "itself"))
+    assert not read
+
+
+def test_rows_of_the_host_go_to_the_gpus_to_be_exchanged(
+    fake_gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL takes no tensors of the host."""
+    two = Processes(2, fake_gpu)
+    two.size = 2
+    monkeypatch.setattr(two, "texts", lambda own: [own, own.replace("[3, 4]", "[2, 4]")])
+    sent: list[torch.device] = []
+    monkeypatch.setattr(two, "copy_from", lambda _, tensors: sent.extend(t.device for t in tensors))
+    assert two.concatenate(torch.rand(3, 4), [3, 2]).shape == (5, 4)
+    assert sent == [fake_gpu, fake_gpu]
+
+
+def test_the_count_of_steps_of_a_lone_number_stays_on_the_host(fake_gpu: torch.device) -> None:
+    """Where torch keeps it, for an optimizer that is not fused: on a GPU each step would wait."""
+    for fused in (False, True):
+        weight = nn.Parameter(torch.rand((), device=fake_gpu))
+        optimizer = torch.optim.AdamW([weight], fused=fused)
+        moments = {"step": torch.tensor(3.0), "exp_avg": torch.rand(())}
+        moments["exp_avg_sq"] = torch.rand(())
+        restore_optimizer(optimizer, {**optimizer.state_dict(), "state": {0: moments}})
+        devices = {name: each.device.type for name, each in optimizer.state[weight].items()}
+        steps = "cuda" if fused else "cpu"
+        assert devices == {"step": steps, "exp_avg": "cuda", "exp_avg_sq": "cuda"}
 
 
 class Kernels(TorchDispatchMode):
@@ -640,6 +755,20 @@ def test_a_number_arrives_as_the_float_that_item_gives(dtype: torch.dtype) -> No
 # Tensors that pretend to lie on a GPU ------------------------------------------------------------
 
 
+class Waiting(TorchDispatchMode):
+    """Raise an error for a copy between host and GPU that waits: a list put there, `to(device)`."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = kwargs or {}
+        made = func(*args, **options)
+        named = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_)
+        if named and not options.get("non_blocking", len(args) > 2 and args[2]):
+            kinds = {each.device.type for each in (*args, made) if isinstance(each, Tensor)}
+            if len(kinds) > 1:
+                raise DataDependentOutputException("a copy that waits")
+        return made
+
+
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """Tensors on cuda that raise an error wherever a value of theirs is asked for."""
@@ -675,7 +804,7 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     processes = Processes(shards, fake_gpu)
-    kept = Pending(fake_gpu, {})
+    kept = Pending(fake_gpu, {"model": optimizer})
     known = registered(model, optimizer, None)
     ended: list[Any] = []
     around = Surroundings(
@@ -693,13 +822,15 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
     step.late = LateStep(kept, None, 0)
     for parameter in model.parameters():
         parameter.grad = torch.rand_like(parameter)
-    mean = step.backward(loss)
+    with Waiting():
+        mean = step.backward(loss)
     for parameter in model.parameters():
         parameter.grad = torch.rand_like(parameter)
-    step.gradients()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    numbers = {"loss": mean, "norm": norm, **step.also, "rate": 0.1}
-    step.done(**numbers)
+    with Waiting():
+        step.gradients()
+        norm = step.update(clip=1.0)
+        numbers = {"loss": mean, "norm": norm, **step.also, "rate": 0.1}
+        step.done(**numbers)
     late()  # the samples' indices lie on the CPU, where they may be read
     ((done, told),) = ended
     quantities, asked = step_quantities(
@@ -712,6 +843,143 @@ def test_forward_loss_metrics_and_trace_ask_a_gpu_for_nothing(
         mean.item()
     with pytest.raises(DataDependentOutputException):
         norm.cpu()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_trace_of_weights_in_parts_asks_a_gpu_for_nothing(
+    fake_gpu: torch.device, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr("repro.runs.late_fingerprints._MOST", 1000)
+    with fake_gpu:
+        model = nn.Sequential(nn.Linear(200, 200), nn.BatchNorm1d(200))
+    for parameter in [*model.parameters()][1:]:
+        parameter.grad = torch.rand_like(parameter)
+    alone = Processes(1, fake_gpu)
+    inputs = StepInputs(torch.arange(0), [None], 0)
+    for step in range(2):
+        waiting = Waiting() if step else nullcontext()  # the first step makes what later ones have
+        arriving = Arriving()
+        with waiting:
+            quantities, _ = sharded_quantities(
+                model, inputs, alone, {"loss": 0.0}, False, {}, arriving
+            )
+            arriving.send()
+        assert quantities
+
+
+def test_ddp_has_no_unused_parameter_of_the_kits_on_a_gpu(
+    fake_gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait in each step, to ask the others of that one; on a CPU it would warn."""
+    made: list[nn.Module] = []
+    monkeypatch.setattr(
+        "repro.training.scale.engines.DistributedDataParallel", lambda root, **_: made.append(root)
+    )
+    for device in (fake_gpu, torch.device("cpu")):
+        model = nn.Linear(3, 1, device=device)
+        DistributedEngine(Processes(1, device), 25).take(model, {})
+        unused = {*dict(made.pop().named_parameters())} - {"model.weight", "model.bias", "always"}
+        assert unused == (set() if device.type == "cuda" else {"never"})
+
+
+@pytest.mark.parametrize("most", [1, 1 << 25])
+def test_fingerprints_that_stay_there_are_those_that_are_read(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("repro.runs.late_fingerprints._MOST", most)
+    groups = [[torch.rand(200, 200), None, torch.rand(3)], [], [torch.ones(5, dtype=torch.int64)]]
+    expected = [fingerprints.fingerprint(group) for group in groups]
+    queued = Queued(groups)
+    for _ in range(2):
+        assert queued.there([tensor for group in groups for tensor in group]).tolist() == expected
+
+
+@pytest.fixture
+def of_task() -> Iterator[Callable[[str, str], Any]]:
+    """Import a module of experiment/ as a task has it."""
+    mine = {name: sys.modules[name] for name in sys.modules if name.startswith("experiment.")}
+    path = [*experiment.__path__]
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.startswith("experiment.")]:
+            del sys.modules[name]
+
+    def module(task: str, name: str) -> Any:
+        if str(TASKS / task) not in experiment.__path__[-1]:
+            forget()
+            experiment.__path__[:] = [*path[:1], str(TASKS / task / "experiment")]
+        return importlib.import_module(f"experiment.{name}")
+
+    yield module
+    forget()
+    experiment.__path__[:] = path
+    sys.modules.update(mine)
+
+
+ATTENTIVE = {"width": 16, "depth": 1, "heads": 2, "dropout": 0.1, "attention": "math"}
+RESNET = {"name": "resnet18", "weights_sha256": None}
+# Of each model: its task, its class in config.py, its settings, facts of its data, and a batch.
+MODELS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], Callable[[], Any]]] = {
+    "cnn": (
+        "images", "SmallCNN", {"name": "small_cnn", "width": 8, "dropout": 0.2},
+        {"classes": [*"01"], "shape": [1, 8, 8]},
+        lambda: [torch.rand(4, 1, 8, 8), torch.ones(4, dtype=torch.int64)],
+    ),
+    **{
+        f"resnet, {stem} stem": (
+            "images", "ResNet18", {**RESNET, "stem": stem},
+            {"classes": [*"01"], "shape": [3, 32, 32]},
+            lambda: [torch.rand(4, 3, 32, 32), torch.ones(4, dtype=torch.int64)],
+        )
+        for stem in ("small", "imagenet")
+    },
+    "image transformer": (
+        "images", "ImageTransformer", {**ATTENTIVE, "name": "image_transformer", "patch": 4},
+        {"classes": [*"01"], "shape": [1, 8, 8]},
+        lambda: [torch.rand(4, 1, 8, 8), torch.ones(4, dtype=torch.int64)],
+    ),
+    "gpt": (
+        "text", "GPT", {**ATTENTIVE, "name": "gpt", "context": 8}, {"vocabulary": [*"abc"]},
+        lambda: torch.ones(4, 9, dtype=torch.int64),
+    ),
+    "mlp": (
+        "table", "MLP", {"name": "mlp", "width": 8, "depth": 2, "dropout": 0.1},
+        {"columns": [*"abc"]}, lambda: [torch.rand(4, 3), torch.rand(4)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_model_of_the_templates_waits_for_a_gpu(
+    of_task: Callable[[str, str], Any], fake_gpu: torch.device, name: str
+) -> None:
+    task, kind, settings, facts, batch = MODELS[name]
+    chosen = getattr(of_task(task, "config"), kind)(**settings)
+    (made,) = [
+        each
+        for each in vars(of_task(task, "task")).values()
+        if isinstance(each, type) and issubclass(each, Task) and each is not Task
+    ]
+    with fake_gpu:
+        own = made(SimpleNamespace(model=chosen), facts)
+        given = batch()
+    with Waiting():
+        part = own.loss(given)
+    assert part.mean().device == fake_gpu
+
+
+def test_a_number_on_the_host_is_read_beside_those_of_a_gpu(fake_gpu: torch.device) -> None:
+    """The loss of a step that was computed twice, and the norm of no gradients, lie there."""
+    kept = Pending(fake_gpu, {})
+    step = LateStep(kept, None, 0)
+    here = {"loss": torch.tensor(0.5), "norm": torch.tensor(0.0)}
+    numbers = {**here, "other": torch.rand((), device=fake_gpu)}
+    step.check(numbers)
+    assert numbers["loss"] == 0.5
+    assert numbers["norm"] == 0.0
+    assert isinstance(numbers["other"], Tensor)
+    step.arriving.send()
 
 
 def test_one_number_of_the_wrong_kind_is_refused_without_being_read(

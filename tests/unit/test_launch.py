@@ -8,11 +8,13 @@ import time
 from datetime import timedelta
 
 import pytest
+import torch
 from conftest import HANGS, TEMPLATE, free_port
 from repro.core.errors import UserError
 from repro.core.launch import Launch, is_first, is_one_of_several, launched
 from repro.training import joining
 from repro.training.devices import _own_gpu
+from repro.training.lost_processes import OthersEnded, others_alive
 
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 TWO = {"WORLD_SIZE": "2", **PLACE}
@@ -119,6 +121,31 @@ def test_a_network_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPat
     assert f"this machine has no card nope9 (it has {card}" in line
     assert line.endswith("unset GLOO_SOCKET_IFNAME")
     assert joining._faults_of_cards("") == joining._faults_of_cards(card) == []
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_a_fault_of_the_own_gpu_is_not_told_as_one_of_another_process(kind: type) -> None:
+    with pytest.raises(kind, match="mine"), others_alive():
+        raise kind("mine")
+    with pytest.raises(OthersEnded, match="reset"), others_alive():
+        raise RuntimeError("connection reset by peer")
+
+
+def test_hosts_that_do_not_meet_beside_their_gpus_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in TWO.items():
+        monkeypatch.setenv(name, value)
+
+    def failing(**_: object) -> None:
+        raise RuntimeError("no such host")
+
+    monkeypatch.setattr(joining.dist, "new_group", failing)
+    with pytest.raises(UserError, match=r"^process 1 did not meet .*no such host.*: start all"):
+        joining.group_of_hosts(Launch(1, 2, 1))
+    monkeypatch.setenv(joining.CARD, "nope9")
+    with pytest.raises(UserError, match="no card nope9"):
+        joining.join(Launch(0, 2, 0), "nccl")
 
 
 LEAVING = """

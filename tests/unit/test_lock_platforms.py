@@ -1,6 +1,5 @@
 """One lock for all platforms: which packages a machine needs, and who writes that into the lock."""
 
-import platform
 import re
 import sys
 from pathlib import Path
@@ -9,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from repro.core import machines
 from repro.core.errors import UserError
 from repro.environment import mark_lock
 from repro.environment.cuda import _other_versions
 from repro.environment.lock_platforms import PLATFORMS, Machine, find_needs
 from repro.environment.locks import not_as_locked, read_lock
 from repro.environment.mark_lock import with_markers
-from repro.environment.markers import is_needed_here
+from repro.environment.markers import is_needed
 from repro.environment.requirements import read_requirements
 
 HASH = f" \\\n    --hash=sha256:{'0' * 64}\n"
@@ -24,12 +24,14 @@ MACHINES = [Machine(platform, minor) for platform in PLATFORMS for minor in (11,
 ON_MACOS = 'sys_platform == "darwin"'
 
 
+def machine_of(name: str) -> machines.ThisMachine:
+    system, _, processor = PLATFORMS[name]
+    return machines.ThisMachine(system, processor, "")
+
+
 def pretend(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let this process say that it is on that platform."""
-    system, kind, processor = PLATFORMS[name]
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(platform, "system", lambda: kind)
-    monkeypatch.setattr(platform, "machine", lambda: processor)
+    monkeypatch.setattr(machines, "this_machine", lambda: machine_of(name))
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
@@ -45,12 +47,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         'python_version == "3.8"',
     ],
 )
-def test_a_marker_means_what_pip_takes_it_for(
-    monkeypatch: pytest.MonkeyPatch, name: str, marker: str
-) -> None:
-    pretend(monkeypatch, name)
+def test_a_marker_means_what_pip_takes_it_for(name: str, marker: str) -> None:
     environment = Machine(name, sys.version_info.minor).environment()
-    assert is_needed_here(marker) is Marker(marker).evaluate(environment)
+    assert is_needed(marker, machine_of(name)) is Marker(marker).evaluate(environment)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,7 @@ def test_a_marker_means_what_pip_takes_it_for(
 def test_a_marker_of_another_form_is_a_fault_of_the_lock(tmp_path: Path, marker: str) -> None:
     """A guess would hide that a package is missing."""
     with pytest.raises(ValueError, match="expected comparisons"):
-        is_needed_here(marker)
+        is_needed(marker, machines.this_machine())
     path = tmp_path / "requirements.lock"
     path.write_text(f"one==1.0 ; {marker.strip()}{HASH}")
     (fault,) = read_lock(path).faults

@@ -1,6 +1,7 @@
 """The lines of a verdict that go into a review, and how many steps are a minute."""
 
 import pytest
+from recorded_claims import recorded_claim
 from repro.results.pasted import markdown
 from repro.results.quick import steps_of_a_minute
 from repro.results.recording import Cost, RecordedClaim
@@ -13,7 +14,6 @@ from repro.results.verdict import (
     WHOLE,
     Verdict,
 )
-from repro.runs.conditions import Conditions
 
 HERE = "cpu x86-64-v3 portable"
 DIGEST = "ed6a7f165b80da8b3736ed2c238772a6b794476595241d672495d900ca1bd5f9"
@@ -22,16 +22,7 @@ COMMIT = "1e2aadbd05adbf913ff4bd6ec998ff68d41a59c3"
 
 def claim(steps: int = 400, seconds: int | None = 22, text: str = "A claim") -> RecordedClaim:
     cost = None if seconds is None else Cost("AMD EPYC", seconds, 900)
-    return RecordedClaim(
-        text=text,
-        arguments=[],
-        metric="accuracy",
-        values={"42": 0.98},
-        bits={HERE: {"42": "0" * 64}},
-        steps=steps,
-        conditions=Conditions({}, {}, "", "", {}),
-        cost=cost,
-    )
+    return recorded_claim(text=text, bits={HERE: {"1": "0" * 64}}, steps=steps, cost=cost)
 
 
 def verdict(**changes: object) -> Verdict:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 from bootstrap_module import load_bootstrap
@@ -28,71 +29,64 @@ def bootstrap() -> ModuleType:
     return load_bootstrap()
 
 
-def be(
-    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, macos: str = "", libc: str = ""
-) -> None:
-    monkeypatch.setattr(platform, "system", lambda: system)
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(platform, "mac_ver", lambda: (macos, ("", "", ""), machine))
-    monkeypatch.setattr(os, "confstr", lambda name: libc)
+class Told(NamedTuple):
+    """What a machine tells of itself, as bootstrap.py asks it."""
+
+    system: str
+    machine: str
+    macos: str = ""
+    libc: str = ""
+
+
+def be(monkeypatch: pytest.MonkeyPatch, told: Told, cpuinfo: str) -> None:
+    monkeypatch.setattr(platform, "system", lambda: told.system)
+    monkeypatch.setattr(platform, "machine", lambda: told.machine)
+    monkeypatch.setattr(platform, "mac_ver", lambda: (told.macos, ("", "", ""), told.machine))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(os, "confstr", lambda name: told.libc)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: cpuinfo)
 
 
 @pytest.mark.parametrize(
-    ("system", "machine", "macos", "libc"),
+    "told",
     [
-        ("Linux", "x86_64", "", "glibc 2.28"),
-        ("Linux", "aarch64", "", "glibc 2.28"),
-        ("Linux", "aarch64", "", "glibc 2.41"),
-        ("Darwin", "arm64", "14.0", ""),
-        ("Darwin", "arm64", "26.1", ""),
+        Told("Linux", "x86_64", libc="glibc 2.28"),
+        Told("Linux", "aarch64", libc="glibc 2.28"),
+        Told("Linux", "aarch64", libc="glibc 2.41"),
+        Told("Darwin", "arm64", macos="14.0"),
+        Told("Darwin", "arm64", macos="26.1"),
     ],
 )
 def test_setup_takes_the_machines_that_the_lock_fits(
-    bootstrap: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    system: str,
-    machine: str,
-    macos: str,
-    libc: str,
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
-    be(monkeypatch, system, machine, macos, libc)
-    flags = "flags : avx2 fma\n" if machine == "x86_64" else "Features : asimd\n"
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: flags)
+    be(
+        monkeypatch,
+        told,
+        "flags : avx2 fma\n" if told.machine == "x86_64" else "Features : asimd\n",
+    )
     bootstrap.check_platform()
 
 
-@pytest.mark.parametrize(
-    ("system", "machine", "macos", "libc", "words"),
-    [
-        ("Linux", "riscv64", "", "glibc 2.41", "this is Linux on riscv64, the lock fits Linux on"),
-        ("Linux", "armv7l", "", "glibc 2.41", "this is Linux on armv7l"),
-        ("Linux", "aarch64", "", "glibc 2.17", "found glibc 2.17, the lock (manylinux_2_28) needs"),
-        ("Linux", "aarch64", "", "", "found another C library"),
-        ("Linux", "x86_64", "", "glibc 2.28", "this CPU lacks avx2 and fma"),
-        ("Darwin", "arm64", "13.7", "", "this is macOS 13.7, the lock fits macOS 14 or newer"),
-        (
-            "Darwin",
-            "x86_64",
-            "15.1",
-            "",
-            "Darwin on x86_64 (or an Intel Python: take an arm64 one)",
-        ),
-        ("Windows", "AMD64", "", "", "this is Windows on AMD64"),
-        ("FreeBSD", "amd64", "", "", "macOS 14 or newer on arm64; use the container"),
-    ],
-)
+NEWEST = "glibc 2.41"
+REFUSED = [
+    (Told("Linux", "riscv64", libc=NEWEST), "this is Linux on riscv64, the lock fits Linux on"),
+    (Told("Linux", "armv7l", libc=NEWEST), "this is Linux on armv7l"),
+    (Told("Linux", "aarch64", libc="glibc 2.17"), "found glibc 2.17, the lock (manylinux_2_28) ne"),
+    (Told("Linux", "aarch64"), "found another C library"),
+    (Told("Linux", "x86_64", libc="glibc 2.28"), "this CPU lacks avx2 and fma"),
+    (Told("Darwin", "arm64", macos="13.7"), "this is macOS 13.7, the lock fits macOS 14 or newer"),
+    (Told("Darwin", "x86_64", macos="15.1"), "x86_64 (or an Intel Python: take an arm64 one)"),
+    (Told("Windows", "AMD64"), "this is Windows on AMD64"),
+    (Told("FreeBSD", "amd64"), "macOS 14 or newer on arm64; use the container"),
+]
+
+
+@pytest.mark.parametrize(("told", "words"), REFUSED)
 def test_setup_refuses_other_machines_in_one_line(
-    bootstrap: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    system: str,
-    machine: str,
-    macos: str,
-    libc: str,
-    words: str,
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, told: Told, words: str
 ) -> None:
-    be(monkeypatch, system, machine, macos, libc)
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "flags : sse2\n")
+    be(monkeypatch, told, "flags : sse2\n")
     with pytest.raises(bootstrap.Refused) as refused:
         bootstrap.check_platform()
     assert words in str(refused.value)

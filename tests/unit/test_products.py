@@ -92,7 +92,8 @@ ACCURACY = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
 from repro.training.cpu_kernels import use_portable_kernels
-shapes = [(64, 4096, 64), (256, 256, 256), (1024, 64, 16), (8, 16384, 8), (127, 129, 131)]
+shapes = [(64, 1024, 64), (64, 4096, 64), (256, 256, 256)]
+shapes += [(1024, 64, 16), (8, 16384, 8), (127, 129, 131)]
 torch.manual_seed(0)
 pairs = [(torch.randn(m, k), torch.randn(k, n)) for m, k, n in shapes]
 exact = [(a.double() @ b.double()) for a, b in pairs]
@@ -104,8 +105,8 @@ print(max(now / then for now, then in zip(error(), before)))
 """
 
 
-def test_products_are_as_exact_as_mkls() -> None:
-    """Relative to float64; a sum in order errs a little more than one in parts, at 16384 terms."""
+def test_products_err_less_than_four_times_as_much_as_mkls() -> None:
+    """Relative to float64; oneDNN adds more terms in one sum than MKL, but at 16384 of them."""
     done = python("-c", ACCURACY, str(TEMPLATE))
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 4

@@ -13,9 +13,9 @@ from repro.environment.profile import guess_profile
         ([], "seed: 42\nprofile: portable      # a comment\n", "portable"),
         ([], "profile: native\n", "native"),
         ([], "profile: 'native'\n", "native"),
-        ([], "tracker:\n  profile: native\n", "portable"),  # not at the top level
-        ([], "# profile: native\n", "portable"),
-        ([], "", "portable"),
+        ([], "tracker:\n  profile: native\n", "auto"),  # not at the top level
+        ([], "# profile: native\n", "auto"),
+        ([], "", "auto"),
         (["profile=native"], "profile: portable\n", "native"),
         (["++profile=native", "seed=3"], "profile: portable\n", "native"),
         (['profile="native"'], "profile: portable\n", "native"),

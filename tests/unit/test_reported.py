@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_claims import recorded_claim
 from repro.core.errors import UserError
 from repro.results import reported
 from repro.results.assessed import assess
@@ -24,26 +25,21 @@ from repro.results.reported import (
 )
 from repro.results.shown import bits_by_class, lasting, outcomes, shown_reported
 from repro.results.verdict import Verdict
-from repro.runs.conditions import Conditions
 
 HERE = "cpu x86-64-v3 portable"
-THERE = "cpu Apple M2 native"
+THERE = "cpu Apple M2, macOS 15.1 native"
 AA, BB, CC, DD = ("aa" * 32, "bb" * 32, "cc" * 32, "dd" * 32)
 MARKUP = "\"><script>alert('1')</script>&<img src=x onerror=alert(1)>"
 
 
 def a_claim(**changes: Any) -> RecordedClaim:
-    plain = {
-        "text": "A claim",
-        "arguments": [],
-        "metric": "accuracy",
+    of_three_seeds = {
         "values": {"1": 0.98, "2": 0.99, "3": 0.97},
         "bits": {HERE: {"1": AA, "2": BB, "3": CC}},
         "steps": 60,
         "mean": 0.98,
-        "conditions": Conditions({}, {}, "digest", "lock", {}),
     }
-    return RecordedClaim(**{**plain, **changes})
+    return recorded_claim(**{**of_three_seeds, **changes})
 
 
 BEST = {HERE: {seed: RecordedCheckpoint(20, DD) for seed in "123"}}

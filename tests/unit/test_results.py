@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import IMAGES
+from recorded_claims import recorded_claim
 from repro.core import layout
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject, write_json
@@ -28,35 +29,20 @@ from repro.results.recording import (
 )
 from repro.results.report import REPORT, refresh_report, write_report
 from repro.results.verdict import Verdict, write_verdict
-from repro.runs.conditions import Conditions
 from repro.training import checkpoint
 
 SHIPPED = IMAGES / "results" / "expected_metrics.json"
 
 
-def claim(**changes: Any) -> RecordedClaim:
-    """A recorded claim of nothing, with these values."""
-    plain = {
-        "text": "A claim",
-        "arguments": [],
-        "metric": "accuracy",
-        "values": {"1": 0.5},
-        "bits": {"here": {"1": "aa"}},
-        "steps": 1,
-        "conditions": Conditions({}, {}, "digest", "lock", {}),
-    }
-    return RecordedClaim(**{**plain, **changes})
-
-
 def best_claim(**changes: Any) -> RecordedClaim:
     """A recorded claim of the best checkpoint, that of step 20 of 60."""
     best = {"here": {"1": RecordedCheckpoint(20, "bb")}}
-    return claim(**{"checkpoint": "best", "steps": 60, "best": best, **changes})
+    return recorded_claim(**{"checkpoint": "best", "steps": 60, "best": best, **changes})
 
 
 def verdict_on(expected: dict[str, Any], value: float, bits: str, hardware: str) -> str:
     verdict = Verdict("claim", 1, hardware_class=hardware, metric="accuracy")
-    judge_training(verdict, claim(**expected), SeedResult(value, bits, 1, Spent()))
+    judge_training(verdict, recorded_claim(**expected), SeedResult(value, bits, 1, Spent()))
     return verdict.verdict
 
 
@@ -144,7 +130,7 @@ def test_the_value_in_the_recorded_run_is_compared(
     tmp_path: Path, metrics: JsonObject | None, named: bool
 ) -> None:
     verdict = Verdict("claim", 1, hardware_class="here")
-    of_last = claim(bits={"here": {"1": "bb"}})
+    of_last = recorded_claim(bits={"here": {"1": "bb"}})
     for expected, name in ((best_claim(), "metrics-best.json"), (of_last, "metrics.json")):
         run = tmp_path / name
         if metrics is not None:
@@ -276,7 +262,7 @@ def test_a_recording_with_energy_or_without_newer_values_is_read() -> None:
 
 
 def test_only_claims_of_the_best_checkpoint_have_more_keys(root: Path) -> None:
-    recording = Recording({"last": claim(), "best": best_claim()})
+    recording = Recording({"last": recorded_claim(), "best": best_claim()})
     publish(root, recording)
     assert read_recording(root) == recording
     written = json.loads((root / EXPECTED).read_text())["claims"]
@@ -304,7 +290,7 @@ def test_only_claims_of_the_best_checkpoint_have_more_keys(root: Path) -> None:
 def test_a_recording_that_was_edited_into_nonsense_is_damaged(
     root: Path, chosen: str, change: dict[str, Any]
 ) -> None:
-    right = best_claim() if chosen == "best" else claim()
+    right = best_claim() if chosen == "best" else recorded_claim()
     content = Recording({"first": right}).as_json()
     assert parse_recording(content) is not None
     content = json.loads(json.dumps(content))
@@ -341,7 +327,7 @@ def test_document_and_page_say_which_checkpoint_a_value_is_of(root: Path) -> Non
     assert "accuracy of the best checkpoint" in page
     assert "<code>bb</code> (best checkpoint, step 20)" in page
     assert "<code>aa</code> (last checkpoint" in page
-    publish(root, Recording({"first": claim(mean=0.5)}))
+    publish(root, Recording({"first": recorded_claim(mean=0.5)}))
     assert "best" not in (root / "REPRODUCE.md").read_text()
     assert "checkpoint" not in write_report(root).read_text()
 
@@ -349,14 +335,14 @@ def test_document_and_page_say_which_checkpoint_a_value_is_of(root: Path) -> Non
 def test_the_document_agrees_with_the_file_whatever_the_order(root: Path) -> None:
     """The file's names are sorted; seeds and claims come as the author wrote them."""
     values = {"9": 0.5, "10": 0.25}
-    several = claim(values=values, bits={"here": {"9": "aa", "10": "bb"}})
-    publish(root, Recording({"second": several, "first": claim()}))
+    several = recorded_claim(values=values, bits={"here": {"9": "aa", "10": "bb"}})
+    publish(root, Recording({"second": several, "first": recorded_claim()}))
     assert outdated(root) == []
 
 
 def test_the_document_names_the_authors_commands(root: Path) -> None:
     """[tool.repro] says which modules they are."""
-    told = blocks(root, Recording({"name": claim(arguments=["lr=1"])}))
+    told = blocks(root, Recording({"name": recorded_claim(arguments=["lr=1"])}))
     assert "`python -m mine.fit lr=1 seed=SEED`" in told["results"]
     assert "python -m mine.fit lr=1 seed=1 run_dir=runs/mine" in told["training"]
     assert "python -m mine.test --checkpoint runs/mine" in told["verification"]
@@ -367,19 +353,19 @@ def test_the_document_names_the_authors_commands(root: Path) -> None:
 def test_seeds_may_end_at_different_steps() -> None:
     """Some stopped early: each seed's last checkpoint is that of its own last step."""
     bits = {"here": {"1": "aa", "2": "bb"}}
-    recorded = claim(
+    recorded = recorded_claim(
         values={"1": 0.5, "2": 0.6}, bits=bits, steps=60, steps_by_seed={"1": 60, "2": 40}
     )
     assert recorded.chosen("here", "1") == RecordedCheckpoint(60, "aa")
     assert recorded.chosen("here", "2") == RecordedCheckpoint(40, "bb")
     assert recorded.as_json()["steps_by_seed"] == {"1": 60, "2": 40}
-    assert "steps_by_seed" not in claim().as_json()
+    assert "steps_by_seed" not in recorded_claim().as_json()
 
 
 def test_texts_on_the_page_are_escaped(root: Path) -> None:
     """Also those that are attributes; a lone surrogate, which JSON may hold, becomes a ?."""
     markup = "\"><script>alert('1')</script>&\udc80"
-    recording = Recording({"name": claim(text=markup, arguments=[markup], shows=markup)})
+    recording = Recording({"name": recorded_claim(text=markup, arguments=[markup], shows=markup)})
     write_json(root / EXPECTED, recording.as_json())
     figures = root / "results" / "figures" / "name"
     figures.mkdir(parents=True)
@@ -410,7 +396,7 @@ def test_texts_on_the_page_are_escaped(root: Path) -> None:
 def test_the_page_has_the_projects_name_and_not_that_of_its_folder(
     root: Path, citation: str | None, title: str
 ) -> None:
-    publish(root, Recording({"first": claim(mean=0.5)}))
+    publish(root, Recording({"first": recorded_claim(mean=0.5)}))
     if citation is not None:
         (root / "CITATION.cff").write_text(citation)
     page = write_report(root).read_text()
@@ -422,7 +408,7 @@ def test_the_page_has_the_projects_name_and_not_that_of_its_folder(
 def test_the_page_is_written_anew_after_a_verdict_unless_git_has_it(
     root: Path, has_git: str | None
 ) -> None:
-    publish(root, Recording({"first": claim(mean=0.5)}))
+    publish(root, Recording({"first": recorded_claim(mean=0.5)}))
     refresh_report(root)
     assert not (root / REPORT).exists()  # nobody has asked for a page yet
     before = write_report(root).read_text()

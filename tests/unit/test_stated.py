@@ -36,14 +36,16 @@ def test_what_is_stated_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert parse_stated(text) == Stated(
         doi="10.5281/zenodo.1234567",
-        orcids={"Jane Doe": ORCID},
+        orcids={"Jane Doe": [ORCID]},
         responsible_ai={
             "dataBiases": ["one hospital", "one country"],
             "dataCollection": "by hand",
         },
         paper={"claims": "as good as any"},
     )
-    assert parse_stated(table(f'orcid = "{ORCID}"')).orcids == {"": ORCID}
+    assert parse_stated(table(f'orcid = "{ORCID}"')).orcids == {"": [ORCID]}
+    several = parse_stated(table("[tool.repro.orcid]", f'"Wei Li" = ["", "{ORCID}"]'))
+    assert several.orcids == {"Wei Li": ["", ORCID]}
 
 
 @pytest.mark.parametrize("orcid", [ORCID, "0000-0001-5109-3700", "0000-0002-1694-233X"])
@@ -78,6 +80,10 @@ def test_the_check_digit_of_an_orcid(orcid: str) -> None:
         (['orcid = "https://orcid.org/0000-0002-1825-0097"'], "expected an ORCID"),
         (["[tool.repro.orcid]", '"Jane\\nDoe" = "x"'], r"orcid.'Jane\nDoe' = 'x'"),
         (["[tool.repro.orcid]", "Jane = 1"], "orcid.'Jane' = 1"),
+        (["[tool.repro.orcid]", "Jane = []"], "orcid.'Jane' = []"),
+        (["[tool.repro.orcid]", 'Jane = ["", "x"]'], "expected an ORCID"),
+        (["[tool.repro.orcid]", "Jane = [1]"], "expected an ORCID"),
+        (['orcid = ""'], "expected an ORCID"),
         (['responsible_ai = "none"'], "expected a table [tool.repro.responsible_ai]"),
         (["[tool.repro.responsible_ai]", 'dataBiasses = "x"'], "did you mean dataBiases?"),
         (["[tool.repro.responsible_ai]", "dataBiases = 1"], "a text or a list of texts"),

@@ -126,6 +126,18 @@ def test_the_lowest_packages_import_the_standard_library_alone(package: str) -> 
     assert {name for name in found if name not in sys.stdlib_module_names} == {"repro"}
 
 
+def test_one_module_asks_which_machine_this_is() -> None:
+    """So that a test can stand for another machine there, and for nothing less than all of it."""
+    asked = {"sys.platform", "platform.machine", "platform.system", "platform.uname", "os.uname"}
+    asking = set()
+    for path in KIT.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        read = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        if asked & {*read, *imported(tree)}:
+            asking.add(named(path))
+    assert asking == {"repro/core/machines.py"}
+
+
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     return (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recorded_claims import recorded_claim
 from repro.results.classes import beside
 from repro.results.document import blocks
 from repro.results.recording import Recording, parse_recording
 from repro.runs.git import project_tree
 from repro.runs.swhid import software_ids
-from test_results import claim
 
 COMMIT, TREE = "ab" * 20, "cd" * 20
 IDS = [f"swh:1:rev:{COMMIT}", f"swh:1:dir:{TREE}"]
@@ -77,7 +77,7 @@ def test_both_ids_are_needed(pair: tuple[str | None, str | None]) -> None:
 
 
 def test_recordings_of_older_kits_are_read_and_stay_as_they_are() -> None:
-    recording = Recording({"c": claim(mean=0.5)}, COMMIT, False, TREE)
+    recording = Recording({"c": recorded_claim(mean=0.5)}, COMMIT, False, TREE)
     content = recording.as_json()
     assert parse_recording(content) == recording
     assert recording.software_ids == IDS
@@ -90,15 +90,14 @@ def test_recordings_of_older_kits_are_read_and_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("dirty", [True, None])
 def test_changed_code_has_none(dirty: bool | None) -> None:
-    assert Recording({"c": claim(mean=0.5)}, COMMIT, dirty, TREE).software_ids == []
+    assert Recording({"c": recorded_claim(mean=0.5)}, COMMIT, dirty, TREE).software_ids == []
 
 
 def test_an_added_class_keeps_those_of_the_class_recorded_first() -> None:
-    first = Recording({"c": claim(mean=0.5)}, COMMIT, False, TREE)
+    first = Recording({"c": recorded_claim(mean=0.5)}, COMMIT, False, TREE)
     (before,) = first.claims.values()
     (bits,) = before.bits.values()
-    (environment,) = before.environments.values()
-    other = replace(before, bits={"cpu x": bits}, environments={"cpu x": environment})
+    other = replace(before, bits={"cpu x": bits}, environments={})
     merged = beside(first, Recording({"c": other}, "ef" * 20, False, "01" * 20))
     assert merged.software_ids == IDS
     assert {*merged.claims["c"].bits} == {*before.bits, "cpu x"}
@@ -107,7 +106,7 @@ def test_an_added_class_keeps_those_of_the_class_recorded_first() -> None:
 def test_the_document_names_them_with_the_commit(tmp_path: Path) -> None:
     (tmp_path / "requirements.lock").write_text("")
     (tmp_path / "pyproject.toml").write_text('[tool.repro]\ntrain = "a:b"\nevaluate = "a:c"\n')
-    recording = Recording({"c": claim(mean=0.5)}, COMMIT, False, TREE)
+    recording = Recording({"c": recorded_claim(mean=0.5)}, COMMIT, False, TREE)
     assert blocks(tmp_path, recording)["commit"] == (
         f"Recorded from commit `{COMMIT}`. Its identifier at Software Heritage is `{IDS[0]}`, and "
         f"that of the project's files in it `{IDS[1]}`."

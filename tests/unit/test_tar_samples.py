@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 from conftest import HANGS
-from repro.core.errors import UserError
+from repro.core.errors import SHOWN, UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import sha256_file
 from repro.data import digests, tar_index
@@ -235,13 +235,23 @@ def test_the_full_check_names_it_too(index: Path, damage: Callable[[Path], None]
     with pytest.raises(UserError) as error:
         check_tars(index.parent)
     lines = error.value.lines
-    assert len(lines) <= 21
+    assert len(lines) <= SHOWN + 1
     if damage is missing:
         assert lines == [line for line in lines if f"{path} is missing, with samples " in line]
     elif damage is cut:
         assert f"and sample 400, '{name_of(400)}', is the first that is not whole" in lines[0]
     elif damage is not swapped_files:
         assert [line.split(": ")[1] for line in lines] == [f"sample 400, '{name_of(400)}'"]
+
+
+def test_many_faults_are_counted_as_those_of_other_files_are(index: Path) -> None:
+    for number in range(SHOWN + 5):
+        path, offset = place(index, number)
+        flip(path, offset)
+    with pytest.raises(UserError) as error:
+        check_tars(index.parent)
+    assert len(error.value.lines) == SHOWN + 1
+    assert error.value.lines[-1] == "... and 5 more"
 
 
 @pytest.mark.parametrize("where", ["header", "padding", "end"])

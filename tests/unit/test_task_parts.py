@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from repro.core.errors import UserError
-from repro.runs.evaluation_session import plain_values
+from repro.runs.evaluation_session import given_as_json
 from repro.tasks.outputs import Outputs
 from repro.tasks.samples import samplers_of
 from repro.tasks.task_in_session import TaskInSession
@@ -59,7 +59,7 @@ def test_details_that_are_no_json_are_named(given: Any, words: str) -> None:
 
 def test_an_own_evaluation_that_is_no_json_names_its_function() -> None:
     with pytest.raises(UserError, match=r"evaluate\(session\) returned loss, which is Tensor"):
-        plain_values("evaluate(session)", {"loss": torch.ones(2)})
+        given_as_json("evaluate(session)", {"loss": torch.ones(2)})
 
 
 class ChoosesItsSamples:

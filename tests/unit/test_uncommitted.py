@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TEMPLATE
+from recorded_claims import recorded_claim
 from repro.core.errors import UserError
 from repro.publishing.committed import read_commit, refuse_what_git_left_out
 from repro.results import record
@@ -14,7 +15,6 @@ from repro.runs.conditions import Conditions, conditions_on_disk
 from repro.runs.git import get_git_info, uncommitted_changes, uncommitted_files
 from repro.runs.uncommitted import uncommitted_code
 from test_provenance import _only_our_settings, apply, commit, git, tree, write
-from test_results import claim
 
 __all__ = ["_only_our_settings"]  # a fixture
 
@@ -171,7 +171,7 @@ def test_an_archive_says_why_it_lacks_recorded_code(root: Path, tmp_path: Path) 
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message=all")
     conditions = conditions_on_disk(root)
-    recorded = claim(conditions=Conditions(conditions.code, {}, "", conditions.lock, {}))
+    recorded = recorded_claim(conditions=Conditions(conditions.code, {}, "", conditions.lock, {}))
     with pytest.raises(UserError) as refused:
         refuse_what_git_left_out(root, read_commit(root).files, {"it": recorded})
     lines = {line.partition(" ")[0]: line for line in refused.value.lines}

@@ -57,7 +57,7 @@ def report_command(arguments: Namespace) -> int:
         print(f"warning: {line}")
     print(f"written: {write_report(ROOT, arguments.output)}")
     if arguments.verdicts:
-        print(f"commit {REPORTED}/ with the results: others' verdicts are shown as reported, only")
+        print(f"commit {REPORTED}/ with the results: the page shows them as reported, not checked")
     return 0
 
 

@@ -5,6 +5,7 @@ are compared here.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_resuming_on_a_gpu(commands: Commands, on_gpu: Path) -> None:
     commands.train("gpu-stopped", "device=cuda", steps=7)
     run = commands.train("gpu-stopped", "device=cuda", "resume=auto")
     assert commands.files(run) == commands.files(on_gpu)
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_a_step_computed_twice_on_a_gpu_changes_nothing(commands: Commands, shards: int) -> None:
+    settings = ("device=cuda", f"training.shards={shards}")
+    once = commands.train(f"gpu-once-{shards}", *settings)
+    twice = commands.train(f"gpu-twice-{shards}", *settings, "training.recheck_every=3")
+    assert commands.files(twice) == commands.files(once)
 
 
 MODELS = ROOT / "configs" / "model"
@@ -132,13 +141,14 @@ assert session._pending is not None, "each step waits: see what the run said"
 """
 
 
-def test_no_step_waits_for_the_gpu(commands: Commands) -> None:
+@pytest.mark.parametrize("settings", [(), ("num_workers=2", "training.shards=4"), *PRECISIONS])
+def test_no_step_waits_for_the_gpu(commands: Commands, settings: tuple[str, ...]) -> None:
     """From its batch to its end: torch raises an error where the host waits."""
     script = commands.folder / "without_waiting.py"
     script.write_text(WITHOUT_WAITING)
-    run = commands.folder / "without-waiting"
-    settings = (f"run_dir={run}", "device=cuda", "training.max_steps=8", "output.trace=true")
-    done = commands.script(script, *settings)
+    run = commands.folder / "-".join(("without-waiting", *settings))
+    always = (f"run_dir={run}", "device=cuda", "training.max_steps=8", "output.trace=true")
+    done = commands.script(script, *always, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -158,19 +168,20 @@ from repro.runs.training_session import TrainingSession
 
 class Timed(TrainingSession):
     def _making(self, index):
-        if index == 20:
+        if index in (20, 119):  # without the start, and without the checkpoint at the end
             torch.cuda.synchronize()
-            self.began = time.perf_counter()
+            self.times.append(time.perf_counter())
 
 def seconds(number, traced):
     told = [*settings, f"run_dir={folder}/{number}-{traced}", f"output.trace={traced}"]
     session = Timed(ROOT, LOADER.load(told), lambda run: nullcontext())
+    session.times = []
     try:
         author_object(ROOT, "train")(session)
     finally:
         session.close()
-    torch.cuda.synchronize()
-    return time.perf_counter() - session.began
+    began, ended = session.times
+    return ended - began
 
 both = [(seconds(n, "true"), seconds(n, "false")) for n in range(6)][1:]
 print("ratio", statistics.median(a / b for a, b in both))
@@ -179,7 +190,9 @@ MOST = {"small_cnn": 1.10, "resnet18": 1.05}  # that a step with the trace takes
 
 
 @pytest.mark.parametrize("model", [name for name in MOST if (MODELS / f"{name}.yaml").is_file()])
-def test_the_trace_costs_little_on_a_gpu(commands: Commands, model: str) -> None:
+def test_the_trace_costs_little_on_a_gpu(
+    commands: Commands, model: str, record_property: Callable[[str, object], None]
+) -> None:
     script = commands.folder / "traced.py"
     script.write_text(TRACED)
     settings = (f"model={model}", "device=cuda", "training.max_steps=120", "tracker=none")
@@ -187,6 +200,7 @@ def test_the_trace_costs_little_on_a_gpu(commands: Commands, model: str) -> None
     done = commands.script(script, str(commands.folder / model), *settings, *quiet)
     assert done.returncode == 0, done.stderr
     ratio = float(done.stdout.rpartition("ratio ")[2])
+    record_property(f"{model} with the trace", round(ratio, 3))
     assert ratio <= MOST[model]
 
 
@@ -198,7 +212,9 @@ def test_a_loss_that_is_not_finite_ends_a_training_on_a_gpu_as_on_a_cpu(
         "from repro import environment; environment.enter('auto', 1)\n"
         "import torch; from repro.training.pending import Pending\n"
         "weight = torch.nn.Parameter(torch.ones(100, device='cuda'))\n"
-        "kinds = [(torch.optim.AdamW, {}), (torch.optim.SGD, {'lr': 0.1, 'momentum': 0.9})]\n"
+        "sgd = (torch.optim.SGD, {'lr': 0.1}), (torch.optim.SGD, {'lr': 0.1, 'momentum': 0.9})\n"
+        "adam = (torch.optim.Adam, {}), (torch.optim.AdamW, {'amsgrad': True})\n"
+        "kinds = [*sgd, *adam, (torch.optim.AdamW, {}), (torch.optim.Adagrad, {})]\n"
         "for kind, options in kinds:\n"
         "    optimizer = kind([weight], fused=True, **options)\n"
         "    kept = Pending(weight.device, {'model': optimizer})\n"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.special_files import fault_of_kind
 
 LARGEST = 1 << 28  # bytes of a file that is read as a whole: a manifest of two million files
@@ -140,7 +140,7 @@ def read_json_file(path: Path, remedy: str = RESTORE) -> Any:
     try:
         return parse_json(read_whole(path))
     except ValueError as error:
-        raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
+        raise DamagedFile(path, reason_of(error), remedy) from error
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -162,7 +162,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 value = parse_json(line)
             except ValueError as error:
-                raise DamagedFile(path, " ".join(str(error).split()), line=number) from error
+                raise DamagedFile(path, reason_of(error), line=number) from error
             yield number, value
 
 

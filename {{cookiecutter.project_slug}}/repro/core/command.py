@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 from repro.core.container import remedy_of_permission
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.launch import is_first, is_one_of_several
 from repro.core.memory import line_of_short_memory
 from repro.core.streams import discard, flush, open_closed_streams, print_any_text, say
@@ -127,7 +127,7 @@ def _report(error: BaseException) -> int:
         return 141
     if isinstance(fault, OSError):
         place = fault.filename or ("writing" if fault.strerror else type(fault).__name__)
-        reason = fault.strerror or " ".join(str(fault).split())
+        reason = fault.strerror or reason_of(fault)
         more = remedy_of_permission(fault.filename) if isinstance(fault, PermissionError) else ""
         say(f"error: {place}: {reason}{more}")
         return 2

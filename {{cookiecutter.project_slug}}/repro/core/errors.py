@@ -21,6 +21,14 @@ def refuse(faults: list[str], unlisted: int = 0) -> None:
         raise UserError([*faults[:SHOWN], *([f"... and {rest} more"] if rest else [])])
 
 
+def reason_of(error: BaseException, longest: int | None = None) -> str:
+    """Return what an exception says, on one line of at most `longest` characters.
+
+    The name of its type where it says nothing.
+    """
+    return (" ".join(str(error).split()) or type(error).__name__)[:longest]
+
+
 class UserError(Exception):
     """Faults that the user can mend, one line each."""
 

@@ -1,5 +1,6 @@
 """Read and write whole files: a reader sees the old bytes or the new ones, never half of them."""
 
+import fcntl
 import glob
 import json
 import math
@@ -87,6 +88,19 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def holding_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file of this name, made if need be; wait while another process has it.
+
+    Machines that share the file system are kept apart, too. One without locks keeps nobody apart.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:  # NFS locks for writing only what is open for writing
+        with suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
 
 
 def partial_files(path: Path) -> list[Path]:

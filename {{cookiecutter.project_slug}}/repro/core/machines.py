@@ -1,8 +1,9 @@
 """Say what machine this is: the one place that asks the system for it.
 
-The profile, the hardware class and what differs between Linux and macOS follow from the answer, so
-that a test can stand for another machine here and nowhere else. No variable of the environment has
-a say in it.
+The profile, the hardware class, which packages of a lock are needed and what differs between Linux
+and macOS follow from the answer, so that a test can stand for another machine here and nowhere
+else. No variable of the environment has a say in it. bootstrap.py asks by itself: it runs before
+there is a kit to import.
 """
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 LINUX = "linux"
 MACOS = "darwin"
+WINDOWS = "win32"
 X86_64 = ("x86_64", "AMD64")
 AARCH64 = "aarch64"
 
@@ -33,13 +35,20 @@ class ThisMachine(NamedTuple):
 
     `system` is as in sys.platform, `architecture` as the kernel names it. `cpu` is the text about
     the CPU: /proc/cpuinfo under Linux, its name under macOS, "" where there is none. `vector_bits`
-    is the length of SVE's vectors, 0 without them.
+    is the length of SVE's vectors, 0 without them. `version` is macOS's, which brings the library
+    that multiplies matrices there; "" elsewhere.
     """
 
     system: str
     architecture: str
     cpu: str
     vector_bits: int = 0
+    version: str = ""
+
+    @property
+    def kernel(self) -> str:
+        """The name of its kernel, as platform.system() has it; of others than these, `system`."""
+        return {LINUX: "Linux", MACOS: "Darwin", WINDOWS: "Windows"}.get(self.system, self.system)
 
     @property
     def is_macos(self) -> bool:
@@ -47,7 +56,7 @@ class ThisMachine(NamedTuple):
         return self.system == MACOS
 
     def __str__(self) -> str:
-        names = {LINUX: "Linux", MACOS: "macOS", "win32": "Windows"}
+        names = {LINUX: "Linux", MACOS: "macOS", WINDOWS: "Windows"}
         return f"{names.get(self.system, self.system)} on {self.architecture}"
 
 
@@ -55,7 +64,9 @@ def this_machine() -> ThisMachine:
     """Ask the system what machine this is."""
     architecture = platform.machine()
     if sys.platform == MACOS:
-        return ThisMachine(MACOS, architecture, _name_of_mac_cpu())
+        cpu = _said_by_macos("machdep.cpu.brand_string")
+        version = _said_by_macos("kern.osproductversion")
+        return ThisMachine(MACOS, architecture, cpu, version=version)
     try:
         cpu = _CPUINFO.read_text(errors="replace")
     except OSError:
@@ -64,13 +75,12 @@ def this_machine() -> ThisMachine:
     return ThisMachine(sys.platform, architecture, cpu, bits)
 
 
-def _name_of_mac_cpu() -> str:
-    """Return macOS's name of the CPU, such as "Apple M2 Pro"; "" if it does not tell."""
-    name = b"machdep.cpu.brand_string"
+def _said_by_macos(name: str) -> str:
+    """Return what macOS says of itself by that name (sysctl's); "" if it does not tell."""
     text = ctypes.create_string_buffer(256)
     size = ctypes.c_size_t(len(text))
     failed = ctypes.CDLL(None).sysctlbyname(
-        name, text, ctypes.byref(size), None, ctypes.c_size_t(0)
+        name.encode(), text, ctypes.byref(size), None, ctypes.c_size_t(0)
     )
     return "" if failed else text.value.decode(errors="replace").strip()
 

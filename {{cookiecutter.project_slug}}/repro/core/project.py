@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from repro.core import machines
 from repro.core.bounded import RESTORE, read_text
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import JsonObject
 from repro.core.read_once import inheritance
+from repro.core.text import refuse_unseen
 
 # Settings of the author's commands that the kit sets by their names.
 MAX_STEPS = "training.max_steps"
@@ -45,7 +46,7 @@ def parse_toml(text: str, name: str = PYPROJECT) -> JsonObject:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) if isinstance(error, ValueError) else "too deep"
+        reason = reason_of(error) if isinstance(error, ValueError) else "too deep"
         raise UserError(f"{name} is damaged ({reason}): {RESTORE}") from error
 
 
@@ -97,6 +98,7 @@ def project_table(text: str, name: str = PYPROJECT) -> dict[str, Any]:
     table = parse_toml(text, name).get("project")
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
         raise UserError(f"{name}: expected a table [project] with a name: restore it")
+    refuse_unseen(table, name)
     return table
 
 

@@ -1,11 +1,14 @@
-"""Name what lies in the place of a file and is none, instead of waiting for it for ever."""
+"""Name what lies in the place of a file and is none: a named pipe, a socket, a device.
+
+Opening or reading one of them may wait for ever. Whoever reads what somebody else has put there
+asks here first, and gives the user a line instead. A link counts as what it leads to.
+"""
 
 from __future__ import annotations  # `make image-digest` runs with older Pythons, too
 
 import stat
 from pathlib import Path
 
-# What looks like a file in a listing and is none: to open it may wait for ever, to read never end.
 _NO_FILES = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",

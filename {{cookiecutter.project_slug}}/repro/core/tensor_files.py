@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repro.core.bounded import parse_json
+from repro.core.errors import reason_of
 
 _LONGEST_HEADER = 100_000_000  # bytes, as in the library
 _METADATA = "__metadata__"
@@ -44,7 +45,7 @@ def fault_of_tensors(path: Path) -> str | None:
     try:
         entries = parse_json(header)
     except ValueError as error:
-        return f"its header is no JSON: {' '.join(str(error).split())}"
+        return f"its header is no JSON: {reason_of(error)}"
     if not isinstance(entries, dict):
         return "its header is no JSON object"
     metadata = entries.pop(_METADATA, {})

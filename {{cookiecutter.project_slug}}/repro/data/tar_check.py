@@ -15,15 +15,13 @@ from repro.data.manifest import files_below
 from repro.data.tar_index import TarIndex, held_by_indexes
 from repro.data.tar_samples import END_OF_TAR, fault_of_sample, member_bytes, what_is_wrong
 
-_MOST_LINES = 20
-
 
 def check_tars(folder: Path, together: Together = ALONE) -> int:
     """Compare all that tar files below a folder hold with their indexes; return their bytes.
 
     All processes call this together; those that see the same files read a share of them each.
-    UserError in all of them, with a line for each sample that is not as it was written (20 at
-    most).
+    UserError in all of them, with a line for each sample that is not as it was written, but for
+    those that `refuse` counts.
     """
     parts = {}
     for name in held_by_indexes(folder, files_below(folder)):
@@ -39,10 +37,7 @@ def check_tars(folder: Path, together: Together = ALONE) -> int:
         for name in share:
             faults += _faults_of_part(*parts[name], advance)
     told = [json.loads(text) for text in together.texts(json.dumps(faults))]
-    lines = sorted({line for theirs in told for line in theirs})
-    if more := lines[_MOST_LINES:]:
-        lines = [*lines[:_MOST_LINES], f"and {len(more)} more"]
-    refuse(lines)
+    refuse(sorted({line for theirs in told for line in theirs}))
     return size
 
 

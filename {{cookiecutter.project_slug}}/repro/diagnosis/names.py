@@ -81,10 +81,12 @@ class Names:
         self._asked: list[str] = []
 
     def enter(self, scope: Scope) -> None:
+        """Look names up from inside a scope, until `leave` is called."""
         self.scopes.append(scope)
         self._bound.append(_bindings(nodes_of(scope)))
 
     def leave(self) -> None:
+        """Look names up from around the scope that was entered last."""
         self.scopes.pop()
         self._bound.pop()
 

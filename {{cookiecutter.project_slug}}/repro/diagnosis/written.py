@@ -1,4 +1,9 @@
-"""Which tensors an operation of torch changes in place, and whether it reads them before."""
+"""Which tensors an operation of torch changes in place, and whether it reads them before.
+
+A replay compares what goes into an operation with what comes out. A tensor that is only written to
+is no input: what it held before means nothing. The operation's schema tells; for exchanges between
+processes, whose schemas do not, the names of their arguments do.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,10 @@
-"""Compare compiled files with their sources: Python itself looks at the source's date only."""
+"""Compare compiled files with their sources: Python itself looks at the source's date only.
+
+The RECORDs of packages have no digests of compiled files: one that was edited would run unnoticed.
+Promises to tell of a `.pyc` of this Python whether it holds what its source compiles to. It is
+never run for that. Whether the source is the one that was installed is asked elsewhere
+(installed_files.py).
+"""
 
 import marshal
 import os

@@ -61,12 +61,14 @@ def native_class() -> str:
     """Name the hardware class of a CPU under the native profile.
 
     Virtual machines hide the model, so a digest of the features stands beside it. Macs tell no
-    features: there the model has them.
+    features: there the model has them. Their matrices are multiplied by Accelerate, a part of macOS
+    that no lock holds and that changes with its releases (15.1 brought another LAPACK, 15.2 mended
+    it: https://github.com/scipy/scipy/issues/21862), so macOS's version is in the name.
     """
     cpu = read_cpu()
     machine = machines.this_machine()
     if machine.is_macos:
-        return f"cpu {cpu.model} native"
+        return f"cpu {cpu.model}, macOS {machine.version or 'of unknown version'} native"
     architecture = f"{AARCH64} " if machine.architecture == AARCH64 else ""
     return f"cpu {architecture}{cpu.model} ({sha256_json(cpu.features)[:8]}) native"
 

@@ -1,4 +1,9 @@
-"""Find what can be imported from outside the environment, or comes before its packages."""
+"""Find what can be imported from outside the environment, or comes before its packages.
+
+Both come in by sys.path: PYTHONPATH, the user's own packages, a `.pth` file, the folder that a
+program was started in. Promises to name the place, the first modules in it and the remedy, without
+importing anything. `folder` is where the environment's packages lie (sysconfig's purelib).
+"""
 
 import os
 import site
@@ -8,6 +13,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from repro.core.text import listed
 from repro.environment.installed_files import ANEW
 
 _MODULES = (".py", ".so", ".pyc")
@@ -27,7 +33,7 @@ def outside(root: Path, folder: Path) -> Iterator[str]:
             yield f"{place} is the user's, and packages come from it: set PYTHONNOUSERSITE=1"
         elif names := _importable(path):
             remedy = "unset PYTHONPATH" if place in variable else ANEW
-            yield f"{place} is outside the environment, and has {', '.join(names[:3])}: {remedy}"
+            yield f"{place} is outside the environment, and has {listed(names)}: {remedy}"
 
 
 def shadows(root: Path, folder: Path) -> Iterator[str]:
@@ -43,7 +49,7 @@ def shadows(root: Path, folder: Path) -> Iterator[str]:
             if name.partition(".")[0] in packages and not _is_bare_folder(path / name)
         ]
         if names:
-            before = f"is imported before the environment, and has {', '.join(names[:3])}"
+            before = f"is imported before the environment, and has {listed(names)}"
             yield f"{path} {before}: unset PYTHONPATH, or rename it"
 
 

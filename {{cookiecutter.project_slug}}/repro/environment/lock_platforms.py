@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from platform import machine as processor
-from platform import python_version, system
+from platform import python_version
 from typing import TYPE_CHECKING, NamedTuple
 
+from repro.core import machines
 from repro.core.bounded import read_whole
 from repro.core.errors import UserError
 from repro.environment.locks import canonical
@@ -143,7 +143,8 @@ def _follow(
 
 def this_platform() -> str | None:
     """Return the name of this machine's platform; None where no lock is made for it."""
-    here = (sys.platform, system(), processor())
+    machine = machines.this_machine()
+    here = (machine.system, machine.kernel, machine.architecture)
     return next((name for name, values in PLATFORMS.items() if values == here), None)
 
 

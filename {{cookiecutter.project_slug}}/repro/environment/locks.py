@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from repro.core import machines
 from repro.core.bounded import read_whole
-from repro.environment.markers import is_needed_here
+from repro.environment.markers import is_needed
 from repro.environment.profile import MARKER, PROFILES
 
 LOCK = "requirements.lock"
@@ -69,6 +70,7 @@ def read_lock(path: Path) -> Lock:
     pins: Pins = {}
     hashed: set[str] = set()
     faults: list[str] = []
+    here = machines.this_machine()
     name = ""
     goes_on = False  # the line before ended with a backslash
     for number, line in numbered_lines(path):
@@ -83,7 +85,8 @@ def read_lock(path: Path) -> Lock:
             goes_on = bool(pin[4])
             if name in pins:
                 faults.append(f"{place}: {name} is in {pins[name].place} already: run make lock")
-            pins[name], fault = _read_pin(place, pin[2], (pin[3] or "").strip("; \t"))
+            marker = (pin[3] or "").strip("; \t")
+            pins[name], fault = _read_pin(place, pin[2], marker, here)
             faults += fault
         elif digest and goes_on:
             hashed.add(name)
@@ -98,10 +101,12 @@ def read_lock(path: Path) -> Lock:
     return Lock(pins, faults)
 
 
-def _read_pin(place: str, version: str, marker: str) -> tuple[Pin, list[str]]:
+def _read_pin(
+    place: str, version: str, marker: str, here: machines.ThisMachine
+) -> tuple[Pin, list[str]]:
     """Return a pin, as needed where its marker cannot be read, and then a line that says so."""
     try:
-        return Pin(place, version, marker, is_needed_here(marker)), []
+        return Pin(place, version, marker, is_needed(marker, here)), []
     except ValueError as error:
         fault = f"{place}: found the marker {marker!r}, {error}: change it in the .in file"
         return Pin(place, version, marker), [f"{fault}, run make lock"]

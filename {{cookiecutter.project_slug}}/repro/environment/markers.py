@@ -1,4 +1,4 @@
-"""Say whether this machine needs a package of a lock: the one place that reads a lock's markers.
+"""Say whether a machine needs a package of a lock: the one place that reads a lock's markers.
 
 One lock serves several platforms, so some of its packages carry a marker: CUDA's have
 `sys_platform == "linux"`. Promises pip's answer, from Python's own library alone: packaging may be
@@ -8,9 +8,10 @@ ValueError, for a guess would hide a package that is missing.
 
 import operator
 import os
-import platform
 import re
 import sys
+
+from repro.core.machines import ThisMachine
 
 EXPECTED = 'comparisons such as sys_platform == "linux", joined by and, or'
 
@@ -19,19 +20,23 @@ _EQUALITY = {"==": operator.eq, "!=": operator.ne}
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
-def is_needed_here(marker: str) -> bool:
-    """Tell whether a package with this marker, empty for none, belongs on this machine."""
+def is_needed(marker: str, machine: ThisMachine) -> bool:
+    """Tell whether a package with this marker, empty for none, belongs on a machine.
+
+    Its Python is taken to be of the version that runs here. Raises ValueError, saying what was
+    expected, for a marker of another form.
+    """
     if not marker:
         return True
     # `and` binds closer than `or`. Each comparison is made: none of another form goes unseen.
     choices = [
-        [_holds(comparison) for comparison in re.split(r"\band\b", choice)]
+        [_holds(comparison, machine) for comparison in re.split(r"\band\b", choice)]
         for choice in re.split(r"\bor\b", marker)
     ]
     return any(all(choice) for choice in choices)
 
 
-def _holds(comparison: str) -> bool:
+def _holds(comparison: str, machine: ThisMachine) -> bool:
     found = _COMPARISON.fullmatch(comparison)
     if not found:
         raise ValueError(f"expected {EXPECTED}")
@@ -41,9 +46,9 @@ def _holds(comparison: str) -> bool:
         return bool({**_EQUALITY, **_ORDER}[sign](sys.version_info[:2], version))
     here = {
         "os_name": os.name,
-        "platform_machine": platform.machine(),
-        "platform_system": platform.system(),
-        "sys_platform": sys.platform,
+        "platform_machine": machine.architecture,
+        "platform_system": machine.kernel,
+        "sys_platform": machine.system,
     }
     if name not in here or sign not in _EQUALITY:
         raise ValueError(f"expected {EXPECTED}")

@@ -49,17 +49,22 @@ class Examination(NamedTuple):
     lines: list[str]
     looked_at: str
 
+    @property
+    def faults(self) -> list[str]:
+        """The lines that say what is wrong: not the notes."""
+        return [line for line in self.lines if not line.startswith(NOTE)]
+
 
 def doctor(root: Path, quick: bool = False, lock_only: bool = False) -> int:
     """Print what is wrong, a line each, then how much was looked at; 1 if something is, else 0."""
-    lines, looked_at = examine(root, quick, lock_only)
-    for line in lines:
+    examined = examine(root, quick, lock_only)
+    for line in examined.lines:
         print(line)
-    faults = sum(not line.startswith(NOTE) for line in lines)
+    faults = len(examined.faults)
     if not faults:
-        print(f"nothing is wrong: {looked_at}")
+        print(f"nothing is wrong: {examined.looked_at}")
         return 0
-    print(f"{faults} fault{'s' if faults > 1 else ''}: {looked_at}")
+    print(f"{faults} fault{'s' if faults > 1 else ''}: {examined.looked_at}")
     return 1
 
 

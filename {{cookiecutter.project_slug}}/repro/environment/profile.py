@@ -49,6 +49,8 @@ PROFILES: dict[str, dict[str, str]] = {
     "native": dict(_COMMON),
 }
 
+AUTO = "auto"  # stands for one of them, by the machine
+
 # Variables that would undo a profile or a flag behind our back: they must not be set, but to a
 # value that `_is_harmless`. MKL_DYNAMIC is none of them: torch switches that off itself whenever it
 # sets the number of threads (aten/src/ATen/ParallelOpenMP.cpp), and it changes no bits (measured).
@@ -97,9 +99,7 @@ def enter_early(root: Path, arguments: Sequence[str]) -> None:
     if has_been_started or sys.flags.ignore_environment or not _can_start_anew():
         return
     with suppress(UserError, OSError):
-        profile = guess_profile(root, arguments)
-        changes = _changes(profile, os.environ) if profile in PROFILES else {}
-        if changes:
+        if changes := _changes(guess_profile(root, arguments), os.environ):
             replaced = {name: os.environ.get(name) for name in changes}
             guessed = {_GUESSED: json.dumps(replaced)}
             _start_anew({**_applied(changes, os.environ), **guessed})
@@ -108,12 +108,11 @@ def enter_early(root: Path, arguments: Sequence[str]) -> None:
 def enter(profile: str, threads: int = 1) -> None:
     """Put `profile` in force, starting the interpreter anew if need be; for a command's `main`.
 
-    Raises UserError for contradicting variables, for `python -I` or `-E`, for a program that
-    cannot be started anew, for `python -O`, for a CPU without AVX2 in the portable profile, and
-    where no temporary file can be written (torch and data workers need some; they would hang or
-    fail later).
+    Raises UserError for a name that is no profile, for contradicting variables, for `python -I` or
+    `-E`, for a program that cannot be started anew, for `python -O`, for a CPU without AVX2 in the
+    portable profile, and where no temporary file can be written (torch and data workers need some;
+    they would hang or fail later).
     """
-    profile = resolve_profile(profile)
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
@@ -149,7 +148,6 @@ def enter(profile: str, threads: int = 1) -> None:
 
 def require(profile: str) -> None:
     """Raise UserError unless `profile` is in force; change nothing (notebooks, tests, scripts)."""
-    profile = resolve_profile(profile)
     if _changes(profile, os.environ) or sys.flags.ignore_environment:
         raise UserError(f"profile {profile} is not in force. {_how_to_set(profile)}")
 
@@ -167,21 +165,26 @@ def lacks_for_portable() -> str:
 
 
 def resolve_profile(profile: str) -> str:
-    """Return the profile that a config's `profile` stands for on this machine."""
-    if profile != "auto":
-        return profile
-    return "native" if lacks_for_portable() else "portable"
+    """Return the profile that a config's or a caller's `profile` stands for on this machine.
+
+    A config that was read has the answer, never "auto". Raises UserError for any other name.
+    """
+    if profile == AUTO:
+        return "native" if lacks_for_portable() else "portable"
+    if profile not in PROFILES:
+        raise UserError(f"found profile={profile}, expected {', '.join((AUTO, *PROFILES))}")
+    return profile
 
 
 def guess_profile(root: Path, arguments: Sequence[str]) -> str:
-    """Return the profile that the config will probably have; a recipe may have another one."""
+    """Return what the config will probably have as `profile`; a recipe may have another one."""
     for argument in reversed(arguments):
         if match := re.fullmatch(r"\+{0,2}profile=(['\"]?)(\w+)\1", argument):
-            return resolve_profile(match[2])
+            return match[2]
     path = root / CONFIGS / "config.yaml"
     text = read_whole(path, LARGEST_BY_HAND).decode(errors="replace")
     line = re.search(r"(?m)^profile:[ \t]*(['\"]?)(\w+)\1", text)
-    return resolve_profile(line[2] if line else "auto")
+    return line[2] if line else AUTO
 
 
 def _before_guess(environ: Mapping[str, str]) -> dict[str, str]:
@@ -211,9 +214,15 @@ def _start_anew(environ: Mapping[str, str]) -> NoReturn:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
 
 
+def _table(profile: str) -> dict[str, str]:
+    """Return the variables of a profile, and its own name as MARKER."""
+    name = resolve_profile(profile)
+    return {**PROFILES[name], MARKER: name}
+
+
 def _changes(profile: str, environ: Mapping[str, str], threads: int = 1) -> dict[str, str | None]:
     """Return what to set (or to unset: None) so that `profile` holds; raise on contradictions."""
-    table = {**PROFILES[profile], MARKER: profile}
+    table = _table(profile)
     ours = PROFILES.get(environ.get(MARKER, ""), {})
     changes: dict[str, str | None] = {}
     faults = []
@@ -226,12 +235,13 @@ def _changes(profile: str, environ: Mapping[str, str], threads: int = 1) -> dict
             changes[name] = wanted
         elif wanted is not None:  # otherwise: a limit of the user's own; the conditions record it
             faults.append(
-                f"{name}={there} is set, profile {profile} needs {name}={wanted}: unset {name}"
+                f"{name}={there} is set, profile {table[MARKER]} needs {name}={wanted}: "
+                f"unset {name}"
             )
     for name, reason in FORBIDDEN.items():
         if name in environ and not _is_harmless(name, environ[name], threads):
             faults.append(f"{name}={environ[name]} is set, but {reason}: unset {name}")
-    if profile == "portable" and (lacking := lacks_for_portable()):
+    if table[MARKER] == "portable" and (lacking := lacks_for_portable()):
         faults.append(
             f"profile=portable needs Linux on an x86-64 CPU with AVX2 and FMA, and {lacking}: take "
             "profile=auto or profile=native"
@@ -261,6 +271,5 @@ def _can_start_anew() -> bool:
 
 def _how_to_set(profile: str) -> str:
     """Say how to start a program with the profile's variables."""
-    table = {**PROFILES[profile], MARKER: profile}
-    pairs = " ".join(f"'{name}={value}'" for name, value in table.items())
+    pairs = " ".join(f"'{name}={value}'" for name, value in _table(profile).items())
     return f"Start it with the variables set: env {pairs} python ..."

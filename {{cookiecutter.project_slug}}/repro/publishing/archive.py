@@ -31,9 +31,16 @@ from repro.publishing.committed import (
     refuse_secrets,
     refuse_what_git_left_out,
 )
-from repro.publishing.contents import Contents, Files, PackedTraining, content_digest
+from repro.publishing.contents import (
+    Content,
+    Contents,
+    Files,
+    PackedTraining,
+    content_digest,
+)
 from repro.publishing.crate import METADATA, describe
 from repro.publishing.croissant import croissant
+from repro.publishing.described_data import with_parts
 from repro.publishing.limit import packed_trainings, within_limit, zip_size
 from repro.publishing.packed_data import find_data, tree
 from repro.publishing.packed_runs import find_runs
@@ -89,9 +96,10 @@ def archive(
         executable = hidden.executable
         version = ANONYMOUS
     top = f"{contents.about.name}-{version}"
+    forms = make_forms(contents)
     if limit is not None:
-        contents = _below(contents, top, limit)
-    files = with_forms(contents)
+        contents, forms = _below(contents, forms, top, limit)
+    files = _with_sums({**contents.files, **forms})
     if hidden:
         refuse_identities({**files, top: b""}, hidden.identities)
         print(*told(hidden), *candidates(contents.files), sep="\n")
@@ -125,24 +133,26 @@ def _read(root: Path, with_data: bool, allow_dirty: bool) -> tuple[Contents, Com
         commit=commit_hash,
         moment=commit.moment,
     )
-    return contents, commit
+    return with_parts(contents), commit
 
 
-def _below(contents: Contents, top: str, limit: int) -> Contents:
-    """Return the contents of an archive that has at most `limit` bytes; prints what it lacks."""
-    forms = {
-        name: content
-        for name, content in with_forms(contents).items()
-        if name not in contents.files
-    }
+def _below(contents: Contents, forms: Files, top: str, limit: int) -> tuple[Contents, Files]:
+    """Return what an archive of at most `limit` bytes has, and its forms; prints what it lacks.
+
+    `forms`: those of all the contents. They are made anew only where something is left out, which
+    makes them smaller.
+    """
 
     def size(files: Files) -> int:
-        return zip_size(top, {**files, **forms})  # the forms become smaller with the files
+        return zip_size(top, _with_sums({**files, **forms}, lambda content: "0" * 64))
 
     files, left_out = within_limit(contents.files, contents.trainings, limit, size)
-    print(*left_out, sep="\n", end="\n" if left_out else "")
+    if not left_out:
+        return contents, forms
+    print(*left_out, sep="\n")
     trainings = packed_trainings(contents.trainings, files)
-    return replace(contents, files=files, trainings=trainings)
+    smaller = replace(contents, files=files, trainings=trainings)
+    return smaller, make_forms(smaller)
 
 
 def pack_runs(
@@ -163,28 +173,26 @@ def pack_runs(
     return files, trainings
 
 
-def with_forms(contents: Contents) -> Files:
-    """Return the files with the forms of all venues, then the crate of them all, then their sums.
+def make_forms(contents: Contents) -> Files:
+    """Return the forms of all venues, and the crate that describes them and all other files.
 
     UserError if the commit has a file of such a name: it would be replaced.
     """
-    added: dict[str, bytes] = {}
+    forms: dict[str, bytes] = {}
     for generate in GENERATORS:
-        added |= generate(contents)
-    names = {*added, METADATA, SUMS}
+        forms |= generate(contents)
+    names = {*forms, METADATA, SUMS}
     refuse(
         [
             f"{name} of the commit would be replaced: `archive` writes a file of this name: git mv"
             for name in sorted(names & contents.files.keys())
         ]
     )
-    files = {**contents.files, **added}
-    files[METADATA] = describe(replace(contents, files={**files, SUMS: b""}))
-    files[SUMS] = _sums(files)
-    return files
+    listed = {**contents.files, **forms, SUMS: b""}
+    return {**forms, METADATA: describe(replace(contents, files=listed))}
 
 
-def _sums(files: Files) -> bytes:
-    """Return a line for each file: its SHA-256, two spaces, its name."""
-    lines = [f"{content_digest(files[name])}  {name}\n" for name in sorted(files)]
-    return "".join(lines).encode("utf-8", "surrogateescape")
+def _with_sums(files: Files, digest: Callable[[Content], str] = content_digest) -> Files:
+    """Return the files, and one with a line for each of them: its SHA-256, two spaces, its name."""
+    lines = [f"{digest(files[name])}  {name}\n" for name in sorted(files)]
+    return {**files, SUMS: "".join(lines).encode("utf-8", "surrogateescape")}

@@ -4,7 +4,7 @@ Each form is a function of these contents alone, so that the same contents give 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,7 +32,7 @@ class Contents:
     """The project of an archive, its files and trainings; `moment`: in seconds since 1970.
 
     `commit` is None in an archive that must not tell it; `files` and `about` are then those that
-    tell nobody's name.
+    tell nobody's name. `parts`: by claim, the number of samples of each part of its data.
     """
 
     root: Path
@@ -42,6 +42,7 @@ class Contents:
     trainings: list[PackedTraining]
     commit: str | None
     moment: int
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def content_size(content: Content) -> int:

@@ -23,6 +23,8 @@ from repro.runs.swhid import software_ids
 METADATA = "ro-crate-metadata.json"
 CRATE = "https://w3id.org/ro/crate/1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+# RO-Crate 1.1 and 1.2: "MUST be a string in ISO 8601 date format". There is no word for "not told".
+_NO_DATE = "1970-01-01"
 
 # An object of the graph: its "@id" is how others refer to it, its "@type" says what else it has.
 Entity: TypeAlias = JsonObject
@@ -38,13 +40,14 @@ def describe(contents: Contents) -> bytes:
     recorded = _recorded_code(contents)
     instrument = recorded or software
     actions = [_action(training, names, instrument, people) for training in contents.trainings]
+    description, published = _dated(contents)
     crate: Entity = {
         "@id": "./",
         "@type": "Dataset",
         "conformsTo": {"@id": PROFILE},
         "name": about.title,
-        "description": about.description,
-        "datePublished": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(contents.moment)),
+        "description": description,
+        "datePublished": published,
         "license": _identity(licence),
         "author": _some(people),
         "mainEntity": _identity(software),
@@ -65,6 +68,15 @@ def describe(contents: Contents) -> bytes:
     graph = [descriptor, crate, profile, licence, *code, *people, *actions, *files]
     text = json.dumps({"@context": f"{CRATE}/context", "@graph": graph}, indent=1)
     return f"{text}\n".encode()
+
+
+def _dated(contents: Contents) -> tuple[str, str]:
+    """Return the description, and the date of publication: that of the commit."""
+    description = contents.about.description
+    if contents.commit is None:
+        what = f"{_NO_DATE} stands for a date that an anonymous archive does not tell"
+        return f"{description} ({what}.)", _NO_DATE
+    return description, time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(contents.moment))
 
 
 def _person(author: Author, number: int) -> Entity:

@@ -3,12 +3,13 @@
 All of it is read from what is packed: the data's manifest, the config of a training, and the files
 themselves. What nobody stated is left out. The sizes of the parts come from the author's own
 `datasets`, which made them for the training, too: an archive is made of the code that was recorded.
+It is asked once for each claim, however many forms describe the data (`with_parts`).
 """
 
 import sys
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from repro.core import layout
@@ -52,7 +53,7 @@ class DescribedData:
     files: list[DataFile]
     own: str
     folder: Path | None
-    splits: dict[str, dict[str, int]]
+    splits: Mapping[str, Mapping[str, int]]
 
     def texts(self, name: str) -> list[str]:
         """Return what the manifest says under a name: a text, or several."""
@@ -65,6 +66,17 @@ def data_of(contents: Contents) -> list[DescribedData]:
     """Return the data of all trainings, each once, in the order of their manifests' names."""
     first = {training.manifest: training for training in reversed(contents.trainings)}
     return [_described(contents, first[name]) for name in sorted(first)]
+
+
+def with_parts(contents: Contents) -> Contents:
+    """Return contents that know how many samples each part of their data has, by claim."""
+    parts = {}
+    for data in data_of(contents):
+        for name in _claims_on(contents, data.manifest_name):
+            claim = contents.recording.claims[name]
+            if data.folder:
+                parts[name] = _sizes(contents.root, claim, data.folder, facts_of(data.manifest))
+    return replace(contents, parts={name: sizes for name, sizes in parts.items() if sizes})
 
 
 def _described(contents: Contents, training: PackedTraining) -> DescribedData:
@@ -89,7 +101,11 @@ def _described(contents: Contents, training: PackedTraining) -> DescribedData:
         files=files,
         own=own,
         folder=folder,
-        splits=_splits(contents, training.manifest, manifest, folder),
+        splits={
+            name: contents.parts[name]
+            for name in _claims_on(contents, training.manifest)
+            if name in contents.parts
+        },
     )
 
 
@@ -126,16 +142,14 @@ def _find_folder(
     return own or ("", path.parent / layout.PREPARED)
 
 
-def _splits(
-    contents: Contents, manifest_name: str, manifest: JsonObject, folder: Path | None
-) -> dict[str, dict[str, int]]:
-    """Return the sizes of the parts, for each claim that was trained with these data."""
-    names = {training.name for training in contents.trainings if training.manifest == manifest_name}
-    splits = {}
-    for name, claim in contents.recording.claims.items():
-        if folder and names & {f"{name}-seed-{seed}" for seed in claim.values}:
-            splits[name] = _sizes(contents.root, claim, folder, facts_of(manifest))
-    return {name: sizes for name, sizes in splits.items() if sizes}
+def _claims_on(contents: Contents, manifest: str) -> list[str]:
+    """Return the claims that were trained with the data of a manifest."""
+    trained = {training.name for training in contents.trainings if training.manifest == manifest}
+    return [
+        name
+        for name, claim in contents.recording.claims.items()
+        if trained & {f"{name}-seed-{seed}" for seed in claim.values}
+    ]
 
 
 def _sizes(root: Path, claim: RecordedClaim, folder: Path, facts: JsonObject) -> dict[str, int]:

@@ -17,6 +17,7 @@ from repro.environment.locks import LOCK
 from repro.publishing.archive import pack_runs
 from repro.publishing.committed import find_commit, read_commit
 from repro.publishing.contents import Contents, Files, PackedTraining, content_bytes
+from repro.publishing.described_data import with_parts
 from repro.publishing.packed_data import tree
 from repro.publishing.reviewers.papers import papers
 from repro.results.about import read_about
@@ -84,7 +85,7 @@ def _contents_here(root: Path) -> tuple[Contents, list[str]]:
         commit=commit,
         moment=0,
     )
-    return contents, notes
+    return with_parts(contents), notes
 
 
 def _files_here(root: Path) -> tuple[dict[str, bytes | Path], str, list[str]]:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import Json, JsonObject
 from repro.core.project import project_table
+from repro.core.text import refuse_unseen
 from repro.runs.yaml_files import fault_of_yaml
 
 
@@ -41,7 +42,7 @@ def read_about(code: Mapping[str, bytes]) -> About:
         project = project_table(code["pyproject.toml"].decode())
         citation = _read_citation(code.get("CITATION.cff", b"").decode())
     except (yaml.YAMLError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"pyproject.toml or CITATION.cff: {reason}") from error
     title = str(citation.get("title") or project["name"])
     terms = project.get("license")
@@ -65,6 +66,7 @@ def _read_citation(text: str) -> JsonObject:
     citation = yaml.safe_load(text) or {}
     if not isinstance(citation, dict):
         raise ValueError("CITATION.cff: expected names with values, such as title: ...")
+    refuse_unseen(citation, "CITATION.cff")
     return citation
 
 

@@ -76,8 +76,7 @@ def cited(text: str, stated: Stated) -> str:
     if stated.doi and content.get("doi") != stated.doi:
         expected["doi"] = stated.doi
         edits.append(_edit(text, node, "doi", stated.doi, after="title"))
-    for name, orcid in stated.orcids.items():
-        number = _find_author(content, name)
+    for number, orcid in _orcids_by_place(content, stated):
         author = _entries(expected)[number]
         address = f"https://orcid.org/{orcid}"
         if author.get("orcid") != address:
@@ -136,22 +135,41 @@ def _edit(text: str, node: yaml.MappingNode, name: str, value: str, after: str =
     """
     quoted = json.dumps(value)  # YAML reads it in the same way
     line = f"{name}: {quoted}"
+    new_line = "\r\n" if "\r\n" in text else "\n"
     there = _find_value(node, name)
     if there:
         start, end = there.start_mark.index, there.end_mark.index
-        return _Edit(start, end, quoted if start < end else f" {quoted}", line)
+        before = "" if start < end else " "
+        after_it = new_line if _ends_a_line(text, end) else ""
+        return _Edit(start, end, f"{before}{quoted}{after_it}", line)
     pairs = [pair for pair in node.value if pair[0].value == after] or node.value
     key, above = pairs[0]
     place = above.end_mark.index
     if node.flow_style:  # all in one line: {name: NAME}
         return _Edit(place, place, f", {line}", line)
+    indent = " " * key.start_mark.column
+    if _ends_a_line(text, place):
+        return _Edit(place, place, f"{indent}{line}{new_line}", line)
     place += len(text[place:].partition("\n")[0].rstrip("\r"))
-    new_line = "\r\n" if "\r\n" in text else "\n"
-    return _Edit(place, place, f"{new_line}{' ' * key.start_mark.column}{line}", line)
+    return _Edit(place, place, f"{new_line}{indent}{line}", line)
 
 
-def _find_author(content: JsonObject, name: str) -> int:
-    """Return the place of the author to whom [tool.repro] gives an ORCID."""
+def _ends_a_line(text: str, place: int) -> bool:
+    """Tell whether a value ends with its line, as a text in lines of its own does (>- and |)."""
+    return text[:place].endswith("\n")
+
+
+def _orcids_by_place(content: JsonObject, stated: Stated) -> list[tuple[int, str]]:
+    """Return the places of the authors to whom [tool.repro] gives an ORCID, with it."""
+    found = []
+    for name, orcids in stated.orcids.items():
+        places = _places_of(content, name, len(orcids))
+        found += [(place, orcid) for place, orcid in zip(places, orcids, strict=True) if orcid]
+    return found
+
+
+def _places_of(content: JsonObject, name: str, count: int) -> list[int]:
+    """Return the places of the authors of a name; UserError if there are not so many."""
     names = [name_of(entry) for entry in _entries(content)]
     if not name and len(names) > 1:
         raise UserError(
@@ -159,9 +177,11 @@ def _find_author(content: JsonObject, name: str) -> int:
             f"{len(names)}: write a table {_TABLE} of names with ORCIDs"
         )
     places = [place for place, other in enumerate(names) if name in ("", other)]
-    if len(places) != 1:
+    if len(places) != count:
+        times = "" if count == 1 else f" with {count} ORCIDs"
         raise UserError(
-            f"pyproject.toml: {_TABLE} names {name!r}, and {CITATION} has {listed(names)}: "
-            "write one of these names, each only once"
+            f"pyproject.toml: {_TABLE} names {name!r}{times}, and {CITATION} has {listed(names)}: "
+            'write one of these names; several authors of one name have a list, in their order, "" '
+            "for one without"
         )
-    return places[0]
+    return places

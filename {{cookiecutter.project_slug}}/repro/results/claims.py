@@ -18,6 +18,7 @@ from repro.core.files import Json, JsonObject, parse_object, read_object
 from repro.core.project import MAX_STEPS, command_module, run_author_command, tool_setting
 from repro.core.read_once import reading_once
 from repro.core.stand_ins import stand_in
+from repro.core.text import refuse_unseen
 from repro.results.recording import CLAIM_NAME, Choice, RecordedClaim, Recording, parse_recording
 from repro.runs.conditions import Situation, conditions_on_disk, differences
 from repro.runs.context import other_code, read_context
@@ -49,6 +50,7 @@ def read_claims(root: Path) -> list[Claim]:
     path = root / tool_setting(root, "claims")
     content = load_yaml(path)
     refuse(odd_numbers(path))
+    refuse_unseen(content, str(path))
     try:
         claims = TypeAdapter(Annotated[list[Claim], Field(min_length=1)]).validate_python(content)
     except ValidationError as error:

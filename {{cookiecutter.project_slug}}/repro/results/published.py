@@ -1,7 +1,8 @@
 """Write what was recorded: results/ (expected_metrics.json, figures/, trace/) and REPRODUCE.md.
 
 Promises that what other hardware classes recorded under the same conditions stays as it is
-(repro/results/classes.py), and that nothing outside the marked blocks of REPRODUCE.md changes.
+(repro/results/classes.py), also if another machine that shares the folder ends in the same moment,
+and that nothing outside the marked blocks of REPRODUCE.md changes.
 """
 
 import json
@@ -11,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from repro.core import layout
-from repro.core.files import write_file, write_json
-from repro.results.claims import EXPECTED, Claim, read_recording
+from repro.core.files import holding_lock, write_file, write_json
+from repro.results.claims import EXPECTED, RECORDED_RUNS, Claim, read_recording
 from repro.results.classes import added_class, beside, comparable_recording
 from repro.results.document import write_document
 from repro.results.recording import Recording
@@ -38,17 +39,18 @@ def publish_beside(
     That is read only here: another machine may have recorded while this one trained. `runs`: the
     folders of each claim's runs. The figures stay those of the class that was recorded first.
     """
-    earlier = comparable_recording(root, claims, situations)
-    for claim in claims:
-        before = earlier.claims[claim.name] if earlier else None
-        added = added_class(before, situations[claim.name].hardware_class)
-        if not added:
-            _copy_figures(root, claim, runs[claim.name])
-        _copy_trace(root, claim, runs[claim.name], added)
-    recording = beside(earlier, now)
-    _remove_old_traces(root, claims, recording)
-    _name_old_figures(root, claims)
-    publish(root, recording)
+    with holding_lock(root / RECORDED_RUNS / ".lock"):
+        earlier = comparable_recording(root, claims, situations)
+        for claim in claims:
+            before = earlier.claims[claim.name] if earlier else None
+            added = added_class(before, situations[claim.name].hardware_class)
+            if not added:
+                _copy_figures(root, claim, runs[claim.name])
+            _copy_trace(root, claim, runs[claim.name], added)
+        recording = beside(earlier, now)
+        _remove_old_traces(root, claims, recording)
+        _name_old_figures(root, claims)
+        publish(root, recording)
 
 
 def _copy_figures(root: Path, claim: Claim, folder: Path) -> None:

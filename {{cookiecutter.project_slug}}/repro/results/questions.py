@@ -15,7 +15,6 @@ from repro.core.file_names import faults_of_names
 from repro.core.files import read_object
 from repro.core.layout import USER_CODE
 from repro.environment import packages
-from repro.environment.locks import NOTE
 from repro.runs.git import committed_names, get_git_info
 from repro.runs.uncommitted import uncommitted_code
 
@@ -84,8 +83,7 @@ def deterministic(root: Path) -> Answer:
 
 def locked(root: Path) -> Answer:
     """Check that the files agree that say what is installed."""
-    lines, _ = packages.examine(root, lock_only=True)
-    faults = [line for line in lines if not line.startswith(NOTE)]
+    faults = packages.examine(root, lock_only=True).faults
     return _pass_without(faults, "requirements, locks, Dockerfile and versions agree")
 
 
@@ -205,11 +203,11 @@ def reproduces(root: Path) -> Answer:
 
 def environment_as_locked(root: Path) -> Answer:
     """Check that each installed file is what was locked."""
-    lines, looked_at = packages.examine(root)
-    faults = sum(not line.startswith(NOTE) for line in lines)
-    if faults:
-        return Answer(FAIL, f"{faults} of its files or packages are not as locked", tuple(lines))
-    return Answer(PASS, looked_at, tuple(lines))
+    examined = packages.examine(root)
+    lines = tuple(examined.lines)
+    if faults := examined.faults:
+        return Answer(FAIL, f"{len(faults)} of its files or packages are not as locked", lines)
+    return Answer(PASS, examined.looked_at, lines)
 
 
 def known_nondeterminism(root: Path) -> Answer:

@@ -43,4 +43,6 @@ def outcome(root: Path, verdict: Verdict) -> str:
     done = {step for first, last in verdict.steps for step in range(first, last + 1)}
     claim = read_recording(root).claims[verdict.claim]
     steps = claim.steps_on(verdict.hardware_class, str(verdict.seed))
-    return f"{word} ({len(done)} of {steps} steps)"
+    # All steps of a short training are a part, too: it has no value that could be compared.
+    rest = "; the value was not evaluated" if len(done) == steps else ""
+    return f"{word} ({len(done)} of {steps} steps{rest})"

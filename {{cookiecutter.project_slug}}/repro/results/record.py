@@ -10,7 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -232,7 +232,7 @@ def summary(claim: Claim, now: Situation, results: dict[int, SeedResult]) -> Rec
         steps=max(steps.values()),
         steps_by_seed=steps if len({*steps.values()}) > 1 else {},
         config_digest=sha256_json(now.conditions.config),
-        conditions=now.conditions,
+        conditions=replace(now.conditions, environment={}),
         environments={now.hardware_class: now.conditions.environment},
         dataset=now.dataset,
         cost=Cost(", ".join([hardware.cpu_model, *gpus]), round(seconds), round(memory)),

@@ -1,15 +1,21 @@
-"""Hold what was recorded of the claims, as results/expected_metrics.json has it."""
+"""Hold what was recorded of the claims, as results/expected_metrics.json has it.
+
+Promises that a recording which is read or made is one that `verify` can compare with: each seed has
+a finite value and its bits on every hardware class. Anything else is no recording. What older
+versions of the kit wrote is read as this one writes it.
+"""
 
 import math
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from repro.core import layout
 from repro.core.files import JsonObject
 from repro.core.hashing import sha256_json
+from repro.core.text import unseen
 from repro.runs.conditions import Conditions, DatasetFacts
 from repro.runs.swhid import software_ids
 
@@ -66,10 +72,10 @@ class RecordedClaim:
     `values`, `bits` and `best` are by seed, the seeds as texts; `bits` and `best` are by hardware
     class first. `values` are those of the claim's checkpoint, `bits` always those of the last one.
     `best` is empty unless the claim's checkpoint is the best one. `interval` holds the mean with a
-    probability of 95 %. `conditions`: those of all hardware classes; `environments`: by hardware
-    class, the condition that belongs to it. `steps`: of the longest training; `steps_by_seed`:
-    where they are not equal because some ended early. `added`: by hardware class, what is not that
-    of the class that was recorded first, which all else is of.
+    probability of 95 %. `conditions`: those of all hardware classes, so without environment;
+    `environments`: by hardware class, the condition that belongs to it. `steps`: of the longest
+    training; `steps_by_seed`: where they are not equal because some ended early. `added`: by
+    hardware class, what is not that of the class that was recorded first, which all else is of.
     """
 
     text: str
@@ -101,24 +107,22 @@ class RecordedClaim:
         values = [self.values, *(added.values for added in self.added.values())]
         if not all(math.isfinite(value) for of_class in values for value in of_class.values()):
             raise ValueError("a value is no finite number")
-        if any("\0" in text for text in (self.text, self.metric, *self.arguments)):
-            raise ValueError("a NUL character, which no command can have")
+        if any(map(unseen, (self.text, self.shows, self.metric, *self.arguments))):
+            raise ValueError("a character that cannot be seen")
         seeds = {hardware: bits.keys() for hardware, bits in self.bits.items()}
         expected = seeds if self.checkpoint == layout.BEST else {}
         if {hardware: best.keys() for hardware, best in self.best.items()} != expected:
             raise ValueError("the best checkpoints are not those of the seeds with bits")
         if any(of_class - self.values.keys() for of_class in seeds.values()):
             raise ValueError("a seed with bits has no value")
-        if not self.environments:  # of a kit that recorded one for all
-            of_all = self.conditions.environment
-            object.__setattr__(self, "environments", dict.fromkeys(self.bits, of_all))
-        if self.environments.keys() != self.bits.keys():
+        if self.conditions.environment:
+            raise ValueError("the conditions of all hardware classes hold an environment")
+        if self.environments and self.environments.keys() != self.bits.keys():
             raise ValueError("the environments are not those of the hardware classes with bits")
         if any(
             added.values.keys() != seeds.get(hardware) for hardware, added in self.added.items()
         ):
             raise ValueError("the values of an added hardware class are not those of its bits")
-        object.__setattr__(self, "conditions", replace(self.conditions, environment={}))
 
     @property
     def value_name(self) -> str:
@@ -167,6 +171,19 @@ class RecordedClaim:
         return content
 
 
+def _as_written_now(claim: object) -> object:
+    """Return a claim's JSON as this kit writes it: older ones recorded one environment for all."""
+    if not isinstance(claim, dict):
+        return claim
+    conditions = claim.get("conditions")
+    bits = claim.get("bits")
+    if not isinstance(conditions, dict) or not isinstance(bits, dict):
+        return claim
+    shared = {kind: of_kind for kind, of_kind in conditions.items() if kind != "environment"}
+    of_all = conditions.get("environment", {})
+    return {"environments": dict.fromkeys(bits, of_all), **claim, "conditions": shared}
+
+
 @dataclass(frozen=True)
 class Recording:
     """What results/expected_metrics.json holds: of which commit, and the claims by name.
@@ -177,7 +194,7 @@ class Recording:
     write it. It is kept because a clone may lack the recorded commit.
     """
 
-    claims: dict[str, RecordedClaim]
+    claims: dict[str, Annotated[RecordedClaim, BeforeValidator(_as_written_now)]]
     commit: str | None = None
     dirty: bool | None = None
     tree: str | None = None

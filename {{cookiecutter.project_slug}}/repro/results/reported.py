@@ -28,7 +28,7 @@ from pydantic import (
 
 from repro.core import layout
 from repro.core.bounded import DamagedFile, parse_json, read_whole
-from repro.core.errors import UserError, refuse
+from repro.core.errors import UserError, reason_of, refuse
 from repro.core.files import JsonObject, write_file
 from repro.core.hashing import sha256_bytes
 from repro.results.claims import read_recording
@@ -196,7 +196,7 @@ def _read_sent(path: Path) -> ReportedVerdict:
         content = parse_json(read_whole(path, LARGEST_VERDICT), names_once=True)
         return _without_free_texts(_Sent.model_validate(content))
     except ValueError as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         if isinstance(error, ValidationError):
             reason = _first_fault(error)
         raise DamagedFile(path, reason, f"{_EXPECTED}: ask for it again") from error

@@ -18,6 +18,7 @@ from repro.core.bounded import read_text
 from repro.core.errors import refuse
 from repro.core.files import Json, JsonObject
 from repro.core.project import PYPROJECT, repro_table
+from repro.core.text import refuse_unseen
 from repro.results.paper_fields import PAPER_FIELDS
 
 # What else stands in [tool.repro]: the parts of the author's code that the kit calls.
@@ -58,12 +59,13 @@ _ORCID = re.compile(r"[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]")
 class Stated:
     """What an author states; what was not stated is None or empty.
 
-    `orcids` has the ORCIDs by the names of the authors. The name is empty where pyproject.toml
-    gives one ORCID without a name: it is then that of the only author.
+    `orcids` has the ORCIDs by the names of the authors: one for each author of that name, in their
+    order, "" for one without. The name is empty where pyproject.toml gives one ORCID without a
+    name: it is then that of the only author.
     """
 
     doi: str | None = None
-    orcids: dict[str, str] = field(default_factory=dict)
+    orcids: dict[str, list[str]] = field(default_factory=dict)
     responsible_ai: dict[str, str | list[str]] = field(default_factory=dict)
     paper: dict[str, str] = field(default_factory=dict)
 
@@ -76,6 +78,7 @@ def read_stated(root: Path) -> Stated:
 def parse_stated(text: str) -> Stated:
     """Return what a text of pyproject.toml states; UserError for faults, one line each."""
     table = repro_table(text)
+    refuse_unseen(table, PYPROJECT)
     faults = _unknown("", table, (*_CODE, "doi", "orcid", "responsible_ai", "paper"))
     doi = table.get("doi")
     if doi is not None and not _is_doi(doi):
@@ -127,16 +130,19 @@ def _text_or_texts(value: Json) -> str | list[str]:
     return [str(item) for item in value] if isinstance(value, list) else str(value)
 
 
-def _orcids(value: Json, faults: list[str]) -> dict[str, str]:
+def _orcids(value: Json, faults: list[str]) -> dict[str, list[str]]:
     """Return the ORCIDs by their authors' names; a single one has no name."""
     by_name = value if isinstance(value, dict) else {"": value}
     orcids = {}
-    for name, orcid in by_name.items():
-        if isinstance(orcid, str) and is_orcid(orcid):
-            orcids[name] = orcid
+    for name, told in by_name.items():
+        several = [str(item) for item in told] if isinstance(told, list) and name else []
+        if isinstance(told, str) and is_orcid(told):
+            orcids[name] = [told]
+        elif several and all(item == "" or is_orcid(item) for item in several):
+            orcids[name] = several
         else:
             expected = "an ORCID of four times four digits, whose check digit is right"
-            faults.append(_fault(f"orcid.{name!r}" if name else "orcid", orcid, expected))
+            faults.append(_fault(f"orcid.{name!r}" if name else "orcid", told, expected))
     return orcids
 
 

@@ -66,11 +66,13 @@ class Panel:
     mark: Mark | None = None
 
     def values(self) -> Iterator[float]:
+        """Yield all that is drawn upwards: the curves' values, and the edges of their bands."""
         for curve in self.curves:
             yield from curve.values.values()
             yield from chain.from_iterable(curve.band.values())
 
     def steps(self) -> Iterator[int]:
+        """Yield all that is drawn to the right: the steps of the curves, their bands, the mark."""
         for curve in self.curves:
             yield from curve.values
             yield from curve.band

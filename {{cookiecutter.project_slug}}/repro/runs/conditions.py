@@ -22,7 +22,7 @@ from repro.data.known_digests import memory_of_command
 from repro.data.manifest import data_digest
 from repro.environment.cpu import native_class
 from repro.environment.locks import LOCK, not_as_locked
-from repro.environment.profile import PROFILES, lacks_for_portable, resolve_profile
+from repro.environment.profile import PROFILES, lacks_for_portable
 from repro.runs.code_files import code_files
 from repro.runs.config_values import seeds_by_hand, setting
 
@@ -212,11 +212,11 @@ def conditions_here(
 ) -> Situation:
     """Return what a training here would depend on.
 
-    `config`: the settings that may change the bits. `manifest`: of the data. `on_disk`: what was
-    read of the disk when the command started; None reads it now.
+    `config`: the settings that may change the bits. `manifest`: of the data. `profile`: as a config
+    that was read has it, never "auto". `on_disk`: what was read of the disk when the command
+    started; None reads it now.
     """
     on_disk = on_disk or conditions_on_disk(root, config=config)
-    profile = resolve_profile(profile)
     settings = {name: value for name, value in config.items() if name not in ("seed", "profile")}
     conditions = Conditions(
         code=on_disk.code,
@@ -279,7 +279,7 @@ def hardware_class(profile: str, device: str) -> str:
     """Name the hardware class: its machines are promised the same bits under equal conditions.
 
     The same GPU is sold for machines of both architectures, whose CPUs make the data and whose
-    libraries are others.
+    libraries are others. `profile` is "portable" or "native".
     """
     if device == "cuda":
         import torch  # only here: this module serves commands that need no torch
@@ -288,7 +288,6 @@ def hardware_class(profile: str, device: str) -> str:
         if machines.this_machine().architecture == machines.AARCH64:
             name = f"{machines.AARCH64} {name}"
         return f"cuda {name}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
-    profile = resolve_profile(profile)
     if profile == "portable":
         if lacking := lacks_for_portable():
             raise UserError(f"profile=portable was asked for, and {lacking}: take profile=native")

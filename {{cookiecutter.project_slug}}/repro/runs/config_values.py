@@ -1,4 +1,8 @@
-"""Read single settings of a config that is JSON, such as a run's or a checkpoint's."""
+"""Read single settings of a config that is JSON, such as a run's or a checkpoint's.
+
+Such a config may be of another version, or edited by hand: what it lacks is None or left out, and
+never an error.
+"""
 
 from repro.core.files import Json, JsonObject
 from repro.core.hashing import derive_seed

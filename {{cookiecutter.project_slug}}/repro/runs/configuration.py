@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from repro.core.bounded import DamagedFile
-from repro.core.errors import SHOWN, UserError, refuse
+from repro.core.errors import SHOWN, UserError, reason_of, refuse
 from repro.core.files import Json, JsonObject, read_object
 from repro.core.layout import (
     CHECKPOINTS,
@@ -107,7 +107,7 @@ class Loader(Generic[Model]):
             with initialize_config_dir(str(self.folder)):
                 values = OmegaConf.to_container(compose("config", lines), resolve=True)
         except Exception as error:  # of Hydra or YAML: of their own types, or at an odd value
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             known = isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError)
             words = reason if known else f"{self.folder} cannot be read as settings: {reason}"
             raise UserError([*faults, words]) from error

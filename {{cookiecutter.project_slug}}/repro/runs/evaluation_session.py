@@ -88,7 +88,7 @@ class EvaluationSession(Session):
             )
         if clash := sorted(given.keys() & {*_OURS}):
             raise UserError(f"evaluate(session) returned {', '.join(clash)}, which the kit writes")
-        metrics = plain_values("evaluate(session)", given)
+        metrics = given_as_json("evaluate(session)", given)
         steps = self.step if self.finished == "early" else self._planned
         own: JsonObject = {
             "step": self.step,
@@ -99,7 +99,7 @@ class EvaluationSession(Session):
         return {**metrics, **own}
 
 
-def plain_values(call: str, given: Mapping[Any, Any]) -> JsonObject:
+def given_as_json(call: str, given: Mapping[Any, Any]) -> JsonObject:
     """Return what a call gave as JSON has it; UserError for what JSON cannot hold."""
     plain = {str(name): _plain(call, str(name), value) for name, value in given.items()}
     if len(plain) < len(given):

@@ -7,6 +7,7 @@ Narrow, so that a telephone shows their letters large enough.
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from repro.runs.logs import Line, is_validation, line_step, read_trace_lines
 
 CURVES = "learning_curves.svg"  # of a run
 CURVES_OF_SEEDS = "learning_curves_seeds.svg"
+_FIRST_OF_BASELINES = 2  # colour: those before are the validation's and the training's
 _LARGEST_NUMBER = 10**308  # a larger whole number is no float
 
 
@@ -29,13 +31,14 @@ def draw_curves(path: Path, lines: Sequence[Line]) -> None:
     Nothing is drawn where the run validated none.
     """
     epochs = _epochs(lines)
-    names = _validated(epochs)
     training = _values([line for line in lines if not is_validation(line)], "loss")
     panels = []
-    for name in names:
+    for name, baselines in _with_baselines([epochs]).items():
         curves = [Curve(_values(epochs, name), "validation")]
         if name == "loss" and training:
             curves = [Curve(training, "training batch", color=1), *curves]
+        for color, baseline in enumerate(baselines, _FIRST_OF_BASELINES):
+            curves.append(Curve(_values(epochs, baseline), baseline, color, "dashed"))
         label = name if name == "loss" else f"validation {name}"
         panels.append(Panel(label, curves, logarithmic=name == "loss"))
     _write(path, "Learning curves", panels)
@@ -53,11 +56,14 @@ def draw_seeds(folder: Path, runs: Mapping[str, Sequence[Line]]) -> None:
         return
     epochs = [_epochs(lines) for lines in runs.values()]
     panels = []
-    for name in _validated(list(chain(*epochs))):
+    for name, baselines in _with_baselines(epochs).items():
         seeds = [_values(lines, name) for lines in epochs]
-        each = [Curve(values, "each seed", style="thin") for values in seeds]
-        mean = _mean(seeds, f"mean of {len(runs)}, lowest to highest")
-        panels.append(Panel(f"validation {name}", [*each, mean], logarithmic=name == "loss"))
+        curves = [Curve(values, "each seed", style="thin") for values in seeds]
+        curves.append(_mean(seeds, f"mean of {len(runs)}, lowest to highest"))
+        for color, baseline in enumerate(baselines, _FIRST_OF_BASELINES):
+            values = [_values(lines, baseline) for lines in epochs]
+            curves.append(replace(_mean(values, baseline, color), style="dashed"))
+        panels.append(Panel(f"validation {name}", curves, logarithmic=name == "loss"))
     _write(path, f"Learning curves of {len(runs)} seeds", panels)
 
 
@@ -143,6 +149,28 @@ def _validated(epochs: list[Line]) -> list[str]:
     """Return the names of the numbers that any line of an epoch has."""
     names = dict.fromkeys(name for line in epochs for name in line)
     return [name for name in names if name not in ("step", "epoch") and _values(epochs, name)]
+
+
+def _with_baselines(runs: Sequence[list[Line]]) -> dict[str, list[str]]:
+    """Return the numbers that the runs validated, by name, each with its baselines.
+
+    A baseline of `mae` is a number such as `ridge_mae` that stays as it is at all steps of a run:
+    no curve of its own, but a line beside those that are to be better.
+    """
+    names = _validated(list(chain(*runs)))
+    by_length = sorted(names, key=len, reverse=True)
+    ends = {name: [other for other in by_length if name.endswith(f"_{other}")] for name in names}
+    baselines = [name for name in names if ends[name] and _is_constant(runs, name)]
+    found: dict[str, list[str]] = {name: [] for name in names if name not in baselines}
+    for name in baselines:
+        found[next(other for other in ends[name] if other in found)].append(name)
+    return found
+
+
+def _is_constant(runs: Sequence[list[Line]], name: str) -> bool:
+    """Tell whether each run has one value of a number at all of its steps, of which it has some."""
+    values = [[*_values(lines, name).values()] for lines in runs]
+    return all(len(of_run) > 1 and len({*of_run}) == 1 for of_run in values)
 
 
 def _values(lines: Sequence[Line], name: str) -> dict[int, float]:

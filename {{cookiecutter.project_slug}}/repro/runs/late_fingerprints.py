@@ -53,18 +53,16 @@ class Queued:
             views.append(view.view(small.tensor.shape))
             places.append(small.place)
         self._sizes = [group.size for group in layout.groups]
+        self._sizes_there: Tensor | None = None  # once they are asked for
         self._large = layout.large
         self._rows = _rows([group.part for group in layout.groups])
 
     @torch.no_grad()
     def take(self, tensors: Sequence[Any], arriving: Arriving) -> Fingerprints:
         """Queue what fingerprints the tensors as they are now."""
-        for views, places in self._copies.values():
-            torch._foreach_copy_(views, [tensors[place] for place in places])
-        products = self._words * self._odd_numbers  # not in place: zeros fill a tensor's last word
+        products = self._products(tensors)
         sums = [
-            (groups, arriving.words(products[part].view(len(groups), -1).sum(1)))
-            for groups, part in self._rows
+            (groups, arriving.words(_sums(products, groups, part))) for groups, part in self._rows
         ]
         large = [
             (each, arriving.words(dot_of(tensors[each.place], each.odd_numbers)))
@@ -81,6 +79,32 @@ class Queued:
             return found
 
         return totals
+
+    @torch.no_grad()
+    def there(self, tensors: Sequence[Any]) -> Tensor:
+        """Return the fingerprint of each group, int64, where the tensors are."""
+        if self._sizes_there is None:
+            sizes = torch.tensor([as_int64(size) for size in self._sizes], dtype=torch.int64)
+            self._sizes_there = sizes.to(self._words.device)
+        products = self._products(tensors)
+        found = self._sizes_there.clone()
+        for groups, part in self._rows:
+            for group, value in zip(groups, _sums(products, groups, part).unbind(), strict=True):
+                found[group] += value
+        for each in self._large:
+            found[each.group] += each.factor * dot_of(tensors[each.place], each.odd_numbers)
+        return found
+
+    def _products(self, tensors: Sequence[Any]) -> Tensor:
+        """Return the words of the small tensors, each times its odd number."""
+        for views, places in self._copies.values():
+            torch._foreach_copy_(views, [tensors[place] for place in places])
+        return self._words * self._odd_numbers  # not in place: zeros fill a tensor's last word
+
+
+def _sums(products: Tensor, groups: Sequence[int], part: slice) -> Tensor:
+    """Return the sum of each of some groups, which lie next to each other and have one size."""
+    return products[part].view(len(groups), -1).sum(1)
 
 
 def _rows(parts: Sequence[slice]) -> list[tuple[list[int], slice]]:

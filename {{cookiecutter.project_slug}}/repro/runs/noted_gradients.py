@@ -10,7 +10,7 @@ from torch import nn
 
 from repro.runs.fingerprints import as_hex, fingerprint
 from repro.runs.late_fingerprints import queued_of
-from repro.runs.sharded_trace import fingerprints_of_parts
+from repro.runs.sharded_trace import fingerprints_of_parts, late_fingerprints_of_parts
 
 if TYPE_CHECKING:
     from repro.runs.step import Step
@@ -21,16 +21,21 @@ def note_gradients(step: "Step", quantity: str, parameters: Sequence[nn.Paramete
     gradients = [parameter.grad for parameter in parameters]
     around = step.around
     noted = step.gradients_of
-    if around.engine.is_sharded:
+    if not step.late and around.engine.is_sharded:
         [total] = fingerprints_of_parts([gradients], around.processes)
         noted[quantity] = as_hex(total)
         return
     if not step.late:
         noted[quantity] = as_hex(fingerprint(gradients))
         return
-    shapes = [gradient is None or gradient.shape for gradient in gradients]
-    kind = quantity, tuple(map(id, parameters)), tuple(shapes)
-    queued = queued_of([gradients], kind, around.layouts)
-    totals = queued.take(gradients, step.late.arriving)
+    if around.engine.is_sharded:
+        totals = late_fingerprints_of_parts(
+            around.registered.model, [gradients], around.processes, step.late.arriving
+        )
+    else:
+        shapes = [gradient is None or gradient.shape for gradient in gradients]
+        kind = quantity, tuple(map(id, parameters)), tuple(shapes)
+        queued = queued_of([gradients], kind, around.layouts)
+        totals = queued.take(gradients, step.late.arriving)
     noted[quantity] = ""  # it keeps its place
     step.late.arriving.then(lambda: noted.update({quantity: as_hex(totals()[0])}))

@@ -88,8 +88,15 @@ class LateStep:
         self._known: dict[int, tuple[Tensor, LateNumber]] = {}  # watched, by identity
 
     def check(self, numbers: dict[str, Number]) -> None:
-        """Refuse numbers that are not finite, once they were read; the dict has floats then."""
-        values = {name: value for name, value in numbers.items() if isinstance(value, Tensor)}
+        """Refuse numbers that are not finite, once they were read; the dict has floats then.
+
+        A tensor on the host is read at once: the norm of no gradients, and the loss of a step that
+        was computed twice.
+        """
+        tensors = {name: value for name, value in numbers.items() if isinstance(value, Tensor)}
+        values = {name: value for name, value in tensors.items() if is_late(value)}
+        here = tensors.keys() - values.keys()
+        numbers.update({name: tensors[name].item() for name in here})
         new = {id(value): value for value in values.values() if id(value) not in self._known}
         if new:
             self.pending.watch([*new.values()])

@@ -1,4 +1,10 @@
-"""Say which steps a loop has: how many, of which samples, and after which it validates."""
+"""Say which steps a loop has: how many, of which samples, and after which it validates.
+
+`Wanted` is what an author asks `session.steps` for, `Plan` what follows from it. Promises that the
+plan depends on the settings, the seed and the data set alone, so that a training which goes on has
+the plan of the one that was stopped, and that a loop which could not be repeated, or has no step,
+is refused before the first one.
+"""
 
 import sys
 from collections.abc import Generator

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.training import model_state
 from repro.training.packing import LoadedState, State
 from repro.training.seeding import get_seed_state, set_seed_state
@@ -153,7 +153,7 @@ def _load(name: str, other: Stateful, saved: Any) -> None:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}"
-        words = f"{type(error).__name__}: {' '.join(str(error).split())} at {place}"
+        words = f"{type(error).__name__}: {reason_of(error)} at {place}"
         raise UserError(
             f"the checkpoint's state of {name} cannot be put back ({words}): mend "
             f"{type(other).__name__}.load_state_dict, or take another checkpoint"

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import read_object, write_json
 from repro.core.launch import may_start_again, starts_before, stop_restarts
 from repro.core.layout import ATTEMPTS, FAILURE, INTERRUPTED, run_of
@@ -114,7 +114,7 @@ class Attempt:
         if error is None or self._folder is None or is_of_another_process(error):
             return
         if not isinstance(error, KeyboardInterrupt) and self._folder.is_dir():
-            why = redact_text(" ".join(str(error).split()))[:_LONGEST]
+            why = redact_text(reason_of(error))[:_LONGEST]
             write_json(self._folder / FAILURE, {"reached": self._reached, "why": why})
 
 

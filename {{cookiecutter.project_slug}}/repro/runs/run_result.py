@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import Json, JsonObject, parse_object
 from repro.core.layout import (
     BEST,
@@ -68,6 +68,7 @@ class RunResult:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the training came to its end; False where that is not known."""
         return self.goal is not None and self.step >= self.goal
 
     @property
@@ -147,7 +148,7 @@ def read_result(folder: Path) -> RunResult:
     try:
         return _read_whole(folder)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{folder} is damaged ({reason}): restore it, or leave it out") from error
 
 

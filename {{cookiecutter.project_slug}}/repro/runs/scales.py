@@ -25,6 +25,7 @@ class Range(NamedTuple):
 
     @property
     def width(self) -> Decimal:
+        """How far the highest value is from the lowest, in the axis's unit."""
         return self.high - self.low
 
 

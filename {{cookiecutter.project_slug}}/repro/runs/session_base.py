@@ -4,6 +4,7 @@ repro/runs/session.py has what the author calls. A mode overrides what it does o
 begins, what it writes, and whether it goes on.
 """
 
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -229,16 +230,14 @@ class SessionBase:
         A loop within a loop returns from its last step, and so do the loops of frameworks.
         """
         is_last = self._plan is not None and self.step == self._plan.last
-        if (
-            self._steps
-            and self._current
-            and self._current.is_done
-            and (is_last or self._is_stopping)
-        ):
+        step = self._current
+        if self._steps and step and step.is_done and (is_last or self._is_stopping):
             next(self._steps, None)
 
     def close(self) -> None:
         """Close what the loop writes to, also where an error of the author's has ended it."""
+        if self._pending:
+            self._pending.give_up_after(sys.exception())
         if self._steps:
             self._steps.close()
 
@@ -271,7 +270,7 @@ class SessionBase:
             yield
         finally:
             if self._pending:
-                self._pending.close()
+                self._pending.close(sys.exception())
 
     def read_numbers(self) -> None:
         """Read the numbers of all steps that are done, before what has to follow from them."""

@@ -6,7 +6,6 @@ that process 0 alone writes them. A training that SIGTERM ends has saved its las
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -296,5 +295,5 @@ class TrainingSession(Session):
         if epoch is not None:
             place = f"epoch {epoch:3}/{plan.epochs}  {place}"
         told = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-        left = self._advance.left if self._advance else timedelta()
-        print(f"{place}  validation {told}  {left} left", flush=True)
+        left = f"  {self._advance.left} left" if self._advance and self.step < plan.last else ""
+        print(f"{place}  validation {told}{left}", flush=True)

@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 from omegaconf import OmegaConf
 
 from repro.core.bounded import DEEPEST, LARGEST_BY_HAND, RESTORE, DamagedFile, read_text
+from repro.core.errors import reason_of
 
 _MOST_NODES = 10_000  # values, with what aliases stand for: no more than OmegaConf takes
 _TOO_DEEP = f"nested deeper than {DEEPEST} levels"
@@ -28,9 +29,9 @@ def load_yaml(path: Path, remedy: str = RESTORE) -> Any:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
+        raise DamagedFile(path, reason_of(error), remedy) from error
     except Exception as error:  # whatever YAML's and OmegaConf's constructors raise at odd values
-        raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
+        raise DamagedFile(path, reason_of(error), remedy) from error
     if fault := fault_of_texts(content):
         raise DamagedFile(path, fault, remedy)
     return content

@@ -205,7 +205,7 @@ def _evaluate(root: Path, config: Any, folder: Path) -> int:
     told = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items())
     print(f"test {told}  step {session.step}")
     print(f"bits {session.bits}")
-    print(f"written: {places.run}: {', '.join(_written(places))}")
+    print(f"written: {', '.join(_written(places))} in {places.run}")
     send(root, places.run)
     verdict, equal = compare_with_recorded(root, session.situation, metrics, places.run)
     print(verdict)

@@ -1,4 +1,9 @@
-"""Load the task of a checkpoint, for a notebook or to predict what is new."""
+"""Load the task of a checkpoint, for a notebook or to predict what is new.
+
+Promises the weights of the checkpoint in the model of its own settings, whatever those of the
+project are by now. Nothing is seeded or recorded, and the bits of a prediction are promised only
+with the profile in force.
+"""
 
 from pathlib import Path
 from typing import Any

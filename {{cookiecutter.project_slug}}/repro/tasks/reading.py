@@ -1,4 +1,8 @@
-"""Read the numbers that an author's task returns, and refuse what is none."""
+"""Read the numbers that an author's task returns, and refuse what is none.
+
+A number is a float, or one value of a tensor or of NumPy. Promises that whatever else a method
+returns is a line which names the method, the name and what was found.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +18,7 @@ def numbers_of(step: object, rates: Mapping[str, float]) -> dict[str, Number]:
     """Return the numbers of a step, the loss first, with its rates behind it.
 
     Those on a GPU stay tensors: `step.done` takes them, and they are read with later steps.
+    UserError for a step without a loss, and for a name that the kit uses itself.
     """
     given = _given("train_step", step)
     numbers = {str(name): _unread("train_step", name, value) for name, value in given.items()}

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from repro.core.errors import UserError
 from repro.core.files import JsonObject
 from repro.core.hashing import derive_seed
-from repro.runs.evaluation_session import plain_values
+from repro.runs.evaluation_session import given_as_json
 from repro.runs.plan import sized
 from repro.runs.registered import ONLY
 from repro.runs.session import Session
@@ -155,7 +155,7 @@ class TaskInSession:
                 f"details(outputs) returned {given!r:.80}: expected values by name, such as "
                 '{"counts": [5, 0, 4]}'
             )
-        details = plain_values("details(outputs)", given)
+        details = given_as_json("details(outputs)", given)
         if taken := [name for name in details if name in metrics]:
             raise UserError(
                 f"details(outputs) returned {', '.join(taken)}, which metrics(outputs) returned, "

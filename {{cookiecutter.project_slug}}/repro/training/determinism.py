@@ -30,7 +30,11 @@ _chosen: tuple[str, str] | None = None  # mode and precision
 
 
 def set_determinism(mode: str, precision: str = "fp32") -> None:
-    """Set all backend flags for `mode`, one of MODES, and `precision`, one of PRECISIONS."""
+    """Set all backend flags for `mode`, one of MODES, and `precision`, one of PRECISIONS.
+
+    They hold for the whole process, and so do the portable profile's kernels, which are put in
+    force here. Raises ValueError for another word.
+    """
     if mode not in MODES:
         raise ValueError(f"determinism {mode!r}: expected one of {', '.join(MODES)}")
     if precision not in PRECISIONS:

@@ -1,4 +1,8 @@
-"""Choose the device that a process computes on: each process has a GPU to itself."""
+"""Choose the device that a process computes on: each process has a GPU to itself.
+
+Promises that a device which cannot be had, or could not keep the kit's promises, is refused in one
+line, and never replaced by another one: bits depend on it.
+"""
 
 import torch
 
@@ -8,7 +12,11 @@ from repro.core.machines import NO_MPS
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" takes a GPU if there is one, each process its own."""
+    """Return the device "cpu" or "cuda"; "auto" takes a GPU if there is one, each process its own.
+
+    On a GPU it becomes the current one of the process. UserError for "mps", for "cuda" without a
+    GPU, and for more processes than there are GPUs.
+    """
     if name == "mps":
         raise UserError(f"device=mps: {NO_MPS}")
     if name == "cuda" and not torch.cuda.is_available():

@@ -12,14 +12,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from repro.core.errors import UserError, refuse
+from repro.core.errors import UserError, reason_of, refuse
 from repro.core.launch import Launch
 from repro.core.streams import say
+from repro.core.text import listed
 
 # torchrun starts them together. By itself torch waits 30 minutes for a process that never comes.
 PATIENCE = timedelta(seconds=60)
@@ -30,23 +32,35 @@ CARD = "GLOO_SOCKET_IFNAME"
 
 def join(launch: Launch, backend: str) -> None:
     """Connect this process with the others; UserError if they do not meet within PATIENCE."""
-    if backend == "gloo":
-        refuse(_faults_of_cards(os.environ.get(CARD, "")))
+    refuse(_faults_of_cards(os.environ.get(CARD, "")))
+    with _naming_faults(launch):
+        if launch.rank:
+            _wait_for_the_first()
+        store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+        store.set_timeout(PATIENCE)
+        store = _of_this_start(store, launch)
+        store.set_timeout(EXCHANGE)
+        dist.init_process_group(
+            backend, store=store, rank=launch.rank, world_size=launch.size, timeout=EXCHANGE
+        )
+
+
+def group_of_hosts(launch: Launch) -> Any:
+    """Connect the hosts of processes whose GPUs are connected: what hosts know goes this way."""
+    with _naming_faults(launch):
+        return dist.new_group(backend="gloo", timeout=EXCHANGE)
+
+
+@contextmanager
+def _naming_faults(launch: Launch) -> Iterator[None]:
+    """Say whom this process waits for, and turn what fails meanwhile into one line."""
     place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
     others = f"the other processes of WORLD_SIZE={launch.size} at {place}"
     try:
         with _said_after(SECONDS_IN_SILENCE, f"process {launch.rank} waits for {others}"):
-            if launch.rank:
-                _wait_for_the_first()
-            store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-            store.set_timeout(PATIENCE)
-            store = _of_this_start(store, launch)
-            store.set_timeout(EXCHANGE)
-            dist.init_process_group(
-                backend, store=store, rank=launch.rank, world_size=launch.size, timeout=EXCHANGE
-            )
+            yield
     except (RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = reason_of(error, 160)
         raise UserError(
             f"process {launch.rank} did not meet {others} ({reason}): start all of them with "
             "torchrun, or unset RANK WORLD_SIZE for one process"
@@ -70,7 +84,7 @@ def _of_this_start(store: Store, launch: Launch) -> Store:
     missing = [*range(1, launch.size)]
     while missing := [rank for rank in missing if not store.check([f"{word}/known/{rank}"])]:
         if time.monotonic() > until:
-            raise TimeoutError(f"nothing heard of process {', '.join(map(str, missing[:8]))}")
+            raise TimeoutError(f"nothing heard of process {listed([*map(str, missing)], 8)}")
         for rank in missing:
             if store.check([f"word/{rank}"]):  # it may be that of an ended one, which costs nothing
                 store.set(f"answer/{store.get(f'word/{rank}').decode()}", word)

@@ -6,12 +6,15 @@ Promises that a process can tell its own error from that of another one.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 
 # In each error of its connections: their file in its source.
 _GLOO = "gloo/transport"
+# What fails on a GPU of this process's own, while it exchanges something or before that.
+_OWN = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 class OthersEnded(UserError):
@@ -23,6 +26,8 @@ def others_alive() -> Iterator[None]:
     """Turn a lost connection, which means that another process ended, into one line of each."""
     try:
         yield
+    except _OWN:
+        raise
     except RuntimeError as error:
         raise _lost(error) from error
 
@@ -38,7 +43,7 @@ def naming_lost_processes() -> Iterator[None]:
         raise
 
 
-def is_of_another_process(error: BaseException) -> bool:
+def is_of_another_process(error: BaseException | None) -> bool:
     """Tell whether an error says that another process has ended: ours, or that of a library."""
     of_a_library = isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and _GLOO in str(error)
@@ -47,7 +52,7 @@ def is_of_another_process(error: BaseException) -> bool:
 
 
 def _lost(error: RuntimeError) -> OthersEnded:
-    reason = " ".join(str(error).split())[:160]
+    reason = reason_of(error, 160)
     return OthersEnded(
         f"another process of this training ended ({reason}); start all again with resume=auto"
     )

@@ -1,4 +1,9 @@
-"""Put a state into a model and an optimizer, and fingerprint a model's weights."""
+"""Put a state into a model and an optimizer, and give a model's weights their digest, the `bits`.
+
+Promises that a checkpoint's state of another model or optimizer is refused, and so is a model that
+could not be seeded, saved or trained here. Only `load_fitting`, which starts a new training, takes
+what fits of other weights, and names what does not.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from repro.core.bounded import DamagedFile
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.hashing import sha256_bytes, sha256_file
 from repro.core.stand_ins import stand_in
 from repro.training.packing import LoadedState, State
@@ -59,7 +64,7 @@ def restore(state: State, model: nn.Module, optimizer: torch.optim.Optimizer | N
             owner, _, name_there = name.rpartition(".")
             _put_buffer(model.get_submodule(owner), name_there, value)
     except (RuntimeError, AttributeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error, 300)
         raise UserError(f"the checkpoint is of another model: {reason}") from error
     if optimizer:
         try:
@@ -120,7 +125,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: LoadedState) -> N
     for weight, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                laid_out = torch.empty_like(weight, dtype=value.dtype, requires_grad=False)
+                there = value.device  # a count of steps may be on the host
+                laid_out = torch.empty_like(
+                    weight, dtype=value.dtype, device=there, requires_grad=False
+                )
                 moments[name] = laid_out.copy_(value)
 
 

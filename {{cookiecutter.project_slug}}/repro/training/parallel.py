@@ -142,7 +142,7 @@ def join_numbers(
     number = torch.zeros((), dtype=torch.float64, device=processes.device)
     totals = [each for each in processes.sum(own, [number] * 3) if each is not None]
     late(totals[1], totals[2])
-    return totals[0] / totals[1], size / totals[1]
+    return totals[0] / totals[1], _factor(size, totals[1])
 
 
 def scale_gradients(gradients: Sequence[Tensor], factor: Tensor | float) -> None:
@@ -189,8 +189,13 @@ def _joined_late(
     assert weight is not None
     assert unusable is not None
     late(weight, unusable)
-    scale_gradients(_gradients_of(totals, like), size / weight)
+    scale_gradients(_gradients_of(totals, like), _factor(size, weight))
     return total / weight, totals
+
+
+def _factor(size: int, weight: Tensor) -> Tensor:
+    """Return size / weight, rounded once: of a number by a tensor torch takes the reciprocal."""
+    return torch.full_like(weight, size) / weight
 
 
 def _gradients_of(totals: Summands, like: Sequence[Tensor]) -> list[Tensor]:

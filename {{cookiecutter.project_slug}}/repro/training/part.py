@@ -1,4 +1,8 @@
-"""What a process holds of a tensor whose rows are shared out among all."""
+"""What a process holds of a tensor whose rows are shared out among all, as FSDP2 does it.
+
+Checkpoints, `bits` and the trace of such a training are made of these. A process without a row of a
+tensor has an empty one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

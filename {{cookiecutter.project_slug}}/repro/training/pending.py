@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from repro.training.lost_processes import is_of_another_process
+
 LATE_ON = {"cuda"}  # kinds of devices; a test adds "cpu"
 BEHIND = 2  # steps that stay unread: the host is that far ahead of the GPU, at most
 
@@ -113,7 +115,8 @@ class Pending:
     """The steps that are done and not yet read, the oldest first, and the flag that guards them."""
 
     def __init__(self, device: torch.device, optimizers: Mapping[str, Optimizer]) -> None:
-        self.flag = torch.zeros((), device=device)
+        # float32, as the fused kernels want it, also where the author's default is another one.
+        self.flag = torch.zeros((), dtype=torch.float32, device=device)
         self._done: deque[Arriving] = deque()
         self._begun: Arriving | None = None
         self._guards = [
@@ -146,8 +149,14 @@ class Pending:
         while self._done:
             self._read()
 
-    def close(self) -> None:
+    def give_up_after(self, error: BaseException | None) -> None:
+        """Read nothing more if another process has ended: a GPU may wait for its part for ever."""
+        if is_of_another_process(error):
+            self._forget()
+
+    def close(self, error: BaseException | None = None) -> None:
         """Read all, also of a step that an error has ended; let the optimizers be as they were."""
+        self.give_up_after(error)
         try:
             self.end()
             self.drain()
@@ -160,9 +169,12 @@ class Pending:
         try:
             arriving.read()
         except BaseException:  # the steps after it are not to be told
-            self._done.clear()
-            self._begun = None
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._done.clear()
+        self._begun = None
 
 
 def can_skip(optimizer: Optimizer) -> bool:

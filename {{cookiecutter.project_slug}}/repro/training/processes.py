@@ -30,7 +30,7 @@ from repro.training.agreement import (
     kind_of,
 )
 from repro.training.buckets import Buckets
-from repro.training.joining import EXCHANGE, join
+from repro.training.joining import group_of_hosts, join
 from repro.training.lost_processes import others_alive
 from repro.training.patience import wait_for_it, work_for_all
 from repro.training.tree_sum import Summands, TreeSum
@@ -63,7 +63,7 @@ class Processes:
         # What the hosts know goes from host to host: through NCCL it would wait for the GPUs.
         self._hosts: list[Any] = []
         if self.size > 1 and device.type == "cuda":
-            self._hosts.append(dist.new_group(backend="gloo", timeout=EXCHANGE))
+            self._hosts.append(group_of_hosts(launch))
 
     def alone(self, work: Callable[[], Result]) -> Result | None:
         """Let process 0 alone do `work`, for as long as it takes; return None in the others.
@@ -120,6 +120,16 @@ class Processes:
         own = torch.tensor(numbers, dtype=torch.int64)  # by itself [True] would be of one byte
         return self._gather(own).view(self.size, -1).sum(0).tolist()
 
+    def total_there(self, numbers: Tensor) -> Tensor:
+        """Add up all processes' int64 numbers where they are, modulo 2^64; return them, changed.
+
+        Whole numbers have one sum in any order, so a library may add them up.
+        """
+        if self.size > 1:
+            with others_alive():
+                dist.all_reduce(numbers)
+        return numbers
+
     def sum(self, summands: Summands, like: Sequence[Tensor]) -> Summands:
         """Add all processes' summands in the fixed tree; `like` has their shapes and dtypes.
 
@@ -160,12 +170,14 @@ class Processes:
         Those with rows must have one dtype, and one shape after the first dimension. A process
         without rows takes both from them, whatever its own are; if none has rows, all take those
         of process 0. UserError, the same in all processes, if that or a number of rows is wrong.
+        They may come from the host; those of several processes are on the processes' device.
         """
         brought = Brought([int(size) for size in sizes], str(own.dtype), [*own.shape])
         all_brought = [Brought(*json.loads(text)) for text in self.texts(json.dumps(brought))]
         refuse(faults_of_sizes(all_brought) or faults_of_rows(all_brought))
         if self.size == 1:
             return own
+        own = own.to(self.device)  # NCCL takes no tensors of the host
         with_rows = [each for each in all_brought if each.shape[0]]
         model = with_rows[0] if with_rows else all_brought[0]
         dtype = getattr(torch, model.dtype.removeprefix("torch."))

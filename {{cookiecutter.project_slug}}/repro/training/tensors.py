@@ -21,7 +21,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from repro.core.bounded import RESTORE, DamagedFile
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
 from repro.core.files import JsonObject
 from repro.core.special_files import fault_of_kind
 from repro.core.tensor_files import fault_of_tensors
@@ -159,7 +159,7 @@ def load_tensors(path: Path, *needed: str, remedy: str = RESTORE) -> dict[str, T
     try:
         tensors = load_file(path)
     except (SafetensorError, KeyError, ValueError) as error:  # a type of another version
-        raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
+        raise DamagedFile(path, reason_of(error), remedy) from error
     if missing := [name for name in needed if name not in tensors]:
         raise DamagedFile(path, f"it lacks the tensor {', '.join(missing)}", remedy)
     return tensors
@@ -184,7 +184,7 @@ class OpenTensors:
             names = file.keys()
             slices = {name: file.get_slice(name) for name in names}
         except (SafetensorError, KeyError, ValueError) as error:
-            raise DamagedFile(path, " ".join(str(error).split()), remedy) from error
+            raise DamagedFile(path, reason_of(error), remedy) from error
         self._file = file
         self.kinds = {
             name: (str(each.get_dtype()), tuple(each.get_shape())) for name, each in slices.items()

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from repro.core.errors import UserError
+from repro.core.text import listed
 from repro.training.engine import local
 from repro.training.packing import State
 
@@ -198,9 +199,8 @@ def refuse_not_restored(loaded: State, now: State, where: object) -> None:
     wanted = {name: part for name, part in loaded.items() if name not in ("config", "generators")}
     lost = [*differing(wanted, now, "")]
     if lost:
-        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise UserError(
-            f"{where} holds {', '.join(lost[:3])}{more}, which load_state_dict has not put back: "
+            f"{where} holds {listed(lost)}, which load_state_dict has not put back: "
             "the training would go on with other values; put back there all that state_dict returns"
         )
 

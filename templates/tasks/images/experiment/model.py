@@ -62,9 +62,19 @@ def small_cnn(settings: SmallCNN, shape: Shape, classes: int) -> nn.Module:
 class Normalize(nn.Module):
     """Images in 0 to 1 as torchvision's weights expect them: the mean and spread of ImageNet."""
 
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Buffers, which go to the GPU once: to put a list there in each step waits for it.
+        mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        spread = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("spread", spread, persistent=False)
+
     def forward(self, images: Tensor) -> Tensor:
-        mean = images.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-        return (images - mean) / images.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        return (images - self.mean) / self.spread
 
 
 def resnet(settings: ResNet18, shape: Shape, classes: int) -> nn.Module:

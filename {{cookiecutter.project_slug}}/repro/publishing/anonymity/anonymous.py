@@ -17,8 +17,9 @@ from repro.core.bounded import parse_json
 from repro.core.errors import SHOWN, UserError, refuse
 from repro.environment.locks import LOCK
 from repro.publishing.anonymity.containers import Opener
-from repro.publishing.anonymity.documents import is_left_out, without_names
+from repro.publishing.anonymity.documents import without_names
 from repro.publishing.anonymity.identities import AUTHORS, Identities, find_identities
+from repro.publishing.anonymity.people_lists import is_list_of_people
 from repro.publishing.anonymity.rebuilt import read_to_change, rebuilt
 from repro.publishing.anonymity.same_conditions import stated_conditions
 from repro.publishing.anonymity.searching import Hit, search
@@ -64,7 +65,7 @@ def anonymise(
     identities = find_identities(root, files, kept)
     replacing = _Replacing(identities, conditions)
     for name, content in sorted(files.items()):
-        if name in conditions or not is_left_out(name):
+        if name in conditions or not is_list_of_people(name):
             replacing.add(name, content)
     refuse(replacing.faults)
     new, outdated = with_new_digests(replacing.before, replacing.files, conditions)
@@ -178,6 +179,8 @@ def _changed(name: str, content: bytes | Path, hits: list[Hit], words: Spellings
     if in_it:
         new = rebuilt(new, words.replace)
     if new == old:
+        if in_it:
+            raise UserError("it is written in a way that nothing here can change: mend it by hand")
         return None
     if _states(name, new) != _states(name, old):
         raise UserError(f"an identity is in a condition that this file states; {_REMEDY}")

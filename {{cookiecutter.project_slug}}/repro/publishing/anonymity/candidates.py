@@ -26,15 +26,23 @@ _EVERYWHERE = {
     "an ORCID": re.compile(r"\b[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]\b"),
 }
 _OF_THE_AUTHOR = {
+    "a folder of a machine": re.compile(
+        r"(?<![\w.:/-])/(?:scratch|work|cluster|projects?|gpfs|lustre|nfs|mnt|export|storage|groups?"
+        r"|data)\d*/[\w.-]+(?:/[\w.-]+)*"
+    ),
     "an account in an address": re.compile(
         r"(?:github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co|hf\.co|wandb\.ai"
-        r"|kaggle\.com|orcid\.org|linkedin\.com/in|twitter\.com|x\.com|scholar\.google\.\w+)/"
-        r"(?:@?[\w.-]+)"
+        r"|kaggle\.com|orcid\.org|linkedin\.com/in|twitter\.com|x\.com|scholar\.google\.\w+"
+        r"|researchgate\.net/profile|dblp\.org/pid)/(?:@?[\w.-]+)|openreview\.net/profile\?id=~?\w+"
     ),
-    "a personal page": re.compile(r"https?://[\w.-]+/(?:~|people/|staff/|users?/)[\w.-]+"),
+    "a personal page": re.compile(
+        r"https?://[\w.-]+/(?:~|people/|staff/|users?/)[\w.-]+|\b[\w-]+\.git(?:hub|lab)\.io\b"
+    ),
+    "a note to somebody": re.compile(r"\b(?:TODO|FIXME|XXX)\((?!author\))[\w@. -]{2,40}\)"),
+    "a notebook's environment": re.compile(r"\"display_name\": *\"(?!Python 3)[^\"\n]{2,60}\""),
     "a note of who": re.compile(
-        r"(?i:\b(?:author|maintainer|written by|created by|contact|thanks to|courtesy of|grant"
-        r"|funded by)\b)[ :=]+\S[^\n]{2,60}"
+        r"(?i:\b(?:_{0,2}(?:author|maintainer|credits)_{0,2}|written by|created by|contact"
+        r"|thanks to|courtesy of|grant|funded by)\b)[ :=]+\S[^\n]{2,60}"
     ),
     "a name in a comment": re.compile(
         r"(?:#|//|--)[^\n]*?\b(?P<name>[A-Z][a-z]+(?: [A-Z]\.)? [A-Z][a-z]+)\b"
@@ -48,6 +56,7 @@ _OF_THE_AUTHOR = {
 _NO_AUTHORS = ("repro/", ".github/", "Dockerfile", "requirements", "bootstrap.py")
 _PUBLIC = re.compile(
     r"(?i)example\.(org|com|net)|@(v?[0-9]|sha256)|github\.com/(actions|pytorch|huggingface)\b|noreply"
+    r"|/scratch/data$"
 )
 
 
@@ -66,7 +75,7 @@ def candidates(files: Mapping[str, bytes | Path]) -> list[str]:
 
 
 _CANNOT_KNOW = (
-    "not known: names in pictures and in tensors, acronyms, whose style it is, base64, and what a "
+    "not known: names in pictures and in tensors, acronyms, whose style it is, and what a "
     "search for the title, the data or the bits may find: look through the unpacked archive"
 )
 

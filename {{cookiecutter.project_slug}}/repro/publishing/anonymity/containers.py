@@ -1,4 +1,4 @@
-"""Open what files hold packed: zip, gzip, bzip2, xz, texts of PNG, data: URIs, in each other, too.
+"""Open what files hold packed: zip, gzip, bzip2, xz, texts of PNG, base64, in each other, too.
 
 Promises to read a bounded number of bytes, whatever a file claims, and to say what was not read.
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 from zipfile import BadZipFile, ZipFile
 
-from repro.publishing.anonymity.data_uris import data_uris
+from repro.core.errors import reason_of
+from repro.publishing.anonymity.base64_texts import base64_texts
 from repro.publishing.anonymity.png_texts import MARK, MOST_TEXT, png_chunks, png_text
 
 DEEPEST = 4  # containers in each other
@@ -22,6 +23,7 @@ MOST = 1 << 30  # bytes that are read of one file of the archive, all that it ho
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 GZIP = b"\x1f\x8b"
+_LONGEST_REASON = 80  # characters of what a library says of a file
 _STREAMS = {GZIP: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # Beginnings of formats that may hold something compressed which nothing here opens.
 _CLOSED = {
@@ -33,6 +35,9 @@ _CLOSED = {
     b"\x89HDF": "HDF5",
     b"\x04\x22\x4d\x18": "LZ4",
 }
+_MARKS = (*ZIP, MARK, *_STREAMS, *_CLOSED)
+_SMALL = 1 << 12  # bytes
+_MOST_TOGETHER = 1 << 14
 UNPACKING_FAULTS = (
     *(BadZipFile, OSError, EOFError, zlib.error, lzma.LZMAError),
     *(RuntimeError, NotImplementedError, ValueError, struct.error),
@@ -83,15 +88,11 @@ class _Bounded(io.RawIOBase):
         try:
             data = self._stream.read(len(view))
         except UNPACKING_FAULTS as error:
-            self._budget.faults.append(_reason(error))
+            self._budget.faults.append(reason_of(error, _LONGEST_REASON))
             return 0
         self._budget.spend(len(data))
         view[: len(data)] = data
         return len(data)
-
-
-def _reason(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:80]
 
 
 class Opener:
@@ -130,7 +131,7 @@ class Opener:
                 else:
                     self.unread.append(f"{name}: what {inner.place} may hold")
         except UNPACKING_FAULTS as error:
-            budget.faults.append(_reason(error))
+            budget.faults.append(reason_of(error, _LONGEST_REASON))
 
 
 def _opened(start: bytes, stream: BinaryIO, budget: _Budget) -> Iterator[tuple[str, BinaryIO]]:
@@ -146,9 +147,36 @@ def _opened(start: bytes, stream: BinaryIO, budget: _Budget) -> Iterator[tuple[s
                 yield "content", _bounded(opened, budget)
             return
     if not start.startswith(ZIP) and b"\0" not in start:  # tensors and pictures are no text
-        for place, content in data_uris(stream):
+        for place, content in _together(base64_texts(stream)):
             budget.spend(len(content))
             yield place, io.BytesIO(content)
+
+
+def _together(found: Iterator[tuple[int, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Yield what stands in base64: a container or a larger part alone, small ones in one text.
+
+    There may be thousands of those. Each stands in the line of that text that it has in the file.
+    """
+    small: list[bytes] = []
+    line = 1
+    fault: ValueError | None = None
+    try:
+        for number, content in found:
+            if len(content) > _SMALL or content.startswith(_MARKS):
+                yield f"base64 in line {number}", content
+                continue
+            if len(small) >= _MOST_TOGETHER:
+                yield "base64", b"".join(small)
+                small.clear()
+                line = 1
+            small.append((b"\n" * (number - line) or b" ") + content.replace(b"\n", b" "))
+            line = number
+    except ValueError as error:  # of a part that is too long, after all others
+        fault = error
+    if small:
+        yield "base64", b"".join(small)
+    if fault:
+        raise fault
 
 
 def _bounded(stream: BinaryIO, budget: _Budget) -> BinaryIO:

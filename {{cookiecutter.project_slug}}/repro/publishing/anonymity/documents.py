@@ -1,8 +1,9 @@
 """Write the documents that name authors and places anew, so that they name nobody.
 
 CITATION.cff and pyproject.toml lose authors, addresses, identifiers and the paper; a licence's
-copyright is that of "Anonymous authors"; the context of a run loses host, remote and branch, and
-the recording the id of the recorded folder. Lists of people are left out of the archive as a whole.
+copyright is that of "Anonymous authors"; the context of a run loses host, kernel, remote and
+branch, and the recording the id of the recorded folder. Lists of people (people_lists.py) are left
+out of the archive as a whole.
 """
 
 import json
@@ -22,20 +23,12 @@ from repro.publishing.anonymity.identity_sources import COPYRIGHT, LICENCES, par
 from repro.results.claims import EXPECTED
 from repro.results.recording import ANONYMOUS
 
-# Lists of people, and of accounts that own code: whole files that only tell who somebody is.
-_PEOPLE = re.compile(
-    r"(?i)(.*/)?(\.mailmap|authors|contributors|maintainers|codeowners|credits|\.all-contributorsrc"
-    r"|funding\.yml)(\.(md|txt|rst|json))?"
-)
+# What follows the number of a Linux kernel: who built it, and sometimes for which cluster.
+_KERNEL = re.compile(r"(?<=\d)-[^-].*?(?=-(?:x86_64|aarch64)-with-)")
 _OF_A_CITATION = (
     *("contact", "doi", "identifiers", "repository", "repository-code", "repository-artifact"),
     *("url", "commit", "preferred-citation"),
 )
-
-
-def is_left_out(name: str) -> bool:
-    """Tell whether a file is a list of people."""
-    return _PEOPLE.fullmatch(name) is not None
 
 
 def without_names(name: str, data: bytes) -> bytes:
@@ -89,6 +82,9 @@ def _context(data: bytes) -> bytes:
         context["git"] = {**git, **{name: None for name in nothing if name in git}}
     if isinstance(hardware := context.get("hardware"), dict):
         context["hardware"] = {**hardware, "hostname": ANONYMOUS}
+    software = context.get("software")
+    if isinstance(software, dict) and isinstance(platform := software.get("platform"), str):
+        context["software"] = {**software, "platform": _KERNEL.sub("", platform)}
     return (json.dumps(context, indent=2, sort_keys=True) + "\n").encode()
 
 

@@ -12,13 +12,15 @@ words, addresses, paths and ids are always looked for.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from repro.publishing.anonymity import machine_names
+from repro.publishing.anonymity.git_people import people_of_git, remotes
 from repro.publishing.anonymity.identity_sources import DOI, StatedNames, stated_in_files
 from repro.publishing.anonymity.kit_words import KIT, tells_nobody_in_kit, words_in_kit
+from repro.publishing.anonymity.name_forms import logins, phrases, without_accents
 from repro.publishing.anonymity.nobody import (
     FORGES,
     NOBODY,
@@ -29,13 +31,11 @@ from repro.publishing.anonymity.object_ids import ids_in_files
 from repro.publishing.anonymity.spellings import Spellings
 from repro.publishing.contents import Files
 from repro.results.recording import ANONYMOUS
-from repro.runs.git_index import run_git
 
 _SHORTEST = 4  # characters
 _SHORTEST_OF_OTHERS = 2  # characters, if not all are ASCII: a whole name may be two signs
 AUTHORS = "Anonymous authors"
 _IN_FILES_OF_THE_KIT = 3
-_MOST_PEOPLE = 2000  # of git's history
 
 
 @dataclass(frozen=True)
@@ -83,43 +83,15 @@ def find_identities(root: Path, files: Files, kept: Collection[str] = ()) -> Ide
     stated = stated_in_files(files)
     found = _Collector({word.casefold() for word in kept}, stated.project)
     found.add_stated(stated)
-    for name, address in _people_of_git(root):
+    for name, address in people_of_git(root):
         found.add_person(name, "in git's configuration or history")
         found.add_address(address, "in git's configuration or history")
-    for url in _remotes(root):
+    for url in remotes(root):
         found.add_repository(url, "a remote of git")
     found.add_machine(root)
     for text in ids_in_files(root, files, stated.commits):
         found.add(text, "an id of an object of git")
     return found.identities(files)
-
-
-def _people_of_git(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield names and addresses of git's configuration and of those who wrote the history."""
-    for key in ("user", "author", "committer"):
-        for name in _lines(root, "config", "--get-all", f"{key}.name"):
-            yield name, ""
-        for address in _lines(root, "config", "--get-all", f"{key}.email"):
-            yield "", address
-    log = ("log", f"--max-count={_MOST_PEOPLE * 10}", "--no-show-signature")
-    people = _lines(root, *log, "--format=%an%x09%ae%n%cn%x09%ce", "HEAD")
-    for line in [*dict.fromkeys(people)][:_MOST_PEOPLE]:
-        name, _, address = line.partition("\t")
-        yield name, address
-
-
-def _remotes(root: Path) -> list[str]:
-    pattern = r"^remote\..*\.(url|pushurl)$"
-    lines = _lines(root, "config", "--get-regexp", pattern)
-    return [line.partition(" ")[2] for line in lines]
-
-
-def _lines(root: Path, *arguments: str) -> list[str]:
-    """Return the lines that git prints; none where it has no answer."""
-    try:
-        return run_git(root, *arguments).splitlines()
-    except OSError:
-        return []
 
 
 def _words_of(name: str) -> set[str]:
@@ -174,20 +146,26 @@ class _Collector:
             self.add(text, what, in_files=1)
 
     def add_person(self, name: str, what: str) -> None:
-        """Take a name as it is, with the family name first, and each of its words."""
+        """Take a name as it is, with the family name first, each of its words, and its forms."""
         name = " ".join(name.split())
         self.add(name, what, AUTHORS)
         if name.casefold() in NOBODY:
             return
-        first, _, family = name.rpartition(" ")
-        if first:
-            self.add(f"{family} {first}", what, AUTHORS)
-            given = first.split()[0]  # without what stands between them
-            if "," not in name:
-                self.add(f"{given} {family}", what, AUTHORS)
-                self.add(f"{family} {given}", what, AUTHORS)
+        for phrase in phrases(name):
+            self.add(phrase, what, AUTHORS)
         for part in re.split(r"[\s,]+", name):
             self.add(part, f"a part of the name {name!r}, {what}")
+        self._add_forms(name, f"a form of the name {name!r}, {what}")
+
+    def _add_forms(self, name: str, what: str) -> None:
+        """Take how others may write a name, without a word on those that are too short."""
+        forms = [*logins(name)]
+        for plain in without_accents(name):
+            forms += [plain, *phrases(plain), *logins(plain), *plain.split()]
+        forms += [part for word in name.split() if "-" in word for part in word.split("-")]
+        for form in dict.fromkeys(forms):
+            if len(form) >= _SHORTEST and form.casefold() not in NOBODY:
+                self.add(form, what, AUTHORS if " " in form else ANONYMOUS)
 
     def add_address(self, address: str, what: str) -> None:
         """Take an e-mail address, the account in it, and its domain if that is not everybody's."""

@@ -13,8 +13,10 @@ import yaml  # type: ignore[import-untyped]  # omegaconf brings it
 
 from repro.core import layout
 from repro.core.bounded import parse_json
+from repro.core.errors import reason_of
 from repro.core.files import Json
 from repro.core.project import parse_toml
+from repro.publishing.anonymity.people_lists import people_in, tells_of_people
 from repro.publishing.contents import Files, content_bytes, content_size
 from repro.runs.yaml_files import fault_of_yaml
 
@@ -75,10 +77,12 @@ def stated_in_files(files: Files) -> StatedNames:
             stated.people += [
                 (match["holder"], f"who has the copyright in {name}") for match in holders
             ]
-        if name == ".mailmap":
-            for person, address in re.findall(r"([^<>\n]*)<([^<>\n]+)>", _text(files, name)):
-                stated.people.append((person, f"in {name}"))
-                stated.addresses.append((address, f"in {name}"))
+        if tells_of_people(name):
+            told = people_in(name, _text(files, name))
+            stated.people += [(person, f"in {name}") for person in told.people]
+            stated.addresses += [(address, f"in {name}") for address in told.addresses]
+            stated.words += [(account, f"in {name}") for account in told.accounts]
+    recorded = _text(files, "results/expected_metrics.json")
     recording = _json(files, "results/expected_metrics.json")
     stated.commits |= {*_commits_of(recording)}
     for name, content in files.items():
@@ -88,7 +92,8 @@ def stated_in_files(files: Files) -> StatedNames:
             and PurePosixPath(name).suffix in _OF_RUNS
             and content_size(content) <= _LARGEST
         ):
-            _read_file_of_run(files, name, stated)
+            _read_file_of_run(files, name, recorded, stated)
+    stated.words += [(form, what) for text, what in stated.words for form in _other_forms(text)]
     return stated
 
 
@@ -125,7 +130,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(reason_of(error)) from error
 
 
 def _table(of: Json, name: str) -> dict[str, Json]:
@@ -162,14 +167,25 @@ def _read_pyproject(content: dict[str, Json], stated: StatedNames) -> None:
     stated.people += [(name, f"an author in {_PYPROJECT}") for name in _table(own, "orcid")]
     for text in _texts(_table(own, "paper").get("reference")):
         stated.words += [(doi, f"the paper's DOI in {_PYPROJECT}") for doi in DOI.findall(text)]
-        for number in _ARXIV.findall(text):
-            forms = (f"arXiv:{number}", f"arxiv.org/abs/{number}", f"arxiv.org/pdf/{number}")
+        for number in _ARXIV.findall(text):  # and of its versions
+            forms = (number, *(f"{number}v{version}" for version in range(1, 10)))
             stated.words += [(form, f"the paper in {_PYPROJECT}") for form in forms]
 
 
 def _bare(text: str) -> str:
     """Return a DOI or an ORCID without the address of who resolves it."""
     return re.sub(r"^(https?://[^/]+/|doi:)", "", text.strip())
+
+
+def _other_forms(identifier: str) -> Iterator[str]:
+    """Yield how an ORCID or a DOI stands in addresses: digits alone, a record of Zenodo."""
+    if re.fullmatch(r"(?:\d{4}-){3}\d{3}[\dX]", identifier):
+        yield identifier.replace("-", "")
+    elif DOI.fullmatch(identifier):
+        suffix = identifier.partition("/")[2]
+        number = re.search(r"\d{6,}$", suffix)
+        if number:
+            yield from (suffix, f"record/{number[0]}", f"records/{number[0]}")
 
 
 def _read_person(person: Json, what: str, stated: StatedNames) -> None:
@@ -218,14 +234,14 @@ def _commits_of(value: Json) -> Iterator[str]:
             yield from _commits_of(inner)
 
 
-def _read_file_of_run(files: Files, name: str, stated: StatedNames) -> None:
+def _read_file_of_run(files: Files, name: str, recorded: str, stated: StatedNames) -> None:
     """Read what a file of a run, or a tracker's settings, tell of machines and trackers."""
     text = _text(files, name)
     file = PurePosixPath(name).name
     if file == layout.CONTEXT:
         _read_context(_json(files, name), stated)
     elif file == layout.CONFIG_USED:
-        _read_places(name, text, stated)
+        _read_places(name, text, recorded, stated)
     elif file == "tracker.json":
         tracked = _json(files, name)
         stated.words += [(text, "the id of a tracked run") for text in _texts(tracked.get("id"))]
@@ -246,9 +262,15 @@ def _read_context(context: dict[str, Json], stated: StatedNames) -> None:
     stated.commits |= {*_texts(git.get("commit_hash"))}
 
 
-def _read_places(name: str, text: str, stated: StatedNames) -> None:
-    """Take the folder of the project on the machine of a run: the run's own path begins with it."""
+def _read_places(name: str, text: str, recorded: str, stated: StatedNames) -> None:
+    """Take the folders of the machine of a run, such as that of its data, from its settings.
+
+    The path of the run begins with the project's own. A folder that the `recorded` claims name is a
+    condition: the author has to know it.
+    """
     place = str(PurePosixPath(name).parent)
-    for path in re.findall(r"(?m)^run_dir: [\"']?(.*?)[\"']?$", text):
+    for key, path in re.findall(r"(?m)^ *([\w.]+): [\"']?(/[^\"'\n]*)[\"']?$", text):
         if path.endswith(f"/{place}"):
             stated.folders.append((path.removesuffix(f"/{place}"), "the project's folder in a run"))
+        elif path not in recorded:
+            stated.folders.append((path, f"{key} of a run"))

@@ -1,5 +1,6 @@
-"""Make files with packed parts anew: zip, gzip, texts of PNG, data: URIs, headers of safetensors.
+"""Make files with packed parts anew: zip, gzip, texts of PNG, base64, headers of safetensors.
 
+What is neither of these nor text is refused: a database or a picture would be broken by it.
 Promises the same bytes on every machine: what is written is stored without compression, because
 compressors differ, and has neither times nor owners.
 """
@@ -7,17 +8,22 @@ compressors differ, and has neither times nor owners.
 import gzip
 import io
 import struct
+import unicodedata
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZipFile, ZipInfo
 
-from repro.core.errors import UserError
+from repro.core.errors import UserError, reason_of
+from repro.publishing.anonymity.base64_texts import with_base64
 from repro.publishing.anonymity.containers import DEEPEST, GZIP, UNPACKING_FAULTS, ZIP
-from repro.publishing.anonymity.data_uris import with_data_uris
 from repro.publishing.anonymity.png_texts import MARK, png_chunks, png_text
 
+_CONTROLS = "\b\t\n\r\f\x1b"  # that texts have
+_OF_TEXTS = bytes([*_CONTROLS.encode(), *range(0x20, 0x7F), *range(0x80, 0x100)])
+_NO_TEXT = ("Cc", "Cn", "Co")
 _LARGEST_TO_WRITE = 1 << 28  # bytes that are held in memory to be written anew
 
 
@@ -37,12 +43,31 @@ def rebuilt(data: bytes, change: Callable[[bytes], bytes], depth: int = 0) -> by
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as opened:
                 return _stored_gzip(rebuilt(_read(opened), change, depth + 1))  # type: ignore[arg-type]
     except UNPACKING_FAULTS as error:
-        raise UserError(f"it cannot be unpacked ({' '.join(str(error).split())})") from error
+        raise UserError(f"it cannot be unpacked ({reason_of(error)})") from error
     if data[8:9] == b"{" and 2 <= (length := int.from_bytes(data[:8], "little")) <= len(data) - 8:
         return _rebuilt_tensors(data[8 : 8 + length], data[8 + length :], change)
     if data.startswith((b"BZh", b"\xfd7zXZ")):
         raise UserError("bzip2 and xz are not written anew: keep it as gzip")
-    return change(with_data_uris(data, lambda inner: rebuilt(inner, change, depth + 1)))
+    new = change(with_base64(data, lambda inner: rebuilt(inner, change, depth + 1)))
+    if new != data and not _is_text(data):
+        raise UserError(
+            "it is no text, and a word of another length would break it: mend it by hand"
+        )
+    return new
+
+
+def _is_text(data: bytes) -> bool:
+    """Tell whether bytes are text of any 8-bit encoding, or of UTF-16."""
+    if not data.translate(None, delete=_OF_TEXTS):
+        return True
+    for encoding in ("utf-16-le", "utf-16-be"):
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            if all(
+                unicodedata.category(sign) not in _NO_TEXT or sign in _CONTROLS for sign in text
+            ):
+                return True
+    return False
 
 
 def _read(stream: BinaryIO) -> bytes:

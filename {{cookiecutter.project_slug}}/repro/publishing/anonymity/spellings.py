@@ -6,7 +6,7 @@ UTF-16 of both orders, and also where characters are written as %C3%A9, \\u00e9,
 &#233;, up to three of these in each other. Between the words of a name one to three blanks of any
 kind, dots, commas, dashes, underscores or ~ may stand, or a line's end with the next line's indent
 and comment mark, and one or two initials. Does not see into compressed data (containers.py) or
-base64 (data_uris.py).
+base64 (base64_texts.py).
 """
 
 import re
@@ -30,12 +30,27 @@ _FURTHER_LETTERS = {
     "utf-16-be": [rb"\x00[\xc0-\xff]", rb"[\x01-\x05][\x00-\xff]"],
 }
 
+_ALIKE = {"'": "\u2019\u02bc", "-": "\u2010\u2011\u2013"}  # as typography writes them
+
 _ESCAPE = re.compile(
-    rb"%[0-9a-f]{2}|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
+    rb"%[0-9a-f]{2}|=[c-f][0-9a-f](?:=[89ab][0-9a-f])+|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
     rb"|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});",
     re.IGNORECASE,
 )
+# M{\"u}ller, \'e, \o{}: each is looked for without its accent, too (name_forms.py).
+_LATEX = re.compile(
+    rb"\{?\\(?:[\"'`^~=.]|[uvhcdbkr](?=[{ ]))[{ ]?\\?([a-z])\}{0,2}"
+    rb"|\{?\\(ss|ae|oe|[olij])(?:\{\}|\}|[ ]|(?![a-z]))"
+)
+# Characters of no width, letters of full width, of ligatures and of mathematics, in UTF-8.
+_DISGUISED = re.compile(
+    rb"\xc2\xad|\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\xef[\xac\xbc\xbd]"
+    rb"|\xf0\x9d[\x90-\x9f]"
+)
 _TEXTS = re.compile(rb"[\t\n\r\x20-\x7e]{6,}")  # in a binary file
+# UTF-32, as NumPy stores texts: the first pattern is quick to find.
+_WIDEST = re.compile(rb"\0\0\0[\x20-\x7e]\0\0\0[\x20-\x7e]\0\0\0")
+_WIDEST_TEXTS = re.compile(rb"(?:[\x20-\x7e]\0\0\0?){2,}")
 _UNITS = re.compile(rb"\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
 
 
@@ -149,7 +164,7 @@ def _constant(new: bytes) -> Callable[[re.Match[bytes]], bytes]:
 
 def _forms(character: str) -> list[str]:
     """Return how a character is written in either case, as one sign or with its accents apart."""
-    cases = {character, character.lower(), character.upper()}
+    cases = {character, character.lower(), character.upper(), *_ALIKE.get(character, "")}
     return sorted({unicodedata.normalize(form, case) for case in cases for form in ("NFC", "NFD")})
 
 
@@ -239,13 +254,27 @@ def _ways_of(character: str) -> Iterator[bytes]:
 
 def _decoded(low: bytes) -> Iterator[bytes]:
     """Yield lower-case bytes with their escapes undone, again and again while there are some."""
+    if _WIDEST.search(low):
+        yield b"\n".join(text.replace(b"\0", b"") for text in _WIDEST_TEXTS.findall(low))
     if b"\0" in low:  # escapes are of ASCII characters alone
         low = b"\n".join(_TEXTS.findall(low))
+    if _LATEX.search(low):
+        yield _LATEX.sub(lambda match: match[1] or match[2], low)
+    if _DISGUISED.search(low):
+        low = _undisguised(low)
+        yield low
     for _ in range(_ROUNDS):
         if not _ESCAPE.search(low):
             return
         low = _ESCAPE.sub(_undone, _UNITS.sub(_joined, low)).lower()
-        yield low
+        yield _undisguised(low) if _DISGUISED.search(low) else low
+
+
+def _undisguised(low: bytes) -> bytes:
+    """Return text with wide letters and ligatures as plain ones, and without what nobody sees."""
+    text = unicodedata.normalize("NFKC", low.decode("utf-8", "surrogateescape"))
+    seen = "".join(sign for sign in text if sign.isascii() or unicodedata.category(sign) != "Cf")
+    return seen.lower().encode("utf-8", "surrogateescape")
 
 
 def _joined(match: re.Match[bytes]) -> bytes:
@@ -256,8 +285,8 @@ def _joined(match: re.Match[bytes]) -> bytes:
 def _undone(match: re.Match[bytes]) -> bytes:
     """Return what an escape stands for: bytes of UTF-8, a blank for a tab and the like."""
     text = match[0].lstrip(b"\\")
-    if text[:1] == b"%":
-        return bytes.fromhex(text[1:].decode())
+    if text[:1] in b"%=":  # the latter in mails
+        return bytes.fromhex(re.sub(b"[%=]", b"", text).decode())
     if text[:1] == b"&":
         return unescape(text.decode()).encode("utf-8", "replace")
     if text[:1] == b"u":

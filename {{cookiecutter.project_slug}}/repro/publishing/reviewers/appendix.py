@@ -208,7 +208,7 @@ def _data(facts: PaperFacts, of: ClaimFacts) -> str:
     dataset = of.claim.dataset
     parts = [escaped(dataset.dataset or "data without a name")]
     if dataset.samples is not None:
-        sizes = facts.splits.get(of.name, {})
+        sizes = facts.contents.parts.get(of.name, {})
         told = ", ".join(f"{escaped(part)} {size}" for part, size in sizes.items())
         parts.append(plural(dataset.samples, "sample") + (f" ({told})" if told else ""))
     if dataset.source is not None:

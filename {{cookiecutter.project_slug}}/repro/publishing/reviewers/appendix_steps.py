@@ -5,7 +5,9 @@ of each what it should print, how long it takes and what may differ on another m
 """
 
 from collections.abc import Iterator
+from itertools import count
 
+from repro.core.layout import CHECKPOINTS
 from repro.core.markdown import as_sentence, block, code, escaped, row, table
 from repro.publishing.reviewers.paper_facts import (
     RECREATE,
@@ -152,15 +154,21 @@ def _values(of: ClaimFacts) -> Iterator[str]:
 
 def customization(facts: PaperFacts) -> Iterator[str]:
     """Say how to go beyond what was recorded."""
-    train = facts.command("train", "seed=7", "run_dir=runs/mine")
-    evaluate = facts.command("evaluate", "--checkpoint", "runs/mine/checkpoints/last")
+    first = facts.claims[0]
+    seed = next(number for number in count(1) if str(number) not in first.claim.values)
+    checkpoint = f"runs/mine/{CHECKPOINTS}/{first.claim.checkpoint}"
     yield "## A.7 Experiment customization"
     yield (
         "Every setting of `configs/` can be given to the training command, as `key=value`. Another "
         "seed is not one of the recorded ones, so only its value can be compared with those of "
-        "A.6:"
+        f"A.6. For {first.label}:"
     )
-    yield block([train, evaluate])
+    yield block(
+        [
+            f"{first.train_command} seed={seed} run_dir=runs/mine",
+            facts.command("evaluate", "--checkpoint", checkpoint),
+        ]
+    )
 
 
 def notes(facts: PaperFacts) -> Iterator[str]:

@@ -13,7 +13,6 @@ from repro.core.files import Json, JsonObject
 from repro.core.markdown import one_line
 from repro.publishing.packed import packed_figures
 from repro.publishing.reviewers.paper_facts import RECREATE, ClaimFacts, PaperFacts
-from repro.results.about import Author
 from repro.results.claims import EXPECTED
 from repro.results.stated import is_orcid
 
@@ -69,7 +68,7 @@ def _paper(facts: PaperFacts) -> JsonObject:
     authors = facts.contents.about.authors
     paper: JsonObject = {
         "title": one_line(facts.title),
-        "authors": [_author(facts, author, len(authors)) for author in authors],
+        "authors": [_author(facts, place) for place in range(len(authors))],
     }
     reference = facts.stated.paper.get("reference")
     if reference and not facts.is_anonymous:
@@ -77,12 +76,21 @@ def _paper(facts: PaperFacts) -> JsonObject:
     return paper
 
 
-def _author(facts: PaperFacts, author: Author, count: int) -> JsonObject:
+def _author(facts: PaperFacts, place: int) -> JsonObject:
     """Return an author, with the ORCID that CITATION.cff or [tool.repro] states."""
+    author = facts.contents.about.authors[place]
     known = {"name": one_line(author.name)}
-    stated = facts.stated.orcids
-    plain = (author.orcid or "").rpartition("/")[2]
-    orcid = plain or stated.get(author.name) or (stated.get("") if count == 1 else None)
-    if orcid and is_orcid(orcid) and not facts.is_anonymous:
+    orcid = (author.orcid or "").rpartition("/")[2] or _stated_orcid(facts, place)
+    if is_orcid(orcid) and not facts.is_anonymous:
         known["ORCID"] = orcid
     return {**known}
+
+
+def _stated_orcid(facts: PaperFacts, place: int) -> str:
+    """Return the ORCID that [tool.repro] has for an author; "" if it has none."""
+    names = [author.name for author in facts.contents.about.authors]
+    same = [other for other, name in enumerate(names) if name == names[place]]
+    stated = facts.stated.orcids.get(names[place], [])
+    if len(names) == 1:
+        stated = stated or facts.stated.orcids.get("", [])
+    return stated[same.index(place)] if len(stated) == len(same) else ""

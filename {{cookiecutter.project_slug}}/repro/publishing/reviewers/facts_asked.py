@@ -191,7 +191,7 @@ def _splits(facts: PaperFacts, of: ClaimFacts) -> tuple[str, str] | None:
     made = f"`datasets` in {code(_file_of(module))}" if module else "the author's own loop"
     settings = of.claim.conditions.config.get("dataset")
     by = f" from {_listed(_prefixed(settings))}" if isinstance(settings, dict) else ""
-    sizes = facts.splits.get(of.name, {})
+    sizes = facts.contents.parts.get(of.name, {})
     told = "".join(f"{escaped(part)} {size}, " for part, size in sizes.items())
     if not by and not sizes:
         return None

@@ -17,7 +17,6 @@ from repro.core.markdown import escaped
 from repro.core.project import PYPROJECT, command_line, project_table, tool_settings
 from repro.environment.locks import LOCK
 from repro.publishing.contents import Contents
-from repro.publishing.described_data import data_of
 from repro.publishing.packed import (
     TrainedOn,
     machine_of,
@@ -175,13 +174,6 @@ class PaperFacts:
             for place in facts.places.values()
         ]
         return max(sizes, default=0)
-
-    @cached_property
-    def splits(self) -> dict[str, dict[str, int]]:
-        """Return the number of samples of each part of the data, by claim, where it is known."""
-        return {
-            claim: sizes for data in data_of(self.contents) for claim, sizes in data.splits.items()
-        }
 
     @property
     def largest_run(self) -> int:

@@ -40,9 +40,13 @@ class DistributedEngine(LibraryEngine):
         self._frozen = [p for p in model.parameters() if not p.requires_grad]
         # By itself DDP makes its buckets anew after a process's first step, in the order in which
         # the gradients came: a process that goes on would add in another order.
-        root = Root(model, self._processes.device)
-        # Without an unused parameter DDP warns that nobody need look for one.
-        root.never = nn.Parameter(torch.zeros(1, device=self._processes.device))
+        device = self._processes.device
+        root = Root(model, device)
+        # Without an unused parameter DDP warns once that nobody need look for one. With one it
+        # copies to the host, in each step, which of them no process has used: a GPU would be waited
+        # for (finalize_bucket_dense of torch's reducer.cpp), so there it may warn.
+        if device.type == "cpu":
+            root.never = nn.Parameter(torch.zeros(1))
         self._root = DistributedDataParallel(
             root,
             init_sync=False,  # all have the weights that follow from the seed

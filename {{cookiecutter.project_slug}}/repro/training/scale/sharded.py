@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from repro.core.errors import UserError, refuse
+from repro.core.errors import UserError, reason_of, refuse
 from repro.core.layout import step_folder
 from repro.training.packing import LoadedState, State
 from repro.training.part import Part
@@ -58,7 +58,7 @@ class ShardedEngine(LibraryEngine):
                 fully_shard(block, mesh=self._mesh)
             self._root = fully_shard(root, mesh=self._mesh)
         except (ValueError, NotImplementedError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = reason_of(error, 160)
             raise UserError(
                 f"training.parallel=fsdp cannot take this model ({reason}): expected weights with "
                 "at least one dimension; training.parallel=ddp takes all"
@@ -102,7 +102,7 @@ class ShardedEngine(LibraryEngine):
         except (RuntimeError, ValueError, AssertionError) as error:
             if isinstance(error, UserError) or not _is_of_fsdp(error):
                 raise
-            reason = " ".join(str(error).split())[:160]
+            reason = reason_of(error, 160)
             raise UserError(
                 f"training.parallel=fsdp cannot do this ({reason}): expected weights of one type "
                 "in each block, none in two blocks, and all of them used in step.backward and "
