@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from conftest import HANGS, PORTABLE, VENV, Project, clean_environ, ranks, torchrun
@@ -87,7 +88,8 @@ class Forked:
     def kill(self) -> None:
         """SIGKILL to all of them at once."""
         for command in self.commands:
-            os.killpg(command.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(command.pid, signal.SIGKILL)
         for command in self.commands:
             command.wait()
             command.close()

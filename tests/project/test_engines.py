@@ -6,7 +6,11 @@ DDP, and a block of FSDP2, for each of its layers.
 
 import json
 import os
+import random
+import shutil
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from background import Forked, contents, steps_of, wait_for_steps
-from conftest import Project, faults, generate, record_claims
+from conftest import HANGS, Project, faults, generate, record_claims
 from pydantic import TypeAdapter
 from repro.core.errors import UserError
 from repro.core.layout import context_folders
@@ -191,6 +195,33 @@ def test_kills_at_three_steps_change_no_byte(
             os.killpg(process.commands[2].pid, signal.SIGKILL)
             codes = [command.wait() for command in process.commands]
             assert codes == [2, 2, -signal.SIGKILL, 2]  # 2: a line, no traceback
+        else:
+            process.kill()
+    assert train(wide, parallel, name, "resume=auto") == trained
+
+
+@pytest.mark.long
+def test_kills_at_any_moment_change_no_byte(
+    wide: Project, trained: dict[str, bytes], parallel: str
+) -> None:
+    """Of one process or of all: as they meet, in a step, as they save or put together."""
+    name = f"{parallel}-any-moment"
+    run = wide.path / "runs" / name
+    draw = random.Random(parallel)
+    for number in range(12):
+        process = Forked(wide, PROCESSES, *words(parallel, name, "resume=auto"))
+        wait_for_steps(run, draw.randint(0, 5), process)
+        time.sleep(draw.uniform(0, 0.5))
+        if process.poll() is not None:
+            assert [command.wait() for command in process.commands] == [0] * PROCESSES
+            assert contents(run) == trained, number
+            shutil.rmtree(run)
+        elif number % 3:
+            victim = draw.randrange(PROCESSES)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.killpg(process.commands[victim].pid, signal.SIGKILL)
+            codes = {command.wait(HANGS) for command in process.commands}
+            assert codes <= {0, 2, -signal.SIGKILL}, number  # 2: a line, no traceback
         else:
             process.kill()
     assert train(wide, parallel, name, "resume=auto") == trained
