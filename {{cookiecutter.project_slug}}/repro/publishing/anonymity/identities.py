@@ -105,6 +105,7 @@ class _Collector:
         self._kept = kept
         self._project = project
         self._found: dict[str, Identity] = {}
+        self._folded: set[str] = set()
         self._left_out: dict[str, str] = {}
 
     def add(
@@ -124,7 +125,8 @@ class _Collector:
             self._leave_out(text, what, f"has less than {shortest} characters")
         elif folded in NOBODY:
             self._leave_out(text, what, "is a name that tells nobody")
-        elif folded not in {known.casefold() for known in self._found}:
+        elif folded not in self._folded:
+            self._folded.add(folded)
             self._found[text] = Identity(text, what, new, in_files)
 
     def _leave_out(self, text: str, what: str, why: str) -> None:
@@ -244,6 +246,7 @@ class _Collector:
         """Take a path with its first slash, which `add` would take away."""
         bare = path.strip("/.,;:")
         if bare.casefold() not in self._kept and path not in self._found:
+            self._folded.add(path.casefold())
             self._found[path] = Identity(path, what)
 
     def add_machine(self, root: Path) -> None:

@@ -13,12 +13,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
-from html import unescape
 from typing import NamedTuple
 
+from repro.publishing.anonymity.decoded_views import decoded_views
 from repro.publishing.anonymity.name_gaps import GAP, GAP_ESCAPED, LONGEST_GAP, WIDE_GAPS
-
-_ROUNDS = 3  # of escapes in each other: a URL in JSON in HTML
 
 _LETTER = b"[0-9a-z]"
 # Latin, Greek, Cyrillic and Armenian letters of two bytes, of which whole words are found as those
@@ -32,26 +30,8 @@ _FURTHER_LETTERS = {
 
 _ALIKE = {"'": "\u2019\u02bc", "-": "\u2010\u2011\u2013"}  # as typography writes them
 
-_ESCAPE = re.compile(
-    rb"%[0-9a-f]{2}|=[c-f][0-9a-f](?:=[89ab][0-9a-f])+|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
-    rb"|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});",
-    re.IGNORECASE,
-)
-# M{\"u}ller, \'e, \o{}: each is looked for without its accent, too (name_forms.py).
-_LATEX = re.compile(
-    rb"\{?\\(?:[\"'`^~=.]|[uvhcdbkr](?=[{ ]))[{ ]?\\?([a-z])\}{0,2}"
-    rb"|\{?\\(ss|ae|oe|[olij])(?:\{\}|\}|[ ]|(?![a-z]))"
-)
-# Characters of no width, letters of full width, of ligatures and of mathematics, in UTF-8.
-_DISGUISED = re.compile(
-    rb"\xc2\xad|\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xef\xbb\xbf|\xef[\xac\xbc\xbd]"
-    rb"|\xf0\x9d[\x90-\x9f]"
-)
-_TEXTS = re.compile(rb"[\t\n\r\x20-\x7e]{6,}")  # in a binary file
-# UTF-32, as NumPy stores texts: the first pattern is quick to find.
-_WIDEST = re.compile(rb"\0\0\0[\x20-\x7e]\0\0\0[\x20-\x7e]\0\0\0")
-_WIDEST_TEXTS = re.compile(rb"(?:[\x20-\x7e]\0\0\0?){2,}")
-_UNITS = re.compile(rb"\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
+_PLAIN = bytes([*b"\t\n\r\f", *range(0x20, 0x7F)])
+_WHOLE_RUN = re.compile(r"(?<![0-9a-z])[0-9a-z]{2,}(?![0-9a-z]|[^\x00-\x7f])")
 
 
 class Found(NamedTuple):
@@ -69,6 +49,9 @@ class Spellings:
         # The longest first: a word inside another one must not leave the rest of it.
         ordered = sorted(normal, key=lambda word: (-len(word), word))
         self._words = [_Word(word, normal[word]) for word in ordered]
+        self._by_core: dict[bytes, list[_Word]] = {}  # there may be tens of thousands
+        for word in self._words:
+            self._by_core.setdefault(word.core, []).append(word)
         # How many bytes a word may take: each character escaped, and that escaped again.
         self.reach = max(map(len, ordered), default=0) * 16 + LONGEST_GAP
 
@@ -76,20 +59,20 @@ class Spellings:
         """Return the words in `data`, which begins in line number `line`, in order of lines."""
         low = data.lower()
         found = {
-            Found(word.text, line + low.count(b"\n", 0, place))
-            for word, place in self._places(low, self._words)
+            word.text: Found(word.text, line + low.count(b"\n", 0, place))
+            for word, place in self._places(low, {})
         }
-        unseen = [word for word in self._words if word.text not in {hit.word for hit in found}]
-        for view in _decoded(low):
-            hidden = [word for word, _ in self._places(view, unseen)]
-            unseen = [word for word in unseen if word not in hidden]
-            found |= {Found(word.text, _line_of(word, low, line)) for word in hidden}
-        return sorted(found, key=lambda hit: (hit.line, hit.word))
+        for view in decoded_views(low):
+            for word, _ in self._places(view, found):
+                found[word.text] = Found(word.text, _line_of(word, low, line))
+        return sorted(found.values(), key=lambda hit: (hit.line, hit.word))
 
-    def _places(self, low: bytes, words: Collection["_Word"]) -> list[tuple["_Word", int]]:
-        """Return which of the words stand in lower-case bytes, each with its first place."""
-        runs = _runs(low)
-        likely = [word for word in words if word.core in runs]
+    def _places(self, low: bytes, seen: Collection[str]) -> list[tuple["_Word", int]]:
+        """Return which words, but those `seen`, stand in lower-case bytes, with their places."""
+        cores = _runs(low) & self._by_core.keys()
+        likely = [word for core in cores for word in self._by_core[core] if word.text not in seen]
+        if not low.translate(None, delete=_PLAIN):  # then hardly any word in other letters is there
+            likely = [word for word in likely if word.may_be_plain]
         places = [(word, word.place(low)) for word in likely]
         return [(word, place) for word, place in places if place is not None]
 
@@ -112,8 +95,8 @@ class _Word:
         self.text = text
         self._new = new
         # Before a letter with an accent the accent may stand apart: the run would be longer.
-        runs = re.findall(r"[0-9a-z]{2,}(?![^\x00-\x7f])", text.lower())
-        whole = [run for run in runs if re.search(rf"(?<![0-9a-z]){run}(?![0-9a-z])", text.lower())]
+        whole = _WHOLE_RUN.findall(text.lower())
+        self.may_be_plain = text.isascii() or _may_be_plain(text)
         self.core = max(whole, key=len, default="").encode()
 
     @cached_property
@@ -138,6 +121,20 @@ class _Word:
         return data
 
 
+def _may_be_plain(text: str) -> bool:
+    """Tell whether a word may be spelled by bytes of plain text alone: Strauß as STRAUSS.
+
+    So may some Chinese words in UTF-16.
+    """
+    return any(
+        all(
+            any(not form.encode(encoding).translate(None, delete=_PLAIN) for form in _forms(sign))
+            for sign in text
+        )
+        for encoding in ("utf-8", "utf-16-le")
+    )
+
+
 def _runs(low: bytes) -> set[bytes]:
     """Return all runs of ASCII letters and digits, also those in UTF-16; and the empty one.
 
@@ -153,7 +150,7 @@ def _runs(low: bytes) -> set[bytes]:
 def _line_of(word: _Word, low: bytes, first: int) -> int:
     """Return the line of a word that only the decoded text shows; 0 if it parts lines."""
     for number, text in enumerate(low.split(b"\n"), first):
-        if any(word.place(view) is not None for view in _decoded(text)):
+        if any(word.place(view) is not None for view in decoded_views(text)):
             return number
     return 0
 
@@ -250,51 +247,3 @@ def _ways_of(character: str) -> Iterator[bytes]:
     yield b"".join(rb"\\+x%02x" % byte for byte in plain)
     yield b"".join(rb"\\+%03o" % byte for byte in plain)
     yield b"&#(?:0*%d|x0*%x);" % (ord(character), ord(character))
-
-
-def _decoded(low: bytes) -> Iterator[bytes]:
-    """Yield lower-case bytes with their escapes undone, again and again while there are some."""
-    if _WIDEST.search(low):
-        yield b"\n".join(text.replace(b"\0", b"") for text in _WIDEST_TEXTS.findall(low))
-    if b"\0" in low:  # escapes are of ASCII characters alone
-        low = b"\n".join(_TEXTS.findall(low))
-    if _LATEX.search(low):
-        yield _LATEX.sub(lambda match: match[1] or match[2], low)
-    if _DISGUISED.search(low):
-        low = _undisguised(low)
-        yield low
-    for _ in range(_ROUNDS):
-        if not _ESCAPE.search(low):
-            return
-        low = _ESCAPE.sub(_undone, _UNITS.sub(_joined, low)).lower()
-        yield _undisguised(low) if _DISGUISED.search(low) else low
-
-
-def _undisguised(low: bytes) -> bytes:
-    """Return text with wide letters and ligatures as plain ones, and without what nobody sees."""
-    text = unicodedata.normalize("NFKC", low.decode("utf-8", "surrogateescape"))
-    seen = "".join(sign for sign in text if sign.isascii() or unicodedata.category(sign) != "Cf")
-    return seen.lower().encode("utf-8", "surrogateescape")
-
-
-def _joined(match: re.Match[bytes]) -> bytes:
-    """Return the character that two units of UTF-16 stand for."""
-    return bytes.fromhex((match[1] + match[2]).decode()).decode("utf-16-be").encode()
-
-
-def _undone(match: re.Match[bytes]) -> bytes:
-    """Return what an escape stands for: bytes of UTF-8, a blank for a tab and the like."""
-    text = match[0].lstrip(b"\\")
-    if text[:1] in b"%=":  # the latter in mails
-        return bytes.fromhex(re.sub(b"[%=]", b"", text).decode())
-    if text[:1] == b"&":
-        return unescape(text.decode()).encode("utf-8", "replace")
-    if text[:1] == b"u":
-        return chr(int(text[1:], 16)).encode("utf-8", "replace")
-    if text[:1] == b"x":
-        return bytes.fromhex(text[1:].decode())
-    if text.isdigit():
-        return bytes([int(text, 8)])
-    if text == b"n":
-        return b"\n"
-    return b" " if text.isalpha() else match[0][-1:]
