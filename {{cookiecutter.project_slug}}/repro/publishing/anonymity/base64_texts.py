@@ -23,12 +23,12 @@ _PADDING = rb"(?:=|%3[dD]){0,2}"  # "%3D" is "=" in a URL
 # Blanks may part the lines of a URI where a quote or a bracket ends it.
 _RUN = re.compile(
     rb"(?P<mark>%(mark)s\s*)(?P<uri>(?:%(sign)s|\s)*%(padding)s\s*)"
-    rb"|(?P<lines>%(sign)s{%(least)d,}(?:%(end)s%(sign)s+)*)%(padding)s"
+    rb"|(?P<lines>%(sign)s%(many)s(?:%(end)s%(sign)s+)*)%(padding)s"
     % {
         b"mark": _MARK,
         b"sign": _SIGN,
         b"padding": _PADDING,
-        b"least": _SHORTEST,
+        b"many": rb"{" + str(_SHORTEST).encode() + rb",}",
         b"end": _LINE_END,
     }
 )
