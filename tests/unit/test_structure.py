@@ -122,7 +122,7 @@ def test_the_lowest_packages_import_the_standard_library_alone(package: str) -> 
         f"sys.path.insert(0, {str(TEMPLATE)!r}); import repro.{package}\n"
         "print(*{name.partition('.')[0] for name in {*sys.modules} - before})"
     )
-    found = subprocess.check_output([sys.executable, "-I", "-c", program], text=True).split()
+    found = subprocess.check_output([sys.executable, "-I", "-B", "-c", program], text=True).split()
     assert {name for name in found if name not in sys.stdlib_module_names} == {"repro"}
 
 
