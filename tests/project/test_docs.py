@@ -30,6 +30,15 @@ def test_every_test_that_a_page_names_is_there(page: Path) -> None:
     assert sorted(told - there) == []
 
 
+@pytest.mark.parametrize("page", [*OURS, *THEIRS], ids=named)
+def test_no_paragraph_names_a_test_twice(page: Path) -> None:
+    """Two versions of a paragraph that a merge has put behind each other do."""
+    for paragraph in page.read_text().split("\n\n"):
+        if not paragraph.lstrip().startswith("|"):
+            told = re.findall(r"`(test_\w+_\w+)`", paragraph)
+            assert len(told) == len(set(told)), paragraph
+
+
 def code_in(text: str) -> str:
     """What stands in fences and between backticks, a line each."""
     found = re.findall(r"(?s)^```\w*\n(.*?)^```|`([^`]+)`", text, re.M)

@@ -135,6 +135,42 @@ def test_folders_of_a_runs_settings_are_looked_for_but_those_that_claims_name(
     assert not seen(repository, b"/mnt/known/x /mnt /bigdisk", **files)
 
 
+@pytest.mark.parametrize("path", ["/opt/conda", "/usr/share/dict/words", "/data/raw", "/dev/shm"])
+def test_a_folder_that_many_machines_have_tells_nobody(path: str, repository: Path) -> None:
+    settings = f"image_dir: {path}\n".encode()
+    files = {"runs/record/a/b/seed-1/config_used.yaml": settings}
+    assert not seen(repository, f"ENV X={path} my{path}".encode(), **files)
+
+
+PROSE = """# Authors
+
+This project is maintained by:
+Core Developers:
+Thanks to everyone
+Pull Requests are welcome
+Vision Research Laboratory
+Wim van der Quibble
+"""
+
+
+def test_sentences_of_a_list_of_people_are_no_names(repository: Path) -> None:
+    text = b"thanks, core, everyone, pull requests, maintained, welcome, Laboratory"
+    assert not seen(repository, text, AUTHORS=PROSE.encode())
+    assert seen(repository, b"by Quibble", AUTHORS=PROSE.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("setup.py", "setup(author=META.quibble, maintainer=read(quibble))\n"),
+        ("setup.cfg", "[metadata]\nauthor = attr: quibble.__author__\n"),
+        ("codemeta.json", '{"@quibble": "x", "@type": "@quibble"}'),
+    ],
+)
+def test_code_that_names_an_author_is_no_name(name: str, text: str, repository: Path) -> None:
+    assert not seen(repository, b"quibble", **{name: text.encode()})
+
+
 def test_people_of_trailers_and_tags_are_looked_for(repository: Path) -> None:
     def git(name: str, *arguments: str) -> None:
         who = ("-c", f"user.name={name}", "-c", "user.email=x@hollow.example")

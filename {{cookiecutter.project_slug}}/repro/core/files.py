@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -97,8 +97,10 @@ def holding_lock(path: Path) -> Iterator[None]:
     Machines that share the file system are kept apart, too. One without locks keeps nobody apart.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:  # NFS locks for writing only what is open for writing
-        with suppress(OSError):
+    with ExitStack() as closing:
+        with suppress(OSError):  # also where the file is another user's
+            # NFS locks for writing only what is open for writing.
+            file = closing.enter_context(path.open("ab"))
             fcntl.lockf(file, fcntl.LOCK_EX)
         yield
 

@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from repro.core.errors import refuse
 from repro.core.files import Json, JsonObject
 
-# Control characters, marks of formats and of directions, ends of lines that are none in a file.
-_UNSEEN = ("Cc", "Cf", "Zl", "Zp")
-# What parts words and lines; and what Persian, Indian scripts and emoji join letters with.
-_OF_TEXTS = "\t\n\r\u200c\u200d"
+# Control characters, what overrides or isolates a direction, characters of no width, ends of lines
+# that are none in a file. Scripts need others of their kind: joiners (Persian, Indian scripts,
+# emoji), marks of a direction (Hebrew, Arabic), soft hyphens, tags (flags of parts of countries).
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+    r"\u200b\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
+)
 
 
 def listed(names: list[str], shown: int = 3) -> str:
@@ -64,14 +67,8 @@ def _base(sign: str) -> str:
 
 def unseen(text: str) -> str | None:
     """Return the first character of a text that nobody sees, as U+202E; None without any."""
-    return next(
-        (
-            f"U+{ord(sign):04X}"
-            for sign in text
-            if sign not in _OF_TEXTS and unicodedata.category(sign) in _UNSEEN
-        ),
-        None,
-    )
+    found = _UNSEEN.search(text)
+    return f"U+{ord(found[0]):04X}" if found else None
 
 
 def refuse_unseen(value: Json, where: str) -> None:
@@ -90,7 +87,7 @@ def _texts(value: Json) -> Iterator[str]:
         yield value
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from (name, *_texts(item))
+            yield from (*_texts(name), *_texts(item))  # YAML has keys that are no texts: 5, on
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)

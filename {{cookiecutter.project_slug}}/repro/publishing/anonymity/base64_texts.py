@@ -113,18 +113,18 @@ def _bodies(match: re.Match[bytes]) -> Iterator[tuple[bytes, int]]:
 def _of_one_length(text: bytes) -> Iterator[bytes]:
     """Yield lines of one length together, with a shorter one at their end; all others alone."""
     parts = re.split(rb"(%s)" % _LINE_END, text)
-    body = parts[0]
-    before = length = len(body)
+    pieces = [parts[0]]
+    before = length = len(parts[0])
     for end, line in zip(parts[1::2], parts[2::2], strict=True):
         if length not in _LINES or not before == length >= len(line):
-            yield body
+            yield b"".join(pieces)
             yield end
-            body = line
+            pieces = [line]
             length = len(line)
         else:
-            body += end + line
+            pieces += [end, line]
         before = len(line)
-    yield body
+    yield b"".join(pieces)
 
 
 def _decoded(body: bytes) -> bytes:

@@ -16,6 +16,7 @@ from repro.core.bounded import parse_json
 from repro.core.errors import reason_of
 from repro.core.files import Json
 from repro.core.project import parse_toml
+from repro.publishing.anonymity.nobody import SYSTEM_FOLDERS
 from repro.publishing.anonymity.people_lists import people_in, tells_of_people
 from repro.publishing.contents import Files, content_bytes, content_size
 from repro.runs.yaml_files import fault_of_yaml
@@ -40,6 +41,11 @@ _TRACKED = re.compile(
     r"""|wandb\.ai/(?P<entity>[\w.-]+)(?:/[\w.-]+/(?:runs/)?(?P<run>[\w.-]+))?"""
     r"""|(?:offline-)?run-\d{8}_\d{6}-(?P<part>[a-z0-9]{4,64})"""
 )
+# Names that folders of data have on many machines.
+_OF_DATA = {
+    *("data", "dataset", "datasets", "raw", "processed", "interim", "external", "images"),
+    *("train", "val", "test", "cache", "runs"),
+}
 _NO_VALUE = {"null", "none", "true", "false"}
 _OF_RUNS = (".json", ".yaml", ".yml", ".txt", ".log", ".jsonl", ".md", ".diff", "")
 # Where a paper is: a DOI, or a number of arXiv.
@@ -266,11 +272,18 @@ def _read_places(name: str, text: str, recorded: str, stated: StatedNames) -> No
     """Take the folders of the machine of a run, such as that of its data, from its settings.
 
     The path of the run begins with the project's own. A folder that the `recorded` claims name is a
-    condition: the author has to know it.
+    condition: the author has to know it. A folder of the system's, or one such as /data/raw, tells
+    nobody.
     """
     place = str(PurePosixPath(name).parent)
     for key, path in re.findall(r"(?m)^ *([\w.]+): [\"']?(/[^\"'\n]*)[\"']?$", text):
         if path.endswith(f"/{place}"):
             stated.folders.append((path.removesuffix(f"/{place}"), "the project's folder in a run"))
-        elif path not in recorded:
+        elif path not in recorded and not _is_everybodys(path):
             stated.folders.append((path, f"{key} of a run"))
+
+
+def _is_everybodys(path: str) -> bool:
+    """Tell whether a folder is the system's, or has a name that many machines have."""
+    first, *rest = [part.casefold() for part in PurePosixPath(path).parts[1:]] or [""]
+    return first in SYSTEM_FOLDERS or _OF_DATA.issuperset(rest)

@@ -28,13 +28,23 @@ _ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+")
 _WITH_ADDRESS = re.compile(r"([^\W\d_][^<>\n\"'(),:;=*|]{2,60}?)\s*<[\w.+-]+@[\w.-]+>")
 _HANDLE = re.compile(r"(?<![\w.])@([A-Za-z0-9][\w-]{2,38})")
 _ACCOUNT = re.compile(r"(?im)^\s*(?:github|patreon|ko_fi|liberapay|login)\s*:\s*\[?([\w, -]+)")
+# In Python and JSON a text in quotation marks: what has none is code. setup.cfg has no such marks.
 _AUTHOR = re.compile(
-    r"(?im)\b(?:author|maintainer)[\"']?\s*[=:]\s*[\"']?([^\W\d_][^\"'\n<>={}()\[\]]{2,60})"
+    r"(?i)\b(?:author|maintainer)[\"']?\s*[=:]\s*[\"']([^\W\d_][^\"'\n<>={}()\[\]]{2,60})"
 )
-# A line that is a name alone, or a name and what stands behind it.
+_AUTHOR_IN_CFG = re.compile(
+    r"(?im)^(?:author|maintainer)\s*=\s*(?!attr:|file:)([^\W\d_][^\"'\n<>={}()\[\]]{2,60})"
+)
+# A line that is a name alone, or a name and what stands behind it: no sentence and no heading.
+_WORD = r"[^\W\d_a-z][\w.'’-]*"  # noqa: RUF001
+_PARTICLE = "van|von|der|den|de|da|di|la|le|bin"
 _LINE = re.compile(
-    r"(?m)^[ \t]*(?:[-*+]|\d+\.)?[ \t]*([^\W\d_a-z][\w.'’-]*(?: [^\W\d_][\w.'’-]*){1,4})"  # noqa: RUF001
-    r"[ \t]*(?:$|[(<,:|@–—])"  # noqa: RUF001
+    rf"(?m)^[ \t]*(?:[-*+]|\d+\.)?[ \t]*({_WORD}(?: (?:{_WORD}|{_PARTICLE})){{0,3}} {_WORD})"
+    rf"[ \t]*(?:$|[(<,|@–—]|:[ \t]*\S)"  # noqa: RUF001
+)
+_NO_PERSON = re.compile(
+    r"(?i)\b(group|team|lab|laboratory|institute|university|project|contributors|authors"
+    r"|maintainers|developers|requests|thanks)\b"
 )
 _OF_LINES = re.compile(r"(?i)(authors|contributors|maintainers)(\.(md|txt|rst))?")
 
@@ -73,14 +83,17 @@ def people_in(name: str, text: str) -> Told:
         return told
     told = Told([*_WITH_ADDRESS.findall(text)], [*_ADDRESS.findall(text)], [])
     if not is_list_of_people(name):
-        told.people.extend(_AUTHOR.findall(text))
+        told.people.extend((_AUTHOR_IN_CFG if suffix == ".cfg" else _AUTHOR).findall(text))
         return told
-    told.accounts.extend(_HANDLE.findall(text))
+    entries = _objects_in(text)
+    if not entries:  # in JSON "@type" is no account
+        told.accounts.extend(_HANDLE.findall(text))
     for accounts in _ACCOUNT.findall(text):
         told.accounts.extend(re.split(r"[\s,]+", accounts))
     if _OF_LINES.fullmatch(PurePosixPath(name).name):
-        told.people.extend(_LINE.findall(text))
-    for entry in _objects_in(text):
+        lines = _LINE.findall(text)
+        told.people.extend(line for line in lines if not _NO_PERSON.search(line))
+    for entry in entries:
         _read_entry(entry, told)
     return told
 
