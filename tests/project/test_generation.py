@@ -28,6 +28,7 @@ from conftest import (
 )
 from omegaconf import OmegaConf
 from options import CHOICES, pins
+from repro.core.text import plain_letters
 from repro.environment.profile import PROFILES
 from repro.runs.conditions import conditions_on_disk
 from repro.runs.settings import ExperimentConfig, Training
@@ -467,6 +468,13 @@ def test_the_suggested_folder_has_the_plain_letters_of_the_name() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert dict(zip(FOLDERS, json.loads(done.stdout), strict=True)) == FOLDERS
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_kit_has_the_same_plain_letters(name: str) -> None:
+    """The template's tools cannot import the kit, so the rule stands in both."""
+    plain = re.sub("[^a-z0-9]+", "-", plain_letters(name))
+    assert (plain[:60].strip("-") or "experiment") == FOLDERS[name]
 
 
 NASTY = "A \"q\" 'r' \\ {{x}} {% y %} $(touch hit) `touch hit` é 🙂 # & <b> % * _ :"

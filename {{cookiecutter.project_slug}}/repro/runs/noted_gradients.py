@@ -21,12 +21,12 @@ def note_gradients(step: "Step", quantity: str, parameters: Sequence[nn.Paramete
     gradients = [parameter.grad for parameter in parameters]
     around = step.around
     noted = step.gradients_of
-    if not step.late and around.engine.is_sharded:
-        [total] = fingerprints_of_parts([gradients], around.processes)
-        noted[quantity] = as_hex(total)
-        return
     if not step.late:
-        noted[quantity] = as_hex(fingerprint(gradients))
+        if around.engine.is_sharded:
+            [total] = fingerprints_of_parts([gradients], around.processes)
+        else:
+            total = fingerprint(gradients)
+        noted[quantity] = as_hex(total)
         return
     if around.engine.is_sharded:
         totals = late_fingerprints_of_parts(

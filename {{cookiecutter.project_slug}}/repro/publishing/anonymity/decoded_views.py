@@ -12,7 +12,9 @@ from html import unescape
 
 _ROUNDS = 3  # of escapes in each other: a URL in JSON in HTML
 _ESCAPE = re.compile(
-    rb"%[0-9a-f]{2}|=[c-f][0-9a-f](?:=[89ab][0-9a-f])+|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
+    rb"%[0-9a-f]{2}"
+    rb"|=[c-f][0-9a-f](?:=[89ab][0-9a-f])+"  # of mails
+    rb"|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
     rb"|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});",
     re.IGNORECASE,
 )

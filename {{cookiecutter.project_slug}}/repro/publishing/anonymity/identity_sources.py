@@ -19,6 +19,7 @@ from repro.core.project import parse_toml
 from repro.publishing.anonymity.nobody import SYSTEM_FOLDERS
 from repro.publishing.anonymity.people_lists import people_in, tells_of_people
 from repro.publishing.contents import Files, content_bytes, content_size
+from repro.results.claims import EXPECTED
 from repro.runs.yaml_files import fault_of_yaml
 
 _PYPROJECT = "pyproject.toml"
@@ -88,9 +89,9 @@ def stated_in_files(files: Files) -> StatedNames:
             stated.people += [(person, f"in {name}") for person in told.people]
             stated.addresses += [(address, f"in {name}") for address in told.addresses]
             stated.words += [(account, f"in {name}") for account in told.accounts]
-    recorded = _text(files, "results/expected_metrics.json")
-    recording = _json(files, "results/expected_metrics.json")
-    stated.commits |= {*_commits_of(recording)}
+    expected = EXPECTED.as_posix()
+    recorded = _text(files, expected)
+    stated.commits |= {*_commits_of(_json(files, expected))}
     for name, content in files.items():
         is_of_run = name.startswith((f"{layout.RUNS}/", "configs/tracker/"))
         if (
