@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 SHAPES = [
     *((32, 128, 128), (33, 129, 131), (64, 800, 16), (64, 16, 800), (8, 512, 512), (4, 1024, 256)),
-    *((512, 1024, 4), (1000, 63, 65), (4096, 4, 64), (16, 16384, 16), (6, 16384, 48)),
-    *((256, 256, 256), (7, 4097, 129), (5, 65536, 5), (1, 2048, 2048), (2048, 2048, 1), (3, 5, 7)),
+    *((512, 1024, 4), (1000, 63, 65), (4096, 4, 64), (16, 16384, 16), (96, 16384, 88)),
+    *((256, 256, 256), (100, 4097, 129), (5, 65536, 5), (1, 2048, 2048), (2048, 2048, 1)),
+    *((300, 137, 70), (3, 5, 7)),
 ]
 generator = torch.Generator().manual_seed(0)
 
@@ -39,7 +40,7 @@ def products() -> Iterator[tuple[str, list[Tensor]]]:
         across_a, across_b = (one.t().contiguous().t() for one in (a, b))
         made = [a @ b, a @ across_b, across_a @ b, across_a @ across_b, torch.addmm(c, a, b)]
         made += [unaligned(a) @ b, a @ unaligned(b), torch.addmm(c, a, b, beta=0.5, alpha=3)]
-        made += [torch.cat([a, a], 1)[:, :terms] @ b]
+        made += [torch.cat([a, a], 1)[:, :terms] @ b, a @ torch.cat([b, b]).t()[:, :terms].t()]
         yield f"{rows} x {terms} x {columns}", made
     for batch, rows, terms, columns in [(3, 128, 96, 128), (64, 16, 32, 16), (2, 129, 130, 131)]:
         a, b = normal(batch, rows, terms), normal(batch, terms, columns)

@@ -148,11 +148,13 @@ CASES: dict[str, Callable[[], object]] = {
     ],
     "one row": lambda: mm(normal(1, 4096), normal(4096, 256)),
     "few terms": lambda: mm(normal(1024, 2), normal(2, 1024)),
-    "many terms": lambda: mm(normal(8, 16384), normal(16384, 8)),
+    "many terms": lambda: mm(normal(128, 2049), normal(2049, 72)),
+    "many terms of few": lambda: mm(normal(8, 16384), normal(16384, 8)),
     "empty": lambda: [mm(normal(0, 256), B), mm(normal(9, 0), normal(0, 9)), mm(A, normal(256, 0))],
     "transposed": lambda: [mm(A, normal(64, 256).t()), mm(normal(256, 128).t(), B)],
     "both transposed": lambda: mm(normal(256, 128).t(), normal(64, 256).t()),
     "part of a matrix": lambda: mm(normal(128, 300)[:, 7:263], normal(300, 64)[3:259]),
+    "part of a transposed matrix": lambda: mm(A, normal(64, 300)[:, 7:263].t()),
     "odd strides": lambda: [mm(strided(128, 256, 2), B), mm(A, strided(256, 64, 3))],
     "strides of zero": lambda: [
         mm(normal(1, 256).expand(128, 256), B),
@@ -211,6 +213,9 @@ CASES: dict[str, Callable[[], object]] = {
     "bmm": lambda: bmm(*BATCH),
     "bmm, transposed": lambda: bmm(BATCH[0].mT, BATCH[1]),
     "bmm, one of all": lambda: bmm(normal(1, 128, 128).expand(3, -1, -1), BATCH[1]),
+    "bmm of heads": lambda: bmm(
+        normal(128, 3, 128).transpose(0, 1), normal(96, 3, 128).permute(1, 2, 0)
+    ),
     "bmm of nothing": lambda: bmm(normal(0, 128, 128), normal(0, 128, 96)),
     "bmm, wrong shapes": lambda: bmm(BATCH[0], normal(2, 128, 96)),
     "bmm, wrong terms": lambda: bmm(BATCH[0], normal(3, 127, 96)),

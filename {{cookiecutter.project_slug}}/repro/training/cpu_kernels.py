@@ -4,14 +4,16 @@ The profile's variables bind MKL to its slowest kernels (MKL_CBWR=COMPATIBLE), b
 ones differ between CPU models. oneDNN's kernels for AVX2 add the terms of a product in their order,
 whatever the CPU model, the number of threads and the strides (tests/system/test_cpus.py). So large
 products of float32 matrices go to oneDNN, and all others stay with MKL. Which way a product goes
-depends on its shapes, strides and dtypes alone. An LSTM goes the way that torch takes without
-oneDNN: oneDNN's own is a kernel that an emulated CPU cannot even run.
+depends on its shapes, strides and dtypes alone. A product of many terms is computed in pieces that
+are added, for one long sum would round more than MKL does. An LSTM goes the way that torch takes
+without oneDNN: oneDNN's own is a kernel that an emulated CPU cannot even run.
 
 `use_portable_kernels()` puts this in force once, for the rest of the process; nothing happens in
 another profile. Autograd, autocast and the like stand above these kernels and see the operations
 that they always see: a backward's products go the same way.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -23,10 +25,13 @@ import torch
 from repro.core.errors import UserError
 from repro.core.profiles import MARKER, PORTABLE_KERNELS
 
-# From these sizes on oneDNN was faster than MKL bound to COMPATIBLE, in multiplications
-# (benchmarks/products.py): a call costs 9 us more. Each product of a batch is a call of its own.
+# From these sizes on oneDNN was faster than MKL bound to COMPATIBLE, in multiplications a call: a
+# call costs 9 to 40 us more. Each product of a batch is a call of its own, and so is each piece.
 _LARGE = 1 << 19
-_LARGE_IN_BATCH = 1 << 20
+_LARGE_AMONG_OTHERS = 1 << 20
+# With so many terms in a sum the products err as little as those of MKL with all its kernels. With
+# 112 they would err less than COMPATIBLE's, too, but a small GPT takes 1.13 times as long.
+_TERMS_OF_A_PIECE = 128
 _THIN = 4  # rows, columns or terms: below it a product only waits for memory, and MKL is as fast
 
 _OPERATIONS = ("mm", "addmm", "bmm", "baddbmm")
@@ -102,18 +107,17 @@ def _key_of(name: str) -> str:
 
 def _mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if _is_large(a, b):
-        return _linear(a, b.t(), None, "none", [], "")
+        return _product(a, b)
     return _torchs["mm"](a, b)
 
 
-def _addmm(
-    summand: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
-) -> torch.Tensor:
-    if not (_is_large(a, b) and _can_be_added(summand, (a.shape[0], b.shape[1]), beta, alpha)):
-        return _torchs["addmm"](summand, a, b, beta=beta, alpha=alpha)
-    if beta == 1 and alpha == 1 and summand.shape == (b.shape[1],) and summand.is_contiguous():
-        return _linear(a, b.t(), summand, "none", [], "")
-    return _sum(summand, _linear(a, b.t(), None, "none", [], ""), beta, alpha)
+def _addmm(summand: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **factors: Any) -> torch.Tensor:
+    # torch hands over beta and alpha only where they are not 1: small products pass nothing on.
+    if not (_is_large(a, b) and _can_be_added(summand, (a.shape[0], b.shape[1]), **factors)):
+        return _torchs["addmm"](summand, a, b, **factors)
+    if not factors and summand.shape == (b.shape[1],) and summand.is_contiguous():
+        return _product(a, b, summand)
+    return _sum(summand, _product(a, b), **factors)
 
 
 def _bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -123,13 +127,13 @@ def _bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _baddbmm(
-    summand: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: Any = 1, alpha: Any = 1
+    summand: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **factors: Any
 ) -> torch.Tensor:
     if _is_large_batch(a, b):
         shape = (a.shape[0], a.shape[1], b.shape[2])
-        if _can_be_added(summand, shape, beta, alpha):
-            return _sum(summand, _products(a, b), beta, alpha)
-    return _torchs["baddbmm"](summand, a, b, beta=beta, alpha=alpha)
+        if _can_be_added(summand, shape, **factors):
+            return _sum(summand, _products(a, b), **factors)
+    return _torchs["baddbmm"](summand, a, b, **factors)
 
 
 def _lstm(*arguments: Any) -> Any:
@@ -152,18 +156,23 @@ def _is_large(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     rows, terms = a.shape
     columns = b.shape[1]
-    if rows * terms * columns < _LARGE or min(rows, terms, columns) < _THIN:
+    if min(rows, terms, columns) < _THIN:
+        return False
+    least = _LARGE if terms <= _TERMS_OF_A_PIECE else _LARGE_AMONG_OTHERS
+    if rows * min(terms, _TERMS_OF_A_PIECE) * columns < least:
         return False
     return b.shape[0] == terms and _is_plain(a) and _is_plain(b)
 
 
 def _is_large_batch(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Tell whether the products of two batches go to oneDNN, each by itself."""
-    if a.numel() * b.numel() < _LARGE_IN_BATCH * _THIN or a.dim() != 3 or b.dim() != 3:
+    if a.numel() * b.numel() < _LARGE_AMONG_OTHERS * _THIN or a.dim() != 3 or b.dim() != 3:
         return False
     batch, rows, terms = a.shape
     columns = b.shape[2]
-    if rows * terms * columns < _LARGE_IN_BATCH or min(rows, terms, columns) < _THIN:
+    if min(rows, terms, columns) < _THIN:
+        return False
+    if rows * min(terms, _TERMS_OF_A_PIECE) * columns < _LARGE_AMONG_OTHERS:
         return False
     fits = batch > 0 and b.shape[:2] == (batch, terms)
     return fits and _is_plain(a) and _is_plain(b)
@@ -178,7 +187,9 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return (along == 1 and down >= columns) or (down == 1 and along >= rows)
 
 
-def _can_be_added(summand: torch.Tensor, shape: tuple[int, ...], beta: Any, alpha: Any) -> bool:
+def _can_be_added(
+    summand: torch.Tensor, shape: tuple[int, ...], beta: Any = 1, alpha: Any = 1
+) -> bool:
     """Tell whether torch would take what is to be added to a product of that shape."""
     if summand.dtype != torch.float32 or summand.dim() > len(shape):
         return False
@@ -190,11 +201,37 @@ def _can_be_added(summand: torch.Tensor, shape: tuple[int, ...], beta: Any, alph
 
 def _products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the products of two batches of matrices."""
-    pairs = zip(a.unbind(), b.unbind(), strict=True)
-    return torch.stack([_linear(x, y.t(), None, "none", [], "") for x, y in pairs])
+    return torch.stack([_product(x, y) for x, y in zip(a.unbind(), b.unbind(), strict=True)])
 
 
-def _sum(summand: torch.Tensor, product: torch.Tensor, beta: float, alpha: float) -> torch.Tensor:
+def _product(a: torch.Tensor, b: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the product of two matrices, with a row added to each of its rows if one is given.
+
+    The terms come in pieces of about the same size, and the pieces' products are added in order.
+    """
+    terms = a.shape[1]
+    pieces = math.ceil(terms / _TERMS_OF_A_PIECE)
+    size = 8 * math.ceil(terms / pieces / 8)  # as many numbers as a register of AVX2 holds
+    lefts, rights = a.split(size, 1), b.t().split(size, 1)
+    total = _linear(lefts[0], _without_gaps(rights[0]), summand, "none", [], "")
+    for left, right in zip(lefts[1:], rights[1:], strict=True):
+        total.add_(_linear(left, _without_gaps(right), None, "none", [], ""))
+    return total
+
+
+def _without_gaps(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the matrix, copied if there are gaps between its rows or columns.
+
+    With gaps in its second matrix oneDNN takes a kernel that is a thousand times slower (measured).
+    """
+    rows, columns = matrix.shape
+    gapless = matrix.stride() in ((columns, 1), (1, rows))
+    return matrix if gapless else matrix.contiguous()
+
+
+def _sum(
+    summand: torch.Tensor, product: torch.Tensor, beta: float = 1, alpha: float = 1
+) -> torch.Tensor:
     """Return alpha * product + beta * summand; the summand's NaN do not count where beta is 0."""
     if alpha != 1:
         product.mul_(float(alpha))
