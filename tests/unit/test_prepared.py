@@ -1,5 +1,6 @@
 """Prepared data: made once, made anew when they would be others, and never taken when changed."""
 
+import errno
 import json
 import multiprocessing
 import time
@@ -348,7 +349,15 @@ def read_slowly(root: Path) -> None:
     preparation(root, Slow()).read()
 
 
-def test_of_jobs_that_begin_together_one_prepares(tmp_path: Path, code: Path) -> None:
+@pytest.mark.parametrize("file_system", ["local", "NFS"])
+def test_of_jobs_that_begin_together_one_prepares(
+    tmp_path: Path, code: Path, file_system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    if file_system == "NFS":  # it locks no descriptor of a folder, for none is open for writing
+        monkeypatch.setattr("repro.data.prepared.fcntl.flock", refuse)
     context = multiprocessing.get_context("fork")
     act: Callable[[Path], None] = read_slowly
     jobs = [context.Process(target=act, args=(tmp_path,)) for _ in range(3)]

@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from repro.core.bounded import parse_json
 from repro.core.errors import UserError
-from repro.core.files import Json, JsonObject
+from repro.core.files import Json, JsonObject, holding_lock
 from repro.core.hashing import sha256_json
 from repro.core.layout import DIGESTS, MANIFEST, PREPARED, RAW
 from repro.core.redaction import redact_mapping, redact_shapes
@@ -246,13 +246,10 @@ class Preparation:
         """Let no other job prepare these data meanwhile, where the file system has locks."""
         made = [place for place in (self._place, self._place.parent) if not place.exists()]
         self._place.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._place, os.O_RDONLY)
         try:
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            with _holding_lock_of(self._place):
+                yield
         finally:
-            os.close(lock)
             with suppress(OSError):  # there is something in them, unless it failed
                 for place in made:
                     place.rmdir()
@@ -264,6 +261,21 @@ class Preparation:
                 f"{self.path} was written anew while its data were read: another job has other "
                 "settings or code; give this one a data_dir of its own, or start it again"
             )
+
+
+@contextmanager
+def _holding_lock_of(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; wait while another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with ExitStack() as locks:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:  # NFS locks only what is open for writing, which no folder can be
+                locks.enter_context(holding_lock(folder / ".lock"))
+            yield
+    finally:
+        os.close(descriptor)
 
 
 def _as_json(facts: object) -> JsonObject:
