@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import budget
 import fork_client
 import order
 import pytest
@@ -428,6 +430,12 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Project]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=order.place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if budget.is_over(time.time(), is_long=order.place(item) < len(order.LONGEST)):
+        pytest.skip(budget.REASON)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,9 +6,11 @@ comes at the end as ever.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import budget
 import pytest
 
 EVERY = 20  # seconds
@@ -25,6 +27,7 @@ class Progress:
         self.done = 0
         self.failed = 0
         self.running: dict[str, None] = {}
+        self.left: Counter[str] = Counter()  # tests by file
         self.ended = threading.Event()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -41,6 +44,9 @@ class Progress:
     def pytest_sessionfinish(self) -> None:
         self.ended.set()
         self.say_how_far()
+        if self.left:
+            files = ", ".join(f"{file} ({count})" for file, count in sorted(self.left.items()))
+            self.say(f"NOT RUN, for the time was over: {self.left.total()} tests, of {files}")
 
     def tell(self) -> None:
         while not self.ended.wait(EVERY):
@@ -65,6 +71,8 @@ class Progress:
             lines = (report.longreprtext.strip() or "?").splitlines()
             told = [line for line in lines if line.startswith("E  ")] or lines[-1:]
             self.say(f"FAILED {report.nodeid} {told[0][:160]}")
+        if report.skipped and budget.REASON in str(report.longrepr):
+            self.left[report.nodeid.partition("::")[0]] += 1
         if report.when == "teardown":
             self.done += 1
             self.running.pop(report.nodeid, None)
