@@ -434,7 +434,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if budget.is_over(time.time(), is_long=order.place(item) < len(order.LONGEST)):
+    if budget.is_over(time.time(), order.takes_long(item)):
         pytest.skip(budget.REASON)
 
 

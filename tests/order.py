@@ -82,6 +82,11 @@ def place(item: pytest.Item) -> int:
     return next((n for n, long in enumerate(LONGEST) if long in (name, stem)), len(LONGEST))
 
 
+def takes_long(item: pytest.Item) -> bool:
+    """Tell whether a test may take minutes where a machine is slow."""
+    return place(item) < len(LONGEST) or item.path.parent.name == "system"
+
+
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
     """What one worker does: a file of TOGETHER, of unit/ or of system/, or else a single test."""
 
