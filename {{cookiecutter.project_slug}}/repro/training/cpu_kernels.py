@@ -106,14 +106,14 @@ def _key_of(name: str) -> str:
 
 
 def _mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    if _is_large(a, b):
+    if _is_large(a, b, 2):
         return _product(a, b)
     return _torchs["mm"](a, b)
 
 
 def _addmm(summand: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **factors: Any) -> torch.Tensor:
     # torch hands over beta and alpha only where they are not 1: small products pass nothing on.
-    if not (_is_large(a, b) and _can_be_added(summand, (a.shape[0], b.shape[1]), **factors)):
+    if not (_is_large(a, b, 2) and _can_be_added(summand, (a.shape[0], b.shape[1]), **factors)):
         return _torchs["addmm"](summand, a, b, **factors)
     if not factors and summand.shape == (b.shape[1],) and summand.is_contiguous():
         return _product(a, b, summand)
@@ -121,7 +121,7 @@ def _addmm(summand: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **factors: A
 
 
 def _bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    if _is_large_batch(a, b):
+    if _is_large(a, b, 3):
         return _products(a, b)
     return _torchs["bmm"](a, b)
 
@@ -129,7 +129,7 @@ def _bmm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def _baddbmm(
     summand: torch.Tensor, a: torch.Tensor, b: torch.Tensor, **factors: Any
 ) -> torch.Tensor:
-    if _is_large_batch(a, b):
+    if _is_large(a, b, 3):
         shape = (a.shape[0], a.shape[1], b.shape[2])
         if _can_be_added(summand, shape, **factors):
             return _sum(summand, _products(a, b), **factors)
@@ -148,34 +148,24 @@ def _lstm(*arguments: Any) -> Any:
 # The rule -----------------------------------------------------------------------------------------
 
 
-def _is_large(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Tell whether a product of two matrices goes to oneDNN; False for what torch would refuse."""
+def _is_large(a: torch.Tensor, b: torch.Tensor, dimensions: int) -> bool:
+    """Tell whether a product goes to oneDNN; False for what torch would refuse.
+
+    The product is one of two matrices (2 dimensions), or of each two matrices of two batches (3).
+    """
     # First what decides for small ones, whose time counts: numel(a) * numel(b) is the product's
     # multiplications times its terms, of which a large one has at least _THIN.
-    if a.numel() * b.numel() < _LARGE * _THIN or a.dim() != 2 or b.dim() != 2:
+    if a.numel() * b.numel() < _LARGE * _THIN or not a.dim() == b.dim() == dimensions:
         return False
-    rows, terms = a.shape
-    columns = b.shape[1]
+    *batch, rows, terms = a.shape
+    columns = b.shape[-1]
     if min(rows, terms, columns) < _THIN:
         return False
-    least = _LARGE if terms <= _TERMS_OF_A_PIECE else _LARGE_AMONG_OTHERS
+    alone = dimensions == 2 and terms <= _TERMS_OF_A_PIECE
+    least = _LARGE if alone else _LARGE_AMONG_OTHERS
     if rows * min(terms, _TERMS_OF_A_PIECE) * columns < least:
         return False
-    return b.shape[0] == terms and _is_plain(a) and _is_plain(b)
-
-
-def _is_large_batch(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Tell whether the products of two batches go to oneDNN, each by itself."""
-    if a.numel() * b.numel() < _LARGE_AMONG_OTHERS * _THIN or a.dim() != 3 or b.dim() != 3:
-        return False
-    batch, rows, terms = a.shape
-    columns = b.shape[2]
-    if min(rows, terms, columns) < _THIN:
-        return False
-    if rows * min(terms, _TERMS_OF_A_PIECE) * columns < _LARGE_AMONG_OTHERS:
-        return False
-    fits = batch > 0 and b.shape[:2] == (batch, terms)
-    return fits and _is_plain(a) and _is_plain(b)
+    return b.shape[:-1] == (*batch, terms) and _is_plain(a) and _is_plain(b)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
