@@ -357,7 +357,7 @@ def test_of_jobs_that_begin_together_one_prepares(
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     if file_system == "NFS":  # it locks no descriptor of a folder, for none is open for writing
-        monkeypatch.setattr("repro.data.prepared.fcntl.flock", refuse)
+        monkeypatch.setattr("repro.core.files.fcntl.flock", refuse)
     context = multiprocessing.get_context("fork")
     act: Callable[[Path], None] = read_slowly
     jobs = [context.Process(target=act, args=(tmp_path,)) for _ in range(3)]
@@ -369,6 +369,29 @@ def test_of_jobs_that_begin_together_one_prepares(
     assert (tmp_path / "log").read_text().split() == ["begins", "ends"]
     manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
     assert len(manifest["files"]) == 3
+
+
+class Failing(Author):
+    def prepare(self, settings: Dataset, folders: Folders) -> Any:
+        time.sleep(0.3)
+        raise UserError("no network")
+
+
+def fail_slowly(root: Path) -> None:
+    with pytest.raises(UserError, match="no network"):
+        preparation(root, Failing()).read()
+
+
+def test_of_jobs_that_begin_together_each_tells_why_it_failed(tmp_path: Path, code: Path) -> None:
+    # One that fails removes the folder that it made, whose lock the others wait for.
+    context = multiprocessing.get_context("fork")
+    act: Callable[[Path], None] = fail_slowly
+    jobs = [context.Process(target=act, args=(tmp_path,)) for _ in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
 
 
 def test_own_files_are_hashed_once_also_for_other_settings(

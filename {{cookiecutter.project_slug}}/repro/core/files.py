@@ -91,18 +91,35 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def holding_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file of this name, made if need be; wait while another process has it.
+def holding_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, made if need be; wait while another process has it.
 
     Machines that share the file system are kept apart, too. One without locks keeps nobody apart.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as closing:
-        with suppress(OSError):  # also where the file is another user's
-            # NFS locks for writing only what is open for writing.
-            file = closing.enter_context(path.open("ab"))
-            fcntl.lockf(file, fcntl.LOCK_EX)
+        with suppress(OSError):  # also where the folder's lock is another user's
+            while not _lock(folder, closing):
+                folder.mkdir(parents=True, exist_ok=True)
         yield
+
+
+def _lock(folder: Path, closing: ExitStack) -> bool:
+    """Lock a folder until `closing` ends: itself, or a file in it where only files have locks.
+
+    False if the folder was removed meanwhile, as by a process that had the lock and failed.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        closing.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # NFS locks only what is open for writing, which no folder can be
+            file = closing.enter_context((folder / ".lock").open("ab"))
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def partial_files(path: Path) -> list[Path]:

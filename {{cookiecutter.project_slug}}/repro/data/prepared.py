@@ -8,12 +8,10 @@ ones. An author's own files, which stay where they are, are looked through again
 alone.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -245,14 +243,13 @@ class Preparation:
     def _alone(self) -> Iterator[None]:
         """Let no other job prepare these data meanwhile, where the file system has locks."""
         made = [place for place in (self._place, self._place.parent) if not place.exists()]
-        self._place.mkdir(parents=True, exist_ok=True)
-        try:
-            with _holding_lock_of(self._place):
+        with holding_lock(self._place):
+            try:
                 yield
-        finally:
-            with suppress(OSError):  # there is something in them, unless it failed
-                for place in made:
-                    place.rmdir()
+            finally:
+                with suppress(OSError):  # there is something in them, unless it failed
+                    for place in made:
+                        place.rmdir()
 
     def refuse_other(self, prepared: Prepared) -> None:
         """Raise UserError if another job has prepared other data since `prepared` was read."""
@@ -261,21 +258,6 @@ class Preparation:
                 f"{self.path} was written anew while its data were read: another job has other "
                 "settings or code; give this one a data_dir of its own, or start it again"
             )
-
-
-@contextmanager
-def _holding_lock_of(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; wait while another process has it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with ExitStack() as locks:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError:  # NFS locks only what is open for writing, which no folder can be
-                locks.enter_context(holding_lock(folder / ".lock"))
-            yield
-    finally:
-        os.close(descriptor)
 
 
 def _as_json(facts: object) -> JsonObject:

@@ -39,7 +39,7 @@ def publish_beside(
     That is read only here: another machine may have recorded while this one trained. `runs`: the
     folders of each claim's runs. The figures stay those of the class that was recorded first.
     """
-    with holding_lock(root / RECORDED_RUNS / ".lock"):
+    with holding_lock(root / RECORDED_RUNS):
         earlier = comparable_recording(root, claims, situations)
         for claim in claims:
             before = earlier.claims[claim.name] if earlier else None
