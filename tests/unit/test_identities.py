@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import subprocess
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -85,6 +86,19 @@ def test_escapes_in_escapes_in_escapes_are_found() -> None:
     text = html.escape(quote(json.dumps("by Müller"))).replace("%", "&#37;")
     assert "ller" in text
     assert [found.line for found in words.find(f"x\n{text}".encode())] == [2]
+
+
+@pytest.mark.parametrize("unit", ["\\", "\\u", "\\ud83d", "{\\", "&#", "=c3", "%25", "mia\n# "])
+def test_a_search_takes_time_in_proportion_to_a_lines_length(unit: str) -> None:
+    """Ten times that of a tenth of it, and not a hundred times."""
+    words = Spellings({"Mia Quagmire": "someone"})
+    took = []
+    for length in (40_000, 400_000):
+        line = (unit * (length // len(unit))).encode()
+        start = time.process_time()
+        search("notes.txt", line, words, Opener())
+        took.append(time.process_time() - start)
+    assert took[1] < 40 * max(took[0], 0.005)
 
 
 def test_a_longer_word_is_another_one() -> None:

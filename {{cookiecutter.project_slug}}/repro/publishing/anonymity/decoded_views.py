@@ -14,7 +14,8 @@ _ROUNDS = 3  # of escapes in each other: a URL in JSON in HTML
 _ESCAPE = re.compile(
     rb"%[0-9a-f]{2}"
     rb"|=[c-f][0-9a-f](?:=[89ab][0-9a-f])+"  # of mails
-    rb"|\\(?:\\*(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})|[abfnrtv/\"'\\])"
+    rb"|(?<!\\)\\+(?:u[0-9a-f]{4}|x[0-9a-f]{2}|[0-3][0-7]{2})"  # a row of them is looked at once
+    rb"|\\[abfnrtv/\"'\\]"
     rb"|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});",
     re.IGNORECASE,
 )
@@ -32,7 +33,7 @@ _TEXTS = re.compile(rb"[\t\n\r\x20-\x7e]{6,}")  # in a binary file
 # UTF-32, as NumPy stores texts: the first pattern is quick to find.
 _WIDEST = re.compile(rb"\0\0\0[\x20-\x7e]\0\0\0[\x20-\x7e]\0\0\0")
 _WIDEST_TEXTS = re.compile(rb"(?:[\x20-\x7e]\0\0\0?){2,}")
-_UNITS = re.compile(rb"\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
+_UNITS = re.compile(rb"(?<!\\)\\+u(d[89ab][0-9a-f]{2})\\+u(d[c-f][0-9a-f]{2})")  # of one character
 
 
 def decoded_views(low: bytes) -> Iterator[bytes]:
