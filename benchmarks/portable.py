@@ -8,6 +8,7 @@ in a process of its own, with one thread:
    of its attention; and the projections, without attention, by MKL alone (what it was before).
 2. The digits CNN of the images task at its own batch size; a ResNet-18 on 16 images of 32 x 32.
 3. A linear layer of 10 units on 32 samples, forward, in microseconds a call more.
+4. The error of products of 256 x TERMS x 256, beside float64.
 """
 
 import json
@@ -22,6 +23,7 @@ from pathlib import Path
 project = Path(sys.argv[1]).resolve()
 sys.path.insert(0, str(project))
 DEPTH, WIDTH, HEADS, LENGTH, BATCH, CHARACTERS = 4, 128, 4, 64, 16, 96
+TERMS = (64, 128, 256, 512, 1024, 4096, 16384)
 WITHOUT = "--without-kernels"  # the portable variables alone, MKL for every product
 
 
@@ -43,8 +45,9 @@ def main() -> None:
             continue
         now = statistics.median(a / b for a, b in zip(portable, native, strict=True))
         then = statistics.median(a / b for a, b in zip(before, native, strict=True))
-        milliseconds = statistics.median(native) * 1000
-        print(f"{name:40} {now:.2f} of native ({milliseconds:.1f} ms); MKL alone {then:.2f}")
+        middle = statistics.median(native)
+        of = f"{middle:.2e}" if "error" in name else f"{middle * 1000:.1f} ms"
+        print(f"{name:40} {now:.2f} of native ({of}); MKL alone {then:.2f}")
 
 
 def of_process(kind: str) -> dict[str, float]:
@@ -88,7 +91,19 @@ def measure(profile: str, without_kernels: bool) -> dict[str, float]:
     layer = torch.nn.Linear(10, 10)
     samples = torch.rand(32, 10)
     found["linear layer of 10 units, us a call"] = seconds(lambda: layer(samples), 20_000) * 1e6
+    for terms in TERMS:
+        found[f"error with {terms:,} terms"] = error(terms)
     return found
+
+
+def error(terms: int) -> float:
+    """Return the error of a product of random matrices, in proportion to what float64 gives."""
+    import torch
+
+    torch.manual_seed(terms)
+    left, right = torch.randn(256, terms), torch.randn(terms, 256)
+    true = left.double() @ right.double()
+    return ((left @ right - true).norm() / true.norm()).item()
 
 
 def digits():  # type: ignore[no-untyped-def]
