@@ -69,6 +69,24 @@ def test_an_authors_model_is_told_module_line_and_way_round(own_project: Project
     assert f"11 experiment/model.py:{places['sqrt()']}" in words
 
 
+def test_roots_before_the_first_step_are_told(own_project: Project) -> None:
+    """The CPU does them: what is refused on CUDA alone does no harm there."""
+    task = own_project.path / "experiment" / "task.py"
+    start = "    def initialize(self, datasets: object) -> None:\n"
+    made = "        import torch\n\n        torch.rand(3).histc(4).sqrt()\n"
+    assert start in task.read_text()
+    own_project.edit("experiment/task.py", start, start + made)
+    (line,) = [n for n, text in enumerate(task.read_text().splitlines(), 1) if "sqrt()" in text]
+    done = own_project.module("repro", "audit", "--json")
+    assert done.returncode == 1, done.stderr
+    early = [e for e in json.loads(done.stdout)["operations"] if e["phase"] != "training"]
+    assert [(e["operation"], e["source"], e["phase"], e["calls"]) for e in early] == [
+        ("torch.sqrt, x ** 0.5", f"experiment/task.py:{line}", "before the first step", 1)
+    ]
+    words = own_project.module("repro", "audit").stdout
+    assert f"experiment/task.py:{line} (before the first step)\n" in words
+
+
 ATTENDING = """
 
 class Attend(nn.Module):

@@ -3,13 +3,14 @@
 One training step of the author's own model runs on the CPU and one chunk of its evaluation, and
 every operation is looked up in repro/diagnosis/catalogue.py: those that have no deterministic
 version on CUDA, that are slower there when they have to be deterministic, or that lie outside the
-promise of the portable profile. The source is searched as well, for randomness that nobody seeds
+promise of the portable profile. The latter are also looked for in what comes before the first step
+(repro/diagnosis/before_step.py). The source is searched as well, for randomness that nobody seeds
 (repro/diagnosis/unseeded.py).
 """
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ _TABLES = {  # the worst first
     NOT_PORTABLE: catalogue.NOT_PORTABLE_ON_CPU,
     SLOWER: catalogue.SLOWER_ON_CUDA,
 }
+BEFORE = "before the first step"
 TRAINING = "training"
 EVALUATION = "evaluation"
 
@@ -49,8 +51,8 @@ class RiskyOperation:
     """An operation that may spoil bits, and where it is called.
 
     `kind`: a constant above. `operation`: torch's public name. `instead`: the way round. `module`
-    and `source` are of the forward pass, "" for neither. `phase`: EVALUATION where the module
-    does not do the operation in training, else TRAINING. `calls`: how many there are in that phase.
+    and `source` are of the forward pass, "" for neither. `phase`: TRAINING, or where the module
+    does not do the operation in training, EVALUATION or BEFORE. `calls`: how many in that phase.
     """
 
     kind: str
@@ -110,19 +112,21 @@ def audit(root: Path, overrides: list[str]) -> Audit:
     config = loader_of(root).load(settings)
     environment.enter(config.profile, config.threads)
     from repro.diagnosis.audit_session import AuditSession
+    from repro.diagnosis.before_step import EarlyRecorder
     from repro.diagnosis.operations import Recorder
     from repro.runs.noticed import has_compiled
     from repro.training.determinism import set_determinism
     from repro.training.halves import checking_sums
 
     warnings.simplefilter("ignore")
-    train = train_function_of(root)
-    recorder = Recorder(root, USER_CODE)
+    early, recorder = EarlyRecorder(root, USER_CODE), Recorder(root, USER_CODE)
     counts: list[int] = []
     compiled: list[bool] = []
     with ExitStack() as recording:
+        recording.enter_context(early.recording())
 
         def began(model: "nn.Module") -> None:
+            recording.close()
             recorder.name(model)
             compiled.append(has_compiled(model))
             recording.enter_context(recorder.recording())
@@ -130,29 +134,36 @@ def audit(root: Path, overrides: list[str]) -> Audit:
 
         session = AuditSession(root, config, began, lambda: counts.append(len(recorder.operations)))
         set_determinism("warn")  # what strict refuses on the CPU as well is to be listed, too
-        session.look(train)
+        session.look(train_function_of(root))
     (in_training,) = counts or [len(recorder.operations)]
-    operations = findings(recorder.operations[:in_training], recorder.operations[in_training:])
+    trained, evaluated = recorder.operations[:in_training], recorder.operations[in_training:]
+    operations = findings(trained, evaluated, early.operations)
     if uses_low_precision(config):
         config = loader_of(root).load([*settings, IN_FP32])
     again = AuditSession(root, config)
     set_determinism("warn")  # which the session has set to the config's
     with checking_sums() as differences:
-        again.look(train)
+        again.look(train_function_of(root))
     strict = config.determinism == "strict"
-    reason = session.reason
-    return Audit(operations, differences, not reason, reason, any(compiled), strict)
+    why = session.reason
+    return Audit(operations, differences, not why, why, any(compiled), strict)
 
 
 def findings(
-    training: Sequence[Operation], evaluation: Sequence[Operation] = ()
+    training: Sequence[Operation],
+    evaluation: Sequence[Operation] = (),
+    before: Sequence[Operation] = (),
 ) -> list[RiskyOperation]:
-    """Return the operations that stand in the catalogue, the worst first, each place once."""
-    trained = _calls(training)
-    owners = {place.owner for place in trained}
-    only_evaluated = {
-        place: calls for place, calls in _calls(evaluation).items() if place.owner not in owners
+    """Return the operations that stand in the catalogue, the worst first, each place once.
+
+    Of those `before` the first step, which the CPU does, only those that are not portable.
+    """
+    phases = {
+        TRAINING: _calls(training),
+        EVALUATION: _calls(evaluation),
+        BEFORE: _calls(before, catalogue.NOT_PORTABLE_ON_CPU),
     }
+    owners = {place.owner for place in phases[TRAINING]}
     risky = [
         RiskyOperation(
             kind=_kind_of(place.name),
@@ -163,19 +174,21 @@ def findings(
             phase=phase,
             calls=calls,
         )
-        for phase, places in ((TRAINING, trained), (EVALUATION, only_evaluated))
+        for phase, places in phases.items()
         for place, calls in places.items()
+        if phase == TRAINING or place.owner not in owners
     ]
     order = [*_TABLES]
     return sorted(risky, key=lambda operation: order.index(operation.kind))
 
 
-def _calls(operations: Sequence[Operation]) -> Counter[_Place]:
-    """Count the calls of what stands in the catalogue, by place."""
+def _calls(operations: Sequence[Operation], entries: Collection[str] = ()) -> Counter[_Place]:
+    """Count the calls of what stands in the catalogue, by place; of these `entries` if given."""
     return Counter(
         _Place(name, operation.module, operation.source)
         for operation in operations
         for name in catalogue.known_as(operation)
+        if not entries or name in entries
     )
 
 
@@ -228,5 +241,5 @@ def _print_kind(console: Console, kind: str, operations: list[RiskyOperation]) -
 
 def _where(operation: RiskyOperation) -> str:
     """Return the module and the line of an operation, and the phase if it is not training."""
-    phase = "" if operation.phase == TRAINING else f"({operation.phase} only)"
+    phase = {TRAINING: "", EVALUATION: "(evaluation only)", BEFORE: f"({BEFORE})"}[operation.phase]
     return " ".join(filter(None, (operation.module, operation.source, phase)))

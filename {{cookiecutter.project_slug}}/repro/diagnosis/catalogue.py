@@ -195,6 +195,12 @@ NOTED_CALLS: dict[str, Callable[[], bool]] = {
 }
 
 
+def may_not_be_portable(name: str) -> bool:
+    """Tell whether an operation of this name, without "aten.", may stand in NOT_PORTABLE_ON_CPU."""
+    kernels = (kernel for kernel in KERNELS if kernel.entry in NOT_PORTABLE_ON_CPU)
+    return any(fnmatch(name, kernel.pattern) for kernel in kernels)
+
+
 def known_as(operation: Operation) -> Iterator[str]:
     """Yield the entries of the tables above that an operation belongs to."""
     name = operation.name.partition(".")[2]

@@ -56,7 +56,7 @@ def logins(name: str) -> Iterator[str]:
 
 
 def _given_and_family(name: str) -> tuple[list[str], str]:
-    """Return the words of the given names, and the last word: "Doe, Jane" is Jane Doe."""
+    """Return the words of the given names, and the last word; "Family, Given" is turned round."""
     family, comma, given = name.partition(",")
     words = f"{given} {family}".split() if comma else name.split()
     return (words[:-1], words[-1]) if words else ([], "")
