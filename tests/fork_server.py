@@ -207,7 +207,7 @@ def differ() -> list[object]:
 
     draw = random.Random(os.urandom(16))
     random.seed()
-    np.random.seed()  # noqa: NPY002  # the global one is what code without seeds draws from
+    np.random.seed()  # the global one is what code without seeds draws from
     small = [bytes(draw.randrange(480)) for _ in range(draw.randrange(3000))]  # Python's own pools
     least = [object() for _ in range(draw.randrange(1000))]
     large = [draw.randbytes(draw.randrange(2 << draw.randrange(4, 17))) for _ in range(300)]

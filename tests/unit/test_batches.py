@@ -186,7 +186,7 @@ def test_an_index_that_comes_again_in_an_epoch_gets_other_random_numbers() -> No
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_collate_may_draw_random_numbers(workers: int) -> None:
     def collate(samples: list[Tensor]) -> list[float]:
-        return [torch.rand(1).item(), random.random(), np.random.rand()]  # noqa: NPY002
+        return [torch.rand(1).item(), random.random(), np.random.rand()]
 
     def drawn(processes: Processes, here: range) -> list[list[float]]:
         made = batches_of_steps(

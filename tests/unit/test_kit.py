@@ -1,4 +1,3 @@
-# ruff: noqa: NPY002  (the global generator is what is tested)
 """The kit's functions where they stand: seeds, environment, scatter_add, shards, checkpoints."""
 
 import os

@@ -70,7 +70,7 @@ def test_steps_and_epochs_have_draws_of_their_own() -> None:
 
 DRAWING: dict[str, Callable[[], Any]] = {
     "random": lambda: random.randrange(8),
-    "numpy": lambda: np.random.randint(8),  # noqa: NPY002 the generator that the kit seeds
+    "numpy": lambda: np.random.randint(8),
     "torch": lambda: torch.randint(8, ()),
 }
 

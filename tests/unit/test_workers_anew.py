@@ -41,7 +41,7 @@ class Drawing(Dataset[Any]):
         return 12
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        drawn = [random.random(), np.random.rand()]  # noqa: NPY002  # the global one
+        drawn = [random.random(), np.random.rand()]  # the global one
         drawn += [float(torch.rand(1)), float(torch.randn(1))]
         told = flags()
         state = [torch.get_num_threads(), told["deterministic_algorithms"]]
