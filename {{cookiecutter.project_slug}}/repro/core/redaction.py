@@ -40,9 +40,9 @@ _LITERALS = (  # the values go, if is_secret_name(key)
     rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?(:[ \t]+(?!([a-z]+\.)*(Tensor|Secret[A-Z]\w*"""
     r"""|string|object|Callable)[ \t\r]*$)|[ \t]+=[ \t]*(?![A-Za-z_.]+[ \t\r]*$))"""
     r"""(?P<value>[^\s"'()\[\]{},;<>$]{6,})(?=[ \t\r]*$|[ \t]+#)""",
-    # KEY=value of a shell or of a URL's query
+    # KEY=value of a shell or of a URL's query; what ends otherwise is passed over as a whole
     rf"""(?<![\w.-]){_KEY}=(?![$=])"""
-    r"""(?P<value>[^\s"'()\[\]{},;<>&\\]{6,})(?=[\s"'&\\;]|$)""",
+    r"""(?P<value>[^\s"'()\[\]{},;<>&\\]{6,}+)(?:(?=[\s"'&\\;]|$)|(?P<other_end>))""",
     # The value on the next line: a text in quotes, or a word alone
     rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?\w{{1,20}})?[ \t]*[:=][ \t]*[(\\|>+-]{{0,3}}{_NEXT}"""
     r"""[bfruBFRU]{0,2}(?P<quote>["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
@@ -120,7 +120,10 @@ def is_secret_name(name: str) -> bool:
 def redact_url(url: str) -> str:
     """Return the URL without user, password, token, query and fragment; ssh keeps `git@`."""
     # The user's part ends at the host's last "@", or, where a password holds "/", at the last "@".
-    match = re.match(r"((?:[^/@]*:)?//)?([^/]*@|[^/@]*:(?!\d*(?:/|$)).*@)?([^?#]*)", url.strip())
+    # That there is one is looked at first: a row of ":" would take long.
+    match = re.match(
+        r"((?:[^/@]*:)?//)?([^/]*@|(?=[^@]*@)[^/@]*:(?!\d*(?:/|$))(?s:.*)@)?([^?#]*)", url.strip()
+    )
     scheme, login, rest = match.groups("") if match else ("", "", "")
     ssh_user = "git@" if login.startswith(("git@", "git:")) and "http" not in scheme else ""
     return scheme + ssh_user + rest
@@ -178,6 +181,8 @@ def redact_shapes(text: str) -> str:
 
 def _mask_literal(match: re.Match[str]) -> str:
     """Mask the value of a key that names a secret, unless it only repeats the key."""
+    if match.groupdict().get("other_end") is not None:
+        return match[0]
     key, value = match["key"], match["value"]
     letters = re.sub(r"[\W_]", "", key).lower()
     repeats = re.sub(r"[\W_]", "", value).lower() == letters
@@ -233,7 +238,7 @@ def redact_command(argv: list[str]) -> str:
     shown = []
     for argument in argv:  # a Hydra override may hold a mapping: tracker={api_key: VALUE}
         key, equals, _ = argument.partition("=")
-        names = re.findall(r"[\w.-]+(?=['\"]?\s*[:=])", argument)
+        names = re.findall(r"(?<![\w.-])[\w.-]++(?=['\"]?\s*[:=])", argument)
         hide = equals and any(is_secret_name(name) for name in names)
         shown.append(f"{key}={MASK}" if hide else redact_text(argument))
     return shlex.join(shown)

@@ -25,6 +25,8 @@ _EVERYWHERE = {
     "a home folder": re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\+Users\\+)[\w.-]+"),
     "an ORCID": re.compile(r"\b[0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X]\b"),
 }
+# A pattern looks at each character a fixed number of times, or a long line would take hours: words
+# are of limited length, and what was looked at to its end in vain is the group `nothing`.
 _OF_THE_AUTHOR = {
     "a folder of a machine": re.compile(
         r"(?<![\w.:/-])/(?:scratch|work|cluster|projects?|gpfs|lustre|nfs|mnt|export|storage|groups?"
@@ -35,8 +37,9 @@ _OF_THE_AUTHOR = {
         r"|kaggle\.com|orcid\.org|linkedin\.com/in|twitter\.com|x\.com|scholar\.google\.\w+"
         r"|researchgate\.net/profile|dblp\.org/pid)/(?:@?[\w.-]+)|openreview\.net/profile\?id=~?\w+"
     ),
-    "a personal page": re.compile(
-        r"https?://[\w.-]+/(?:~|people/|staff/|users?/)[\w.-]+|\b[\w-]+\.git(?:hub|lab)\.io\b"
+    "a personal page": re.compile(  # the name of a host has up to 63 characters
+        r"https?://[\w.-]+/(?:~|people/|staff/|users?/)[\w.-]+"
+        r"|\b[\w-]{1,63}\.git(?:hub|lab)\.io\b"
     ),
     "a note to somebody": re.compile(r"\b(?:TODO|FIXME|XXX)\((?!author\))[\w@. -]{2,40}\)"),
     "a notebook's environment": re.compile(r"\"display_name\": *\"(?!Python 3)[^\"\n]{2,60}\""),
@@ -45,11 +48,12 @@ _OF_THE_AUTHOR = {
         r"|thanks to|courtesy of|grant|funded by)\b)[ :=]+\S[^\n]{2,60}"
     ),
     "a name in a comment": re.compile(
-        r"(?:#|//|--)[^\n]*?\b(?P<name>[A-Z][a-z]+(?: [A-Z]\.)? [A-Z][a-z]+)\b"
+        r"(?:#|//|--)[^\n]*?"
+        r"(?:\b(?P<name>[A-Z][a-z]+(?: [A-Z]\.)? [A-Z][a-z]+)\b|(?P<nothing>(?m:$)))"
     ),
     "a DOI": re.compile(r"\b10\.[0-9]{4,9}/[^\s\"'<>)\]]+"),
     "an institution": re.compile(
-        r"\b(?:[A-Z][\w-]+ ){0,3}(?:Universi\w+|Uni|Univ\.|Institut\w*|Laborator\w+|College"
+        r"\b(?:[A-Z][\w-]{1,60} ){0,3}(?:Universi\w+|Uni|Univ\.|Institut\w*|Laborator\w+|College"
         r"|School|Hochschule|Academy|GmbH|Inc\.|ETH|CNRS)(?!\w)(?: of)?(?: [A-Z]\w+)?"
     ),
 }
@@ -88,8 +92,14 @@ def _is_text(name: str) -> bool:
 def _in_text(name: str, text: str) -> Iterator[tuple[str, str, int]]:
     of_author = {} if name.startswith(_NO_AUTHORS) else _OF_THE_AUTHOR
     for what, pattern in {**_EVERYWHERE, **of_author}.items():
+        line, counted = 1, 0  # the number of the line in which the place `counted` is
         for match in pattern.finditer(text):
-            found = match.groupdict().get("name") or match[0]
-            if _PUBLIC.search(match[0]) or AUTHORS in found or account_of(found) in NOBODY - {""}:
+            groups = match.groupdict()
+            found = groups.get("name") or match[0]
+            if groups.get("nothing") is not None or _PUBLIC.search(match[0]):
                 continue
-            yield what, found.strip(), text.count("\n", 0, match.start()) + 1
+            if AUTHORS in found or account_of(found) in NOBODY - {""}:
+                continue
+            line += text.count("\n", counted, match.start())
+            counted = match.start()
+            yield what, found.strip(), line

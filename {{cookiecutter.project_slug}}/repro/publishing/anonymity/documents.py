@@ -8,7 +8,7 @@ out of the archive as a whole.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 import yaml  # type: ignore[import-untyped]  # omegaconf brings it
@@ -24,7 +24,18 @@ from repro.results.claims import EXPECTED
 from repro.results.recording import ANONYMOUS
 
 # What follows the number of a Linux kernel: who built it, and sometimes for which cluster.
-_KERNEL = re.compile(r"(?<=\d)-[^-].*?(?=-(?:x86_64|aarch64)-with-)")
+# Where none of the two follows, the rest is looked at once.
+_KERNEL = re.compile(
+    r"(?<=\d)(?:-[^-\n].*?(?=-(?:x86_64|aarch64)-with-)|(?P<of_another>-[^-\n].*))"
+)
+# What tells where a statement of TOML ends: texts, comments, brackets, and ends of lines.
+_OF_TOML = re.compile(
+    r'"""(?:\\[\s\S]|[^\\])*?"{3,5}'
+    r"|'''[\s\S]*?'{3,5}"
+    r'|"(?:\\.|[^"\\\n])*"'
+    r"|'[^'\n]*'|#[^\n]*|[\[\]{}\n]"
+)
+_OPENS = {"[": 1, "{": 1, "]": -1, "}": -1}
 _OF_A_CITATION = (
     *("contact", "doi", "identifiers", "repository", "repository-code", "repository-artifact"),
     *("url", "commit", "preferred-citation"),
@@ -84,7 +95,8 @@ def _context(data: bytes) -> bytes:
         context["hardware"] = {**hardware, "hostname": ANONYMOUS}
     software = context.get("software")
     if isinstance(software, dict) and isinstance(platform := software.get("platform"), str):
-        context["software"] = {**software, "platform": _KERNEL.sub("", platform)}
+        shown = _KERNEL.sub(r"\g<of_another>", platform)
+        context["software"] = {**software, "platform": shown}
     return (json.dumps(context, indent=2, sort_keys=True) + "\n").encode()
 
 
@@ -133,29 +145,28 @@ def _statements(text: str) -> list[tuple[str, str, str]]:
     """Return the text in pieces: each with the table that it is in, and the key that it sets."""
     pieces: list[tuple[str, str, str]] = []
     table = ""
-    started = ""
-    for line in text.splitlines(keepends=True):
-        started += line
-        if not started.strip() or started.lstrip().startswith("#"):
-            pieces.append((table, "", started))
-        elif header := re.fullmatch(r"\s*\[+\s*([^\]]+?)\s*\]+\s*(#.*)?\s*", started):
-            table = header[1].replace('"', "").replace(" ", "")
-            pieces.append((table, "", started))
-        elif _is_whole(started):
-            key = started.partition("=")[0].strip().strip('"').replace(" ", "")
-            pieces.append((table, key, started))
-        else:
-            continue  # a list or a text of several lines
-        started = ""
-    return [*pieces, (table, "", started)]
+    for statement in _parted(text):
+        key = ""
+        if header := re.fullmatch(r"\s*\[+([^\]]+)\]+\s*+(#.*)?\s*", statement):
+            table = header[1].strip().replace('"', "").replace(" ", "")
+        elif not statement.lstrip().startswith("#"):
+            key = statement.partition("=")[0].strip().strip('"').replace(" ", "")
+        pieces.append((table, key, statement))
+    return pieces
 
 
-def _is_whole(statement: str) -> bool:
-    try:
-        parse_toml(statement)
-    except UserError:
-        return False
-    return True
+def _parted(text: str) -> Iterator[str]:
+    """Yield each statement of a text that is TOML: to the end of a line, outside of brackets.
+
+    Each line is read once: a list of many lines is not parsed anew at each.
+    """
+    start = depth = 0
+    for token in _OF_TOML.finditer(text):
+        depth += _OPENS.get(token[0], 0)
+        if token[0] == "\n" and not depth:
+            yield text[start : token.end()]
+            start = token.end()
+    yield text[start:]
 
 
 def _plain(content: dict[str, Json]) -> dict[str, Json]:

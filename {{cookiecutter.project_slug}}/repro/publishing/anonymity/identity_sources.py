@@ -26,10 +26,13 @@ _PYPROJECT = "pyproject.toml"
 _CITATION = "CITATION.cff"
 _LARGEST = 1 << 22  # bytes of a file that is read for names
 LICENCES = re.compile(r"(?i)(licen[cs]e|copying|copyright|notice)([.-][^/]*)?")
-# Who has the copyright: after a year, or after (c).
+# Who has the copyright: after a year, or after (c). That no bracket follows is looked at once, and
+# so is a row of blanks: a long line would take hours.
 COPYRIGHT = re.compile(
-    r"(?im)^(?P<before>[^\w\n]*copyright[ \t:]*(?:(?:\(c\)|©)[ \t]*(?:[0-9]{4}[0-9 \t,\u2013-]*)?"
-    r"|[0-9]{4}[0-9 \t,\u2013-]*(?:\(c\)|©)?[ \t]*))(?:by[ \t]+)?(?P<holder>[^\s\[{<][^\n\[{]*?)"
+    r"(?im)^(?P<before>[^\w\n]*copyright(?=[^\n\[{]*$)[ \t:]*"
+    r"(?:(?:\(c\)|©)[ \t]*(?:[0-9]{4}[0-9 \t,\u2013-]*)?"
+    r"|[0-9]{4}[0-9 \t,\u2013-]*(?:(?:\(c\)|©)[ \t]*)?))(?:by[ \t]+)?"
+    r"(?P<holder>[^\s\[{<][^\n\[{]*?)(?!(?<=[ \t])[ \t])"
     r"(?P<after>[.,]?[ \t]*(?:all rights reserved[. \t]*)?\r?)$"
 )
 _HOMES = re.compile(

@@ -22,12 +22,12 @@ _OF_A_PACKAGE = ("setup.cfg", "setup.py", "package.json")
 _NOTEBOOK = ".ipynb"
 _SCRIPTS = (".sbatch", ".slurm", ".sh")
 _SLURM = re.compile(
-    r"(?m)^\s*#SBATCH\s+(?:--(?:account|mail-user|reservation)|-A)[=\s]\s*([^\s,]+)"
+    r"(?m)^[^\S\n]*#SBATCH\s+(?:--(?:account|mail-user|reservation)|-A)[=\s]\s*([^\s,]+)"
 )
 _ADDRESS = re.compile(r"[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+")
 _WITH_ADDRESS = re.compile(r"([^\W\d_][^<>\n\"'(),:;=*|]{2,60}?)\s*<[\w.+-]+@[\w.-]+>")
 _HANDLE = re.compile(r"(?<![\w.])@([A-Za-z0-9][\w-]{2,38})")
-_ACCOUNT = re.compile(r"(?im)^\s*(?:github|patreon|ko_fi|liberapay|login)\s*:\s*\[?([\w, -]+)")
+_ACCOUNT = re.compile(r"(?im)^[^\S\n]*(?:github|patreon|ko_fi|liberapay|login)\s*:\s*\[?([\w, -]+)")
 # In Python and JSON a text in quotation marks: what has none is code. setup.cfg has no such marks.
 _AUTHOR = re.compile(
     r"(?i)\b(?:author|maintainer)[\"']?\s*[=:]\s*[\"']([^\W\d_][^\"'\n<>={}()\[\]]{2,60})"
@@ -39,7 +39,7 @@ _AUTHOR_IN_CFG = re.compile(
 _WORD = r"[^\W\d_a-z][\w.'’-]*"  # noqa: RUF001
 _PARTICLE = "van|von|der|den|de|da|di|la|le|bin"
 _LINE = re.compile(
-    rf"(?m)^[ \t]*(?:[-*+]|\d+\.)?[ \t]*({_WORD}(?: (?:{_WORD}|{_PARTICLE})){{0,3}} {_WORD})"
+    rf"(?m)^[ \t]*(?:(?:[-*+]|\d+\.)[ \t]*)?({_WORD}(?: (?:{_WORD}|{_PARTICLE})){{0,3}} {_WORD})"
     rf"[ \t]*(?:$|[(<,|@–—]|:[ \t]*\S)"  # noqa: RUF001
 )
 _NO_PERSON = re.compile(

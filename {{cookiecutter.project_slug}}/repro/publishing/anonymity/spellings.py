@@ -229,7 +229,9 @@ def _spelled(word: str) -> bytes:
         rb"(?:(?<![0-9a-z])|(?<=\\[abfnrtv])|(?<=%[0-9a-f][0-9a-f])|(?<=\\u[0-9a-f]{4})"
         rb"|(?<=\\x[0-9a-f]{2})|(?<=\\[0-3][0-7]{2}))"
     )
-    return _bounded_by(word, "utf-8", before, pieces, b"(?!%s)" % _LETTER)
+    # From the third backslash of a row on nothing begins that does not begin at its second one.
+    inside_a_row = rb"(?!(?<=\\\\)\\)"
+    return inside_a_row + _bounded_by(word, "utf-8", before, pieces, b"(?!%s)" % _LETTER)
 
 
 def _ways(form: str) -> bytes:
