@@ -86,7 +86,7 @@ def _described(contents: Contents, training: PackedTraining) -> DescribedData:
     own, folder = _find_folder(contents, training, digests)
     files = []
     if own or folder:  # else it is an own loop's, which keeps its data in its own way
-        top = PurePosixPath(own) if own else _prepared(training.manifest)
+        top = PurePosixPath(layout.own_place(own)) if own else _prepared(training.manifest)
         for name, digest in sorted(digests.items()):
             if not _is_utf8(name):
                 continue  # no address can have it; the manifest has
