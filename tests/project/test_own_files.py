@@ -15,6 +15,7 @@ from PIL import Image
 from test_archive import unpack
 
 SETTINGS = "dataset=image_folder, dataset.size=8, dataset.shift=0, dataset.flip=false, training"
+OPTIONS = ["", "--anonymous"]
 PLACE = "data/own_files/image_dir"
 
 
@@ -29,7 +30,7 @@ def images(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def author(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project that recorded a claim on images; then they moved to the folder `away`."""
+    """A project that recorded a claim on images and packed it; then they went to `away`."""
     project = generate(tmp_path_factory.mktemp("author"))
     claims = project.path / "configs" / "claims.yaml"
     claims.write_text(CLAIMS.replace("[training", f"[{SETTINGS}"))
@@ -39,18 +40,13 @@ def author(tmp_path_factory: pytest.TempPathFactory) -> Project:
     done = project.module("repro", "record", IMAGE_DIR=str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     commit(project)
+    for option in OPTIONS:
+        output = f"--output={project.path.parent / 'packed'}{option}.zip"
+        command = ("repro", "archive", "--with-data", output, *[option][: len(option)])
+        done = project.module(*command, IMAGE_DIR=str(folder))
+        assert done.returncode == 0, done.stdout + done.stderr
     folder.rename(folder.with_name("away"))
     return project
-
-
-def archive(author: Project, folder: Path, *options: str) -> Path:
-    """The unpacked archive with the data."""
-    path = folder.with_suffix(".zip")
-    away = str(author.path.parent / "away")
-    command = ("repro", "archive", "--with-data", "--output", str(path), *options)
-    done = author.module(*command, IMAGE_DIR=away)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return unpack(path, folder)
 
 
 def by_script(unpacked: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -58,12 +54,18 @@ def by_script(unpacked: Path, *options: str) -> subprocess.CompletedProcess[str]
     return finish(command, unpacked, clean_environ())
 
 
-@pytest.mark.parametrize("options", [(), ("--anonymous",)])
+def verify(project: Project, *options: str) -> subprocess.CompletedProcess[str]:
+    """By processes: forks of the tests' server do not hear what another command has said."""
+    command = [VENV / "bin" / "python", "-m", "repro", "verify", *options]
+    return finish([str(word) for word in command], project.path, clean_environ())
+
+
+@pytest.mark.parametrize("option", OPTIONS)
 def test_an_archive_finds_the_authors_own_files_that_it_has(
-    author: Project, tmp_path: Path, options: tuple[str, ...]
+    author: Project, tmp_path: Path, option: str
 ) -> None:
     """A reviewer knows neither the setting nor its variable; the digests count all the same."""
-    unpacked = archive(author, tmp_path / "packed", *options)
+    unpacked = unpack(author.path.parent / f"packed{option}.zip", tmp_path / "packed")
     assert len([*(unpacked / PLACE).glob("*/*.png")]) == 40
     done = by_script(unpacked, "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,7 +74,7 @@ def test_an_archive_finds_the_authors_own_files_that_it_has(
     done = reviewer.module("experiment.prepare", "dataset=image_folder", "dataset.size=8")
     assert f"40 samples of image_folder in {unpacked / PLACE}" in done.stdout, done.stderr
     (unpacked / PLACE / "cat" / "0.png").write_bytes(b"other")
-    (line,) = faults(reviewer.module("repro", "verify"))  # and no second line of the command
+    (line,) = faults(verify(reviewer))  # and no second line, of the command that said it
     assert f"{PLACE}/cat/0.png: changed, says" in line
 
 
@@ -84,13 +86,25 @@ def test_the_commands_of_reproduce_md_run_where_it_says_that_the_files_go(
     assert f"in `{PLACE}/`, where each command finds them" in text
     assert "or name their folder by `export IMAGE_DIR=FOLDER`" in text
     assert "The code in `experiment/` checks the raw data" not in text
-    (line,) = faults(clone.module("repro", "verify", "--prefix", "2"))
+    (line,) = faults(verify(clone, "--prefix", "2"))
     assert "image_dir" in line
     place = clone.path / PLACE
     place.parent.mkdir(parents=True)
     place.symlink_to(author.path.parent / "away")
-    done = clone.module("repro", "verify", "--prefix", "2")
+    done = verify(clone, "--prefix", "2")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_that_went_elsewhere_are_missed_only_where_they_are_packed(
+    author: Project, tmp_path: Path
+) -> None:
+    """Before, the archive of a manifest alone ended in a traceback."""
+    away = str(author.path.parent / "away")
+    output = f"--output={tmp_path / 'x.zip'}"
+    done = author.module("repro", "archive", output, IMAGE_DIR=away)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = faults(author.module("repro", "archive", "--with-data", output, IMAGE_DIR=away))
+    assert line.endswith(f"put them back, or into {PLACE}/, or leave the option out")
 
 
 def test_a_path_of_a_command_that_is_not_here_is_said_to_be_replaced(

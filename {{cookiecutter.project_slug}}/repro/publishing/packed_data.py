@@ -8,7 +8,7 @@ from repro.core import layout
 from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, read_object
-from repro.data.manifest import data_digest
+from repro.data.manifest import OWN_SETTING, data_digest
 from repro.data.tar_index import held_by_indexes
 from repro.publishing.contents import Files
 from repro.runs.yaml_files import load_yaml
@@ -70,6 +70,7 @@ def _own_files(root: Path, path: Path, manifest: JsonObject, settings: JsonObjec
         return {}
     found = own_folder(root, path, names, settings)
     if not found:
+        _refuse_to_leave_out(path, manifest, settings)
         return {}
     setting, folder = found
     held = held_by_indexes(folder, [*names])
@@ -88,6 +89,17 @@ def _without_places(files: Files, own: Files) -> Files:
     }
 
 
+def _refuse_to_leave_out(path: Path, manifest: JsonObject, settings: JsonObject) -> None:
+    """Raise UserError if the author's own files are neither where they were, nor in their place."""
+    setting = manifest.get(OWN_SETTING)
+    if isinstance(setting, str):
+        raise UserError(
+            f"--with-data: the files of {path} are not in {settings.get(setting)}, where they were "
+            f"recorded: put them back, or into {layout.own_place(setting)}/, or leave the option "
+            "out"
+        )
+
+
 def own_folder(
     root: Path, manifest: Path, names: Collection[str], settings: JsonObject
 ) -> tuple[str, Path] | None:
@@ -99,8 +111,9 @@ def own_folder(
     if _has_all(manifest.parent / layout.PREPARED, names):
         return None
     for setting, value in settings.items():
-        if isinstance(value, str) and _has_all(root / value, names):
-            return setting, root / value
+        for place in (value, layout.own_place(setting)):
+            if isinstance(place, str) and _has_all(root / place, names):
+                return setting, root / place
     return None
 
 
