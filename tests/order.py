@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 # worker does any test. Both in this order, by their time: the last ones to start have to be short.
 TOGETHER = [
     *("tracking", "verify", "verify_script", "archive", "compare", "generation", "doctor", "forks"),
-    *("text_and_table", "own_tasks", "fuzzing"),
+    *("text_and_table", "own_tasks", "own_files", "fuzzing"),
 ]
 _OF_ENGINES = {  # tests of the same trainings
     "engines": [
@@ -69,6 +69,7 @@ LONGEST = [
     "compare",
     "archive",
     "own_tasks",
+    "own_files",
     "text_and_table",
     "locks_resolve",
     "data",

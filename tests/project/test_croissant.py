@@ -230,7 +230,7 @@ def test_the_images_of_a_folder_are_those_that_the_project_reads(
     folder = packed(pictures, tmp_path / "packed", "--with-data")
     refuse_wrong_files(folder)
     found = read(folder)
-    settings = ["dataset=image_folder", "image_dir=image_dir", "dataset.size=8"]
+    settings = ["dataset=image_folder", "image_dir=pictures", "dataset.size=8"]  # not there
     settings += ["dataset.shift=0", "dataset.flip=false"]
     rows = found["records"]["image_folder/samples"]
     sizes = own_reader(Project(folder, pictures.venv), IMAGES, rows, *settings)

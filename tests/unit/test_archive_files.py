@@ -32,7 +32,13 @@ def test_a_folder_of_images_goes_in_with_the_data(tmp_path: Path) -> None:
     digest = sha256_json({key: manifest[key] for key in ("dataset", "files")})
     name, files = find_data(tmp_path, run, digest, with_data=True)
     assert name == "data/image_folder/manifest.json"
-    assert files == {name: place, "image_dir/cat/1.png": images / "cat" / "1.png"}
+    packed = {name: place, "data/own_files/image_dir/cat/1.png": images / "cat" / "1.png"}
+    assert files == packed
+    # What somebody has left at that place is not what was recorded.
+    left = tmp_path / "data" / "own_files" / "image_dir" / "old.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"2")
+    assert find_data(tmp_path, run, digest, with_data=True) == (name, packed)
     aside = find_data(tmp_path, run, digest, with_data=False)
     assert aside == ("data-manifest/image_folder/manifest.json", {aside[0]: place})
 

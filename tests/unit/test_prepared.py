@@ -17,12 +17,14 @@ from repro.data import digests, known_digests
 from repro.data.manifest import (
     SEAL,
     Manifest,
+    command_to_prepare,
     data_digest,
     files_of,
     tree_digests,
     write_manifest,
 )
 from repro.data.prepared import Folders, Preparation
+from repro.runs.conditions import dataset_facts
 from repro.runs.settings import Settings
 
 
@@ -273,9 +275,28 @@ def test_another_folder_is_told_by_its_setting_and_not_by_its_files(
     (line,) = refused.value.lines
     assert line.startswith(f"image_dir={second} has other files (a, b and 2 more) than ")
     assert (str(first) in line) == is_noted
-    assert f'make data ARGS="dataset=mine image_dir={second}"' in line
+    assert f'make data ARGS="image_dir={second}"' in line  # the project has no such choice
     preparation(tmp_path, author, second).prepare()
     preparation(tmp_path, author, second).read()
+
+
+def test_a_data_set_is_named_only_where_the_project_can_choose_it(tmp_path: Path) -> None:
+    """One whose settings stand in config.yaml itself is no choice: dataset=mine would be text."""
+    assert command_to_prepare("mine", "x=1", tmp_path) == 'make data ARGS="x=1"'
+    folder_of(tmp_path / "configs")
+    folder_of(tmp_path / "configs" / "dataset", "mine.yaml")
+    assert command_to_prepare("mine", "x=1", tmp_path) == 'make data ARGS="dataset=mine x=1"'
+
+
+def test_the_setting_of_own_files_is_known_and_no_condition(tmp_path: Path, code: Path) -> None:
+    author = OwnFiles()
+    author.folder = own = folder_of(tmp_path / "first", *"abc")
+    named = preparation(tmp_path, author, own).read()
+    assert dataset_facts(named.manifest).own_files == "image_dir"
+    assert "image_dir" not in named.facts.values()
+    unnamed = preparation(tmp_path, author).prepare()
+    assert dataset_facts(unnamed.manifest).own_files is None
+    assert data_digest(unnamed.manifest) == data_digest(named.manifest)
 
 
 def test_the_same_files_elsewhere_are_no_fault(tmp_path: Path, code: Path) -> None:

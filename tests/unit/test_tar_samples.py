@@ -468,7 +468,7 @@ def test_an_archive_with_an_authors_own_files_has_the_tar_files(tmp_path: Path) 
     files: JsonObject = {**tree_digests(own)}
     manifest = tmp_path / "data" / "mine" / "manifest.json"
     found = _own_files(tmp_path, manifest, {"files": files}, {"image_dir": "mine"})
-    assert {*found} == {f"image_dir/{path.name}" for path in own.iterdir()}
+    assert {*found} == {f"data/own_files/image_dir/{path.name}" for path in own.iterdir()}
     assert len(found) == 6
 
 

@@ -22,9 +22,10 @@ from types import FrameType
 from typing import NoReturn
 
 from repro.core.container import remedy_of_permission
-from repro.core.errors import UserError, reason_of
+from repro.core.errors import SaidByCommand, UserError, reason_of
 from repro.core.launch import is_first, is_one_of_several
 from repro.core.memory import line_of_short_memory
+from repro.core.said import tell_that_it_was_said
 from repro.core.streams import discard, flush, open_closed_streams, print_any_text, say
 
 BUG = 70  # os.EX_SOFTWARE: an internal software error
@@ -120,6 +121,8 @@ def _report(error: BaseException) -> int:
         say(INTERRUPTED)
         return 130
     fault = _with_remedy(error)
+    if isinstance(fault, SaidByCommand):
+        return 2
     if isinstance(fault, UserError):
         return _refuse(fault)
     if isinstance(fault, BrokenPipeError):  # `| head` has read enough
@@ -154,6 +157,7 @@ def _refuse(fault: UserError) -> int:
 
     for line in fault.lines:  # the log of a cluster's job is read by others, too
         say("error: " + redact_text(" ".join(line.splitlines())))
+    tell_that_it_was_said()
     if is_one_of_several():  # at once: an ordinary end would wait for the other processes
         _write_what_waits()
         os._exit(2)

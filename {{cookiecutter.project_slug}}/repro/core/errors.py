@@ -35,3 +35,10 @@ class UserError(Exception):
     def __init__(self, lines: str | Iterable[str]) -> None:
         self.lines = [lines] if isinstance(lines, str) else list(lines)
         super().__init__("\n".join(self.lines))
+
+
+class SaidByCommand(UserError):
+    """A command that another one has started ended in lines of its own, which the user has read.
+
+    Its `lines` say which command that was, for whoever lists faults. `run_command` adds nothing.
+    """

@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 RAW = "raw"  # downloads
 PREPARED = "prepared"  # what is read; its files are in the manifest
 DIGESTS = ".digests.json"  # what `train` has hashed; in no archive, image or commit
+OWN_FILES = "own_files"  # in DATA: an author's own files, in folders by their settings' names
 
 # Of a run.
 CONFIG_USED = "config_used.yaml"
@@ -57,6 +58,14 @@ ANY_PART = "part-*-of-*.safetensors"
 
 _STEP = "step-"
 _RESUMED = "resumed_at_step_"
+
+
+def own_place(setting: str) -> str:
+    """Return where an author's own files are looked for whose setting names nothing that is here.
+
+    An archive with its data has them there.
+    """
+    return f"{DATA}/{OWN_FILES}/{setting}"
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from repro.core import machines
 from repro.core.bounded import RESTORE, read_text
-from repro.core.errors import UserError, reason_of
+from repro.core.errors import SaidByCommand, UserError, reason_of
 from repro.core.files import JsonObject
 from repro.core.read_once import inheritance
+from repro.core.said import Hearing, hearing
 from repro.core.text import refuse_unseen
 
 # Settings of the author's commands that the kit sets by their names.
@@ -178,19 +179,32 @@ def launcher(processes: int) -> list[str]:
 def run_author_command(
     root: Path, name: str, arguments: list[str], capture: bool = False, processes: int = 1
 ) -> Finished:
-    """Run the author's command `name`; UserError if it fails."""
+    """Run the author's command `name`; UserError if it fails, SaidByCommand if it has said why."""
     typed = command_line(root, name, *arguments, processes=processes)
-    pipe = subprocess.PIPE if capture else None
+    with hearing() as heard:
+        finished, code = _finish(root, typed, heard, capture, processes)
+        accepted = (0, 1) if name == "evaluate" else (0,)  # 1: another result than the recorded one
+        if code not in accepted:
+            kind = SaidByCommand if heard.was_said else UserError
+            raise kind(f"{' '.join(typed)} ended with {code}")
+    return finished
+
+
+def _finish(
+    root: Path, typed: list[str], heard: Hearing, capture: bool, processes: int
+) -> tuple[Finished, int]:
+    """Run a command to its end; return what it left, and its exit code."""
     output = ""
     descriptors, variables = inheritance()
+    variables = heard.variables(variables or os.environ)
     if processes > 1:  # what the launcher sets by itself, with a banner; the config has threads
-        variables = {"OMP_NUM_THREADS": "1", **(variables or os.environ)}
+        variables = {"OMP_NUM_THREADS": "1", **variables}
     process = subprocess.Popen(
         [sys.executable, *typed[1:]],
         cwd=root,
-        stdout=pipe,
+        stdout=subprocess.PIPE if capture else None,
         env=variables,
-        pass_fds=descriptors,
+        pass_fds=(*descriptors, heard.descriptor),
     )
     try:
         if process.stdout:
@@ -202,8 +216,5 @@ def run_author_command(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
             process.kill()
-    accepted = (0, 1) if name == "evaluate" else (0,)  # 1: another result than the recorded one
-    if process.returncode not in accepted:
-        raise UserError(f"{' '.join(typed)} ended with {process.returncode}")
     unit = 2**20 if machines.this_machine().is_macos else 2**10  # bytes there, KiB under Linux
-    return Finished(output, usage.ru_maxrss / unit)
+    return Finished(output, usage.ru_maxrss / unit), process.returncode

@@ -13,13 +13,16 @@ from repro.core.bounded import DamagedFile, read_json_file
 from repro.core.errors import UserError, refuse
 from repro.core.files import Json, JsonObject, write_json
 from repro.core.hashing import sha256_json
+from repro.core.layout import CONFIGS
 from repro.core.special_files import fault_of_kind
 from repro.core.stand_ins import faults_of_stand_ins, stand_in, stand_ins
 from repro.data.digests import ALONE, Together, digests_of
 from repro.data.known_digests import Memory, memory_of_command
 from repro.data.tar_index import TarIndex, held_by_indexes
 
+_ROOT = Path(__file__).resolve().parents[2]  # of the project
 SEAL = "manifest_sha256"  # of all else that a manifest says
+OWN_SETTING = "setting_of_own_files"  # the name of the one that says where an author's files are
 
 
 def files_below(root: Path) -> list[str]:
@@ -152,15 +155,25 @@ def _seal_of(manifest: JsonObject) -> str:
 
 def _remedy(manifest: Path) -> str:
     """Say what to do; a data set's manifest lies in the folder with its name."""
-    name = manifest.parent.name
-    return f'make data ARGS="dataset={name} ..." writes it anew; other data take another data_dir'
+    command = command_to_prepare(manifest.parent.name, "...")
+    return f"{command} writes it anew; other data take another data_dir"
+
+
+def command_to_prepare(dataset: str, settings: str, root: Path = _ROOT) -> str:
+    """Return the command that prepares a data set with these settings.
+
+    It names the data set where that is a choice of the project in `root`: one whose settings stand
+    in config.yaml itself cannot be chosen.
+    """
+    is_choice = (root / CONFIGS / "dataset" / f"{dataset}.yaml").is_file()
+    return f'make data ARGS="{f"dataset={dataset} " if is_choice else ""}{settings}"'
 
 
 def data_digest(manifest: Mapping[str, Json]) -> str:
     """Return the SHA-256 that stands for the data.
 
-    It leaves out "code", which has digests of its own among the conditions, and "license", which
-    changes no bit.
+    It leaves out "code", which has digests of its own among the conditions, and what changes no
+    bit: "license", and the name of a setting.
     """
-    left_out = ("code", "license", SEAL)
+    left_out = ("code", "license", OWN_SETTING, SEAL)
     return sha256_json({key: value for key, value in manifest.items() if key not in left_out})

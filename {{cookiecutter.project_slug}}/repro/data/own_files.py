@@ -12,14 +12,15 @@ from typing import Any
 from repro.core.errors import UserError
 from repro.core.files import write_file
 from repro.core.text import listed
+from repro.data.manifest import command_to_prepare
 
 _NOTE = ".own_files"  # where the author's files were; hidden, so that no archive has it
 
 
 def setting_of(root: Path, config: Any, folder: Path | None) -> str:
-    """Return the name of the setting that says where a folder is."""
+    """Return the name of the setting that says where a folder is; "" for none."""
     named = (name for name, value in config if isinstance(value, str) and root / value == folder)
-    return next(named, "own_files")
+    return next(named, "") if folder else ""
 
 
 def note_folder(folder: Path, manifest: Path) -> None:
@@ -36,7 +37,8 @@ def refuse_another_folder(
 ) -> None:
     """Raise UserError if the author's folder is another one than before, with other files.
 
-    `setting`: the name of the one that says which. `recorded`: the digests in `manifest`.
+    `setting`: the name of the one that says which; "" for none. `recorded`: the digests in
+    `manifest`.
     """
     if recorded == found:
         return
@@ -46,9 +48,10 @@ def refuse_another_folder(
     is_another = before != str(own) if before else not {*recorded.items()} & {*found.items()}
     if is_another:
         others = sorted({name for name, _ in {*recorded.items()} ^ {*found.items()}})
+        given = f"{setting}={own}" if setting else "..."
         raise UserError(
-            f"{setting}={own} has other files ({listed(others, 2)}) than "
+            f"{given if setting else own} has other files ({listed(others, 2)}) than "
             f"{before or 'the folder before'}, which {manifest} is of: set it back; or "
-            f'prepare these: make data ARGS="dataset={manifest.parent.name} {setting}={own}"; '
+            f"prepare these: {command_to_prepare(manifest.parent.name, given)}; "
             "or keep both: give these another data_dir"
         )

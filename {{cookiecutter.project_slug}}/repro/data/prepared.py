@@ -25,6 +25,7 @@ from repro.core.secret_values import refuse_secret_names, without_secrets
 from repro.data.digests import ALONE, States, Together, digests_of, states_of
 from repro.data.known_digests import Memory, memory_of_command
 from repro.data.manifest import (
+    OWN_SETTING,
     SEAL,
     Manifest,
     files_below,
@@ -38,7 +39,7 @@ from repro.data.manifest import (
 from repro.data.own_files import note_folder, refuse_another_folder, setting_of
 
 _PARTIAL = f"{PREPARED}.partial"
-_OURS = ("code", "dataset", "files", SEAL)  # what the kit writes into a manifest
+_OURS = ("code", "dataset", "files", OWN_SETTING, SEAL)  # what the kit writes into a manifest
 
 
 class Folders(NamedTuple):
@@ -88,7 +89,8 @@ class WithOwnFiles(Protocol):
 
 def facts_of(manifest: JsonObject) -> JsonObject:
     """Return what `prepare` returned, and the data set's name."""
-    return {name: value for name, value in manifest.items() if name not in ("files", "code", SEAL)}
+    ours = ("files", "code", OWN_SETTING, SEAL)
+    return {name: value for name, value in manifest.items() if name not in ours}
 
 
 class Prepared(NamedTuple):
@@ -230,6 +232,8 @@ class Preparation:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         own: JsonObject = {"dataset": self._name, "files": files, "code": self._made_with}
+        if self._own_setting:
+            own[OWN_SETTING] = self._own_setting
         manifest = write_manifest(self.path, {**facts, **own})
         if self._own:
             note_folder(self._own, self.path)

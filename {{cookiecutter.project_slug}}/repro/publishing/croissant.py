@@ -14,6 +14,7 @@ import time
 from urllib.parse import quote
 
 from repro.core.files import Json, JsonObject
+from repro.core.layout import own_place
 from repro.core.project import PYPROJECT
 from repro.publishing.contents import Contents, content_bytes, content_digest, content_size
 from repro.publishing.described_data import DataFile, DescribedData, data_of
@@ -137,7 +138,7 @@ def _distribution(contents: Contents, data: DescribedData) -> list[Json]:
                 "@id": _images(data),
                 "name": _images(data),
                 "encodingFormat": [*sorted(formats)],
-                "includes": f"{data.own}/**",
+                "includes": f"{own_place(data.own)}/**",
             }
         )
     return nodes
@@ -216,7 +217,7 @@ def _image_records(data: DescribedData) -> JsonObject:
             "label": {
                 "fileSet": files,
                 "extract": {"fileProperty": "fullpath"},
-                "transform": {"regex": f"{data.own}/([^/]+)/.*"},
+                "transform": {"regex": f"{own_place(data.own)}/([^/]+)/.*"},
             },
         },
     )
@@ -237,7 +238,7 @@ def _parts(data: DescribedData) -> JsonObject:
 def _is_image_folder(data: DescribedData) -> bool:
     """Tell whether data are the author's own images, in a folder for each class."""
     return bool(data.own and data.files) and all(
-        _encoding(file.name) in _IMAGES and file.name.count("/") > 1 for file in data.files
+        _encoding(file.name) in _IMAGES and "/" in file.below for file in data.files
     )
 
 

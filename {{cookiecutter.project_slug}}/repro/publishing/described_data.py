@@ -16,6 +16,7 @@ from repro.core import layout
 from repro.core.bounded import parse_json, read_json_file
 from repro.core.files import JsonObject
 from repro.core.project import author_module, author_object, tool_settings
+from repro.data.manifest import OWN_SETTING
 from repro.data.prepared import facts_of
 from repro.publishing.contents import Contents, PackedTraining
 from repro.publishing.packed_data import own_folder
@@ -86,7 +87,7 @@ def _described(contents: Contents, training: PackedTraining) -> DescribedData:
     own, folder = _find_folder(contents, training, digests)
     files = []
     if own or folder:  # else it is an own loop's, which keeps its data in its own way
-        top = PurePosixPath(own) if own else _prepared(training.manifest)
+        top = PurePosixPath(layout.own_place(own)) if own else _prepared(training.manifest)
         for name, digest in sorted(digests.items()):
             if not _is_utf8(name):
                 continue  # no address can have it; the manifest has
@@ -138,8 +139,12 @@ def _find_folder(
         return "", None
     config = contents.files[f"{training.place}/{layout.CONFIG_USED}"]
     settings = load_yaml(config) if isinstance(config, Path) else {}
-    own = own_folder(contents.root, path, digests, settings)
-    return own or ("", path.parent / layout.PREPARED)
+    if own := own_folder(contents.root, path, digests, settings):
+        return own
+    setting = _read_manifest(contents, training.manifest).get(OWN_SETTING)
+    if isinstance(setting, str):  # they are not where they were when they were recorded
+        return setting, None
+    return "", path.parent / layout.PREPARED
 
 
 def _claims_on(contents: Contents, manifest: str) -> list[str]:

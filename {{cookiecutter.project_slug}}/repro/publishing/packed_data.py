@@ -8,7 +8,7 @@ from repro.core import layout
 from repro.core.bounded import DamagedFile
 from repro.core.errors import UserError
 from repro.core.files import JsonObject, read_object
-from repro.data.manifest import data_digest
+from repro.data.manifest import OWN_SETTING, data_digest
 from repro.data.tar_index import held_by_indexes
 from repro.publishing.contents import Files
 from repro.runs.yaml_files import load_yaml
@@ -20,7 +20,8 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
     """Find the data of a run by their digest; return their manifest's name, and the files to pack.
 
     Without the data the manifest lies aside: in its place it would say that the data are damaged.
-    A folder of the author's own files gets the name of the setting that says where it is.
+    A folder of the author's own files gets the name of the setting that says where it is, below
+    data/own_files/, where the commands find it in the unpacked archive (runs/own_places.py).
     """
     used = run / layout.CONFIG_USED
     try:
@@ -37,7 +38,8 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
         name = str(top / path.relative_to(folder).as_posix())
         if not with_data:
             return name, {name: path}
-        return name, {**tree(folder, top), **_own_files(root, path, manifest, places)}
+        own = _own_files(root, path, manifest, places)
+        return name, {**_without_places(tree(folder, top), own), **own}
     facts = run / layout.DATA_FACTS
     if data_digest(read_object(facts)) == digest:  # of an own loop; it is packed with its run
         return facts.relative_to(root).as_posix(), {}
@@ -62,17 +64,40 @@ def _read_manifest(path: Path, digest: str) -> JsonObject | None:
 
 
 def _own_files(root: Path, path: Path, manifest: JsonObject, settings: JsonObject) -> Files:
-    """Return the files of a manifest that stay where the author has them, by the setting's name."""
+    """Return the files of a manifest that stay where the author has them, by their new names."""
     names = manifest.get("files")
     if not isinstance(names, dict):
         return {}
     found = own_folder(root, path, names, settings)
     if not found:
+        _refuse_to_leave_out(path, manifest, settings)
         return {}
     setting, folder = found
     held = held_by_indexes(folder, [*names])
     packed = [*names, *chain(*held.values())]
-    return {f"{setting}/{file}": folder / file for file in packed}
+    return {f"{layout.own_place(setting)}/{file}": folder / file for file in packed}
+
+
+def _without_places(files: Files, own: Files) -> Files:
+    """Leave out what lies where `own` goes: other files there would be taken for the author's."""
+    depth = len(PurePosixPath(layout.own_place("setting")).parts)
+    places = {PurePosixPath(name).parts[:depth] for name in own}
+    return {
+        name: content
+        for name, content in files.items()
+        if PurePosixPath(name).parts[:depth] not in places
+    }
+
+
+def _refuse_to_leave_out(path: Path, manifest: JsonObject, settings: JsonObject) -> None:
+    """Raise UserError if the author's own files are neither where they were, nor in their place."""
+    setting = manifest.get(OWN_SETTING)
+    if isinstance(setting, str):
+        raise UserError(
+            f"--with-data: the files of {path} are not in {settings.get(setting)}, where they were "
+            f"recorded: put them back, or into {layout.own_place(setting)}/, or leave the option "
+            "out"
+        )
 
 
 def own_folder(
@@ -86,8 +111,9 @@ def own_folder(
     if _has_all(manifest.parent / layout.PREPARED, names):
         return None
     for setting, value in settings.items():
-        if isinstance(value, str) and _has_all(root / value, names):
-            return setting, root / value
+        for place in (value, layout.own_place(setting)):
+            if isinstance(place, str) and _has_all(root / place, names):
+                return setting, root / place
     return None
 
 

@@ -5,6 +5,7 @@ author's commands, which [tool.repro] in pyproject.toml names, are run as a user
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +73,10 @@ def _refuse_names(path: Path, names: list[str]) -> None:
 
 
 def read_recording(root: Path) -> Recording:
-    """Read what `record` wrote; UserError if nothing is recorded, or the file is damaged."""
+    """Read what `record` wrote; UserError if nothing is recorded, or the file is damaged.
+
+    The claims are in the order of configs/claims.yaml: the first one is the first everywhere.
+    """
     path = root / EXPECTED
     if not path.exists():
         raise UserError(f"{EXPECTED}: nothing is recorded yet: make record")
@@ -81,7 +85,21 @@ def read_recording(root: Path) -> Recording:
         what = stand_in(path)
         fault = f"is {what}" if what else "is damaged: restore it, or delete it and make record"
         raise UserError(f"{EXPECTED} {fault}")
-    return recording
+    return replace(recording, claims=_in_order(root, recording.claims))
+
+
+def _in_order(root: Path, claims: Mapping[str, RecordedClaim]) -> dict[str, RecordedClaim]:
+    """Return claims in the order of configs/claims.yaml, which a file sorted by name has not.
+
+    Those that are no claims any more come last, and so do all where that file is damaged: whoever
+    needs it says so.
+    """
+    try:
+        names = [claim.name for claim in read_claims(root)]
+    except (OSError, UserError):
+        names = []
+    known = [name for name in names if name in claims]
+    return {name: claims[name] for name in [*known, *sorted(claims.keys() - {*known})]}
 
 
 def recorded_run(

@@ -14,6 +14,7 @@ from repro.core.markdown import cell, code, table
 from repro.core.project import command_line, tool_settings
 from repro.environment.locks import LOCK
 from repro.results.claims import EXPECTED, read_recording
+from repro.results.own_data import own_data
 from repro.results.recording import ANONYMOUS, Cost, RecordedClaim, Recording
 
 DOCUMENT = "REPRODUCE.md"
@@ -78,6 +79,7 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     results = [_result(root, name, claim) for name, claim in claims.items()]
     bits = [row for name, claim in claims.items() for row in _bits(name, claim)]
     costs = [row for name, claim in claims.items() for row in _costs(name, claim)]
+    data = [_data(root, name, claim) for name, claim in claims.items()]
     tables = [
         table(f"claim | command | {_SPREAD} | seeds", results),
         "The trained weights:",
@@ -87,7 +89,7 @@ def blocks(root: Path, recording: Recording) -> dict[str, str]:
     return {
         "results": "\n\n".join(tables),
         "commit": " ".join([_origin(recording), *_origins_of_added(claims)]),
-        "data": "\n".join(_data(root, name, claim) for name, claim in claims.items()),
+        "data": "\n\n".join(["\n".join(data), *own_data(root, claims.values())]),
         "cost": table("claim | hardware | time per seed | memory", costs),
         "lock": f"`{LOCK}` has SHA-256 `{sha256_file(root / LOCK)}`.",
         "training": _listing(_training(root, first_claim)),

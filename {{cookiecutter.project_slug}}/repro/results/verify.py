@@ -132,9 +132,9 @@ def find_claim(root: Path, name: str | None) -> tuple[Claim, RecordedClaim]:
     claims = {claim.name: claim for claim in read_claims(root)}
     name = name or next(iter(claims))
     if name not in recorded or name not in claims:
-        raise UserError(
-            f"claim {name!r} is not recorded: expected one of {', '.join(recorded)}, or make record"
-        )
+        known = [each for each in claims if each in recorded]
+        expected = f"expected one of {', '.join(known)}, or make record" if known else "make record"
+        raise UserError(f"claim {name!r} is not recorded: {expected}")
     return claims[name], recorded[name]
 
 

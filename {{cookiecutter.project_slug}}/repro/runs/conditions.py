@@ -19,7 +19,7 @@ from repro.core.secret_values import refuse_secret_names
 from repro.core.text import flatten
 from repro.data.digests import ALONE, Together, digests_of
 from repro.data.known_digests import memory_of_command
-from repro.data.manifest import data_digest
+from repro.data.manifest import OWN_SETTING, data_digest
 from repro.environment.cpu import native_class
 from repro.environment.locks import LOCK, not_as_locked
 from repro.environment.profile import PROFILES, lacks_for_portable
@@ -106,12 +106,16 @@ class Conditions:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What the manifest says of where the data are from; None where it does not."""
+    """What the manifest says of where the data are from; None where it does not.
+
+    `own_files`: the name of the setting that says where the author's own files are.
+    """
 
     dataset: str | None = None
     samples: int | None = None
     source: str | None = None
     raw_sha256: str | list[str] | None = None
+    own_files: str | None = None
 
     def as_json(self) -> JsonObject:
         """Return the JSON object, without what is not known."""
@@ -246,6 +250,7 @@ def dataset_facts(manifest: Mapping[str, Json]) -> DatasetFacts:
         samples=samples if isinstance(samples, int) else None,
         source=_text(manifest.get("source")),
         raw_sha256=digests,
+        own_files=_text(manifest.get(OWN_SETTING)),
     )
 
 

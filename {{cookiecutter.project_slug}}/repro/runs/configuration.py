@@ -40,6 +40,7 @@ from repro.core.secret_values import refuse_secret_settings
 from repro.core.special_files import fault_of_kind
 from repro.core.text import flatten
 from repro.runs.config_faults import fault_in_words
+from repro.runs.own_places import take_own_places
 from repro.runs.plain_values import NO_HYDRA, fault_of, is_of_hydra, odd_numbers, settings_of_hydra
 from repro.runs.yaml_files import fault_of_size, fault_of_texts, load_yaml
 
@@ -64,6 +65,7 @@ class Loader(Generic[Model]):
     """Load the config of type `model` from `folder`, which holds config.yaml and the groups.
 
     `paths` names the settings that take any text: a path with spaces needs no quotes of Hydra's.
+    One that names nothing on this machine is looked for in data/own_files/ (own_places.py).
     `free` names those that may differ between two runs of equal bits.
     """
 
@@ -105,7 +107,9 @@ class Loader(Generic[Model]):
                 lines.append(text)
         try:
             with initialize_config_dir(str(self.folder)):
-                values = OmegaConf.to_container(compose("config", lines), resolve=True)
+                composed = compose("config", lines)
+                take_own_places(composed, self.paths, self.folder.parent)
+                values = OmegaConf.to_container(composed, resolve=True)
         except Exception as error:  # of Hydra or YAML: of their own types, or at an odd value
             reason = reason_of(error)
             known = isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError)

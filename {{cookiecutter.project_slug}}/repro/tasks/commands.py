@@ -43,7 +43,16 @@ def train_command(root: Path, description: str | None) -> int:
     environment.enter(config.profile, config.threads)
     if arguments.conditions or arguments.foresee or arguments.check:
         return _print_conditions(root, config, arguments.foresee, arguments.check == "full")
+    _say_which_files_are_taken(arguments.settings, config)
     return _train(root, config)
+
+
+def _say_which_files_are_taken(settings: list[str], config: Any) -> None:
+    """Say before the training which paths of the command are not here, and what stands for them."""
+    from repro.runs.own_places import replaced_by_own_places
+
+    for line in replaced_by_own_places(settings, config) if is_first() else []:
+        print(line, flush=True)
 
 
 def _print_conditions(root: Path, config: Any, foresee: bool, is_checking: bool) -> int:
