@@ -92,9 +92,10 @@ def test_a_platform_may_be_long() -> None:
     [
         (redaction.redact_url, ":", 100_000),
         (lambda text: redaction.redact_command([text]), "a", 20_000),
+        (lambda text: redaction.redact_text(f"key:{text}!"), " ", 40_000),
     ],
 )
-def test_addresses_and_commands_may_be_long(
+def test_addresses_commands_and_settings_may_be_long(
     read: Callable[[str], object], unit: str, length: int
 ) -> None:
     assert_in_proportion(read, unit, length)

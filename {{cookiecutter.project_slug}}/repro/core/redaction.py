@@ -44,9 +44,9 @@ _LITERALS = (  # the values go, if is_secret_name(key)
     rf"""(?<![\w.-]){_KEY}=(?![$=])"""
     r"""(?P<value>[^\s"'()\[\]{},;<>&\\]{6,}+)(?:(?=[\s"'&\\;]|$)|(?P<other_end>))""",
     # The value on the next line: a text in quotes, or a word alone
-    rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?\w{{1,20}})?[ \t]*[:=][ \t]*[(\\|>+-]{{0,3}}{_NEXT}"""
+    rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?\w{{1,20}})?[ \t]*[:=][ \t]*+[(\\|>+-]{{0,3}}{_NEXT}"""
     r"""[bfruBFRU]{0,2}(?P<quote>["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
-    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?:[ \t]*[|>]?[+-]?{_NEXT}"""
+    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?:[ \t]*+[|>]?[+-]?{_NEXT}"""
     r"""(?P<value>[^\s"'()\[\]{},;<>$#:=@-][^\s"'()\[\]{},;<>:]{5,})(?=[ \t\r]*$)""",
     rf"""(?<![\w.-]){_KEY}=\\{_NEXT}(?P<value>[^\s"'()\[\]{{}},;<>$=-][^\s"'()\[\]{{}},;<>]{{5,}})""",
     # An option of a command, also in a list of texts: --password VALUE, "--token", "VALUE"
