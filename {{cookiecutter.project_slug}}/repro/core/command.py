@@ -147,7 +147,7 @@ def _with_remedy(error: BaseException) -> BaseException:
 
 
 def _refuse(fault: UserError) -> int:
-    """Print the lines of a fault and return 2; of several processes the first one prints."""
+    """Print the lines of a fault and return its code; of several processes the first prints."""
     if not is_first():
         time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
     from repro.core.redaction import redact_text  # only here: most commands find no fault
@@ -156,8 +156,8 @@ def _refuse(fault: UserError) -> int:
         say("error: " + redact_text(" ".join(line.splitlines())))
     if is_one_of_several():  # at once: an ordinary end would wait for the other processes
         _write_what_waits()
-        os._exit(2)
-    return 2
+        os._exit(fault.code)
+    return fault.code
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -19,6 +19,7 @@ from repro.core.bounded import RESTORE, read_text
 from repro.core.errors import UserError, reason_of
 from repro.core.files import JsonObject
 from repro.core.read_once import inheritance
+from repro.core.stopping import Stopped, stoppable
 from repro.core.text import refuse_unseen
 
 # Settings of the author's commands that the kit sets by their names.
@@ -178,20 +179,37 @@ def launcher(processes: int) -> list[str]:
 def run_author_command(
     root: Path, name: str, arguments: list[str], capture: bool = False, processes: int = 1
 ) -> Finished:
-    """Run the author's command `name`; UserError if it fails."""
+    """Run the author's command `name`; UserError if it fails, Stopped if this one is to end."""
     typed = command_line(root, name, *arguments, processes=processes)
     pipe = subprocess.PIPE if capture else None
-    output = ""
     descriptors, variables = inheritance()
     if processes > 1:  # what the launcher sets by itself, with a banner; the config has threads
         variables = {"OMP_NUM_THREADS": "1", **(variables or os.environ)}
-    process = subprocess.Popen(
-        [sys.executable, *typed[1:]],
-        cwd=root,
-        stdout=pipe,
-        env=variables,
-        pass_fds=descriptors,
-    )
+    with stoppable() as stopping:
+        process = subprocess.Popen(
+            [sys.executable, *typed[1:]],
+            cwd=root,
+            stdout=pipe,
+            env=variables,
+            pass_fds=descriptors,
+        )
+        stopping.pass_on_to(process)
+        finished = _waited_for(process)
+    ended = f"{' '.join(typed)} ended with {process.returncode}"
+    if stopping.asked:
+        raise Stopped(
+            f"stopped by {stopping.asked}, which was passed on: {ended}; make record goes on with "
+            "what is saved, verify starts anew"
+        )
+    accepted = (0, 1) if name == "evaluate" else (0,)  # 1: another result than the recorded one
+    if process.returncode not in accepted:
+        raise UserError(ended)
+    return finished
+
+
+def _waited_for(process: subprocess.Popen[bytes]) -> Finished:
+    """Wait for the end of a command, and return what it left."""
+    output = ""
     try:
         if process.stdout:
             output = process.stdout.read().decode(errors="replace")
@@ -202,8 +220,5 @@ def run_author_command(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
             process.kill()
-    accepted = (0, 1) if name == "evaluate" else (0,)  # 1: another result than the recorded one
-    if process.returncode not in accepted:
-        raise UserError(f"{' '.join(typed)} ended with {process.returncode}")
     unit = 2**20 if machines.this_machine().is_macos else 2**10  # bytes there, KiB under Linux
     return Finished(output, usage.ru_maxrss / unit)
