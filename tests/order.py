@@ -58,6 +58,7 @@ LONGEST = [
     "forks",
     "generation",
     "stopping",
+    "links",
     "processes",
     "parts_processes",
     "other_machines",

@@ -10,6 +10,7 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 
 import argparse
 import atexit
+import errno
 import os
 import re
 import signal
@@ -29,6 +30,8 @@ from repro.core.streams import discard, flush, open_closed_streams, print_any_te
 
 BUG = 70  # os.EX_SOFTWARE: an internal software error
 INTERRUPTED = "interrupted (a training goes on with resume=auto)"
+# What a stream, which has no file's name, says where nothing more can be written.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EROFS)
 # What to do about faults that torch reports, by patterns of its messages.
 _REMEDIES = {
     r"^DataLoader worker \(": "was memory short? fewer num_workers; in Docker a larger --shm-size",
@@ -126,13 +129,22 @@ def _report(error: BaseException) -> int:
         discard(sys.stdout)
         return 141
     if isinstance(fault, OSError):
-        place = fault.filename or ("writing" if fault.strerror else type(fault).__name__)
+        place = fault.filename or _doing(fault)
         reason = fault.strerror or reason_of(fault)
         more = remedy_of_permission(fault.filename) if isinstance(fault, PermissionError) else ""
         say(f"error: {place}: {reason}{more}")
         return 2
     say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
     return BUG
+
+
+def _doing(fault: OSError) -> str:
+    """Say what failed, for a fault of the system that names no file."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "this folder was removed while this shell was in it; cd to another one"
+    return "writing" if fault.errno in _OF_WRITING else type(fault).__name__
 
 
 def _with_remedy(error: BaseException) -> BaseException:
