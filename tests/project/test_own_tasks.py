@@ -175,7 +175,7 @@ def test_what_a_step_changes_and_the_task_registers_is_resumed(own_project: Proj
 
 STEPS_THAT_ARE_NONE = {
     "train_step returned norm: expected a number called loss, too": '{"norm": 1.0}',
-    "train_step: loss is Tensor: expected one number": '{"loss": torch.ones(2)}',
+    "train_step: loss is a tensor [2]: expected one number": '{"loss": torch.ones(2)}',
     "train_step returned None: expected numbers by name": "None",
     "train_step returned learning_rate, which the kit tells by itself": (
         '{"loss": 1.0, "learning_rate": 1.0}'
@@ -343,8 +343,8 @@ def test_a_fault_of_an_own_task_is_one_line(
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in done.stderr
-    if processes == 1 and "gave 2 rows" in told:
-        told = told.replace("2 rows right for 12", "4 rows right for 20")
+    if processes == 1 and "gave 2 rows" in told:  # of the first chunk, before the first step
+        told = told.replace("2 rows right for 12", "1 rows right for 6")
     assert any(told in line for line in lines), done.stderr
 
 
@@ -354,3 +354,65 @@ def test_a_training_of_epochs_is_refused_where_there_are_none(
     found = with_task(project, tmp_path, "windows")
     (line,) = faults(found.train("training.epochs=3"))
     assert "batch(seed, step) has no epochs: expected steps=N (training.steps=N " in line
+
+
+# A validation is tried before the first step ----------------------------------------------------
+
+METRICS = 'return {"loss": loss, "accuracy": accuracy_of(confusion)}'
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ('{"loss": "low"}', "metrics: loss is str: expected one number"),
+        ('{"loss": torch.ones(2)}', "metrics: loss is a tensor [2]: expected one number"),
+        ('{"loss": loss}', "a validation gave loss: expected accuracy, by which the best is"),
+        ('{"loss": loss, "split": 1.0}', "split=...): the kit writes split itself"),
+    ],
+)
+def test_a_metric_that_is_no_number_is_refused_before_the_first_step(
+    own_project: Project, returned: str, told: str
+) -> None:
+    own_project.edit("experiment/task.py", METRICS, f"return {returned}")
+    (line,) = faults(own_project.train("run_dir=runs/x", *SMALL))
+    assert told in line
+    assert not (own_project.path / "runs" / "x").exists()
+
+
+TRIED_FIRST = """        if not hasattr(torch, "tried"):  # the first call of this process
+            torch.tried = True
+            print("MY OWN WORDS")
+            torch.rand(3)
+            for value in [*self.model.buffers(), *self.model.parameters()]:
+                value.add_(1)
+            raise ZeroDivisionError
+"""
+
+
+def test_the_trial_of_a_validation_changes_no_bit_and_shows_nothing(
+    own_project: Project,
+) -> None:
+    """It draws, changes buffers, prints, and fails in the author's own code."""
+    settings = (*SMALL, "output.checkpoint_every=1000")
+    assert own_project.train("run_dir=runs/a", *settings).returncode == 0
+    counted = '        confusion = outputs.counts["confusion"]\n        loss = outputs.sums'
+    own_project.edit("experiment/task.py", counted, TRIED_FIRST + counted)
+    done = own_project.train("run_dir=runs/b", *settings)
+    assert done.returncode == 0, done.stderr
+    assert "MY OWN WORDS" not in done.stdout + done.stderr
+    first, second = (
+        (own_project.path / "runs" / name / "metrics.jsonl").read_bytes() for name in "ab"
+    )
+    assert first == second
+
+
+def test_a_best_metric_that_is_no_number_is_told_at_the_first_validation(
+    own_project: Project,
+) -> None:
+    own_project.edit(
+        "experiment/task.py", METRICS, 'return {"loss": loss, "accuracy": float("nan")}'
+    )
+    done = own_project.train("run_dir=runs/x", *SMALL)
+    assert done.returncode == 0, done.stderr
+    told = "warning: accuracy is nan: no best is kept until it is a number"
+    assert done.stdout.count(told) == 1

@@ -26,6 +26,7 @@ from repro.runs.plan import Wanted, sized
 from repro.runs.registered import Stateful, registered
 from repro.runs.session_base import SessionBase
 from repro.runs.step import Step
+from repro.runs.step_state import undoing
 from repro.training.best import Best
 from repro.training.loading import Collate
 from repro.training.own_schedules import Batches, BatchOfStep
@@ -43,6 +44,9 @@ class Session(SessionBase):
     "steps", "max_steps" or "early". `notes`: what JSON can hold, for the loop to keep in
     checkpoints, such as how many validations in a row were not the best.
     """
+
+    rehearses = False  # whether a mode tries a validation before its first step
+    _told_of_no_best = False  # of a metric that is no number
 
     def data(self, facts: Mapping[str, Any]) -> None:
         """Say what identifies the data: their digest is a condition of the training.
@@ -176,6 +180,10 @@ class Session(SessionBase):
             return False
         best = self.best.after(numbers, self.step)
         improved = best is not self.best
+        if best.value is None and not self._told_of_no_best:
+            self._told_of_no_best = True
+            value = numbers[best.metric]
+            self.tell(f"warning: {best.metric} is {value}: no best is kept until it is a number")
         self.best = best
         return improved
 
@@ -198,6 +206,10 @@ class Session(SessionBase):
             return chunks.rows(
                 compute, self.seeds.evaluation, self._workers, self.processes, self.engine
             )
+
+    def undone(self) -> AbstractContextManager[None]:
+        """Put the model, what else is registered and the generators back when the block ends."""
+        return undoing(self._known())
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Put the model into eval mode, without gradients, as long as the block lasts."""

@@ -5,6 +5,7 @@ other registered objects. The generators need nothing: a step seeds them before 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from repro.runs.registered import Registered
 from repro.training.batches import tensors_of
+from repro.training.seeding import get_seed_state, set_seed_state
 from repro.training.unsaved import differing
 
 
@@ -78,6 +80,18 @@ class StepState:
         for tensor in tensors_of([*batches]):
             if tensor is not None:
                 yield tensor
+
+
+@contextmanager
+def undoing(known: Registered) -> Iterator[None]:
+    """Put what is registered, and the generators, back when the block ends, also by an error."""
+    before = StepState(known, [])
+    generators = get_seed_state()
+    try:
+        yield
+    finally:
+        before.restore()
+        set_seed_state(generators)
 
 
 def _with_extra(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:

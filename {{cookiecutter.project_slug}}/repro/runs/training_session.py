@@ -61,6 +61,7 @@ class TrainingSession(Session):
 
     reads_cache = True
     reads_late = True
+    rehearses = True
 
     def __init__(self, root: Path, config: SessionSettings, listener: Listener) -> None:
         super().__init__(root, config)

@@ -9,6 +9,7 @@ from repro.runs.evaluation_session import EvaluationSession
 from repro.runs.session import Session
 from repro.tasks.rates import Rates
 from repro.tasks.reading import numbers_of
+from repro.tasks.rehearsal import rehearse_validation
 from repro.tasks.samples import collate_of, samplers_of
 from repro.tasks.task_in_session import TaskInSession
 
@@ -23,6 +24,7 @@ def train_task(session: Session) -> None:
     optimizers = trained.optimizers()
     rates = Rates(optimizers)
     trained.register(optimizers)
+    rehearse_validation(trained)
     train = trained.datasets["train"]
     for step in session.steps(
         train,

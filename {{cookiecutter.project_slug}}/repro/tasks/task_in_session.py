@@ -101,12 +101,15 @@ class TaskInSession:
         assert self.task.validate_on
         return self.measured(self.task.validate_on)[1]
 
-    def measured(self, split: str) -> tuple[Outputs, dict[str, float]]:
+    def measured(
+        self, split: str, of_first_chunk: bool = False
+    ) -> tuple[Outputs, dict[str, float]]:
         """Return the outputs of a data set, and its metrics, the same in all processes."""
         session = self.session
         dataset = self._dataset(split)
         size = self.config.evaluation.batch_size
         samples = session.evaluated_samples(sized(dataset), size)
+        samples = min(samples, size) if of_first_chunk else samples
         chunks = Chunks(dataset, samples, size, collate_of(dataset))
         with session.evaluating():
             collected = self._collected(chunks)
