@@ -59,3 +59,12 @@ def test_a_working_folder_that_is_gone_is_told(project: Project, tmp_path: Path)
     assert not place.exists()
     (line,) = faults(done)
     assert line.startswith("error: this folder was removed while this shell was in it; cd to")
+
+
+def test_compare_lists_a_run_by_its_own_name_and_not_as_latest(own_project: Project) -> None:
+    done = own_project.train("run_dir=runs/zeta", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert (own_project.path / "runs" / "latest").is_symlink()
+    (line,) = faults(own_project.module("repro", "compare", "runs"))
+    assert "runs/zeta" in line  # it is not finished
+    assert "runs/latest" not in line

@@ -175,7 +175,9 @@ def _find(folders: list[Path]) -> list[Path]:
         if not inside:
             raise UserError(f"{folder}: expected a run's folder, or one that holds some: runs/...")
         for run in inside:
-            runs.setdefault(resolved(run), run)  # the first is no link: runs/latest is one
+            real = resolved(run)
+            if real not in runs or runs[real].is_symlink():  # runs/latest is one
+                runs[real] = run
     return list(runs.values())
 
 
