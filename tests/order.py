@@ -57,6 +57,8 @@ LONGEST = [
     "test_ctrl_c_shows_no_traceback_at_any_moment",
     "forks",
     "generation",
+    "stopping",
+    "links",
     "processes",
     "parts_processes",
     "other_machines",

@@ -376,7 +376,7 @@ def main() -> int:
 
 def set_up(folder: str, python: str, version: str, uv: "str | None") -> None:
     """Make the environment in `folder`, unless it is there and of these locks."""
-    venv = (ROOT / folder).resolve()
+    venv = Path(os.path.realpath(str(ROOT / folder)))
     digests = [hashlib.sha256(text(lock).encode()).hexdigest() for lock in locks()]
     stamp = json.dumps({"locks": digests, "Python": version, "folder": str(venv)})
     check_folder(venv)

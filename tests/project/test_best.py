@@ -194,8 +194,8 @@ def test_without_a_best_checkpoint_a_line_says_what_to_do(copy: Project) -> None
     assert f"has no best checkpoint: delete {run}, then make record" in line
     copy.edit("configs/claims.yaml", "max_steps=25", "max_steps=2")  # no validation
     (line,) = faults(copy.module("repro", "record", "--allow-dirty"))
-    assert "claim early, seed 3: state.json of " in line
-    assert "names no best step: no validation with a number yet" in line
+    assert "claim early, seed 3: " in line
+    assert "has no best checkpoint: no validation gave a number for" in line
 
 
 def test_another_choice_is_another_claim(copy: Project) -> None:

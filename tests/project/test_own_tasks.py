@@ -175,7 +175,7 @@ def test_what_a_step_changes_and_the_task_registers_is_resumed(own_project: Proj
 
 STEPS_THAT_ARE_NONE = {
     "train_step returned norm: expected a number called loss, too": '{"norm": 1.0}',
-    "train_step: loss is Tensor: expected one number": '{"loss": torch.ones(2)}',
+    "train_step: loss is a tensor [2]: expected one number": '{"loss": torch.ones(2)}',
     "train_step returned None: expected numbers by name": "None",
     "train_step returned learning_rate, which the kit tells by itself": (
         '{"loss": 1.0, "learning_rate": 1.0}'
@@ -354,3 +354,18 @@ def test_a_training_of_epochs_is_refused_where_there_are_none(
     found = with_task(project, tmp_path, "windows")
     (line,) = faults(found.train("training.epochs=3"))
     assert "batch(seed, step) has no epochs: expected steps=N (training.steps=N " in line
+
+
+METRICS = 'return {"loss": loss, "accuracy": accuracy_of(confusion)}'
+
+
+def test_a_best_metric_that_is_no_number_is_told_at_the_first_validation(
+    own_project: Project,
+) -> None:
+    own_project.edit(
+        "experiment/task.py", METRICS, 'return {"loss": loss, "accuracy": float("nan")}'
+    )
+    done = own_project.train("run_dir=runs/x", *SMALL)
+    assert done.returncode == 0, done.stderr
+    told = "warning: accuracy is nan: no best is kept until it is a number"
+    assert done.stdout.count(told) == 1

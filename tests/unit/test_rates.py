@@ -155,7 +155,7 @@ def test_the_loss_comes_first_and_then_the_rates() -> None:
         (None, "train_step returned None: expected numbers by name"),
         ({}, "train_step returned {}: expected numbers by name"),
         (torch.ones(1), "train_step returned tensor"),
-        ({"loss": torch.ones(2)}, "train_step: loss is Tensor: expected one number"),
+        ({"loss": torch.ones(2)}, r"train_step: loss is a tensor \[2\]: expected one number"),
         ({"loss": "1"}, "train_step: loss is str"),
         ({"loss": 1.0, "is_good": True}, "train_step: is_good is bool"),
         ({"total": 1.0, "norm": 2.0}, "returned total, norm: expected a number called loss, too"),

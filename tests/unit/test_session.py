@@ -595,7 +595,7 @@ def clipped_away(session: Session) -> None:
         (unused_batch, "step 1 is done, and nobody asked for its batch"),
         (data_twice, "session.data was called twice"),
         (validated_after, "session.validated came after the loop"),
-        (complex_number, r"step.done\(phase=...\) is a Tensor: expected one number"),
+        (complex_number, r"step.done\(phase=...\) is a tensor \[\]: expected one number"),
         (clipped_away, "expected a number above 0, or None"),
         (best_is_missing, "a validation gave loss: expected accuracy"),
     ],

@@ -126,6 +126,15 @@ def test_the_lowest_packages_import_the_standard_library_alone(package: str) -> 
     assert {name for name in found if name not in sys.stdlib_module_names} == {"repro"}
 
 
+def test_no_module_lets_python_resolve_a_path_that_may_lead_back_to_itself() -> None:
+    """Path.resolve raises a RuntimeError then, which looks like a bug of the kit."""
+    ours = {"Path(__file__)", "Path(str(torch.__file__))"}
+    for path in KIT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "resolve":
+                assert ast.unparse(node.value) in ours, f"{named(path)}: special_files.resolved"
+
+
 def test_one_module_asks_which_machine_this_is() -> None:
     """So that a test can stand for another machine there, and for nothing less than all of it."""
     asked = {"sys.platform", "platform.machine", "platform.system", "platform.uname", "os.uname"}

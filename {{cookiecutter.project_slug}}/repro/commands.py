@@ -11,6 +11,7 @@ from pathlib import Path
 
 from repro.core.errors import UserError
 from repro.core.launch import is_first
+from repro.core.special_files import resolved
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,7 +68,7 @@ def diff_command(arguments: Namespace) -> int:
     from repro.core.files import json_text
     from repro.diagnosis import diff, explain, replay_pair
 
-    runs = arguments.runs[0].resolve(), arguments.runs[1].resolve()
+    runs = resolved(arguments.runs[0]), resolved(arguments.runs[1])
     if all(run.is_file() for run in runs):
         if arguments.picture or arguments.replay:
             raise UserError("two files of a step have no curves and need no replay: leave it out")
@@ -94,7 +95,7 @@ def diff_command(arguments: Namespace) -> int:
 def trace_step_command(arguments: Namespace) -> int:
     from repro.diagnosis import replay, step_file
 
-    run = arguments.run.resolve()
+    run = resolved(arguments.run)
     if arguments.step < 0:
         raise UserError(f"--step {arguments.step}: 0 is before training, 1 the first step")
     record = replay.trace_step(ROOT, run, arguments.step, arguments.values)

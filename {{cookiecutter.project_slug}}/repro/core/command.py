@@ -10,6 +10,7 @@ from __future__ import annotations  # `make image-digest` runs with older Python
 
 import argparse
 import atexit
+import errno
 import os
 import re
 import signal
@@ -30,6 +31,8 @@ from repro.core.streams import discard, flush, open_closed_streams, print_any_te
 
 BUG = 70  # os.EX_SOFTWARE: an internal software error
 INTERRUPTED = "interrupted (a training goes on with resume=auto)"
+# What a stream, which has no file's name, says where nothing more can be written.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EROFS)
 # What to do about faults that torch reports, by patterns of its messages.
 _REMEDIES = {
     r"^DataLoader worker \(": "was memory short? fewer num_workers; in Docker a larger --shm-size",
@@ -129,13 +132,22 @@ def _report(error: BaseException) -> int:
         discard(sys.stdout)
         return 141
     if isinstance(fault, OSError):
-        place = fault.filename or ("writing" if fault.strerror else type(fault).__name__)
+        place = fault.filename or _doing(fault)
         reason = fault.strerror or reason_of(fault)
         more = remedy_of_permission(fault.filename) if isinstance(fault, PermissionError) else ""
         say(f"error: {place}: {reason}{more}")
         return 2
     say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
     return BUG
+
+
+def _doing(fault: OSError) -> str:
+    """Say what failed, for a fault of the system that names no file."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "this folder was removed while this shell was in it; cd to another one"
+    return "writing" if fault.errno in _OF_WRITING else type(fault).__name__
 
 
 def _with_remedy(error: BaseException) -> BaseException:
@@ -150,7 +162,7 @@ def _with_remedy(error: BaseException) -> BaseException:
 
 
 def _refuse(fault: UserError) -> int:
-    """Print the lines of a fault and return 2; of several processes the first one prints."""
+    """Print the lines of a fault and return its code; of several processes the first prints."""
     if not is_first():
         time.sleep(2)  # what all processes find, the first one says, and torchrun ends the rest
     from repro.core.redaction import redact_text  # only here: most commands find no fault
@@ -160,8 +172,8 @@ def _refuse(fault: UserError) -> int:
     tell_that_it_was_said()
     if is_one_of_several():  # at once: an ordinary end would wait for the other processes
         _write_what_waits()
-        os._exit(2)
-    return 2
+        os._exit(fault.code)
+    return fault.code
 
 
 def _interrupted(error: BaseException | None) -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from repro.core.special_files import resolved
+
 MARK = "REPRO_IN_IMAGE"
 # What Docker and podman call a volume that nobody has named: `--rm` removes it.
 _ANONYMOUS = re.compile(r"/[0-9a-f]{64}/_data$")
@@ -91,7 +93,7 @@ def _command() -> str:
 
 def _mount_of(folder: Path) -> _Mount | None:
     """Return what is mounted where a folder lies; None where the kernel does not tell."""
-    real = folder.resolve()
+    real = resolved(folder)
     holding = [mount for mount in _mounts() if mount.at in (real, *real.parents)]
     # The last one of the deepest: it lies over the others.
     return max(reversed(holding), key=lambda mount: len(mount.at.parts), default=None)

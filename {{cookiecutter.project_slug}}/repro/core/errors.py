@@ -30,7 +30,9 @@ def reason_of(error: BaseException, longest: int | None = None) -> str:
 
 
 class UserError(Exception):
-    """Faults that the user can mend, one line each."""
+    """Faults that the user can mend, one line each; `code` is the exit code."""
+
+    code = 2  # 1 would be a verdict
 
     def __init__(self, lines: str | Iterable[str]) -> None:
         self.lines = [lines] if isinstance(lines, str) else list(lines)

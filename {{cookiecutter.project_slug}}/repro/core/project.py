@@ -20,6 +20,7 @@ from repro.core.errors import SaidByCommand, UserError, reason_of
 from repro.core.files import JsonObject
 from repro.core.read_once import inheritance
 from repro.core.said import Hearing, hearing
+from repro.core.stopping import Stopped, Stopping, stoppable
 from repro.core.text import refuse_unseen
 
 # Settings of the author's commands that the kit sets by their names.
@@ -179,22 +180,36 @@ def launcher(processes: int) -> list[str]:
 def run_author_command(
     root: Path, name: str, arguments: list[str], capture: bool = False, processes: int = 1
 ) -> Finished:
-    """Run the author's command `name`; UserError if it fails, SaidByCommand if it has said why."""
+    """Run the author's command `name`.
+
+    UserError if it fails, SaidByCommand if it has said why, Stopped if this command is to end.
+    """
     typed = command_line(root, name, *arguments, processes=processes)
     with hearing() as heard:
-        finished, code = _finish(root, typed, heard, capture, processes)
+        with stoppable() as stopping:
+            process = _started(root, typed, heard, stopping, capture, processes)
+            finished = _waited_for(process)
+        ended = f"{' '.join(typed)} ended with {process.returncode}"
+        if stopping.asked:
+            raise Stopped(
+                f"stopped by {stopping.asked}, which was passed on: {ended}; make record goes on "
+                "with what is saved, verify starts anew"
+            )
         accepted = (0, 1) if name == "evaluate" else (0,)  # 1: another result than the recorded one
-        if code not in accepted:
-            kind = SaidByCommand if heard.was_said else UserError
-            raise kind(f"{' '.join(typed)} ended with {code}")
+        if process.returncode not in accepted:
+            raise SaidByCommand(ended) if heard.was_said else UserError(ended)
     return finished
 
 
-def _finish(
-    root: Path, typed: list[str], heard: Hearing, capture: bool, processes: int
-) -> tuple[Finished, int]:
-    """Run a command to its end; return what it left, and its exit code."""
-    output = ""
+def _started(
+    root: Path,
+    typed: list[str],
+    heard: Hearing,
+    stopping: Stopping,
+    capture: bool,
+    processes: int,
+) -> "subprocess.Popen[bytes]":
+    """Start a command, which tells `heard` what it said, and to which `stopping` passes on."""
     descriptors, variables = inheritance()
     variables = heard.variables(variables or os.environ)
     if processes > 1:  # what the launcher sets by itself, with a banner; the config has threads
@@ -206,6 +221,13 @@ def _finish(
         env=variables,
         pass_fds=(*descriptors, heard.descriptor),
     )
+    stopping.pass_on_to(process)
+    return process
+
+
+def _waited_for(process: "subprocess.Popen[bytes]") -> Finished:
+    """Wait for the end of a command, and return what it left."""
+    output = ""
     try:
         if process.stdout:
             output = process.stdout.read().decode(errors="replace")
@@ -217,4 +239,4 @@ def _finish(
                 process.wait(0.5)
             process.kill()
     unit = 2**20 if machines.this_machine().is_macos else 2**10  # bytes there, KiB under Linux
-    return Finished(output, usage.ru_maxrss / unit), process.returncode
+    return Finished(output, usage.ru_maxrss / unit)

@@ -11,6 +11,7 @@ from typing import Any
 
 from repro.core.errors import UserError
 from repro.core.files import write_file
+from repro.core.special_files import resolved
 from repro.core.text import listed
 from repro.data.manifest import command_to_prepare
 
@@ -25,7 +26,7 @@ def setting_of(root: Path, config: Any, folder: Path | None) -> str:
 
 def note_folder(folder: Path, manifest: Path) -> None:
     """Note which folder a manifest is of."""
-    write_file(manifest.with_name(_NOTE), os.fsencode(folder.resolve()))
+    write_file(manifest.with_name(_NOTE), os.fsencode(resolved(folder)))
 
 
 def refuse_another_folder(
@@ -42,7 +43,7 @@ def refuse_another_folder(
     """
     if recorded == found:
         return
-    own = folder.resolve()
+    own = resolved(folder)
     note = manifest.with_name(_NOTE)
     before = note.read_text(errors="replace") if note.is_file() else ""
     is_another = before != str(own) if before else not {*recorded.items()} & {*found.items()}

@@ -22,6 +22,7 @@ from repro.core.hashing import sha256_json
 from repro.core.layout import DIGESTS, MANIFEST, PREPARED, RAW
 from repro.core.redaction import redact_mapping, redact_shapes
 from repro.core.secret_values import refuse_secret_names, without_secrets
+from repro.core.special_files import resolved
 from repro.data.digests import ALONE, States, Together, digests_of, states_of
 from repro.data.known_digests import Memory, memory_of_command
 from repro.data.manifest import (
@@ -130,8 +131,8 @@ class Preparation:
         """Raise UserError if the kit would write into the author's folder, or replace it."""
         if self._own is None:
             return
-        own = self._own.resolve()
-        place = self._place.resolve()
+        own = resolved(self._own)
+        place = resolved(self._place)
         replaced = (place / PREPARED, place / _PARTIAL)
         if place.is_relative_to(own) or any(own.is_relative_to(folder) for folder in replaced):
             raise UserError(

@@ -19,15 +19,20 @@ from repro.environment.installed_files import ANEW
 _MODULES = (".py", ".so", ".pyc")
 
 
+def _real(path: str | Path) -> Path:
+    """Return a path without links; one that leads back to itself is nothing to be imported."""
+    return Path(os.path.realpath(path))
+
+
 def outside(root: Path, folder: Path) -> Iterator[str]:
     """Name what can be imported beside the environment, Python's own library and the project."""
-    library = Path(sysconfig.get_path("stdlib")).resolve()
+    library = _real(sysconfig.get_path("stdlib"))
     archive = library.parent / "python{}{}.zip".format(*sys.version_info)
-    known = {library, library / "lib-dynload", archive, folder.resolve(), root.resolve()}
+    known = {library, library / "lib-dynload", archive, _real(folder), _real(root)}
     variable = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     for place in dict.fromkeys(sys.path):
         path = Path(place)
-        if path.resolve() in known or not path.exists():
+        if _real(path) in known or not path.exists():
             continue
         if place == site.getusersitepackages():
             yield f"{place} is the user's, and packages come from it: set PYTHONNOUSERSITE=1"
@@ -39,9 +44,9 @@ def outside(root: Path, folder: Path) -> Iterator[str]:
 def shadows(root: Path, folder: Path) -> Iterator[str]:
     """Name what would be imported instead of the environment's packages: it comes before them."""
     packages = {name.partition(".")[0] for name in _importable(folder)} - {"__pycache__"}
-    for place in takewhile(lambda place: Path(place).resolve() != folder.resolve(), sys.path):
+    for place in takewhile(lambda place: _real(place) != _real(folder), sys.path):
         path = Path(place)
-        if not path.exists() or path.resolve().is_relative_to(sysconfig.get_path("stdlib")):
+        if not path.exists() or _real(path).is_relative_to(sysconfig.get_path("stdlib")):
             continue
         names = [
             name

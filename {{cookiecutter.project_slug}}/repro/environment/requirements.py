@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from repro.core.special_files import resolved
 from repro.environment.lock_platforms import (
     find_needs,
     installed_requires,
@@ -71,11 +72,11 @@ def read_requirements(path: Path, seen: tuple[Path, ...] = ()) -> InFile:
         text = re.sub(r"(^|\s)#.*", "", line).strip()
         more = re.fullmatch(r"(?:-r|--requirement)[ =]*(.+)", text)
         if more:
-            named = (path.parent / more[1]).resolve()
+            named = resolved(path.parent / more[1])
             if not named.is_file():
                 found.faults.append(f"{place}: found no file {more[1]}")
-            elif named not in (*seen, path.resolve()):
-                inside = read_requirements(named, (*seen, path.resolve()))
+            elif named not in (*seen, resolved(path)):
+                inside = read_requirements(named, (*seen, resolved(path)))
                 found.asked.extend(inside.asked)
                 found.faults.extend(inside.faults)
         elif text and not re.match("-(?!e|-editable)", text):

@@ -91,9 +91,9 @@ def find_best(of: str, newest: Path) -> Path:
     step = best_step(newest)
     if not step:
         raise UserError(
-            f"{of}: {layout.STATE} of {newest} names no best step: no validation with a number "
-            'yet, or the trainer\'s state lacks "best": {"step": N}; mend that, or claim '
-            f"checkpoint: {layout.LAST}"
+            f"{of}: {newest.parent.parent} has no best checkpoint: no validation gave a number for "
+            "the metric that chooses it (such as NaN at each, see metrics.jsonl); mend the metric, "
+            f"or claim checkpoint: {layout.LAST}"
         )
     folder = layout.step_folder(newest.parent, step)
     if fault := find_fault(folder):

@@ -14,6 +14,7 @@ from repro.core import layout
 from repro.core.file_names import faults_of_names
 from repro.core.files import read_object
 from repro.core.layout import USER_CODE
+from repro.core.special_files import resolved
 from repro.environment import packages
 from repro.runs.git import committed_names, get_git_info
 from repro.runs.uncommitted import uncommitted_code
@@ -133,7 +134,7 @@ def _of_newest_run(what: str, find: Callable[[Path], str | None], missing: str) 
         run = _newest_run(root)
         if not run:
             return Answer(OPEN, "there is no run: make train")
-        name = os.path.relpath(run.resolve(), root)
+        name = os.path.relpath(resolved(run), root)
         recorded = find(run)
         if not recorded:
             return Answer(FAIL, f"{name} {missing}: train again")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from repro.core.bounded import read_text
 from repro.core.errors import UserError
+from repro.core.special_files import resolved
 
 
 def is_worktree(root: Path, folder: Path) -> bool:
@@ -27,6 +28,6 @@ def _repository(checkout: Path) -> Path | None:
             text = read_text(git).removeprefix("gitdir:").strip()
             git = checkout / text
         common = git / "commondir"
-        return (git / read_text(common).strip() if common.is_file() else git).resolve()
+        return resolved(git / read_text(common).strip() if common.is_file() else git)
     except (OSError, ValueError, UserError):
         return None

@@ -20,6 +20,7 @@ from rich.table import Table
 from repro.core.errors import UserError
 from repro.core.files import Json, JsonObject
 from repro.core.layout import CONFIG_USED
+from repro.core.special_files import resolved
 from repro.runs.console import Console
 from repro.runs.repeated import Repeated, judge_repeated, print_repeated
 from repro.runs.run_result import MetricsOrigin, RunResult, choose_origin, read_result
@@ -174,7 +175,9 @@ def _find(folders: list[Path]) -> list[Path]:
         if not inside:
             raise UserError(f"{folder}: expected a run's folder, or one that holds some: runs/...")
         for run in inside:
-            runs.setdefault(run.resolve(), run)  # the first is no link: runs/latest is one
+            real = resolved(run)
+            if real not in runs or runs[real].is_symlink():  # runs/latest is one
+                runs[real] = run
     return list(runs.values())
 
 

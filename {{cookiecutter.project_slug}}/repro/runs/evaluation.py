@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from repro.core import layout
 from repro.core.files import JsonObject, read_object, write_json
+from repro.core.special_files import resolved
 
 
 class EvaluationPlaces(NamedTuple):
@@ -36,7 +37,7 @@ def evaluation_places(checkpoint: Path, step: int) -> EvaluationPlaces:
     one has metrics-step-N.json and figures-step-N/. Of a copy of a checkpoint alone, outside a run,
     metrics.json and figures/ go into its own folder.
     """
-    checkpoint = checkpoint.resolve()
+    checkpoint = resolved(checkpoint)
     run = _run_of(checkpoint)
     if run is None:
         return EvaluationPlaces(

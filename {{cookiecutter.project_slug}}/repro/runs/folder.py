@@ -22,6 +22,7 @@ from repro.core.files import JsonObject, replacing, write_file
 from repro.core.launch import is_first
 from repro.core.layout import CHECKPOINTS, CONFIG_USED, METRICS, TRACE
 from repro.core.redaction import redact_command, redact_mapping
+from repro.core.special_files import resolved
 from repro.runs.conditions import Facts
 from repro.runs.configuration import RunSettings
 from repro.runs.context import log_experiment_context
@@ -120,7 +121,7 @@ def find_start(root: Path, config: RunSettings) -> Path | None:
         return None
     if config.resume == "auto":
         wanted = config.run_dir or f"{layout.RUNS}/{layout.LATEST}"
-        run = (root / wanted).resolve()  # once: the link may move
+        run = resolved(root / wanted)  # once: the link may move
         if not layout.steps_newest_first(run / CHECKPOINTS):
             _say_that_it_starts_anew(root / wanted)
             return None
@@ -131,14 +132,14 @@ def find_start(root: Path, config: RunSettings) -> Path | None:
         return checkpoint.newest_whole(path / CHECKPOINTS)
     if fault := checkpoint.find_fault(path):
         raise UserError(f"resume={path}: neither a run nor a whole checkpoint ({fault})")
-    return path.resolve()
+    return resolved(path)
 
 
 def agreed_start(root: Path, config: RunSettings, processes: Processes) -> Path | None:
     """Return in all processes what `find_start` finds in the first one."""
     found = processes.alone(lambda: find_start(root, config))  # which may read terabytes
     name = processes.texts(os.path.relpath(found, root) if found else _NOTHING)[0]
-    return None if name == _NOTHING else (root / name).resolve()
+    return None if name == _NOTHING else resolved(root / name)
 
 
 def _say_that_it_starts_anew(run: Path) -> None:
@@ -176,7 +177,7 @@ def _choose_folder(root: Path, config: RunSettings, start: Path | None) -> Path:
     is_newest = start is not None and continued is not None and checkpoint.is_newest_whole(start)
     if not config.run_dir:
         return continued if continued and is_newest else new_folder(root, config)
-    folder = (root / config.run_dir).resolve()
+    folder = resolved(root / config.run_dir)
     if folder == continued:
         if not is_newest:
             raise UserError(f"{start} is not the newest checkpoint of {folder}: leave run_dir out")
@@ -195,8 +196,8 @@ def _is_users_run(root: Path, folder: Path) -> bool:
     disk.
     """
     runs = root / layout.RUNS
-    above = {*folder.parents, *folder.resolve().parents}
-    around = {runs, runs.resolve()} & above
+    above = {*folder.parents, *resolved(folder).parents}
+    around = {runs, resolved(runs)} & above
     of_others = {place / name for place in around for name in (layout.RECORDED, layout.VERIFIED)}
     return bool(around) and not of_others & above
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from repro.core.bounded import read_whole
 from repro.core.hashing import sha256_file
 from repro.core.redaction import MASK, is_secret_file, redact_text, redact_url
+from repro.core.special_files import resolved
 from repro.runs.checkouts import is_worktree
 from repro.runs.git_index import copy_index, hidden_files, nothing_hidden, show_hidden, shown_again
 from repro.runs.git_index import run_git as _git
@@ -255,7 +256,7 @@ def _add_to_copy(root: Path, names: list[str], index: Path) -> None:
     objects = root / _git(root, "rev-parse", "--git-path", "objects").removesuffix("\n")
     beside = index.with_name("objects")
     beside.mkdir()
-    quoted = str(objects.resolve()).replace("\\", "\\\\").replace('"', '\\"')  # it may hold a colon
+    quoted = str(resolved(objects)).replace("\\", "\\\\").replace('"', '\\"')  # it may hold a colon
     _git(
         root,
         *("add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul"),

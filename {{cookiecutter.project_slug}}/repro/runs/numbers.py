@@ -65,13 +65,18 @@ def one_number(value: object) -> float | None:
     return None
 
 
+def told_kind(value: object) -> str:
+    """Return what was found in the place of a number, for a line that refuses it."""
+    return f"a tensor {[*value.shape]}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def _refuse_name(call: str, name: str) -> None:
     if name in _TAKEN or name.startswith(_OF_AN_OPTIMIZER):
         raise UserError(f"{call}({name}=...): the kit writes {name} itself: choose another name")
 
 
 def _no_number(call: str, name: str, value: object) -> UserError:
-    return UserError(f"{call}({name}=...) is a {type(value).__name__}: expected one number")
+    return UserError(f"{call}({name}=...) is {told_kind(value)}: expected one number")
 
 
 class LateStep:

@@ -44,6 +44,8 @@ class Session(SessionBase):
     checkpoints, such as how many validations in a row were not the best.
     """
 
+    _told_of_no_best = False  # of a metric that is no number
+
     def data(self, facts: Mapping[str, Any]) -> None:
         """Say what identifies the data: their digest is a condition of the training.
 
@@ -176,6 +178,10 @@ class Session(SessionBase):
             return False
         best = self.best.after(numbers, self.step)
         improved = best is not self.best
+        if best.value is None and not self._told_of_no_best:
+            self._told_of_no_best = True
+            value = numbers[best.metric]
+            self.tell(f"warning: {best.metric} is {value}: no best is kept until it is a number")
         self.best = best
         return improved
 

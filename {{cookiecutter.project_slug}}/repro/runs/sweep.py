@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from repro.core.errors import UserError
+from repro.core.stopping import Stopped, stoppable
 from repro.runs.configuration import Loader, RunSettings
 
 
@@ -93,7 +94,13 @@ def _run(root: Path, module: str, job: _Job) -> _Outcome:
         folder = str(chosen.relative_to(root))
         settings = [*settings, f"run_dir={folder}"]
     try:
-        process = subprocess.run([sys.executable, "-m", module, *settings], cwd=root)
+        with stoppable() as stopping:
+            process = subprocess.Popen([sys.executable, "-m", module, *settings], cwd=root)
+            stopping.pass_on_to(process)
+            with process:  # Ctrl-C goes to the job, too
+                process.wait()
+        if stopping.asked:
+            raise Stopped(f"stopped by {stopping.asked}, which was passed on: no other job starts")
     finally:
         if chosen:
             with suppress(OSError):  # what was refused at once leaves nothing behind

@@ -15,6 +15,7 @@ from repro.core.command import Parser
 from repro.core.errors import UserError
 from repro.core.launch import is_first, stop_restarts
 from repro.core.project import author_object, command_module
+from repro.core.special_files import resolved
 
 if TYPE_CHECKING:  # torch waits until the profile is in force
     from repro.runs.evaluation import EvaluationPlaces
@@ -186,7 +187,7 @@ def evaluate_command(root: Path, description: str | None) -> int:
     parser = Parser(program, description)
     default = root / layout.RUNS / layout.LATEST / layout.CHECKPOINTS / layout.LAST
     parser.add_argument("--checkpoint", type=Path, default=default, help="a checkpoint's folder")
-    folder = parser.parse_args().checkpoint.resolve()
+    folder = resolved(parser.parse_args().checkpoint)
     environment.enter_early(root, [])
     from repro.runs.configuration import settings_beside, settings_of
 

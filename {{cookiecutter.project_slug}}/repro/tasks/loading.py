@@ -11,6 +11,7 @@ from typing import Any
 from repro.core import layout
 from repro.core.files import JsonObject, read_object
 from repro.core.project import author_object
+from repro.core.special_files import resolved
 from repro.data.prepared import facts_of
 from repro.runs.configuration import settings_beside, settings_of
 from repro.runs.saved_state import load_state
@@ -27,8 +28,8 @@ def load_task(checkpoint: str | Path, root: str | Path = ".") -> Task:
     keeps the facts that `prepare` returned. `task.model(...)` and `task.evaluate(batch)` predict;
     `with torch.no_grad():` around them saves memory. UserError for what is no checkpoint.
     """
-    root = Path(root).resolve()
-    folder = Path(checkpoint).resolve()
+    root = resolved(Path(root))
+    folder = resolved(Path(checkpoint))
     loader = author_object(root, "config")
     config = loader.revive({**settings_beside(folder, loader.free), **settings_of(folder)})
     task = made_task(task_class(root), config, _facts(root, config, folder))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from repro.core.errors import UserError, refuse
+from repro.runs.numbers import told_kind
 from repro.training.processes import Processes
 from repro.training.rows import joined
 
@@ -231,10 +232,9 @@ def _number(name: str, value: object) -> float:
         return float(value)
     if isinstance(value, int | float):
         return float(value)
-    found = f"a tensor {[*value.shape]}" if isinstance(value, Tensor) else type(value).__name__
     raise UserError(
-        f"evaluate(batch): the sum {name} is {found}: expected one number; something for each "
-        "sample belongs into rows"
+        f"evaluate(batch): the sum {name} is {told_kind(value)}: expected one number; something "
+        "for each sample belongs into rows; or tell several numbers as sums of one name each"
     )
 
 

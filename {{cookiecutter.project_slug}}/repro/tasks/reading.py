@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from repro.core.errors import UserError
-from repro.runs.numbers import Number, is_one_number, one_number
+from repro.runs.numbers import Number, is_one_number, one_number, told_kind
 from repro.training.pending import is_late
 
 
@@ -54,5 +54,5 @@ def _unread(method: str, name: object, value: Any) -> Number:
 def _float(method: str, name: object, value: Any) -> float:
     number = one_number(value)
     if number is None:
-        raise UserError(f"{method}: {name} is {type(value).__name__}: expected one number")
+        raise UserError(f"{method}: {name} is {told_kind(value)}: expected one number")
     return number

@@ -29,6 +29,7 @@ from repro.core.command import Parser, run_command
 from repro.core.errors import UserError
 from repro.core.layout import INTERRUPTED
 from repro.core.redaction import redact_text
+from repro.core.special_files import resolved
 from repro.tracking import FINISHED, STATE, TrackerSettings
 from repro.tracking.sender import Sender
 
@@ -100,7 +101,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("--follow", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folder = arguments.run.resolve()
+    folder = resolved(arguments.run)
     following = arguments.follow
     told = json.loads(sys.stdin.buffer.readline()) if following else None
     settings = TrackerSettings(**told) if told else None

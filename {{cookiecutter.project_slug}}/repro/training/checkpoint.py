@@ -34,6 +34,7 @@ from repro.core.layout import (
     step_of,
     steps_newest_first,
 )
+from repro.core.special_files import resolved
 from repro.core.stand_ins import stand_in
 from repro.core.text import listed
 from repro.training.durable import flush_to_disk, go_on_without, replacing_folder
@@ -73,7 +74,7 @@ def point(link: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{link.name}.", dir=link.parent) as folder:
         temporary = Path(folder, "link")
         try:
-            temporary.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
+            temporary.symlink_to(os.path.relpath(resolved(target), resolved(link.parent)))
         except OSError as error:
             words = (
                 f"no {LATEST}, {LAST} and {BEST} there; name the run (run_dir=, resume=) and the "
@@ -169,7 +170,7 @@ def newest_whole(checkpoints: Path) -> Path:
         if fault is None:
             for line in damaged:
                 print(f"warning: {line}; going back to {folder.name}", flush=True)
-            return folder.resolve()
+            return resolved(folder)
         damaged.append(f"checkpoint {folder} is damaged ({fault})")
     raise UserError(f"{checkpoints}: no whole checkpoint to resume from: {listed(damaged)}")
 
@@ -180,7 +181,7 @@ def is_newest_whole(start: Path) -> bool:
     It is not read again: that takes as long as the disk needs for it.
     """
     for folder in steps_newest_first(start.parent):
-        if folder.resolve() == start:
+        if os.path.realpath(folder) == str(start):
             return True
         if find_fault(folder) is None:
             return False
@@ -193,9 +194,10 @@ def prune(checkpoints: Path, keep: int, step: int, best: int = 0) -> None:
     `step`: that which the training has come to. A checkpoint of a later one is not its own: it is
     left, and takes no other one's place. `best`: the step of the best one, 0 if there is none.
     """
-    kept = {(checkpoints / name).resolve() for name in (BEST, LAST)}
-    kept |= {step_folder(checkpoints, number).resolve() for number in (step, best)}  # without links
+    places = [checkpoints / name for name in (BEST, LAST)]
+    places += [step_folder(checkpoints, number) for number in (step, best)]  # without links
+    kept = {os.path.realpath(place) for place in places}
     own = [folder for folder in steps_newest_first(checkpoints) if step_of(folder) <= step]
     for folder in own[keep:]:
-        if folder.resolve() not in kept:
+        if os.path.realpath(folder) not in kept:
             shutil.rmtree(folder)

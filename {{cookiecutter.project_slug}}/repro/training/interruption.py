@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 
 from repro.core.layout import INTERRUPTED
+from repro.core.stopping import TRY_AGAIN
 
-EXIT_CODE = 75
+EXIT_CODE = TRY_AGAIN
 
 
 class Interruption:
