@@ -1,10 +1,12 @@
 """What asks a command to end while another one runs for it: both end, in good order."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from background import kill
 from conftest import HANGS, VENV, Project, clean_environ
 
@@ -70,3 +72,14 @@ def test_a_signal_to_a_sweep_ends_its_job_in_good_order_and_starts_no_other(
     assert "SIGTERM: saved after step" in output
     assert "job 2/2" not in output
     assert error == "error: stopped by SIGTERM, which was passed on: no other job starts\n"
+
+
+def test_ctrl_c_to_a_sweep_alone_leaves_no_job_running(own_project: Project) -> None:
+    """As `kill -INT` and an editor send it: a terminal would send it to the job, too."""
+    settings = ("training.epochs=500", "model.width=8", "threads=1", "seed=1,2", "-m")
+    with told(own_project, ("experiment.train", *settings), "validation") as process:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=HANGS)
+    assert process.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # of its group nobody is left

@@ -39,6 +39,14 @@ def test_a_folder_of_images_goes_in_with_the_data(tmp_path: Path) -> None:
     left.parent.mkdir(parents=True)
     left.write_bytes(b"2")
     assert find_data(tmp_path, run, digest, with_data=True) == (name, packed)
+    # Nor is it packed with the data of another claim, which are prepared.
+    digits = tmp_path / "data" / "digits"
+    (digits / "prepared").mkdir(parents=True)
+    (digits / "prepared" / "a").write_bytes(b"1")
+    (digits / "manifest.json").write_text(json.dumps({"files": {"a": "0"}}))
+    files = find_data(tmp_path, run, sha256_json({"files": {"a": "0"}}), with_data=True)[1]
+    assert "data/digits/prepared/a" in files
+    assert not any("own_files" in file for file in files)
     aside = find_data(tmp_path, run, digest, with_data=False)
     assert aside == ("data-manifest/image_folder/manifest.json", {aside[0]: place})
 

@@ -112,7 +112,7 @@ REFUSED: dict[str, list[Any]] = {
         Outputs(rows={"x": BOXES[:, :3]}),
     ],
     r"the sum loss is a tensor \[3\]: expected one number": [Outputs(sums={"loss": torch.ones(3)})],
-    "the sum loss is list: expected one number": [Outputs(sums={"loss": [1.0]})],  # type: ignore[dict-item]
+    "the sum loss is a list: expected one number": [Outputs(sums={"loss": [1.0]})],  # type: ignore[dict-item]
 }
 
 

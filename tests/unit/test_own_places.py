@@ -24,6 +24,8 @@ VALUES = [
     "/no/such/folder",
     "no/such/folder",
     "''",
+    "???",
+    "~nobody-of-this-name/x",
 ]
 
 

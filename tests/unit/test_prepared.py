@@ -1,12 +1,11 @@
 """Prepared data: made once, made anew when they would be others, and never taken when changed."""
 
-import errno
 import json
 import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -34,6 +33,8 @@ class Dataset(Settings):
 
 
 class Config(Settings):
+    PATHS: ClassVar[tuple[str, ...]] = ("image_dir",)
+
     dataset: Dataset = Dataset()
     data_dir: str = "data"
     image_dir: str | None = None
@@ -294,6 +295,13 @@ def test_the_setting_of_own_files_is_known_and_no_condition(tmp_path: Path, code
     named = preparation(tmp_path, author, own).read()
     assert dataset_facts(named.manifest).own_files == "image_dir"
     assert "image_dir" not in named.facts.values()
+
+    class Unlisted(Config):
+        PATHS: ClassVar[tuple[str, ...]] = ()  # commands do not look for such a one elsewhere
+
+    settings = Unlisted(image_dir=str(own))
+    unlisted = Preparation(tmp_path, settings, author, [sha256_file(code)]).prepare()
+    assert dataset_facts(unlisted.manifest).own_files is None
     unnamed = preparation(tmp_path, author).prepare()
     assert dataset_facts(unnamed.manifest).own_files is None
     assert data_digest(unnamed.manifest) == data_digest(named.manifest)
@@ -370,15 +378,7 @@ def read_slowly(root: Path) -> None:
     preparation(root, Slow()).read()
 
 
-@pytest.mark.parametrize("file_system", ["local", "NFS"])
-def test_of_jobs_that_begin_together_one_prepares(
-    tmp_path: Path, code: Path, file_system: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EBADF, "Bad file descriptor")
-
-    if file_system == "NFS":  # it locks no descriptor of a folder, for none is open for writing
-        monkeypatch.setattr("repro.core.files.fcntl.flock", refuse)
+def test_of_jobs_that_begin_together_one_prepares(tmp_path: Path, code: Path) -> None:
     context = multiprocessing.get_context("fork")
     act: Callable[[Path], None] = read_slowly
     jobs = [context.Process(target=act, args=(tmp_path,)) for _ in range(3)]
@@ -390,6 +390,7 @@ def test_of_jobs_that_begin_together_one_prepares(
     assert (tmp_path / "log").read_text().split() == ["begins", "ends"]
     manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
     assert len(manifest["files"]) == 3
+    assert not [*tmp_path.rglob(".lock")]
 
 
 class Failing(Author):

@@ -201,7 +201,7 @@ def test_a_best_checkpoint_that_is_missing_is_named_with_what_to_do(trained: Pat
     with pytest.raises(UserError, match=r"^mine: .* step 20, .*no such folder.*: restore it, or"):
         find_best("mine", newest)
     write_json(newest / "state.json", {"step": 40})
-    with pytest.raises(UserError, match="has no best checkpoint: no validation gave a number"):
+    with pytest.raises(UserError, match="has no best checkpoint: the training names no metric"):
         find_best("mine", newest)
 
 

@@ -136,6 +136,7 @@ def _report(error: BaseException) -> int:
         reason = fault.strerror or reason_of(fault)
         more = remedy_of_permission(fault.filename) if isinstance(fault, PermissionError) else ""
         say(f"error: {place}: {reason}{more}")
+        tell_that_it_was_said()
         return 2
     say("".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip())
     return BUG

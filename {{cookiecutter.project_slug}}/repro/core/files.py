@@ -1,5 +1,6 @@
 """Read and write whole files: a reader sees the old bytes or the new ones, never half of them."""
 
+import errno
 import fcntl
 import glob
 import json
@@ -94,32 +95,32 @@ def replacing(path: Path) -> Iterator[Path]:
 def holding_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, made if need be; wait while another process has it.
 
-    Machines that share the file system are kept apart, too. One without locks keeps nobody apart.
+    Machines that share the file system are kept apart, too: a file `.lock` is locked, which goes
+    with the lock. A folder's own lock would be one of this machine alone on NFS. A file system
+    without locks keeps nobody apart.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as closing:
-        with suppress(OSError):  # also where the folder's lock is another user's
-            while not _lock(folder, closing):
+        with suppress(OSError):  # also where the file is another user's
+            while not _lock(folder / ".lock", closing):
                 folder.mkdir(parents=True, exist_ok=True)
         yield
 
 
-def _lock(folder: Path, closing: ExitStack) -> bool:
-    """Lock a folder until `closing` ends: itself, or a file in it where only files have locks.
-
-    False if the folder was removed meanwhile, as by a process that had the lock and failed.
-    """
+def _lock(path: Path, closing: ExitStack) -> bool:
+    """Lock a file until `closing` ends, and remove it then; False if it was removed meanwhile."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        closing.callback(os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # NFS locks only what is open for writing, which no folder can be
-            file = closing.enter_context((folder / ".lock").open("ab"))
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        return os.path.samestat(os.fstat(descriptor), folder.stat())
-    except FileNotFoundError:
-        return False
+        # NFS locks for writing only what is open for writing.
+        file = closing.enter_context(path.open("ab"))
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # with its folder, or from elsewhere
+            return False
+        raise
+    closing.callback(path.unlink, missing_ok=True)
+    return True
 
 
 def partial_files(path: Path) -> list[Path]:

@@ -18,7 +18,8 @@ from repro.core.secret_masks import MASK as MASK
 from repro.core.secret_masks import is_placeholder, mask_contexts, mask_tokens
 
 SHORTEST = 8  # characters of a secret that is looked for in texts: shorter ones are words
-# Patterns are compiled when they are first used: a message about a typo needs none of them.
+# Patterns are compiled when they are first used: a message about a typo needs none of them. Pythons
+# before 3.11, with which `make image-digest` runs, know no possessive quantifiers (`++`).
 
 # Searched in a name's words, lower case, joined by "_". `token` counts as the last word alone, and
 # not after a word of language modelling: HF_TOKEN does; max_tokens, pad_token, tokenizer do not.
@@ -31,6 +32,7 @@ _SECRET_NAME = (
 )
 # Keys that may be secret names, so that a match of any other key hides none: text = 'api_key="..."'
 _KEY = r"(?P<key>[\w.-]{0,60}(?i:secret|passw|passph|credential|auth|token|key)[\w.-]{0,60})"
+_BLANKS = r"[ \t]*(?![ \t])"  # all that are there, for a row of them is looked at once
 _NEXT = r"[ \t]*\r?\n[+\- ]?[ \t]*"  # the end of a line, and what a patch puts before the next one
 _LITERALS = (  # the values go, if is_secret_name(key)
     # key = "value", "key": "value", key: str = "value"; in a notebook's JSON quotes follow a "\"
@@ -42,11 +44,11 @@ _LITERALS = (  # the values go, if is_secret_name(key)
     r"""(?P<value>[^\s"'()\[\]{},;<>$]{6,})(?=[ \t\r]*$|[ \t]+#)""",
     # KEY=value of a shell or of a URL's query; what ends otherwise is passed over as a whole
     rf"""(?<![\w.-]){_KEY}=(?![$=])"""
-    r"""(?P<value>[^\s"'()\[\]{},;<>&\\]{6,}+)(?:(?=[\s"'&\\;]|$)|(?P<other_end>))""",
+    r"""(?P<value>[^\s"'()\[\]{},;<>&\\]{6,})(?:(?=[\s"'&\\;]|$)|(?P<other_end>))""",
     # The value on the next line: a text in quotes, or a word alone
-    rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?\w{{1,20}})?[ \t]*[:=][ \t]*+[(\\|>+-]{{0,3}}{_NEXT}"""
+    rf"""(?<![\w.-]){_KEY}\\?["']?\]?( ?: ?\w{{1,20}})?[ \t]*[:=]{_BLANKS}[(\\|>+-]{{0,3}}{_NEXT}"""
     r"""[bfruBFRU]{0,2}(?P<quote>["'])(?P<value>((?!(?P=quote))(\\.|[^\\\n])){6,})""",
-    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?:[ \t]*+[|>]?[+-]?{_NEXT}"""
+    rf"""(?m)^[+\- ]?[ \t]*(- )?["']?{_KEY}["']?:{_BLANKS}[|>]?[+-]?{_NEXT}"""
     r"""(?P<value>[^\s"'()\[\]{},;<>$#:=@-][^\s"'()\[\]{},;<>:]{5,})(?=[ \t\r]*$)""",
     rf"""(?<![\w.-]){_KEY}=\\{_NEXT}(?P<value>[^\s"'()\[\]{{}},;<>$=-][^\s"'()\[\]{{}},;<>]{{5,}})""",
     # An option of a command, also in a list of texts: --password VALUE, "--token", "VALUE"
@@ -238,7 +240,7 @@ def redact_command(argv: list[str]) -> str:
     shown = []
     for argument in argv:  # a Hydra override may hold a mapping: tracker={api_key: VALUE}
         key, equals, _ = argument.partition("=")
-        names = re.findall(r"(?<![\w.-])[\w.-]++(?=['\"]?\s*[:=])", argument)
+        names = re.findall(r"(?<![\w.-])[\w.-]+(?![\w.-])(?=['\"]?\s*[:=])", argument)
         hide = equals and any(is_secret_name(name) for name in names)
         shown.append(f"{key}={MASK}" if hide else redact_text(argument))
     return shlex.join(shown)

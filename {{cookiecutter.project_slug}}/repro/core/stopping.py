@@ -1,8 +1,9 @@
 """Pass on what asks a command to end, while it waits for another command that it has started.
 
-A cluster, `kill` and a container's end send SIGTERM to one process, and a terminal that closes
-sends SIGHUP. Without this module that process ends alone, and the training that it started goes on
-without anyone who waits for it. SIGKILL cannot be passed on.
+A cluster, `kill` and a container's end send SIGTERM to one process. Without this module that
+process ends alone, and the training that it started goes on without anyone who waits for it. SIGHUP
+to one process is taken for the same; a terminal that closes sends it to all of them, which ends the
+training at once. SIGKILL cannot be passed on.
 """
 
 import os

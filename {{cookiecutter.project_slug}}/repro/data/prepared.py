@@ -120,6 +120,8 @@ class Preparation:
         find_own: Callable[[Any], Path | None] = getattr(author, "own_files", lambda config: None)
         self._own = find_own(config)
         self._own_setting = setting_of(root, config, self._own)
+        # An archive has the files by this name, where commands look for settings of paths alone.
+        self._is_path = self._own_setting in getattr(config, "PATHS", ())
         self._refuse_to_write_among_own_files()
         # The digest of the settings, for the manifest goes into runs and archives: a value that
         # comes from the environment (${oc.env:DATA_URL}) is in no commit. And that of masked ones,
@@ -233,7 +235,7 @@ class Preparation:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         own: JsonObject = {"dataset": self._name, "files": files, "code": self._made_with}
-        if self._own_setting:
+        if self._is_path:
             own[OWN_SETTING] = self._own_setting
         manifest = write_manifest(self.path, {**facts, **own})
         if self._own:
@@ -248,13 +250,13 @@ class Preparation:
     def _alone(self) -> Iterator[None]:
         """Let no other job prepare these data meanwhile, where the file system has locks."""
         made = [place for place in (self._place, self._place.parent) if not place.exists()]
-        with holding_lock(self._place):
-            try:
+        try:
+            with holding_lock(self._place):
                 yield
-            finally:
-                with suppress(OSError):  # there is something in them, unless it failed
-                    for place in made:
-                        place.rmdir()
+        finally:
+            with suppress(OSError):  # there is something in them, unless it failed
+                for place in made:
+                    place.rmdir()
 
     def refuse_other(self, prepared: Prepared) -> None:
         """Raise UserError if another job has prepared other data since `prepared` was read."""

@@ -39,7 +39,7 @@ def find_data(root: Path, run: Path, digest: str, with_data: bool) -> tuple[str,
         if not with_data:
             return name, {name: path}
         own = _own_files(root, path, manifest, places)
-        return name, {**_without_places(tree(folder, top), own), **own}
+        return name, {**_without_own_files(tree(folder, top)), **own}
     facts = run / layout.DATA_FACTS
     if data_digest(read_object(facts)) == digest:  # of an own loop; it is packed with its run
         return facts.relative_to(root).as_posix(), {}
@@ -78,15 +78,10 @@ def _own_files(root: Path, path: Path, manifest: JsonObject, settings: JsonObjec
     return {f"{layout.own_place(setting)}/{file}": folder / file for file in packed}
 
 
-def _without_places(files: Files, own: Files) -> Files:
-    """Leave out what lies where `own` goes: other files there would be taken for the author's."""
-    depth = len(PurePosixPath(layout.own_place("setting")).parts)
-    places = {PurePosixPath(name).parts[:depth] for name in own}
-    return {
-        name: content
-        for name, content in files.items()
-        if PurePosixPath(name).parts[:depth] not in places
-    }
+def _without_own_files(files: Files) -> Files:
+    """Leave out what lies in data/own_files/: only the files of the manifests go there."""
+    place = PurePosixPath(layout.own_place("setting")).parent
+    return {name: file for name, file in files.items() if place not in PurePosixPath(name).parents}
 
 
 def _refuse_to_leave_out(path: Path, manifest: JsonObject, settings: JsonObject) -> None:

@@ -91,9 +91,9 @@ def find_best(of: str, newest: Path) -> Path:
     step = best_step(newest)
     if not step:
         raise UserError(
-            f"{of}: {newest.parent.parent} has no best checkpoint: no validation gave a number for "
-            "the metric that chooses it (such as NaN at each, see metrics.jsonl); mend the metric, "
-            f"or claim checkpoint: {layout.LAST}"
+            f"{of}: {newest.parent.parent} has no best checkpoint: the training names no metric "
+            "that chooses it, or no validation gave a number for that (NaN at each, see "
+            f"metrics.jsonl); mend that, or claim checkpoint: {layout.LAST}"
         )
     folder = layout.step_folder(newest.parent, step)
     if fault := find_fault(folder):

@@ -67,7 +67,8 @@ def one_number(value: object) -> float | None:
 
 def told_kind(value: object) -> str:
     """Return what was found in the place of a number, for a line that refuses it."""
-    return f"a tensor {[*value.shape]}" if isinstance(value, Tensor) else type(value).__name__
+    kind = f"tensor {[*value.shape]}" if isinstance(value, Tensor) else type(value).__name__
+    return f"a {kind}"
 
 
 def _refuse_name(call: str, name: str) -> None:

@@ -23,9 +23,10 @@ def take_own_places(settings: DictConfig, names: Iterable[str], root: Path) -> N
     `names`: of the settings that are paths. `settings` are not resolved yet, for a variable that is
     not set may end that.
     """
-    for name in names:
+    known = {str(name) for name in settings}  # `in` does not find one whose value is missing (???)
+    for name in known & {*names}:
         place = own_place(name)
-        if name in settings and (root / place).is_dir() and not _is_here(settings, name, root):
+        if (root / place).is_dir() and not _is_here(settings, name, root):
             settings[name] = place
 
 
@@ -34,7 +35,7 @@ def _is_here(settings: DictConfig, name: str, root: Path) -> bool:
         path = OmegaConf.select(settings, name)
     except OmegaConfBaseException:  # a variable that is not set
         return False
-    return bool(path) and os.path.exists(root / Path(str(path)).expanduser())
+    return bool(path) and os.path.exists(root / os.path.expanduser(str(path)))
 
 
 def replaced_by_own_places(arguments: Iterable[str], config: object) -> list[str]:

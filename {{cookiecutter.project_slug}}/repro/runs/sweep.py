@@ -82,6 +82,18 @@ def _values(override: Override) -> list[str]:
         ) from error
 
 
+def _wait_for(job: "subprocess.Popen[bytes]") -> None:
+    """Wait for a job's end; one that this process leaves by Ctrl-C is ended."""
+    try:
+        job.wait()
+    finally:
+        if job.returncode is None:  # a terminal sends Ctrl-C to the job, too
+            with suppress(subprocess.TimeoutExpired):
+                job.wait(0.5)
+            job.kill()
+            job.wait()
+
+
 def _run(root: Path, module: str, job: _Job) -> _Outcome:
     """Run a job in a process of its own, in a folder that is chosen here, so that it is known."""
     from repro.runs.folder import new_folder  # only now: a fault is told before torch is imported
@@ -97,8 +109,7 @@ def _run(root: Path, module: str, job: _Job) -> _Outcome:
         with stoppable() as stopping:
             process = subprocess.Popen([sys.executable, "-m", module, *settings], cwd=root)
             stopping.pass_on_to(process)
-            with process:  # Ctrl-C goes to the job, too
-                process.wait()
+            _wait_for(process)
         if stopping.asked:
             raise Stopped(f"stopped by {stopping.asked}, which was passed on: no other job starts")
     finally:
