@@ -20,6 +20,11 @@ CLAIM = """
 GOES_ON = "make record goes on with what is saved, verify starts anew"
 
 
+def _answer_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def told(project: Project, words: tuple[str, ...], line: str) -> Iterator[subprocess.Popen[str]]:
     """`python -m WORDS` in the background, which has printed a line with this text."""
@@ -31,6 +36,8 @@ def told(project: Project, words: tuple[str, ...], line: str) -> Iterator[subpro
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A job in the background of a shell ignores SIGINT, one of nohup SIGHUP, and hands that on.
+        preexec_fn=_answer_signals,
     )
     try:
         assert process.stdout
