@@ -378,15 +378,19 @@ def read_slowly(root: Path) -> None:
     preparation(root, Slow()).read()
 
 
-def test_of_jobs_that_begin_together_one_prepares(tmp_path: Path, code: Path) -> None:
+def begin_together(act: Callable[[Path], None], root: Path) -> None:
+    """Let three processes do the same in the same moment, and all end well."""
     context = multiprocessing.get_context("fork")
-    act: Callable[[Path], None] = read_slowly
-    jobs = [context.Process(target=act, args=(tmp_path,)) for _ in range(3)]
+    jobs = [context.Process(target=act, args=(root,)) for _ in range(3)]
     for job in jobs:
         job.start()
     for job in jobs:
         job.join(60)
     assert [job.exitcode for job in jobs] == [0, 0, 0]
+
+
+def test_of_jobs_that_begin_together_one_prepares(tmp_path: Path, code: Path) -> None:
+    begin_together(read_slowly, tmp_path)
     assert (tmp_path / "log").read_text().split() == ["begins", "ends"]
     manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
     assert len(manifest["files"]) == 3
@@ -406,14 +410,7 @@ def fail_slowly(root: Path) -> None:
 
 def test_of_jobs_that_begin_together_each_tells_why_it_failed(tmp_path: Path, code: Path) -> None:
     # One that fails removes the folder that it made, whose lock the others wait for.
-    context = multiprocessing.get_context("fork")
-    act: Callable[[Path], None] = fail_slowly
-    jobs = [context.Process(target=act, args=(tmp_path,)) for _ in range(3)]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join(60)
-    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    begin_together(fail_slowly, tmp_path)
 
 
 def test_own_files_are_hashed_once_also_for_other_settings(
